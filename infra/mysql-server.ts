@@ -1,0 +1,200 @@
+import { execFile, spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
+import { cp, mkdir, open, rename, rm, stat } from 'node:fs/promises';
+import { homedir } from 'node:os';
+import path from 'node:path';
+import { promisify } from 'node:util';
+import mysql from 'mysql2/promise';
+import { InterlockError, messageOf } from '../src/errors.js';
+
+const run = promisify(execFile);
+
+export type Flavour = 'mysql' | 'mariadb';
+
+/** Set-up caches live here; `INTERLOCK_HOME` overrides. */
+export function interlockHome(): string {
+  return process.env['INTERLOCK_HOME'] ?? path.join(homedir(), '.cache', 'interlock');
+}
+
+export interface MysqlServerOptions {
+  flavour: Flavour;
+  /** The mysqld or mariadbd to run. */
+  binary: string;
+  /** Base directory of a MySQL distribution that is not installed system-wide (share/, lib/). */
+  basedir?: string;
+  /** Data, socket and log live here; created when missing. */
+  directory: string;
+  port: number;
+  /** Unique per server of a topology. */
+  serverId: number;
+  /** Two DCs with auto-increment keys that cannot collide: increment 2, offsets 1 and 2. */
+  autoIncrement?: { increment: number; offset: number };
+  /** Set for the root account, which may then connect over TCP from 127.0.0.1. */
+  rootPassword: string;
+}
+
+export interface RunningMysql {
+  child: ChildProcess;
+  pid: number;
+  port: number;
+}
+
+const BINLOG = [
+  '--binlog-format=ROW',
+  '--binlog-row-image=FULL',
+  '--binlog-row-metadata=FULL',
+  '--log-bin=binlog',
+  '--log-slave-updates=ON',
+];
+
+/** Starts a server and returns when it takes connections. A new data directory is copied from a template, made once per flavour. */
+export async function startMysqlServer(options: MysqlServerOptions): Promise<RunningMysql> {
+  const data = path.join(options.directory, 'data');
+  await mkdir(options.directory, { recursive: true });
+  const log = path.join(options.directory, 'server.log');
+  if (!(await exists(data))) {
+    const template = await templateOf(options);
+    const partial = `${data}.partial`;
+    await rm(partial, { recursive: true, force: true });
+    await cp(template, partial, { recursive: true });
+    // The identity of a MySQL server is in auto.cnf: a copy must make its own.
+    await rm(path.join(partial, 'auto.cnf'), { force: true });
+    await rename(partial, data);
+  }
+  const args = [
+    '--no-defaults',
+    ...base(options),
+    `--datadir=${data}`,
+    `--port=${options.port}`,
+    '--bind-address=127.0.0.1',
+    `--socket=${path.join(options.directory, 'mysql.sock')}`,
+    `--pid-file=${path.join(options.directory, 'mysql.pid')}`,
+    `--server-id=${options.serverId}`,
+    `--auto-increment-increment=${options.autoIncrement?.increment ?? 1}`,
+    `--auto-increment-offset=${options.autoIncrement?.offset ?? 1}`,
+    '--innodb-buffer-pool-size=128M',
+    '--max-connections=400',
+    '--max-allowed-packet=64M',
+    '--character-set-server=utf8mb4',
+    '--skip-name-resolve',
+    ...BINLOG,
+    ...(options.flavour === 'mysql'
+      ? [
+          '--gtid-mode=ON',
+          '--enforce-gtid-consistency=ON',
+          '--mysqlx=OFF',
+          '--binlog-row-value-options=',
+          '--log-error-verbosity=2',
+        ]
+      : ['--gtid-strict-mode=OFF', `--gtid-domain-id=${options.serverId}`, '--performance-schema=OFF']),
+  ];
+  const out = await open(log, 'a');
+  const child = spawn(options.binary, asUser(args), { stdio: ['ignore', out.fd, out.fd], detached: true });
+  await out.close();
+  const failed = new Promise<never>((_resolve, reject) => {
+    child.once('error', (error) =>
+      reject(new InterlockError('Unavailable', `${options.binary}: ${error.message}`)),
+    );
+    child.once('exit', (code, signal) =>
+      reject(
+        new InterlockError(
+          'Unavailable',
+          `${options.binary} ended (${signal ?? `exit ${code}`}); see ${log}`,
+        ),
+      ),
+    );
+  });
+  failed.catch(() => undefined);
+  await Promise.race([failed, answers(options)]);
+  return { child, pid: child.pid!, port: options.port };
+}
+
+/** Waits until the server takes connections, and gives the root account its password on the first start. */
+async function answers(options: MysqlServerOptions): Promise<void> {
+  const deadline = Date.now() + 60_000;
+  const socketPath = path.join(options.directory, 'mysql.sock');
+  for (;;) {
+    try {
+      const tcp = await mysql.createConnection({
+        host: '127.0.0.1',
+        port: options.port,
+        user: 'root',
+        password: options.rootPassword,
+      });
+      await tcp.end();
+      return;
+    } catch (error) {
+      const code = (error as { code?: string }).code;
+      if (
+        code === 'ER_ACCESS_DENIED_ERROR' ||
+        code === 'ER_HOST_NOT_PRIVILEGED' ||
+        code === 'ER_ACCESS_DENIED_NO_PASSWORD_ERROR'
+      ) {
+        const local = await mysql.createConnection({ socketPath, user: 'root' });
+        await local.query('SET sql_log_bin = 0');
+        const password = local.escape(options.rootPassword);
+        const account = `'root'@'127.0.0.1' IDENTIFIED ${options.flavour === 'mysql' ? 'WITH mysql_native_password ' : ''}BY ${password}`;
+        await local.query(`CREATE USER IF NOT EXISTS ${account}`);
+        await local.query(`ALTER USER ${account}`);
+        await local.query(`GRANT ALL ON *.* TO 'root'@'127.0.0.1' WITH GRANT OPTION`);
+        await local.end();
+      }
+      if (Date.now() > deadline) {
+        throw new InterlockError(
+          'Unavailable',
+          `no answer on 127.0.0.1:${options.port} after 60 s: ${messageOf(error)}`,
+          { cause: error },
+        );
+      }
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+  }
+}
+
+/** An initialised, never used data directory of the flavour; made under a temporary name, so that an interruption leaves nothing half-done. */
+async function templateOf(options: MysqlServerOptions): Promise<string> {
+  const template = path.join(interlockHome(), `data-template-${options.flavour}`);
+  if (await exists(template)) return template;
+  const partial = `${template}.${process.pid}`;
+  await rm(partial, { recursive: true, force: true });
+  await mkdir(path.dirname(template), { recursive: true });
+  if (options.flavour === 'mysql') {
+    await mkdir(partial);
+    await run(
+      options.binary,
+      asUser(['--no-defaults', ...base(options), `--datadir=${partial}`, '--initialize-insecure']),
+    );
+  } else {
+    const user = process.getuid?.() === 0 ? ['--user=root'] : [];
+    await run('mariadb-install-db', [
+      '--no-defaults',
+      `--datadir=${partial}`,
+      '--auth-root-authentication-method=normal',
+      '--skip-test-db',
+      ...user,
+    ]);
+  }
+  await rename(partial, template).catch(async (error: unknown) => {
+    // Another process was first: its template is as good.
+    await rm(partial, { recursive: true, force: true });
+    if (!(await exists(template))) throw error;
+  });
+  return template;
+}
+
+function base(options: MysqlServerOptions): string[] {
+  if (options.basedir === undefined) return [];
+  return [`--basedir=${options.basedir}`, `--lc-messages-dir=${path.join(options.basedir, 'share')}`];
+}
+
+/** mysqld refuses to run as root unless told so. */
+function asUser(args: string[]): string[] {
+  return process.getuid?.() === 0 ? [...args, '--user=root'] : args;
+}
+
+async function exists(file: string): Promise<boolean> {
+  return stat(file).then(
+    () => true,
+    () => false,
+  );
+}

@@ -1,0 +1,67 @@
+import type { DcId, UnitId } from '../../src/routing/units.js';
+
+/** One directed replicator of one store pair. Its id is `mysql/orders:dc-a>dc-b`. */
+export interface LinkId {
+  kind: 'mysql';
+  store: string;
+  from: DcId;
+  to: DcId;
+}
+
+export function formatLinkId(link: LinkId): string {
+  return `${link.kind}/${link.store}:${link.from}>${link.to}`;
+}
+
+/** Undefined when `text` is no link id. */
+export function parseLinkId(text: string): LinkId | undefined {
+  const parts = /^(mysql)\/([a-z0-9][a-z0-9-]*):([a-z0-9][a-z0-9-]*)>([a-z0-9][a-z0-9-]*)$/.exec(text);
+  if (!parts) return undefined;
+  return { kind: 'mysql', store: parts[2]!, from: parts[3]!, to: parts[4]! };
+}
+
+export type LinkState =
+  'starting' | 'streaming' | 'paused' | 'stopped' | 'failed' | 'diverged' | 'resync-required';
+
+/** The heartbeat of a link's activity, and what `replicate status` shows. */
+export interface LinkStatus {
+  link: string;
+  state: LinkState;
+  generation: number;
+  /** Applied source position (GTID set); in memory it may be ahead of the checkpoint by dropped transactions only. */
+  position: string;
+  /** The source's executed position when last looked at. */
+  sourcePosition: string;
+  /** 0 when everything that the source has is applied; else the age of the oldest change that is not. */
+  lagMs: number;
+  /** Rows and transactions applied since this attempt started, and per second over the last 5 s. */
+  rows: number;
+  transactions: number;
+  rowsPerSecond: number;
+  transactionsPerSecond: number;
+  /** Source transactions dropped because they came from the other side. */
+  droppedForeign: number;
+  conflicts: number;
+  quarantined: number;
+  lastMarker: string | null;
+  lastError: { code: string; message: string } | null;
+  /** ISO 8601. */
+  updatedAt: string;
+}
+
+/** Signal `baselineReached` to the switchover run named in the marker, sent after the target's commit. */
+export interface BaselineReached {
+  markerId: string;
+  link: string;
+  /** Not zero is not drained. */
+  conflicts: number;
+  quarantined: number;
+  position: string;
+}
+
+/** In-band ownership: what the source's stream said of a unit. */
+export interface SourceUnit {
+  unit: UnitId;
+  state: 'open' | 'write_disabled' | 'remote';
+  owner: DcId;
+  epoch: number;
+}

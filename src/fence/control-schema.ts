@@ -1,0 +1,61 @@
+/**
+ * The control schema `interlock` of every MySQL store. It is in the binlog (links read ownership and markers from it in band)
+ * and is never replicated as data. Valid on MySQL 8.0 and MariaDB 10.11.
+ *
+ * unit_state   who may write a unit here. An absent row means no.
+ * marker       records that Interlock writes into this store's own stream; a link that meets one has seen all before it.
+ * link_checkpoint  the transaction table: the first row that a link writes in each transaction it applies here. It breaks loops
+ *              (the reverse link drops transactions that begin with it) and is the checkpoint.
+ * link_unit    the owners of the source's units as of the link's checkpoint, as read from the source's stream.
+ * rules, report  only in use in the control store.
+ */
+export const CONTROL_SCHEMA = 'interlock';
+
+export const CONTROL_TABLES: readonly string[] = [
+  `CREATE TABLE IF NOT EXISTS interlock.unit_state (
+    unit VARCHAR(128) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
+    state ENUM('open','write_disabled','remote') NOT NULL,
+    owner VARCHAR(63) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    epoch BIGINT UNSIGNED NOT NULL,
+    mapping_version BIGINT UNSIGNED NOT NULL,
+    server VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    holder_workflow VARCHAR(255) CHARACTER SET utf8mb4 NULL,
+    holder_run VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NULL
+  ) ENGINE=InnoDB`,
+  `CREATE TABLE IF NOT EXISTS interlock.marker (
+    id VARCHAR(128) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
+    workflow_id VARCHAR(255) CHARACTER SET utf8mb4 NOT NULL,
+    run_id VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    epoch BIGINT UNSIGNED NOT NULL,
+    created_at DATETIME(6) NOT NULL
+  ) ENGINE=InnoDB`,
+  `CREATE TABLE IF NOT EXISTS interlock.link_checkpoint (
+    link VARCHAR(191) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
+    generation BIGINT UNSIGNED NOT NULL,
+    position MEDIUMTEXT CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    source_server VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    marker VARCHAR(128) CHARACTER SET ascii COLLATE ascii_bin NULL,
+    seq BIGINT UNSIGNED NOT NULL,
+    updated_at DATETIME(6) NOT NULL
+  ) ENGINE=InnoDB`,
+  `CREATE TABLE IF NOT EXISTS interlock.link_unit (
+    link VARCHAR(191) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    unit VARCHAR(128) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    state ENUM('open','write_disabled','remote') NOT NULL,
+    owner VARCHAR(63) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    epoch BIGINT UNSIGNED NOT NULL,
+    PRIMARY KEY (link, unit)
+  ) ENGINE=InnoDB`,
+  `CREATE TABLE IF NOT EXISTS interlock.rules (
+    epoch BIGINT UNSIGNED NOT NULL PRIMARY KEY,
+    document LONGTEXT CHARACTER SET utf8mb4 NOT NULL,
+    hash CHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    reason VARCHAR(1024) CHARACTER SET utf8mb4 NOT NULL,
+    created_at DATETIME(6) NOT NULL
+  ) ENGINE=InnoDB`,
+  `CREATE TABLE IF NOT EXISTS interlock.report (
+    run_id VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
+    document LONGTEXT CHARACTER SET utf8mb4 NOT NULL,
+    created_at DATETIME(6) NOT NULL
+  ) ENGINE=InnoDB`,
+];

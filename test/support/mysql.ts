@@ -1,0 +1,93 @@
+import { randomInt } from 'node:crypto';
+import { existsSync } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import mysql from 'mysql2/promise';
+import { interlockHome, startMysqlServer } from '../../infra/mysql-server.js';
+import type { Flavour, RunningMysql } from '../../infra/mysql-server.js';
+
+export interface TestMysql {
+  flavour: Flavour;
+  host: '127.0.0.1';
+  port: number;
+  user: 'root';
+  password: string;
+  pid: () => number;
+  /** A new pool; closed by `stop`. */
+  pool: (options?: mysql.PoolOptions) => mysql.Pool;
+  kill: (signal: NodeJS.Signals) => Promise<void>;
+  /** Starts it again on the same port and data after `kill`. */
+  restart: () => Promise<void>;
+  stop: () => Promise<void>;
+}
+
+export async function freePort(): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const server = createServer();
+    server.once('error', reject);
+    server.listen(0, '127.0.0.1', () => {
+      const address = server.address();
+      server.close(() =>
+        address && typeof address === 'object' ? resolve(address.port) : reject(new Error('no port')),
+      );
+    });
+  });
+}
+
+/** A real server for one test file, ended by `stop`. */
+export async function startTestMysql(flavour: Flavour, options: { offset?: 1 | 2 } = {}): Promise<TestMysql> {
+  const directory = await mkdtemp(path.join(tmpdir(), `interlock-${flavour}-`));
+  const password = 'test';
+  const cached = path.join(interlockHome(), 'mysql-8.0.31');
+  const basedir = flavour === 'mysql' && existsSync(cached) ? { basedir: cached } : {};
+  const binary =
+    flavour === 'mariadb' ? 'mariadbd' : existsSync(cached) ? path.join(cached, 'bin', 'mysqld') : 'mysqld';
+  const port = await freePort();
+  const serverId = randomInt(1, 2 ** 31);
+  const autoIncrement = { increment: 2, offset: options.offset ?? 1 };
+  const start = (): Promise<RunningMysql> =>
+    startMysqlServer({
+      flavour,
+      binary,
+      ...basedir,
+      directory,
+      port,
+      serverId,
+      autoIncrement,
+      rootPassword: password,
+    });
+  let running = await start();
+  const pools: mysql.Pool[] = [];
+  const kill = async (signal: NodeJS.Signals): Promise<void> => {
+    const { child } = running;
+    if (child.exitCode !== null || child.signalCode !== null) return;
+    const ended = new Promise((resolve) => child.once('exit', resolve));
+    child.kill(signal);
+    await ended;
+  };
+  process.once('exit', () => running.child.kill('SIGKILL'));
+  return {
+    flavour,
+    host: '127.0.0.1',
+    port,
+    user: 'root',
+    password,
+    pid: () => running.pid,
+    pool: (poolOptions) => {
+      const pool = mysql.createPool({ host: '127.0.0.1', port, user: 'root', password, ...poolOptions });
+      pools.push(pool);
+      return pool;
+    },
+    kill,
+    restart: async () => {
+      running = await start();
+    },
+    stop: async () => {
+      await Promise.allSettled(pools.map((pool) => pool.end()));
+      await kill('SIGKILL');
+      await rm(directory, { recursive: true, force: true });
+    },
+  };
+}

@@ -1,0 +1,279 @@
+/**
+ * What the switchover workflow, its activities, the CLI and the tests agree on. Types and names only.
+ */
+import type { DcId, UnitId } from '../src/routing/units.js';
+import type { Holder, Rules } from '../src/routing/rules.js';
+import type { Blocker, BlockerPolicy } from '../src/fence/types.js';
+import type { BaselineReached } from '../replicators/core/contract.js';
+
+/** One switchover at a time per topology: the workflow id is fixed, a run is a switchover. */
+export function switchoverWorkflowId(topology: string): string {
+  return `switchover/${topology}`;
+}
+
+export function replicatorWorkflowId(link: string): string {
+  return `replicator/${link}`;
+}
+
+/** Signal and update names. `abort`, `rollback`, `finish`, `extend` exist as both. */
+export const SIGNALS = {
+  abort: 'abort',
+  rollback: 'rollback',
+  finish: 'finish',
+  extend: 'extend',
+  baselineReached: 'baselineReached',
+} as const;
+export const QUERIES = { status: 'status', report: 'report' } as const;
+
+export interface SwitchPolicies {
+  /** Milliseconds from the fence until every link must have reached the baseline. */
+  drainTimeoutMs: number;
+  drainTimeout: 'abort' | 'extend';
+  /** Milliseconds that the fence waits for transactions in flight, then `blockers`. */
+  fenceBudgetMs: number;
+  blockers: BlockerPolicy;
+  /** Milliseconds after the switch in which `rollback` is one signal away; then it finishes by itself. */
+  soakMs: number;
+  /** Start to fence only when every link's lag is below this (ms), and wait at most `catchUpTimeoutMs` for it. */
+  lagLimitMs: number;
+  catchUpTimeoutMs: number;
+  /** When a gateway or instance does not confirm the switch epoch in `confirmTimeoutMs`: report it and go on, or keep trying. */
+  unconfirmed: 'report' | 'wait';
+  confirmTimeoutMs: number;
+}
+
+export const DEFAULT_POLICIES: SwitchPolicies = {
+  drainTimeoutMs: 10_000,
+  drainTimeout: 'abort',
+  fenceBudgetMs: 1_000,
+  blockers: 'kill',
+  soakMs: 600_000,
+  lagLimitMs: 1_000,
+  catchUpTimeoutMs: 60_000,
+  unconfirmed: 'report',
+  confirmTimeoutMs: 10_000,
+};
+
+export interface SwitchRequest {
+  topology: string;
+  /** As typed: `cn-east:10%`, `cn-east/0-99`, `region:cn-east`, `segment:vip`, `central:coupons`, `dc:dc-a`. */
+  scope: string;
+  from: DcId;
+  to: DcId;
+  reason: string;
+  startedBy: string;
+  policies: SwitchPolicies;
+  /** Refuse when the plan's hash is another. */
+  planHash?: string;
+}
+
+export interface Check {
+  name: string;
+  ok: boolean;
+  /** What was seen, and what to do when it is not ok. */
+  detail: string;
+}
+
+export interface PlanLink {
+  link: string;
+  store: string;
+  generation: number;
+  state: string;
+  lagMs: number;
+  position: string;
+}
+
+/** The plan's hash covers base epoch, diff, topology, server identities, link generations and policies; never lag or positions. */
+export interface SwitchPlan {
+  hash: string;
+  scope: string;
+  from: DcId;
+  to: DcId;
+  baseEpoch: number;
+  /** Hash of the rules in force. */
+  baseHash: string;
+  topologyHash: string;
+  /** The units that move; sorted. */
+  units: UnitId[];
+  /** `cn-east buckets 0–99: dc-a → dc-b (10.0 %)` */
+  diff: string[];
+  /** Names of the MySQL stores that are fenced; `controlStore` is one of them. */
+  stores: string[];
+  controlStore: string;
+  /** `dc-a mysql/main` → server identity. */
+  servers: Record<string, string>;
+  /** Links from → to that have to reach the baseline. */
+  links: PlanLink[];
+  /** Links to → from, for the way back. */
+  reverseLinks: PlanLink[];
+  checks: Check[];
+  predictedFenceMs: number;
+  policies: SwitchPolicies;
+  /** The rules in force, from which fence, switch and re-open documents are made. */
+  rules: Rules;
+}
+
+/** What every activity that changes state is told. */
+export interface StepInput {
+  from: DcId;
+  to: DcId;
+  units: UnitId[];
+  epoch: number;
+  holder: Holder;
+  /** A run that was seen closed and whose units this run may take over. */
+  takeOverFrom?: Holder;
+  /** The rules document of this epoch. */
+  rules: Rules;
+}
+
+export interface WriteDisableInput extends StepInput {
+  fenceBudgetMs: number;
+  blockers: BlockerPolicy;
+  /** The links that have to reach the baseline: `mysql/main:dc-a>dc-b`. The marker of each store goes into its stream with the fence. */
+  links: { link: string; store: string; markerId: string }[];
+}
+
+export interface WriteDisableResult {
+  /** ms since the epoch (Date.now) on the source DC's worker. */
+  holdSentAt: number;
+  fencedAt: number;
+  baselines: { link: string; store: string; markerId: string; position: string }[];
+  blockers: Blocker[];
+  gateways: GatewayConfirmation[];
+}
+
+export interface GatewayConfirmation {
+  dc: DcId;
+  gateway: string;
+  epoch: number | null;
+  ok: boolean;
+  detail: string;
+}
+
+export interface SwitchResult {
+  committedAt: number;
+  openAt: number;
+  routedAt: number;
+  gateways: GatewayConfirmation[];
+}
+
+/**
+ * The activities of a DC's task queue. All are idempotent; a late one of a dead attempt fails with StaleEpoch.
+ * Failures are ApplicationFailures whose `type` is an ErrorCode of src/errors.ts.
+ */
+export interface DatacenterActivities {
+  /** Step 2, the part that one DC can see: stores, identity, XA, gateways, routed tables. */
+  preflight(input: { dc: DcId; plan: SwitchPlan }): Promise<Check[]>;
+  /** Step 3: returns when every link into this DC is below the lag limit; heartbeats. */
+  catchUp(input: { links: string[]; lagLimitMs: number }): Promise<PlanLink[]>;
+  /** Steps 4 and 5: hold at the gateways, fence the units in every store of `from`, the markers in the same commits. */
+  writeDisable(input: WriteDisableInput): Promise<WriteDisableResult>;
+  /** Step 6, fall-back: the markers that this DC's checkpoints have passed. */
+  readBaselines(input: { links: { link: string; markerId: string }[] }): Promise<BaselineReached[]>;
+  /** Step 7 at the target: the switch epoch commits in its control store (point of no return), then units open in every store, gateways route. */
+  switchTarget(input: StepInput): Promise<SwitchResult>;
+  /** Step 7 at the source: units become remote, gateways of the source route to the target. */
+  handOverSource(input: StepInput): Promise<GatewayConfirmation[]>;
+  /** Compensation, first half, at the target: raises the epoch of its (remote) rows. Fails with AlreadySwitched when the target is open. */
+  raiseTarget(input: StepInput): Promise<void>;
+  /** Compensation, second half, at the source: open again at a new epoch, gateways release. */
+  reopenSource(input: StepInput): Promise<GatewayConfirmation[]>;
+  /** Step 8: every gateway and SDK instance of this DC has the epoch. */
+  confirm(input: { dc: DcId; epoch: number; timeoutMs: number }): Promise<GatewayConfirmation[]>;
+  /** Step 9: through the gateways of this DC, units route to `owner`; stores agree. */
+  postCheck(input: { dc: DcId; owner: DcId; units: UnitId[]; epoch: number }): Promise<Check[]>;
+}
+
+/** Activities of the control task queue; they reach both DCs. */
+export interface ControlActivities {
+  makePlan(request: SwitchRequest): Promise<SwitchPlan>;
+  /** The next epoch (highest of both DCs' rules and unit states, plus one), and a held run of which Temporal says that it is closed. */
+  nextEpoch(input: { units: UnitId[]; holder: Holder }): Promise<{ epoch: number; takeOverFrom?: Holder }>;
+  /** Keeps the report in both control stores (those that can be reached). */
+  recordReport(report: SwitchReport): Promise<void>;
+}
+
+export type StepName =
+  | 'plan'
+  | 'preflight'
+  | 'catch-up'
+  | 'write-disable'
+  | 'baseline'
+  | 'drain'
+  | 'switch'
+  | 'cancel-write-disable'
+  | 'post-checks'
+  | 'soak'
+  | 'compensate';
+
+export type SwitchOutcome =
+  | 'running'
+  /** Moved; soak over by `finish` or time. */
+  | 'done'
+  /** Nothing moved: refused or failed before the fence. */
+  | 'refused'
+  /** Failed or aborted before the point of no return; the source is open again. */
+  | 'compensated'
+  | 'aborted'
+  /** Moved and moved back. */
+  | 'rolled-back'
+  /** Something could not be confirmed; `needs` names it and the command. */
+  | 'needs-operator';
+
+export interface StepReport {
+  step: StepName;
+  /** `move` or `rollback`. */
+  flow: 'move' | 'rollback';
+  startedAt: string;
+  endedAt: string | null;
+  ok: boolean | null;
+  detail: string;
+}
+
+export interface FlowReport {
+  flow: 'move' | 'rollback';
+  fenceEpoch: number | null;
+  switchEpoch: number | null;
+  /** From the first hold or fence sent until every target store is open and the gateways route there. */
+  fencedMs: number | null;
+  baselines: { link: string; position: string; drainMs: number | null }[];
+  blockers: Blocker[];
+  unconfirmed: GatewayConfirmation[];
+}
+
+export interface SwitchReport {
+  workflowId: string;
+  runId: string;
+  request: SwitchRequest;
+  planHash: string | null;
+  diff: string[];
+  unitCount: number;
+  outcome: SwitchOutcome;
+  /** What stands now, in words. */
+  summary: string;
+  /** Set when an operator is needed: what, and the command that mends it. */
+  needs: string | null;
+  error: { code: string; message: string } | null;
+  steps: StepReport[];
+  flows: FlowReport[];
+  /** Held, refused and failed requests and client-visible write-unavailability, as the gateways counted them. */
+  clients: {
+    heldRequests: number;
+    refusedRequests: number;
+    failedRequests: number;
+    unavailableMs: number;
+  } | null;
+  startedAt: string;
+  endedAt: string | null;
+}
+
+/** Query `status`: cheap, for `--watch`. */
+export interface SwitchStatus {
+  runId: string;
+  step: StepName;
+  flow: 'move' | 'rollback';
+  outcome: SwitchOutcome;
+  summary: string;
+  links: { link: string; reached: boolean }[];
+  awaiting: 'nothing' | 'drain' | 'extend-or-abort' | 'rollback-or-finish' | 'operator';
+}
