@@ -63,6 +63,8 @@ export interface SwitchRequest {
   reason: string;
   startedBy: string;
   policies: SwitchPolicies;
+  /** DC → Temporal task queue of its workers, as in the topology. Control activities run on the workflow's own task queue. */
+  taskQueues: Record<DcId, string>;
   /** Refuse when the plan's hash is another. */
   planHash?: string;
 }
@@ -150,11 +152,41 @@ export interface GatewayConfirmation {
   detail: string;
 }
 
+/** Times are ms since the epoch (Date.now) on the worker of the target DC. */
 export interface SwitchResult {
   committedAt: number;
   openAt: number;
   routedAt: number;
   gateways: GatewayConfirmation[];
+}
+
+/** Times are ms since the epoch (Date.now) on the worker of the source DC. */
+export interface HandOverResult {
+  /** When the source's gateways routed to the target; its held requests are released then. */
+  routedAt: number;
+  gateways: GatewayConfirmation[];
+}
+
+/**
+ * Units that a run left between two owners: `write_disabled` in any store of a DC or in any DC's rules in force.
+ * `from` is the DC where they are write-disabled (the old owner), `to` the other one. Read from the stores, not from Temporal.
+ */
+export interface HeldUnits {
+  units: UnitId[];
+  from: DcId;
+  to: DcId;
+  /** null when the rows name none. */
+  holder: Holder | null;
+  /** Temporal says that the holder's run is closed (or does not know it). */
+  holderClosed: boolean;
+}
+
+/** Sums over all gateways of a DC since they were started, and the last fence's write-unavailability (the longest of them). */
+export interface GatewayTotals {
+  heldRequests: number;
+  refusedRequests: number;
+  failedRequests: number;
+  unavailableMs: number;
 }
 
 /**
@@ -173,22 +205,39 @@ export interface DatacenterActivities {
   /** Step 7 at the target: the switch epoch commits in its control store (point of no return), then units open in every store, gateways route. */
   switchTarget(input: StepInput): Promise<SwitchResult>;
   /** Step 7 at the source: units become remote, gateways of the source route to the target. */
-  handOverSource(input: StepInput): Promise<GatewayConfirmation[]>;
-  /** Compensation, first half, at the target: raises the epoch of its (remote) rows. Fails with AlreadySwitched when the target is open. */
+  handOverSource(input: StepInput): Promise<HandOverResult>;
+  /**
+   * Compensation, first half, at the target: raises the epoch of its remote rows, the control store's first, and keeps the rules
+   * of this epoch there (the same document that reopenSource publishes at the source), so that both DCs' rules agree afterwards.
+   * Fails with AlreadySwitched when any unit is open in the target's control store: the point of no return was passed.
+   */
   raiseTarget(input: StepInput): Promise<void>;
-  /** Compensation, second half, at the source: open again at a new epoch, gateways release. */
+  /**
+   * Compensation, second half, at the source: open again at a new epoch, gateways release. Opens rows that are write_disabled or
+   * open; a `remote` row was handed over, so it fails with AlreadySwitched (a reset run may have forgotten that it switched).
+   */
   reopenSource(input: StepInput): Promise<GatewayConfirmation[]>;
   /** Step 8: every gateway and SDK instance of this DC has the epoch. */
   confirm(input: { dc: DcId; epoch: number; timeoutMs: number }): Promise<GatewayConfirmation[]>;
   /** Step 9: through the gateways of this DC, units route to `owner`; stores agree. */
   postCheck(input: { dc: DcId; owner: DcId; units: UnitId[]; epoch: number }): Promise<Check[]>;
+  /** Counters of this DC's gateways, read before the fence and after the switch; what cannot be reached is left out. */
+  gatewayTotals(input: { dc: DcId }): Promise<GatewayTotals>;
 }
 
 /** Activities of the control task queue; they reach both DCs. */
 export interface ControlActivities {
   makePlan(request: SwitchRequest): Promise<SwitchPlan>;
-  /** The next epoch (highest of both DCs' rules and unit states, plus one), and a held run of which Temporal says that it is closed. */
-  nextEpoch(input: { units: UnitId[]; holder: Holder }): Promise<{ epoch: number; takeOverFrom?: Holder }>;
+  /**
+   * The next epoch (highest of both DCs' rules and unit states, plus one), a holder of these units other than `holder` of which
+   * Temporal says that it is closed, and the rules with the highest epoch of both DCs: the base of the next document.
+   */
+  nextEpoch(input: {
+    units: UnitId[];
+    holder: Holder;
+  }): Promise<{ epoch: number; takeOverFrom?: Holder; rules: Rules }>;
+  /** What earlier runs left write-disabled; empty when nothing. `topology` is the topology's name. */
+  findHeld(input: { topology: string; holder: Holder }): Promise<HeldUnits[]>;
   /** Keeps the report in both control stores (those that can be reached). */
   recordReport(report: SwitchReport): Promise<void>;
 }
@@ -232,8 +281,12 @@ export interface StepReport {
 
 export interface FlowReport {
   flow: 'move' | 'rollback';
+  from: DcId;
+  to: DcId;
   fenceEpoch: number | null;
   switchEpoch: number | null;
+  /** Set when the flow was compensated: the epoch at which the source was opened again. */
+  reopenEpoch: number | null;
   /** From the first hold or fence sent until every target store is open and the gateways route there. */
   fencedMs: number | null;
   baselines: { link: string; position: string; drainMs: number | null }[];
@@ -276,4 +329,15 @@ export interface SwitchStatus {
   summary: string;
   links: { link: string; reached: boolean }[];
   awaiting: 'nothing' | 'drain' | 'extend-or-abort' | 'rollback-or-finish' | 'operator';
+  /** Set when an operator is needed: what is awaited, and the command that mends it. */
+  needs: string | null;
+  scope: string;
+  from: DcId;
+  to: DcId;
+  diff: string[];
+  /** Steps so far, for live progress. */
+  steps: StepReport[];
+  fencedMs: number | null;
+  /** ISO 8601, during the soak. */
+  soakEndsAt: string | null;
 }
