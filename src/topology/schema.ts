@@ -6,12 +6,15 @@ const name = z
   .regex(/^[a-z0-9][a-z0-9-]{0,62}$/, 'expected a name of lower-case letters, digits and dashes');
 
 /** Secrets are never written into the topology: `{ env: NAME }` or `{ file: PATH }`. */
-export const secretSchema = z.union([
-  z.strictObject({
-    env: z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/, 'expected the name of an environment variable'),
-  }),
-  z.strictObject({ file: z.string().min(1) }),
-]);
+export const secretSchema = z.union(
+  [
+    z.strictObject({
+      env: z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/, 'expected the name of an environment variable'),
+    }),
+    z.strictObject({ file: z.string().min(1) }),
+  ],
+  { error: 'expected { env: NAME } or { file: PATH }' },
+);
 export type SecretReference = z.infer<typeof secretSchema>;
 
 const port = z.number().int().min(1).max(65535);
@@ -49,34 +52,50 @@ const dcSchema = z.strictObject({
   applications: z.record(name, z.strictObject({ id: z.string().min(1), instances: z.array(httpUrl) })),
 });
 
+/** A header or cookie name (RFC 9110 token). */
+const httpToken = z
+  .string()
+  .regex(/^[A-Za-z0-9!#$%&'*+.^_`|~-]+$/, 'expected a name of letters, digits and dashes');
+
 /** One place to look for a part of the routing key. */
-const keySourceSchema = z.union([
-  z.strictObject({ header: z.string().min(1) }),
-  z.strictObject({ cookie: z.string().min(1) }),
-  z.strictObject({ query: z.string().min(1) }),
-  /** `/users/:userId/orders`: the segment named `:userId` or `:region`; other segments must match; a trailing `/*` takes any rest. */
-  z.strictObject({ path: z.string().startsWith('/') }),
-]);
+const keySourceSchema = z.union(
+  [
+    z.strictObject({ header: httpToken }),
+    z.strictObject({ cookie: httpToken }),
+    z.strictObject({ query: z.string().min(1) }),
+    /** `/users/:userId/orders`: the segment named `:userId` or `:region`; other segments must match; a trailing `/*` takes any rest. */
+    z.strictObject({ path: z.string().startsWith('/', 'expected a path that begins with /') }),
+  ],
+  { error: 'expected one of { header: NAME }, { cookie: NAME }, { query: NAME }, { path: /a/:userId/* }' },
+);
 export type KeySource = z.infer<typeof keySourceSchema>;
 
 const applicationSchema = z.strictObject({
   /** Requests whose path starts with one of these belong to the application; the longest wins. `/` takes the rest. */
-  paths: z.array(z.string().startsWith('/')).min(1),
+  paths: z.array(z.string().startsWith('/', 'expected a path that begins with /')).min(1),
   /** Tried in order; the first that is present wins. */
   routingKey: z.strictObject({
     userId: z.array(keySourceSchema).min(1),
     region: z.array(keySourceSchema).default([]),
   }),
   /** Path prefix → `central:<name>`: requests that write data with one writer for all. */
-  central: z.record(z.string().startsWith('/'), z.string().regex(/^central:[a-z0-9][a-z0-9-]*$/)).default({}),
+  central: z
+    .record(
+      z.string().startsWith('/', 'expected a path that begins with /'),
+      z.string().regex(/^central:[a-z0-9][a-z0-9-]*$/, 'expected central:<name>'),
+    )
+    .default({}),
 });
 
 /** `schema.table` → where its rows' routing key is. */
-const tableSchema = z.union([
-  z.strictObject({ userId: z.string().min(1), region: z.string().min(1).optional() }),
-  z.strictObject({ central: name }),
-  z.strictObject({ unrouted: z.literal(true) }),
-]);
+const tableSchema = z.union(
+  [
+    z.strictObject({ userId: z.string().min(1), region: z.string().min(1).optional() }),
+    z.strictObject({ central: name }),
+    z.strictObject({ unrouted: z.literal(true) }),
+  ],
+  { error: 'expected { userId: COLUMN, region?: COLUMN }, { central: NAME } or { unrouted: true }' },
+);
 export type TableRouting = z.infer<typeof tableSchema>;
 
 export const linkSchema = z.strictObject({

@@ -1,0 +1,65 @@
+#!/usr/bin/env node
+import { realpathSync } from 'node:fs';
+import { pathToFileURL } from 'node:url';
+import { Command, CommanderError } from 'commander';
+import { InterlockError } from '../errors.js';
+import { EXIT, printError, printJson } from './output.js';
+import type { ExitCode } from './output.js';
+
+interface CommandModule {
+  /** Adds the command to the program. Its actions throw on failure; they may set process.exitCode. */
+  register(program: Command): void;
+}
+
+/**
+ * The commands, by their first word. Only the module of the command that was typed is loaded: `interlock switch status`
+ * does not pay for a worker's native code.
+ */
+const COMMANDS: Record<string, () => Promise<CommandModule>> = {
+  topology: () => import('./topology.js'),
+};
+
+/** Runs a command line (without node and script) and answers its exit code. */
+export async function main(argv: readonly string[]): Promise<ExitCode> {
+  const json = argv.includes('--json');
+  const program = new Command('interlock')
+    .description('Moves live traffic between data centers that are all active, and loses nothing.')
+    .exitOverride()
+    .showHelpAfterError('(interlock --help shows what there is)')
+    .addHelpText(
+      'after',
+      '\nExit codes: 0 done, 1 failed (and compensated), 2 bad input, 3 needs an operator.',
+    );
+  const typed = argv.find((word) => !word.startsWith('-'));
+  const names = typed !== undefined && Object.hasOwn(COMMANDS, typed) ? [typed] : Object.keys(COMMANDS);
+  try {
+    for (const name of names) (await COMMANDS[name]!()).register(program);
+    await program.parseAsync([...argv], { from: 'user' });
+    return (process.exitCode as ExitCode | undefined) ?? EXIT.done;
+  } catch (error) {
+    if (error instanceof CommanderError) {
+      if (error.exitCode === 0) return EXIT.done;
+      // commander has already said on stderr what is wrong.
+      if (json) {
+        printJson({ error: { code: 'BadInput', message: error.message, details: { flag: error.code } } });
+      }
+      return EXIT.badInput;
+    }
+    return printError(error, json);
+  }
+}
+
+function isProgram(): boolean {
+  const script = process.argv[1];
+  return script !== undefined && import.meta.url === pathToFileURL(realpathSync(script)).href;
+}
+
+if (isProgram()) {
+  process.exitCode = await main(process.argv.slice(2));
+  // Hazard: a pool or socket that a command left open would keep the process for ever. A reader of the result
+  // gets time to take it; nothing fires when nothing is left open.
+  setTimeout(() => {
+    printError(new InterlockError('Internal', 'a command left something open; ended by force'), false);
+    process.exit();
+  }, 5_000).unref();
+}

@@ -1,0 +1,93 @@
+import type { Rules, Segment } from '../routing/rules.js';
+import { BUCKETS } from '../routing/units.js';
+import type { DcId } from '../routing/units.js';
+import { InterlockError } from '../errors.js';
+import type { Datacenter, MysqlStore, TableRouting, Topology } from './schema.js';
+
+/** One directed link that the topology wants; `kind`, `store`, `from`, `to` are its id (replicators/core/contract.ts). */
+export interface WantedLink {
+  kind: 'mysql';
+  store: string;
+  from: DcId;
+  to: DcId;
+  include: string[];
+  exclude: string[];
+}
+
+/** The rules of a topology at epoch 1: everything open at its home. */
+export function initialRules(topology: Topology): Rules {
+  const regions: Rules['regions'] = {};
+  for (const [name, { home }] of Object.entries(topology.regions)) {
+    regions[name] = [{ from: 0, to: BUCKETS - 1, owner: home, state: 'open' }];
+  }
+  const segments: Record<string, Segment> = {};
+  for (const [name, { home, members }] of Object.entries(topology.segments)) {
+    segments[name] = { owner: home, state: 'open', members: [...members].sort() };
+  }
+  const central: Rules['central'] = {};
+  for (const [name, { home }] of Object.entries(topology.central)) {
+    central[name] = { owner: home, state: 'open' };
+  }
+  return {
+    format: 1,
+    topology: topology.name,
+    epoch: 1,
+    mappingVersion: 1,
+    unitMappingVersions: {},
+    defaultRegion: topology.defaultRegion,
+    regions,
+    segments,
+    central,
+    holder: null,
+    reason: `initial rules of topology ${topology.name}`,
+  };
+}
+
+/** Every directed link that the topology wants, in a stable order. */
+export function wantedLinks(topology: Topology): WantedLink[] {
+  const dcs = dcIds(topology);
+  const links: WantedLink[] = [];
+  for (const spec of topology.links) {
+    for (const from of dcs) {
+      const to = otherDc(topology, from);
+      if ((spec.from ?? from) !== from || (spec.to ?? to) !== to) continue;
+      const store = spec.store.slice('mysql/'.length);
+      links.push({ kind: 'mysql', store, from, to, include: spec.include, exclude: spec.exclude });
+    }
+  }
+  return links;
+}
+
+export function dcIds(topology: Topology): DcId[] {
+  return Object.keys(topology.datacenters);
+}
+
+/** @throws InterlockError BadInput that names the data centers there are. */
+export function datacenter(topology: Topology, dc: DcId): Datacenter {
+  if (!Object.hasOwn(topology.datacenters, dc)) {
+    throw new InterlockError(
+      'BadInput',
+      `data center ${JSON.stringify(dc)} is not in topology ${topology.name}; expected one of ${dcIds(topology).join(', ')}`,
+      { details: { field: 'dc', value: dc } },
+    );
+  }
+  return topology.datacenters[dc]!;
+}
+
+/** The other one of the two data centers. */
+export function otherDc(topology: Topology, dc: DcId): DcId {
+  datacenter(topology, dc);
+  return dcIds(topology).find((other) => other !== dc)!;
+}
+
+/** The MySQL store of a DC that holds the rules; its name is the same in both. */
+export function controlStore(topology: Topology, dc: DcId): { name: string; store: MysqlStore } {
+  const found = Object.entries(datacenter(topology, dc).stores.mysql).find(([, store]) => store.control);
+  return { name: found![0], store: found![1] };
+}
+
+/** Where the routing key of a table's rows is; undefined when the topology does not name the table. */
+export function tableRouting(topology: Topology, schema: string, table: string): TableRouting | undefined {
+  const key = `${schema}.${table}`;
+  return Object.hasOwn(topology.tables, key) ? topology.tables[key] : undefined;
+}
