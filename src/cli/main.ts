@@ -17,6 +17,7 @@ interface CommandModule {
  */
 const COMMANDS: Record<string, () => Promise<CommandModule>> = {
   topology: () => import('./topology.js'),
+  rules: () => import('./rules.js'),
 };
 
 /** Runs a command line (without node and script) and answers its exit code. */

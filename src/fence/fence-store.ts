@@ -173,13 +173,33 @@ export class FenceStore {
     return this.carryOut(change, budget, 'raise');
   }
 
+  /** Opens units again at the source (compensation). Fails with AlreadySwitched when a row is remote: it was handed over. */
+  async reopen(change: UnitChange, budget: FenceBudget = DEFAULT_BUDGET): Promise<ChangeResult> {
+    if (change.to !== 'open') {
+      throw new InterlockError('BadInput', `${this.name}: reopen opens units, not ${change.to}`);
+    }
+    return this.carryOut(change, budget, 'reopen');
+  }
+
+  /** Writes the rows that are missing, as `rules` say; rows that are there stay as they are. */
+  async addMissing(rules: Rules): Promise<{ written: UnitId[]; server: string }> {
+    return this.assert(rules, 'missing');
+  }
+
   /**
    * Writes what `rules` say into every row that is missing or was asserted on another server; other rows stay as they are.
    * The caller has made sure that both DCs agree on `rules` and that no switchover is under way.
    *
-   * Errors: StaleEpoch when a row is newer than the rules; HeldByOther when a row is write-disabled by a run that the rules do not name.
+   * Errors: StaleEpoch when a row is newer than the rules; EpochConflict when a row of the rules' epoch is write-disabled and the rules say open.
    */
   async reassert(rules: Rules): Promise<{ written: UnitId[]; server: string }> {
+    return this.assert(rules, 'missing or of another server');
+  }
+
+  private async assert(
+    rules: Rules,
+    which: 'missing' | 'missing or of another server',
+  ): Promise<{ written: UnitId[]; server: string }> {
     return this.withRetries(async (deadline) => {
       const session = await openSession(this.pool, lockWaitSeconds(DEFAULT_BUDGET));
       let done = false;
@@ -189,44 +209,21 @@ export class FenceStore {
         const units = unitsOf(rules).sort();
         const { rows } = await this.lockRows(session, units, DEFAULT_BUDGET, deadline);
         const router = new Router(rules);
-        const missing = units.filter((unit) => rows.get(unit)?.server !== server);
-        const values: unknown[][] = [];
-        for (const unit of missing) {
-          const row = rows.get(unit);
-          if (row !== undefined && row.epoch > rules.epoch) {
-            throw new InterlockError(
-              'StaleEpoch',
-              `${unit} in ${this.name} is at epoch ${row.epoch}, the rules at ${rules.epoch}: they cannot be asserted`,
-              { details: { unit, epoch: row.epoch, rulesEpoch: rules.epoch } },
-            );
-          }
-          const assignment = router.assignmentOf(unit)!;
-          const state =
-            assignment.owner !== this.dc
-              ? 'remote'
-              : assignment.state === 'open'
-                ? 'open'
-                : 'write_disabled';
-          if (row?.state === 'write_disabled' && state === 'open' && row.epoch === rules.epoch) {
-            throw new InterlockError(
-              'EpochConflict',
-              `${unit} in ${this.name} is write-disabled at epoch ${row.epoch}, the rules of this epoch say open`,
-              { details: { unit, epoch: row.epoch } },
-            );
-          }
-          const holder = state === 'write_disabled' ? rules.holder : null;
-          values.push([
-            unit,
-            state,
-            assignment.owner,
-            rules.epoch,
-            router.mappingVersionOf(unit),
-            server,
-            holder?.workflowId ?? null,
-            holder?.runId ?? null,
-          ]);
+        const missing = units.filter((unit) => !rows.has(unit));
+        const foreign =
+          which === 'missing'
+            ? []
+            : units.filter((unit) => rows.has(unit) && rows.get(unit)!.server !== server);
+        for (const unit of foreign) this.checkAssertion(rows.get(unit)!, rules, router);
+        const row = (unit: UnitId): unknown[] => this.assertedRow(unit, rules, router, server);
+        // A row that somebody else inserts in the meantime is not locked here: it stays as it is.
+        for (const batch of batches(missing.map(row))) {
+          await session.query(
+            `INSERT INTO interlock.unit_state (${COLUMNS}) VALUES ? ON DUPLICATE KEY UPDATE unit = VALUES(unit)`,
+            [batch],
+          );
         }
-        for (const batch of batches(values)) {
+        for (const batch of batches(foreign.map(row))) {
           await session.query(
             `INSERT INTO interlock.unit_state (${COLUMNS}) VALUES ? ON DUPLICATE KEY UPDATE
                state = VALUES(state), owner = VALUES(owner), epoch = VALUES(epoch), mapping_version = VALUES(mapping_version),
@@ -236,11 +233,49 @@ export class FenceStore {
         }
         await session.query('COMMIT');
         done = true;
-        return { written: missing, server };
+        return { written: [...missing, ...foreign].sort(), server };
       } finally {
         finish(session, done);
       }
     });
+  }
+
+  /** A row that knows more than the rules must not be overwritten by them. */
+  private checkAssertion(row: UnitState, rules: Rules, router: Router): void {
+    const at = `${row.unit} in ${this.name}`;
+    const details = { store: this.name, unit: row.unit, epoch: row.epoch, rulesEpoch: rules.epoch };
+    if (row.epoch > rules.epoch) {
+      throw new InterlockError(
+        'StaleEpoch',
+        `${at} is at epoch ${row.epoch}, the rules at ${rules.epoch}: they cannot be asserted`,
+        { details },
+      );
+    }
+    const assignment = router.assignmentOf(row.unit)!;
+    if (row.epoch === rules.epoch && row.state === 'write_disabled' && assignment.state === 'open') {
+      throw new InterlockError(
+        'EpochConflict',
+        `${at} is write-disabled at epoch ${row.epoch}, the rules of this epoch say open`,
+        { details },
+      );
+    }
+  }
+
+  private assertedRow(unit: UnitId, rules: Rules, router: Router, server: string): unknown[] {
+    const { owner, state: assigned } = router.assignmentOf(unit)!;
+    const state = owner !== this.dc ? 'remote' : assigned;
+    const holder = state === 'write_disabled' ? rules.holder : null;
+    const version = router.mappingVersionOf(unit);
+    return [
+      unit,
+      state,
+      owner,
+      rules.epoch,
+      version,
+      server,
+      holder?.workflowId ?? null,
+      holder?.runId ?? null,
+    ];
   }
 
   private async carryOut(
@@ -482,4 +517,3 @@ function batches<T>(items: readonly T[]): T[][] {
   for (let at = 0; at < items.length; at += BATCH) result.push(items.slice(at, at + BATCH));
   return result;
 }
-

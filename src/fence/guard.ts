@@ -11,8 +11,8 @@ export interface GuardContext {
   dc: DcId;
   /** Identity of the server that answers now. */
   server: string;
-  /** `raise`: compensation at the target, which must not be open. */
-  mode: 'change' | 'raise';
+  /** Compensation: `raise` at the target, which must still be remote; `reopen` at the source, which must not have been handed over. */
+  mode: 'change' | 'raise' | 'reopen';
 }
 
 export function sameHolder(a: Holder | null | undefined, b: Holder | null | undefined): boolean {
@@ -22,7 +22,7 @@ export function sameHolder(a: Holder | null | undefined, b: Holder | null | unde
 /**
  * May `change` be carried out on this row? Every refusal leaves the row as it is.
  *
- * Errors: Refused (no row, or not this store's DC), ServerIdentityChanged, AlreadySwitched (raise only), StaleEpoch,
+ * Errors: Refused (no row, or not this store's DC), ServerIdentityChanged, AlreadySwitched (compensation only), StaleEpoch,
  * EpochConflict, HeldByOther, NotOwner.
  */
 export function verdictOf(
@@ -63,6 +63,13 @@ export function verdictOf(
     throw new InterlockError(
       'AlreadySwitched',
       `${at} is ${row.state} since epoch ${row.epoch}: ${dc} owns it, only rolling forward is possible`,
+      { details },
+    );
+  }
+  if (context.mode === 'reopen' && row.state === 'remote') {
+    throw new InterlockError(
+      'AlreadySwitched',
+      `${at} was handed over to ${row.owner} at epoch ${row.epoch}: only rolling forward is possible`,
       { details },
     );
   }
