@@ -1,7 +1,8 @@
 import { execFile, spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import type { ChildProcess } from 'node:child_process';
 import { cp, mkdir, open, rename, rm, stat } from 'node:fs/promises';
-import { homedir } from 'node:os';
+import { homedir, tmpdir } from 'node:os';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import mysql from 'mysql2/promise';
@@ -47,27 +48,29 @@ const BINLOG = [
   '--log-slave-updates=ON',
 ];
 
-/** Starts a server and returns when it takes connections. A new data directory is copied from a template, made once per flavour. */
-export async function startMysqlServer(options: MysqlServerOptions): Promise<RunningMysql> {
+/** Makes the data directory when it is missing: a copy of a template, which is made once per server version. */
+export async function prepareDataDirectory(options: MysqlServerOptions): Promise<void> {
   const data = path.join(options.directory, 'data');
   await mkdir(options.directory, { recursive: true });
-  const log = path.join(options.directory, 'server.log');
-  if (!(await exists(data))) {
-    const template = await templateOf(options);
-    const partial = `${data}.partial`;
-    await rm(partial, { recursive: true, force: true });
-    await cp(template, partial, { recursive: true });
-    // The identity of a MySQL server is in auto.cnf: a copy must make its own.
-    await rm(path.join(partial, 'auto.cnf'), { force: true });
-    await rename(partial, data);
-  }
-  const args = [
+  if (await exists(data)) return;
+  const template = await templateOf(options);
+  const partial = `${data}.partial`;
+  await rm(partial, { recursive: true, force: true });
+  await cp(template, partial, { recursive: true });
+  // The identity of a MySQL server is in auto.cnf: a copy must make its own.
+  await rm(path.join(partial, 'auto.cnf'), { force: true });
+  await rename(partial, data);
+}
+
+/** Command line of the server; its data directory must exist. */
+export function mysqlArguments(options: MysqlServerOptions): string[] {
+  return asUser([
     '--no-defaults',
     ...base(options),
-    `--datadir=${data}`,
+    `--datadir=${path.join(options.directory, 'data')}`,
     `--port=${options.port}`,
     '--bind-address=127.0.0.1',
-    `--socket=${path.join(options.directory, 'mysql.sock')}`,
+    `--socket=${socketOf(options)}`,
     `--pid-file=${path.join(options.directory, 'mysql.pid')}`,
     `--server-id=${options.serverId}`,
     `--auto-increment-increment=${options.autoIncrement?.increment ?? 1}`,
@@ -87,9 +90,26 @@ export async function startMysqlServer(options: MysqlServerOptions): Promise<Run
           '--log-error-verbosity=2',
         ]
       : ['--gtid-strict-mode=OFF', `--gtid-domain-id=${options.serverId}`, '--performance-schema=OFF']),
-  ];
+  ]);
+}
+
+/** A socket path has at most 107 bytes: in a deep directory the socket goes to the temporary directory. */
+export function socketOf(options: Pick<MysqlServerOptions, 'directory'>): string {
+  const socket = path.join(options.directory, 'mysql.sock');
+  if (Buffer.byteLength(socket) <= 100) return socket;
+  const id = createHash('sha256').update(socket).digest('hex').slice(0, 16);
+  return path.join(tmpdir(), `interlock-${id}.sock`);
+}
+
+/** Starts a server as a child and returns when it takes connections. */
+export async function startMysqlServer(options: MysqlServerOptions): Promise<RunningMysql> {
+  await prepareDataDirectory(options);
+  const log = path.join(options.directory, 'server.log');
   const out = await open(log, 'a');
-  const child = spawn(options.binary, asUser(args), { stdio: ['ignore', out.fd, out.fd], detached: true });
+  const child = spawn(options.binary, mysqlArguments(options), {
+    stdio: ['ignore', out.fd, out.fd],
+    detached: true,
+  });
   await out.close();
   const failed = new Promise<never>((_resolve, reject) => {
     child.once('error', (error) =>
@@ -105,14 +125,17 @@ export async function startMysqlServer(options: MysqlServerOptions): Promise<Run
     );
   });
   failed.catch(() => undefined);
-  await Promise.race([failed, answers(options)]);
+  await Promise.race([failed, waitForMysql(options)]);
   return { child, pid: child.pid!, port: options.port };
 }
 
 /** Waits until the server takes connections, and gives the root account its password on the first start. */
-async function answers(options: MysqlServerOptions): Promise<void> {
+export async function waitForMysql(
+  options: MysqlServerOptions,
+  isRunning: () => boolean = () => true,
+): Promise<void> {
   const deadline = Date.now() + 60_000;
-  const socketPath = path.join(options.directory, 'mysql.sock');
+  const socketPath = socketOf(options);
   for (;;) {
     try {
       const tcp = await mysql.createConnection({
@@ -139,10 +162,10 @@ async function answers(options: MysqlServerOptions): Promise<void> {
         await local.query(`GRANT ALL ON *.* TO 'root'@'127.0.0.1' WITH GRANT OPTION`);
         await local.end();
       }
-      if (Date.now() > deadline) {
+      if (!isRunning() || Date.now() > deadline) {
         throw new InterlockError(
           'Unavailable',
-          `no answer on 127.0.0.1:${options.port} after 60 s: ${messageOf(error)}`,
+          `no answer on 127.0.0.1:${options.port}: ${messageOf(error)}`,
           { cause: error },
         );
       }
@@ -151,9 +174,18 @@ async function answers(options: MysqlServerOptions): Promise<void> {
   }
 }
 
-/** An initialised, never used data directory of the flavour; made under a temporary name, so that an interruption leaves nothing half-done. */
+/** An initialised, never used data directory of the flavour: made under a temporary name, so that an interruption leaves nothing half-done. */
 async function templateOf(options: MysqlServerOptions): Promise<string> {
   const template = path.join(interlockHome(), `data-template-${options.flavour}`);
+  const making = templates.get(template) ?? makeTemplate(template, options);
+  templates.set(template, making);
+  return making.finally(() => templates.delete(template));
+}
+
+/** Templates that this process is making: two servers that start together share one. */
+const templates = new Map<string, Promise<string>>();
+
+async function makeTemplate(template: string, options: MysqlServerOptions): Promise<string> {
   if (await exists(template)) return template;
   const partial = `${template}.${process.pid}`;
   await rm(partial, { recursive: true, force: true });

@@ -16,8 +16,8 @@ interface CommandModule {
  * does not pay for a worker's native code.
  */
 const COMMANDS: Record<string, () => Promise<CommandModule>> = {
+  lab: () => import('./lab.js'),
   topology: () => import('./topology.js'),
-  rules: () => import('./rules.js'),
 };
 
 /** Runs a command line (without node and script) and answers its exit code. */

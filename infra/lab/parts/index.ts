@@ -1,0 +1,47 @@
+import { DATACENTERS } from '../options.js';
+import type { LabContext, Part } from '../part.js';
+import { storeNames } from '../topology-file.js';
+import { gatewayAdminPort, gatewayNames, gatewayPort } from './gateway.js';
+import { instancePort } from './application.js';
+import { mysqlPart, mysqlPort } from './mysql.js';
+import { ruleCenterPort } from './rule-center.js';
+import { TEMPORAL_PORTS, temporalPart } from './temporal.js';
+import { wanPort } from './wan.js';
+
+/** All parts of the lab, in the order in which people read them. */
+export function labParts(lab: LabContext): Part[] {
+  const parts: Part[] = [];
+  if (lab.state.temporalAddress === null) parts.push(temporalPart(lab));
+  for (const dc of DATACENTERS) {
+    for (const store of storeNames(lab)) parts.push(mysqlPart(lab, dc, store));
+  }
+  return parts;
+}
+
+/** Names of all ports of the lab, in the order in which they are chosen. */
+export function portNames(lab: Pick<LabContext, 'state'>): string[] {
+  const names: string[] = [...TEMPORAL_PORTS];
+  for (const dc of DATACENTERS) {
+    for (const gateway of gatewayNames(lab))
+      names.push(gatewayPort(dc, gateway), gatewayAdminPort(dc, gateway));
+    names.push(ruleCenterPort(dc));
+    for (const store of storeNames(lab)) names.push(mysqlPort(dc, store));
+    for (const [application, { count }] of Object.entries(lab.state.workload.instances)) {
+      for (let index = 1; index <= count; index += 1) names.push(instancePort(application, dc, index));
+    }
+  }
+  if (lab.state.shape.rttMs === 0) return names;
+  for (const reader of DATACENTERS) {
+    for (const place of DATACENTERS) {
+      if (place === reader) continue;
+      const remote = [
+        ...gatewayNames(lab).map((gateway) => gatewayPort(place, gateway)),
+        ruleCenterPort(place),
+        ...storeNames(lab).map((store) => mysqlPort(place, store)),
+      ];
+      names.push(...remote.map((port) => wanPort(reader, port)));
+    }
+  }
+  names.push(wanPort('dc-b', 'temporal'));
+  return names;
+}

@@ -1,0 +1,150 @@
+import { spawn } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import type { Command } from 'commander';
+import { labDown, labInfo, labKill, labLog, labStart, labUp } from '../../infra/lab/lab.js';
+import type { LabInfo } from '../../infra/lab/lab.js';
+import { labDirectory } from '../../infra/lab/options.js';
+import type { LabShape } from '../../infra/lab/options.js';
+import { InterlockError } from '../errors.js';
+import { EXIT, durationFlag, integerFlag, print, printJson, progress, table } from './output.js';
+
+interface LabFlags {
+  state?: string;
+  json?: boolean;
+}
+
+interface UpFlags extends LabFlags {
+  mysql?: LabShape['mysql'];
+  stores?: number;
+  gateways?: number;
+  rtt?: number;
+  portBase?: number;
+}
+
+/** `interlock lab …`: two data centers on this machine. */
+export function register(program: Command): void {
+  const lab = program
+    .command('lab')
+    .description(
+      'two data centers on this machine: MySQL, gateway, rule center and worker each, and a Temporal',
+    );
+  const command = (name: string, description: string): Command =>
+    lab
+      .command(name)
+      .description(description)
+      .option('--state <dir>', 'where the lab lives (default: $INTERLOCK_LAB, else ~/.cache/interlock/lab)')
+      .option('--json', 'one JSON document on stdout');
+
+  command('up', 'makes and starts it; starts what does not run')
+    .option('--mysql <flavour>', 'mysql or mariadb')
+    .option('--stores <n>', 'MySQL stores per DC', integerFlag('--stores', 1, 4))
+    .option('--gateways <n>', 'gateways per DC', integerFlag('--gateways', 1, 8))
+    .option('--rtt <time>', 'round-trip time between the DCs, such as 10ms', durationFlag('--rtt'))
+    .option('--port-base <n>', 'choose new ports from here on', integerFlag('--port-base', 1024, 60_000))
+    .action(async (flags: UpFlags) => {
+      const shape: Partial<LabShape> = {
+        ...(flags.mysql === undefined ? {} : { mysql: flags.mysql }),
+        ...(flags.stores === undefined ? {} : { stores: flags.stores }),
+        ...(flags.gateways === undefined ? {} : { gatewaysPerDc: flags.gateways }),
+        ...(flags.rtt === undefined ? {} : { rttMs: flags.rtt }),
+      };
+      const info = await labUp({
+        shape,
+        progress,
+        ...(flags.state === undefined ? {} : { directory: flags.state }),
+        ...(flags.portBase === undefined ? {} : { portBase: flags.portBase }),
+      });
+      if (flags.json === true) printJson(info);
+      else printLab(info);
+    });
+
+  command('down', 'ends all of it; what it stored stays')
+    .option('--wipe', 'also forget its data, ports and secrets')
+    .action(async (flags: LabFlags & { wipe?: boolean }) => {
+      await labDown({ ...at(flags), wipe: flags.wipe === true, progress });
+      if (flags.json === true)
+        printJson({ directory: labDirectory(flags.state), wiped: flags.wipe === true });
+      else
+        print(
+          flags.wipe === true ? 'The lab is gone.' : 'The lab is down; `interlock lab up` starts it again.',
+        );
+    });
+
+  command('status', 'what runs, and where').action((flags: LabFlags) => {
+    const info = labInfo(flags.state);
+    if (info === null) {
+      throw new InterlockError(
+        'Refused',
+        `there is no lab in ${labDirectory(flags.state)}; \`interlock lab up\` makes one`,
+      );
+    }
+    if (flags.json === true) printJson(info);
+    else printLab(info);
+    if (info.parts.some((part) => part.status !== 'running')) process.exitCode = EXIT.failed;
+  });
+
+  command('logs <name>', 'the end of a part’s log')
+    .option('-n, --lines <n>', 'how many lines', integerFlag('--lines', 1, 100_000), 100)
+    .option('-f, --follow', 'go on with what is added')
+    .action(async (name: string, flags: LabFlags & { lines: number; follow?: boolean }) => {
+      const file = labLog(name, flags.state);
+      if (!existsSync(file))
+        throw new InterlockError('Refused', `${name} has not written a log yet (${file})`);
+      const args = ['-n', String(flags.lines), ...(flags.follow === true ? ['-F'] : []), file];
+      await new Promise<void>((resolve, reject) => {
+        const tail = spawn('tail', args, { stdio: 'inherit' });
+        tail.once('error', reject);
+        tail.once('exit', () => resolve());
+      });
+    });
+
+  command('kill <name>', 'kills one part, as a crash would')
+    .option('--signal <name>', 'another signal, such as SIGTERM, SIGSTOP or SIGCONT', 'SIGKILL')
+    .action(async (name: string, flags: LabFlags & { signal: string }) => {
+      const signal = SIGNALS.find((known) => known === flags.signal);
+      if (signal === undefined) {
+        throw new InterlockError(
+          'BadInput',
+          `--signal ${flags.signal}: expected one of ${SIGNALS.join(', ')}`,
+          {
+            details: { field: 'signal' },
+          },
+        );
+      }
+      await labKill(name, { ...at(flags), signal });
+      if (flags.json === true) printJson({ part: name, signal });
+      else print(`${name}: ${signal} sent`);
+    });
+
+  command('start <name>', 'starts one part').action(async (name: string, flags: LabFlags) => {
+    await labStart(name, { ...at(flags), progress });
+    if (flags.json === true) printJson({ part: name, status: 'running' });
+    else print(`${name} runs`);
+  });
+}
+
+const SIGNALS = ['SIGKILL', 'SIGTERM', 'SIGINT', 'SIGSTOP', 'SIGCONT', 'SIGHUP'] as const;
+
+function at(flags: LabFlags): { directory?: string } {
+  return flags.state === undefined ? {} : { directory: flags.state };
+}
+
+function printLab(info: LabInfo): void {
+  print(
+    table([
+      ['PART', 'DC', 'KIND', 'STATUS', 'PID', 'ADDRESS'],
+      ...info.parts.map((part) => [
+        part.name,
+        part.dc ?? '–',
+        part.kind,
+        part.status,
+        part.pid === null ? '–' : String(part.pid),
+        part.address ?? '–',
+      ]),
+    ]),
+  );
+  print('');
+  if (info.webUi !== null) print(`Temporal Web UI  ${info.webUi}`);
+  print(`Topology         ${info.topology}`);
+  print(`To use it        export INTERLOCK_TOPOLOGY=${info.topology}`);
+}
