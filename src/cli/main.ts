@@ -18,6 +18,7 @@ interface CommandModule {
 const COMMANDS: Record<string, () => Promise<CommandModule>> = {
   lab: () => import('./lab.js'),
   topology: () => import('./topology.js'),
+  rules: () => import('./rules.js'),
 };
 
 /** Runs a command line (without node and script) and answers its exit code. */

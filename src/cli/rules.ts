@@ -1,0 +1,92 @@
+import type { Command } from 'commander';
+import { InterlockError } from '../errors.js';
+import { openAllStores } from '../fence/connect.js';
+import type { DcStores } from '../fence/connect.js';
+import { initialise, newest } from '../fence/init.js';
+import type { DcId } from '../routing/units.js';
+import { initialRules } from '../topology/derive.js';
+import { loadTopology, resolveSecret } from '../topology/load.js';
+import type { Topology } from '../topology/schema.js';
+import { print, printJson, progress, table, topologyFile, topologyOption } from './output.js';
+
+interface Options {
+  topology?: string;
+  json?: boolean;
+}
+
+/** `interlock rules init | show`. */
+export function register(program: Command): void {
+  const rules = program
+    .command('rules')
+    .description('the versioned document that maps users to units and units to owners');
+  topologyOption(rules.command('init'))
+    .description('create the schema, the rules of epoch 1 and the unit states where they are missing')
+    .option('--json', 'print one JSON document')
+    .action(init);
+  topologyOption(rules.command('show'))
+    .description('the rules in force, in every data center')
+    .option('--json', 'print one JSON document')
+    .action(show);
+}
+
+async function init(options: Options): Promise<void> {
+  await withStores(options, async (topology, stores) => {
+    const result = await initialise(stores, initialRules(topology), progress);
+    if (options.json) printJson(result);
+    else print(`Rules of epoch ${result.epoch} are in force in ${[...stores.keys()].join(' and ')}.`);
+  });
+}
+
+async function show(options: Options): Promise<void> {
+  await withStores(options, async (_topology, stores) => {
+    const found = await Promise.all(
+      [...stores.values()].map(async (dc) => ({ dc: dc.dc, stored: await dc.rules.current() })),
+    );
+    const current = newest(found.map((one) => one.stored));
+    if (current === undefined) {
+      throw new InterlockError('NoRules', 'there are no rules yet: run `interlock rules init`');
+    }
+    const { rules, hash } = current;
+    if (options.json) {
+      printJson({
+        rules,
+        hash,
+        datacenters: found.map(({ dc, stored }) => ({
+          dc,
+          epoch: stored?.rules.epoch ?? null,
+          hash: stored?.hash ?? null,
+        })),
+      });
+      return;
+    }
+    print(`Epoch ${rules.epoch} of topology ${rules.topology}: ${rules.reason}`);
+    for (const { dc, stored } of found) {
+      const epoch = stored?.rules.epoch;
+      if (epoch !== rules.epoch) print(`${dc} is behind: it has epoch ${epoch ?? 'none'}.`);
+    }
+    const rows = [['units', 'owner', 'state']];
+    for (const [region, ranges] of Object.entries(rules.regions)) {
+      for (const range of ranges)
+        rows.push([`${region} buckets ${range.from}–${range.to}`, range.owner, range.state]);
+    }
+    for (const [name, segment] of Object.entries(rules.segments)) {
+      rows.push([`segment:${name} (${segment.members.length} users)`, segment.owner, segment.state]);
+    }
+    for (const [name, central] of Object.entries(rules.central))
+      rows.push([`central:${name}`, central.owner, central.state]);
+    print(table(rows));
+  });
+}
+
+async function withStores(
+  options: Options,
+  action: (topology: Topology, stores: Map<DcId, DcStores>) => Promise<void>,
+): Promise<void> {
+  const { topology } = await loadTopology(topologyFile(options));
+  const stores = openAllStores(topology, resolveSecret);
+  try {
+    await action(topology, stores);
+  } finally {
+    await Promise.all([...stores.values()].map((dc) => dc.close()));
+  }
+}

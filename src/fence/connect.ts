@@ -1,0 +1,91 @@
+import mysql from 'mysql2/promise';
+import type { Pool } from 'mysql2/promise';
+import { InterlockError } from '../errors.js';
+import type { DcId } from '../routing/units.js';
+import type { MysqlStore, SecretReference, Topology } from '../topology/schema.js';
+import { FenceStore } from './fence-store.js';
+import { RulesStore } from './rules-store.js';
+
+/** Gives the value of a secret reference; `resolveSecret` of src/topology/load.ts is one. */
+export type Secrets = (reference: SecretReference) => string;
+
+const CONNECTIONS = 6;
+const CONNECT_TIMEOUT_MS = 3_000;
+
+/** The MySQL stores of one DC, connected on first use. */
+export interface DcStores {
+  dc: DcId;
+  /** By the store's name in the topology. */
+  fences: ReadonlyMap<string, FenceStore>;
+  pools: ReadonlyMap<string, Pool>;
+  /** The store that holds the rules; one of `fences`. */
+  control: FenceStore;
+  rules: RulesStore;
+  /** The fence of a store. Errors: BadInput when the DC has no such store. */
+  fence(store: string): FenceStore;
+  close(): Promise<void>;
+}
+
+/** Pools over every MySQL store of a DC, for Interlock's own account. Nothing is connected yet. Errors: BadInput (DC, secret). */
+export function openStores(topology: Topology, dc: DcId, secrets: Secrets): DcStores {
+  const datacenter = Object.hasOwn(topology.datacenters, dc) ? topology.datacenters[dc] : undefined;
+  if (datacenter === undefined) {
+    throw new InterlockError(
+      'BadInput',
+      `data center ${JSON.stringify(dc)} is not in topology ${topology.name}`,
+    );
+  }
+  const pools = new Map<string, Pool>();
+  const fences = new Map<string, FenceStore>();
+  let control: FenceStore | undefined;
+  for (const [store, settings] of Object.entries(datacenter.stores.mysql)) {
+    const pool = openPool(settings, secrets);
+    const fence = new FenceStore({ dc, store, pool, flavour: settings.flavour });
+    pools.set(store, pool);
+    fences.set(store, fence);
+    if (settings.control) control = fence;
+  }
+  if (control === undefined) {
+    throw new InterlockError(
+      'BadInput',
+      `datacenters.${dc}.stores.mysql: one store must have \`control: true\``,
+    );
+  }
+  return {
+    dc,
+    fences,
+    pools,
+    control,
+    rules: new RulesStore(control.name, control.pool, control.flavour),
+    fence: (store) => {
+      const fence = fences.get(store);
+      if (fence === undefined)
+        throw new InterlockError('BadInput', `${dc} has no MySQL store ${JSON.stringify(store)}`);
+      return fence;
+    },
+    close: async () => {
+      await Promise.allSettled([...pools.values()].map((pool) => pool.end()));
+    },
+  };
+}
+
+/** A pool for Interlock's own account of one store. */
+export function openPool(store: MysqlStore, secrets: Secrets): Pool {
+  return mysql.createPool({
+    host: store.host,
+    port: store.port,
+    user: store.user,
+    password: secrets(store.password),
+    connectionLimit: CONNECTIONS,
+    connectTimeout: CONNECT_TIMEOUT_MS,
+    charset: 'utf8mb4',
+    timezone: 'Z',
+    // A connection that idles must not be closed before a fence needs it.
+    idleTimeout: 24 * 3_600_000,
+  });
+}
+
+/** The stores of every DC of a topology, by DC. */
+export function openAllStores(topology: Topology, secrets: Secrets): Map<DcId, DcStores> {
+  return new Map(Object.keys(topology.datacenters).map((dc) => [dc, openStores(topology, dc, secrets)]));
+}

@@ -1,0 +1,519 @@
+import type { Pool, PoolConnection, RowDataPacket } from 'mysql2/promise';
+import { InterlockError } from '../errors.js';
+import { Router, unitsOf } from '../routing/rules.js';
+import type { Rules } from '../routing/rules.js';
+import type { DcId, UnitId } from '../routing/units.js';
+import { BlockerWatch } from './blockers.js';
+import { CONTROL_SCHEMA, CONTROL_TABLES } from './control-schema.js';
+import { identityExpression, positionExpression } from './flavour.js';
+import type { Flavour } from './flavour.js';
+import { checkChange, verdictOf } from './guard.js';
+import type { GuardContext } from './guard.js';
+import {
+  ER_LOCK_DEADLOCK,
+  ER_LOCK_WAIT_TIMEOUT,
+  errnoOf,
+  isConnectionLost,
+  isInterrupted,
+} from './mysql-errors.js';
+import { insertRules } from './rules-store.js';
+import { openSession } from './session.js';
+import type { Blocker, ChangeResult, FenceBudget, Marker, UnitChange, UnitState } from './types.js';
+import { unavailable } from './unavailable.js';
+
+export interface FenceStoreOptions {
+  dc: DcId;
+  /** `main`: the store's name in the topology. */
+  store: string;
+  pool: Pool;
+  flavour: Flavour;
+}
+
+/** What the link's transaction table in this (target) store says. */
+export interface LinkCheckpoint {
+  link: string;
+  generation: number;
+  position: string;
+  /** The last marker that was committed with the data before it. */
+  marker: string | null;
+}
+
+const DEFAULT_BUDGET: FenceBudget = { budgetMs: 5_000, blockers: 'give-up' };
+/** InnoDB's lock wait is the back-stop behind the watch: whole seconds, well past budget and kill grace. */
+const LOCK_WAIT_MARGIN_MS = 3_000;
+/** Units per statement: keeps `IN (…)` within what both optimizers resolve as ranges of the primary key. */
+const BATCH = 1_000;
+const ATTEMPTS = 5;
+const XA_LOOK_AGAIN_MS = 10;
+
+const COLUMNS = 'unit, state, owner, epoch, mapping_version, server, holder_workflow, holder_run';
+
+/** The fence of one MySQL store: `interlock.unit_state` and what is written with it. Safe to call late, twice and from many processes. */
+export class FenceStore {
+  readonly dc: DcId;
+  readonly store: string;
+  /** Names the store in messages: `dc-a mysql/main`. */
+  readonly name: string;
+  readonly flavour: Flavour;
+  readonly pool: Pool;
+
+  constructor(options: FenceStoreOptions) {
+    this.dc = options.dc;
+    this.store = options.store;
+    this.name = `${options.dc} mysql/${options.store}`;
+    this.flavour = options.flavour;
+    this.pool = options.pool;
+  }
+
+  /** Creates the schema `interlock` and its tables where they are missing. */
+  async ensureSchema(): Promise<void> {
+    await this.guarded(async () => {
+      await this.pool.query(`CREATE DATABASE IF NOT EXISTS ${CONTROL_SCHEMA}`);
+      for (const table of CONTROL_TABLES) await this.pool.query(table);
+    });
+  }
+
+  /** The identity of the server that answers (server_uuid; MariaDB: server_uid). */
+  async identity(): Promise<string> {
+    return this.scalar(identityExpression(this.flavour));
+  }
+
+  /** Everything this server has committed: gtid_executed, or gtid_binlog_pos on MariaDB. */
+  async position(): Promise<string> {
+    return (await this.scalar(positionExpression(this.flavour))).replaceAll('\n', '');
+  }
+
+  /** Opens the sessions that a fence needs, so that the fenced window pays for no connect. */
+  async warm(): Promise<void> {
+    await this.guarded(async () => {
+      const sessions = await Promise.all([
+        openSession(this.pool, lockWaitSeconds(DEFAULT_BUDGET)),
+        openSession(this.pool, lockWaitSeconds(DEFAULT_BUDGET)),
+      ]);
+      for (const session of sessions) session.release();
+    });
+  }
+
+  /** The rows of `units` (all when absent), by unit. */
+  async states(units?: readonly UnitId[]): Promise<UnitState[]> {
+    return this.guarded(async () => {
+      if (units === undefined) {
+        const [rows] = await this.pool.query<RowDataPacket[]>(
+          `SELECT ${COLUMNS} FROM interlock.unit_state ORDER BY unit`,
+        );
+        return rows.map(toUnitState);
+      }
+      const states: UnitState[] = [];
+      for (const batch of batches(sortedUnique(units))) {
+        const [rows] = await this.pool.query<RowDataPacket[]>(
+          `SELECT ${COLUMNS} FROM interlock.unit_state WHERE unit IN (?) ORDER BY unit`,
+          [batch],
+        );
+        states.push(...rows.map(toUnitState));
+      }
+      return states;
+    });
+  }
+
+  /** The highest epoch of any unit here; 0 when there is none. */
+  async highestEpoch(): Promise<number> {
+    return Number(await this.scalar('(SELECT COALESCE(MAX(epoch), 0) FROM interlock.unit_state)'));
+  }
+
+  /** Prepared XA transactions, as XA RECOVER names them. MariaDB releases their locks at XA PREPARE: a fence does not wait for them. */
+  async preparedXa(): Promise<string[]> {
+    return this.guarded(async () => xaRecover(this.pool));
+  }
+
+  /** Writes a marker into this store's stream; twice is once. Returns the position after it. */
+  async writeMarker(marker: Marker): Promise<string> {
+    return this.guarded(async () => {
+      await insertMarker(this.pool, marker);
+      return this.position();
+    });
+  }
+
+  /** The checkpoints of links that apply into this store. */
+  async checkpointMarkers(links: readonly string[]): Promise<LinkCheckpoint[]> {
+    if (links.length === 0) return [];
+    return this.guarded(async () => {
+      const [rows] = await this.pool.query<RowDataPacket[]>(
+        'SELECT link, generation, position, marker FROM interlock.link_checkpoint WHERE link IN (?)',
+        [links],
+      );
+      return rows.map((row) => ({
+        link: String(row['link']),
+        generation: Number(row['generation']),
+        position: String(row['position']),
+        marker: row['marker'] === null ? null : String(row['marker']),
+      }));
+    });
+  }
+
+  /**
+   * Changes the state of some units, and writes the marker and the rules document that go with it, in one transaction.
+   * When it has committed as `write_disabled`, no fenced write of the units is in flight or can start here.
+   *
+   * Idempotent: a repeat with the same content answers `changed: false`. Nothing is changed when it fails with
+   * StaleEpoch, EpochConflict, HeldByOther, NotOwner, ServerIdentityChanged, Refused, BadInput or FenceBudgetExceeded
+   * (`details.blockers`: Blocker[]). Unavailable means that nobody knows: repeat it.
+   */
+  async change(change: UnitChange, budget: FenceBudget = DEFAULT_BUDGET): Promise<ChangeResult> {
+    return this.carryOut(change, budget, 'change');
+  }
+
+  /**
+   * Compensation at the target: writes a higher epoch into its rows, so that a late `open` of a dead attempt fails with StaleEpoch.
+   * `change.to` is `remote`. Fails with AlreadySwitched when a row is not remote: the switch has happened.
+   */
+  async raise(change: UnitChange, budget: FenceBudget = DEFAULT_BUDGET): Promise<ChangeResult> {
+    if (change.to !== 'remote') {
+      throw new InterlockError('BadInput', `${this.name}: raise keeps units remote, not ${change.to}`);
+    }
+    return this.carryOut(change, budget, 'raise');
+  }
+
+  /** Opens units again at the source (compensation). Fails with AlreadySwitched when a row is remote: it was handed over. */
+  async reopen(change: UnitChange, budget: FenceBudget = DEFAULT_BUDGET): Promise<ChangeResult> {
+    if (change.to !== 'open') {
+      throw new InterlockError('BadInput', `${this.name}: reopen opens units, not ${change.to}`);
+    }
+    return this.carryOut(change, budget, 'reopen');
+  }
+
+  /** Writes the rows that are missing, as `rules` say; rows that are there stay as they are. */
+  async addMissing(rules: Rules): Promise<{ written: UnitId[]; server: string }> {
+    return this.assert(rules, 'missing');
+  }
+
+  /**
+   * Writes what `rules` say into every row that is missing or was asserted on another server; other rows stay as they are.
+   * The caller has made sure that both DCs agree on `rules` and that no switchover is under way.
+   *
+   * Errors: StaleEpoch when a row is newer than the rules; EpochConflict when a row of the rules' epoch is write-disabled and the rules say open.
+   */
+  async reassert(rules: Rules): Promise<{ written: UnitId[]; server: string }> {
+    return this.assert(rules, 'missing or of another server');
+  }
+
+  private async assert(
+    rules: Rules,
+    which: 'missing' | 'missing or of another server',
+  ): Promise<{ written: UnitId[]; server: string }> {
+    return this.withRetries(async (deadline) => {
+      const session = await openSession(this.pool, lockWaitSeconds(DEFAULT_BUDGET));
+      let done = false;
+      try {
+        await session.query('START TRANSACTION');
+        const server = await this.identityIn(session);
+        const units = unitsOf(rules).sort();
+        const { rows } = await this.lockRows(session, units, DEFAULT_BUDGET, deadline);
+        const router = new Router(rules);
+        const missing = units.filter((unit) => !rows.has(unit));
+        const foreign =
+          which === 'missing'
+            ? []
+            : units.filter((unit) => rows.has(unit) && rows.get(unit)!.server !== server);
+        for (const unit of foreign) this.checkAssertion(rows.get(unit)!, rules, router);
+        const row = (unit: UnitId): unknown[] => this.assertedRow(unit, rules, router, server);
+        // A row that somebody else inserts in the meantime is not locked here: it stays as it is.
+        for (const batch of batches(missing.map(row))) {
+          await session.query(
+            `INSERT INTO interlock.unit_state (${COLUMNS}) VALUES ? ON DUPLICATE KEY UPDATE unit = VALUES(unit)`,
+            [batch],
+          );
+        }
+        for (const batch of batches(foreign.map(row))) {
+          await session.query(
+            `INSERT INTO interlock.unit_state (${COLUMNS}) VALUES ? ON DUPLICATE KEY UPDATE
+               state = VALUES(state), owner = VALUES(owner), epoch = VALUES(epoch), mapping_version = VALUES(mapping_version),
+               server = VALUES(server), holder_workflow = VALUES(holder_workflow), holder_run = VALUES(holder_run)`,
+            [batch],
+          );
+        }
+        await session.query('COMMIT');
+        done = true;
+        return { written: [...missing, ...foreign].sort(), server };
+      } finally {
+        finish(session, done);
+      }
+    });
+  }
+
+  /** A row that knows more than the rules must not be overwritten by them. */
+  private checkAssertion(row: UnitState, rules: Rules, router: Router): void {
+    const at = `${row.unit} in ${this.name}`;
+    const details = { store: this.name, unit: row.unit, epoch: row.epoch, rulesEpoch: rules.epoch };
+    if (row.epoch > rules.epoch) {
+      throw new InterlockError(
+        'StaleEpoch',
+        `${at} is at epoch ${row.epoch}, the rules at ${rules.epoch}: they cannot be asserted`,
+        { details },
+      );
+    }
+    const assignment = router.assignmentOf(row.unit)!;
+    if (row.epoch === rules.epoch && row.state === 'write_disabled' && assignment.state === 'open') {
+      throw new InterlockError(
+        'EpochConflict',
+        `${at} is write-disabled at epoch ${row.epoch}, the rules of this epoch say open`,
+        { details },
+      );
+    }
+  }
+
+  private assertedRow(unit: UnitId, rules: Rules, router: Router, server: string): unknown[] {
+    const { owner, state: assigned } = router.assignmentOf(unit)!;
+    const state = owner !== this.dc ? 'remote' : assigned;
+    const holder = state === 'write_disabled' ? rules.holder : null;
+    const version = router.mappingVersionOf(unit);
+    return [
+      unit,
+      state,
+      owner,
+      rules.epoch,
+      version,
+      server,
+      holder?.workflowId ?? null,
+      holder?.runId ?? null,
+    ];
+  }
+
+  private async carryOut(
+    change: UnitChange,
+    budget: FenceBudget,
+    mode: GuardContext['mode'],
+  ): Promise<ChangeResult> {
+    checkChange(change, { store: this.name, dc: this.dc, server: '', mode });
+    const started = performance.now();
+    return this.withRetries(
+      (deadline, met) => this.once(change, budget, mode, deadline, started, met),
+      budget,
+    );
+  }
+
+  private async once(
+    change: UnitChange,
+    budget: FenceBudget,
+    mode: GuardContext['mode'],
+    deadline: number,
+    started: number,
+    met: Blocker[],
+  ): Promise<ChangeResult> {
+    const session = await openSession(this.pool, lockWaitSeconds(budget));
+    let done = false;
+    try {
+      await session.query('START TRANSACTION');
+      const units = sortedUnique(change.units);
+      const { rows, server, blockers } = await this.lockRows(session, units, budget, deadline);
+      met.push(...blockers);
+      const waitedMs = performance.now() - started;
+      const context = { store: this.name, dc: this.dc, server, mode };
+      const apply = units.filter((unit) => verdictOf(unit, rows.get(unit), change, context) === 'apply');
+      if (change.to === 'write_disabled') await this.awaitNoXa(session, deadline, met);
+      for (const batch of batches(apply)) await updateRows(session, batch, change);
+      let changed = apply.length > 0;
+      if (change.marker !== undefined && (await insertMarker(session, change.marker))) changed = true;
+      if (change.rules !== undefined && (await insertRules(session, this.name, change.rules)).changed) {
+        changed = true;
+      }
+      await session.query('COMMIT');
+      // The binlog position covers the marker only when it is read after the commit.
+      const [[row]] = (await session.query<RowDataPacket[]>(
+        `SELECT ${positionExpression(this.flavour)} AS position`,
+      )) as unknown as [RowDataPacket[]];
+      // A transaction that was being prepared when the locks were taken is seen now at the latest.
+      if (change.to === 'write_disabled') await this.awaitNoXa(session, deadline, met);
+      done = true;
+      return {
+        changed,
+        position: String(row!['position']).replaceAll('\n', ''),
+        server,
+        blockers: met,
+        waitedMs,
+      };
+    } finally {
+      finish(session, done);
+    }
+  }
+
+  /** Locks the rows in the order of their units, as every fenced transaction does, within the budget. */
+  private async lockRows(
+    session: PoolConnection,
+    units: readonly UnitId[],
+    budget: FenceBudget,
+    deadline: number,
+  ): Promise<{ rows: Map<UnitId, UnitState>; server: string; blockers: Blocker[] }> {
+    const watch = new BlockerWatch(
+      this.pool,
+      this.flavour,
+      session.threadId,
+      budget.blockers,
+      deadline - performance.now(),
+    );
+    const rows = new Map<UnitId, UnitState>();
+    let server: string | undefined;
+    let failure: unknown;
+    try {
+      for (const batch of batches(units)) {
+        const [found] = await session.query<RowDataPacket[]>(
+          `SELECT ${COLUMNS}, ${identityExpression(this.flavour)} AS answers
+           FROM interlock.unit_state FORCE INDEX (PRIMARY) WHERE unit IN (?) ORDER BY unit FOR UPDATE`,
+          [batch],
+        );
+        for (const row of found) {
+          server = String(row['answers']);
+          const state = toUnitState(row);
+          rows.set(state.unit, state);
+        }
+      }
+    } catch (error) {
+      failure = error;
+    } finally {
+      await watch.stop();
+    }
+    const timedOut = isInterrupted(failure) || errnoOf(failure) === ER_LOCK_WAIT_TIMEOUT;
+    if (watch.gaveUp || timedOut) throw this.budgetExceeded(budget, watch.blockers);
+    if (failure !== undefined) throw failure as Error;
+    return { rows, server: server ?? (await this.identityIn(session)), blockers: watch.blockers };
+  }
+
+  private budgetExceeded(budget: FenceBudget, blockers: Blocker[]): InterlockError {
+    const list = blockers.map(
+      (b) =>
+        `connection ${b.connectionId} (${b.user}@${b.host}, since ${b.since}): ${b.statement ?? 'idle in its transaction'}`,
+    );
+    return new InterlockError(
+      'FenceBudgetExceeded',
+      `${this.name}: transactions in flight outlived the budget of ${budget.budgetMs} ms, nothing was changed. ${list.join('; ')}`,
+      { details: { store: this.name, budgetMs: budget.budgetMs, blockers } },
+    );
+  }
+
+  /**
+   * A prepared XA transaction may commit later. MariaDB has released its locks: the fence would hold, and the write would land
+   * behind the marker. Waits for an empty XA RECOVER until the budget is over.
+   */
+  private async awaitNoXa(session: PoolConnection, deadline: number, met: Blocker[]): Promise<void> {
+    for (;;) {
+      const prepared = await xaRecover(session);
+      if (prepared.length === 0) return;
+      if (performance.now() > deadline) {
+        throw new InterlockError(
+          'FenceBudgetExceeded',
+          `${this.name}: prepared XA transactions may still commit behind the fence: ${prepared.join(', ')}. XA COMMIT or XA ROLLBACK them`,
+          { details: { store: this.name, xa: prepared, blockers: met } },
+        );
+      }
+      await new Promise((resolve) => setTimeout(resolve, XA_LOOK_AGAIN_MS));
+    }
+  }
+
+  /** Deadlocks and lost connections are repeated: every operation here is idempotent. */
+  private async withRetries<T>(
+    operation: (deadline: number, met: Blocker[]) => Promise<T>,
+    budget: FenceBudget = DEFAULT_BUDGET,
+  ): Promise<T> {
+    const deadline = performance.now() + budget.budgetMs;
+    const met: Blocker[] = [];
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await operation(deadline, met);
+      } catch (error) {
+        const again = errnoOf(error) === ER_LOCK_DEADLOCK || isConnectionLost(error);
+        if (!again || attempt >= ATTEMPTS) throw unavailable(this.name, error);
+      }
+    }
+  }
+
+  private async identityIn(session: PoolConnection): Promise<string> {
+    const [rows] = await session.query<RowDataPacket[]>(
+      `SELECT ${identityExpression(this.flavour)} AS server`,
+    );
+    return String(rows[0]!['server']);
+  }
+
+  private async scalar(expression: string): Promise<string> {
+    return this.guarded(async () => {
+      const [rows] = await this.pool.query<RowDataPacket[]>(`SELECT ${expression} AS value`);
+      return String(rows[0]!['value']);
+    });
+  }
+
+  private async guarded<T>(operation: () => Promise<T>): Promise<T> {
+    try {
+      return await operation();
+    } catch (error) {
+      throw unavailable(this.name, error);
+    }
+  }
+}
+
+/** After an error nothing is known of the session's transaction: the connection goes, and the server rolls back. */
+function finish(session: PoolConnection, done: boolean): void {
+  if (done) session.release();
+  else session.destroy();
+}
+
+async function updateRows(
+  session: PoolConnection,
+  units: readonly UnitId[],
+  change: UnitChange,
+): Promise<void> {
+  const mapping = units.filter((unit) => change.mappingVersions?.[unit] !== undefined);
+  const cases = mapping.map(() => 'WHEN ? THEN ?').join(' ');
+  const set = mapping.length === 0 ? '' : `, mapping_version = CASE unit ${cases} ELSE mapping_version END`;
+  const versions = mapping.flatMap((unit) => [unit, change.mappingVersions![unit]]);
+  const { to, owner, epoch, holder } = change;
+  await session.query(
+    `UPDATE interlock.unit_state FORCE INDEX (PRIMARY)
+     SET state = ?, owner = ?, epoch = ?, holder_workflow = ?, holder_run = ?${set} WHERE unit IN (?)`,
+    [to, owner, epoch, holder.workflowId, holder.runId, ...versions, units],
+  );
+}
+
+/** false when the marker was there already. */
+async function insertMarker(session: Pool | PoolConnection, marker: Marker): Promise<boolean> {
+  const [found] = await session.query<RowDataPacket[]>('SELECT id FROM interlock.marker WHERE id = ?', [
+    marker.id,
+  ]);
+  if (found.length > 0) return false;
+  await session.query(
+    'INSERT INTO interlock.marker (id, workflow_id, run_id, epoch, created_at) VALUES (?, ?, ?, ?, UTC_TIMESTAMP(6))',
+    [marker.id, marker.workflowId, marker.runId, marker.epoch],
+  );
+  return true;
+}
+
+async function xaRecover(session: Pool | PoolConnection): Promise<string[]> {
+  const [rows] = await session.query<RowDataPacket[]>('XA RECOVER');
+  return rows.map((row) => String(row['data']));
+}
+
+function lockWaitSeconds(budget: FenceBudget): number {
+  return Math.max(1, Math.ceil((budget.budgetMs + LOCK_WAIT_MARGIN_MS) / 1000));
+}
+
+function toUnitState(row: RowDataPacket): UnitState {
+  const workflowId = row['holder_workflow'] as string | null;
+  const runId = row['holder_run'] as string | null;
+  return {
+    unit: String(row['unit']),
+    state: row['state'] as UnitState['state'],
+    owner: String(row['owner']),
+    epoch: Number(row['epoch']),
+    mappingVersion: Number(row['mapping_version']),
+    server: String(row['server']),
+    holder: workflowId === null ? null : { workflowId, runId: runId ?? '' },
+  };
+}
+
+/** Sorted as the primary key (ascii_bin) sorts. */
+function sortedUnique(units: readonly UnitId[]): UnitId[] {
+  return [...new Set(units)].sort();
+}
+
+function batches<T>(items: readonly T[]): T[][] {
+  const result: T[][] = [];
+  for (let at = 0; at < items.length; at += BATCH) result.push(items.slice(at, at + BATCH));
+  return result;
+}

@@ -1,0 +1,29 @@
+import type { Pool, PoolConnection } from 'mysql2/promise';
+
+/** The InnoDB lock wait (seconds) each pooled connection was last set to; absent: not prepared yet. */
+const lockWaitOf = new WeakMap<object, number>();
+
+/**
+ * A connection of the pool, prepared for changes of `unit_state` and `rules`; settings stay on the connection, so that a warm
+ * one costs no round trip. The caller releases it, or destroys it after an error.
+ *
+ * READ COMMITTED: at REPEATABLE READ an update of many units scans, locks every row and waits for transactions of other units.
+ */
+export async function openSession(pool: Pool, lockWaitSeconds: number): Promise<PoolConnection> {
+  const connection = await pool.getConnection();
+  const key = connection.connection;
+  try {
+    if (!lockWaitOf.has(key)) {
+      await connection.query("SET SESSION sql_mode = 'STRICT_ALL_TABLES', SESSION time_zone = '+00:00'");
+      await connection.query('SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED');
+    }
+    if (lockWaitOf.get(key) !== lockWaitSeconds) {
+      await connection.query(`SET SESSION innodb_lock_wait_timeout = ${lockWaitSeconds}`);
+      lockWaitOf.set(key, lockWaitSeconds);
+    }
+    return connection;
+  } catch (error) {
+    connection.destroy();
+    throw error;
+  }
+}
