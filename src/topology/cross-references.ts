@@ -1,3 +1,4 @@
+import { prefixSegments } from '../routing/key.js';
 import type { Application, Topology } from './schema.js';
 
 /** One problem of a topology: where, what is there, what was expected. */
@@ -175,10 +176,11 @@ function checkApplications(topology: Topology, dcs: string[], report: Report): v
   const paths = new Map<string, string>();
   for (const [name, application] of Object.entries(topology.applications)) {
     application.paths.forEach((path, i) => {
-      const other = paths.get(path);
+      const key = prefixSegments(path).join('/');
+      const other = paths.get(key);
       if (other !== undefined) {
         report(`applications.${name}.paths.${i}`, path, `expected one application per path; ${other} has it`);
-      } else paths.set(path, name);
+      } else paths.set(key, name);
     });
     for (const [path, unit] of Object.entries(application.central)) {
       const central = unit.slice('central:'.length);
@@ -213,10 +215,9 @@ function checkApplications(topology: Topology, dcs: string[], report: Report): v
   }
 }
 
-/** Prefixes end at a `/`: `/api` covers `/api` and `/api/x`, not `/apix`. */
-export function underPrefix(path: string, prefix: string): boolean {
-  const bare = prefix.endsWith('/') ? prefix.slice(0, -1) : prefix;
-  return path === bare || path.startsWith(`${bare}/`);
+function underPrefix(path: string, prefix: string): boolean {
+  const segments = prefixSegments(path);
+  return prefixSegments(prefix).every((segment, i) => segments[i] === segment);
 }
 
 function checkPathTemplates(name: string, application: Application, report: Report): void {
@@ -224,7 +225,7 @@ function checkPathTemplates(name: string, application: Application, report: Repo
     application.routingKey[part].forEach((source, i) => {
       if (!('path' in source)) return;
       const at = `applications.${name}.routingKey.${part}.${i}.path`;
-      const segments = source.path.split('/').slice(1);
+      const segments = prefixSegments(source.path);
       if (segments.filter((segment) => segment === `:${part}`).length !== 1) {
         report(at, source.path, `expected exactly one segment :${part}`);
       }
