@@ -118,7 +118,7 @@ export function processPart(lab: LabContext, spec: ProcessPartSpec): Part {
             `${spec.name} is not ready after ${(spec.readyTimeoutMs ?? 60_000) / 1000} s${reason}; see ${logFile}`,
           );
         }
-        await sleep(50);
+        await sleep(100);
       }
       await spec.afterReady?.();
     },

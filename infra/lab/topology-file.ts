@@ -119,7 +119,6 @@ export async function writeTopology(lab: LabContext): Promise<void> {
 export function environment(lab: LabContext): Record<string, string> {
   return {
     INTERLOCK_TOPOLOGY: lab.files.topology(),
-    TEMPORAL_ADDRESS: lab.state.temporalAddress ?? `127.0.0.1:${lab.port('temporal')}`,
     INTERLOCK_LAB_MYSQL_APP_PASSWORD: lab.secret('mysql-app'),
     INTERLOCK_LAB_MYSQL_PASSWORD: lab.secret('mysql-interlock'),
     INTERLOCK_LAB_MYSQL_ROOT_PASSWORD: lab.secret('mysql-root'),

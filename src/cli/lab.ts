@@ -71,16 +71,16 @@ export function register(program: Command): void {
     });
 
   command('status', 'what runs, and where').action((flags: LabFlags) => {
-    const info = labInfo(flags.state);
-    if (info === null) {
-      throw new InterlockError(
-        'Refused',
-        `there is no lab in ${labDirectory(flags.state)}; \`interlock lab up\` makes one`,
-      );
-    }
+    const info = existing(flags);
     if (flags.json === true) printJson(info);
     else printLab(info);
     if (info.parts.some((part) => part.status !== 'running')) process.exitCode = EXIT.failed;
+  });
+
+  command('env', 'what a shell needs to use it: eval "$(interlock lab env)"').action((flags: LabFlags) => {
+    const { env } = existing(flags);
+    if (flags.json === true) printJson(env);
+    else for (const [name, value] of Object.entries(env)) print(`export ${name}=${quoted(value)}`);
   });
 
   command('logs <name>', 'the end of a part’s log')
@@ -125,6 +125,22 @@ export function register(program: Command): void {
 
 const SIGNALS = ['SIGKILL', 'SIGTERM', 'SIGINT', 'SIGSTOP', 'SIGCONT', 'SIGHUP'] as const;
 
+function existing(flags: LabFlags): LabInfo {
+  const info = labInfo(flags.state);
+  if (info === null) {
+    throw new InterlockError(
+      'Refused',
+      `there is no lab in ${labDirectory(flags.state)}; \`interlock lab up\` makes one`,
+    );
+  }
+  return info;
+}
+
+/** As a word of a POSIX shell. */
+function quoted(value: string): string {
+  return `'${value.replaceAll("'", "'\\''")}'`;
+}
+
 function at(flags: LabFlags): { directory?: string } {
   return flags.state === undefined ? {} : { directory: flags.state };
 }
@@ -146,5 +162,5 @@ function printLab(info: LabInfo): void {
   print('');
   if (info.webUi !== null) print(`Temporal Web UI  ${info.webUi}`);
   print(`Topology         ${info.topology}`);
-  print(`To use it        export INTERLOCK_TOPOLOGY=${info.topology}`);
+  print(`To use it        export INTERLOCK_TOPOLOGY=${info.topology}   (or: eval "$(interlock lab env)")`);
 }

@@ -1,21 +1,32 @@
+import { existsSync } from 'node:fs';
+import { compiled } from '../../project.js';
 import { DATACENTERS } from '../options.js';
 import type { LabContext, Part } from '../part.js';
 import { storeNames } from '../topology-file.js';
 import { gatewayAdminPort, gatewayNames, gatewayPort } from './gateway.js';
 import { instancePort } from './application.js';
 import { mysqlPart, mysqlPort } from './mysql.js';
-import { ruleCenterPort } from './rule-center.js';
+import { ruleCenterPart, ruleCenterPort } from './rule-center.js';
+import { rulesPart } from './rules.js';
 import { TEMPORAL_PORTS, temporalPart } from './temporal.js';
 import { wanPort } from './wan.js';
+import { workerPart } from './worker.js';
 
 /** All parts of the lab, in the order in which people read them. */
 export function labParts(lab: LabContext): Part[] {
-  const parts: Part[] = [];
-  if (lab.state.temporalAddress === null) parts.push(temporalPart(lab));
+  const temporal = lab.state.temporalAddress === null ? [temporalPart(lab)] : [];
+  const stores = DATACENTERS.flatMap((dc) => storeNames(lab).map((store) => mysqlPart(lab, dc, store)));
+  const rules = rulesPart(lab, names(stores));
+  const parts = [...temporal, ...stores, rules];
   for (const dc of DATACENTERS) {
-    for (const store of storeNames(lab)) parts.push(mysqlPart(lab, dc, store));
+    if (existsSync(compiled('src', 'cli', 'rule-center.js'))) parts.push(ruleCenterPart(lab, dc));
+    if (existsSync(compiled('src', 'cli', 'worker.js'))) parts.push(workerPart(lab, dc, names(temporal)));
   }
   return parts;
+}
+
+function names(parts: readonly Part[]): string[] {
+  return parts.map((part) => part.name);
 }
 
 /** Names of all ports of the lab, in the order in which they are chosen. */

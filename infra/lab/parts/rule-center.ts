@@ -1,5 +1,23 @@
 import type { LabDc } from '../options.js';
+import { httpOk, processPart } from '../part.js';
+import type { LabContext, Part } from '../part.js';
+import { interlockProgram } from './program.js';
+import { RULES_PART } from './rules.js';
 
 export function ruleCenterPort(dc: LabDc): string {
   return `${dc}.rule-center`;
+}
+
+export function ruleCenterPart(lab: LabContext, dc: LabDc): Part {
+  const url = `http://127.0.0.1:${lab.port(ruleCenterPort(dc))}`;
+  return processPart(lab, {
+    name: `${dc}-rule-center`,
+    kind: 'rule-center',
+    dc,
+    dependsOn: [RULES_PART],
+    address: url,
+    ports: [ruleCenterPort(dc)],
+    command: async () => interlockProgram(lab, dc, 'rule-center'),
+    probe: async () => httpOk(`${url}/v1/health`),
+  });
 }
