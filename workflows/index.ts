@@ -1,0 +1,2 @@
+/** The workflows that a control worker registers. */
+export { switchover } from './switchover.js';

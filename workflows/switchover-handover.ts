@@ -1,0 +1,570 @@
+import { CancellationScope, condition, isCancellation, sleep, uuid4 } from '@temporalio/workflow';
+import type { AssignmentState, Holder, Rules } from '../src/routing/rules.js';
+import type { DcId, UnitId } from '../src/routing/units.js';
+import type { BaselineReached } from '../replicators/core/contract.js';
+import type {
+  FlowReport,
+  GatewayConfirmation,
+  HandOverResult,
+  StepInput,
+  SwitchPolicies,
+  SwitchResult,
+  WriteDisableResult,
+} from './contract.js';
+import type { Logbook } from './switchover-logbook.js';
+import type { SwitchEvent } from './switchover-machine.js';
+import { fencing, glancing, lasting } from './switchover-activities.js';
+import { Aborted, Refusal, isOvertaken, stepError } from './switchover-errors.js';
+import type { StepError } from './switchover-errors.js';
+import { stepRules } from './switchover-rules.js';
+
+/** The fall-back reads the checkpoints this long after the fence, in case a signal was lost; then ever more slowly. */
+const FIRST_READ_MS = 1_000;
+const SLOWEST_READ_MS = 10_000;
+/** A wait without limit names itself to operators after this long. */
+const LOUD_AFTER_MS = 10_000;
+/** How long the target is waited for before the source re-opens, when the target was never asked to open. */
+const RAISE_FIRST_MS = 3_000;
+
+/** What a hand-over needs from its run. */
+export interface Run {
+  readonly holder: Holder;
+  readonly policies: SwitchPolicies;
+  readonly taskQueues: Readonly<Record<DcId, string>>;
+  readonly log: Logbook;
+  /** The run was reset: it may have forgotten what it asked for. */
+  readonly forgetful: boolean;
+  readonly reason: string;
+  event(event: SwitchEvent): void;
+  aborting(): boolean;
+  /** Ends with Aborted as soon as somebody aborts. */
+  interruptible<T>(run: () => Promise<T>): Promise<T>;
+  /** Higher than every epoch that this run has used and than `floor`. */
+  nextEpoch(floor: number): number;
+}
+
+export interface Marker {
+  link: string;
+  store: string;
+  markerId: string;
+}
+
+/** One set of units on its way from one DC to the other: steps 4 to 8, and the way back out of each. */
+export class HandOver {
+  readonly from: DcId;
+  readonly to: DcId;
+  readonly units: UnitId[];
+  readonly markers: Marker[];
+  private readonly report: FlowReport;
+  private base: Rules;
+  private fenceEpoch = 0;
+  private switchEpoch = 0;
+  private takeOverFrom: Holder | undefined;
+  /** The target was asked to open: from then on only its answer tells whether it did. */
+  private switchAsked = false;
+  private fence: WriteDisableResult | undefined;
+  private switched: SwitchResult | undefined;
+  private handed: HandOverResult | undefined;
+  private readonly reached = new Map<string, BaselineReached & { atMs: number }>();
+  private deadlineMs = 0;
+  private floor = 0;
+  private lastReadError = '';
+  private readonly mending: boolean;
+
+  constructor(
+    private readonly run: Run,
+    scope: { from: DcId; to: DcId; units: UnitId[]; links: { link: string; store: string }[]; base: Rules },
+    mend?: { holder: Holder | null },
+  ) {
+    this.from = scope.from;
+    this.to = scope.to;
+    this.units = scope.units;
+    this.base = scope.base;
+    this.mending = mend !== undefined;
+    this.takeOverFrom = mend?.holder ?? undefined;
+    this.switchAsked = this.mending;
+    this.markers = scope.links.map(({ link, store }) => ({ link, store, markerId: uuid4() }));
+    this.report = run.log.beginFlow(this.from, this.to, !this.mending);
+  }
+
+  /** The epochs of fence and switch, and the rules that they build on, are known before the window opens. */
+  allocate(floor: number, base: Rules): void {
+    this.base = base;
+    this.report.fenceEpoch = this.fenceEpoch = this.run.nextEpoch(floor);
+    this.report.switchEpoch = this.switchEpoch = this.run.nextEpoch(floor);
+  }
+
+  /** Signal `baselineReached`, or the fall-back's answer. A marker that this hand-over did not write is a stranger's: ignored. */
+  baselineReached(signal: BaselineReached, read = false): void {
+    const marker = this.markers.find((m) => m.markerId === signal.markerId && m.link === signal.link);
+    if (!marker) return;
+    const known = this.reached.get(signal.markerId);
+    // A second signal of the same marker changes nothing; only a fresh look may take back a count.
+    if (known && !read) return;
+    this.reached.set(signal.markerId, { ...signal, atMs: known?.atMs ?? Date.now() });
+    this.showLinks();
+  }
+
+  /** Moves the units, or puts all back as it was. Answers which of the two; never throws for a step that failed. */
+  async move(): Promise<{ moved: true } | { moved: false; error: StepError }> {
+    let failed: StepError | undefined;
+    try {
+      await this.writeDisable();
+      await this.drain();
+      await this.switchTarget();
+    } catch (error) {
+      failed = stepError(error);
+    }
+    if (failed) this.event('in-doubt');
+    const moved = failed ? await this.settle(failed, isOvertaken(failed.code)) : await this.complete();
+    return moved
+      ? { moved }
+      : { moved, error: failed ?? { code: 'StaleEpoch', message: 'the units were moved by another run' } };
+  }
+
+  /** Opens again what a dead run left fenced, or completes what it switched. */
+  async mend(): Promise<boolean> {
+    return this.settle(undefined, true);
+  }
+
+  // Steps 4 and 5.
+  private async writeDisable(): Promise<void> {
+    const { run } = this;
+    // Hazard: the fence applies and its answer is lost. The phase says "fenced" before anybody is asked to fence, so that every
+    // way out from here passes settle().
+    this.event('fence');
+    this.showLinks();
+    const words = `Write-disabling ${this.units.length} units in ${this.from} (epoch ${this.fenceEpoch}).`;
+    this.fence = await run.log.step('write-disable', words, async (detail) => {
+      const budgetMs = run.policies.fenceBudgetMs;
+      const fence = await run.interruptible(() =>
+        fencing.writeDisable.executeWithOptions(
+          {
+            taskQueue: this.queue(this.from),
+            startToCloseTimeout: budgetMs + 10_000,
+            scheduleToCloseTimeout: budgetMs + 15_000,
+            summary: `Hold writes of ${this.units.length} units in ${this.from}, fence them, write the markers`,
+          },
+          [
+            {
+              ...this.step(this.from, 'write_disabled', this.fenceEpoch, run.holder),
+              fenceBudgetMs: budgetMs,
+              blockers: run.policies.blockers,
+              links: this.markers,
+            },
+          ],
+        ),
+      );
+      detail(`epoch ${this.fenceEpoch}, ${fence.fencedAt - fence.holdSentAt} ms`);
+      return fence;
+    });
+    this.report.blockers = this.fence.blockers;
+    this.note(this.fence.gateways);
+    this.report.baselines = this.fence.baselines.map(({ link, position }) => ({
+      link,
+      position,
+      drainMs: null,
+    }));
+    this.event('fenced');
+  }
+
+  // Steps 5 and 6.
+  private async drain(): Promise<void> {
+    const { run } = this;
+    const baseline = run.log.begin(
+      'baseline',
+      `Baseline written; waiting for ${this.markers.length} links to reach it.`,
+    );
+    run.log.close(baseline, true, this.report.baselines.map((b) => `${b.link} ${b.position}`).join('; '));
+    const step = run.log.begin('drain', `Waiting for ${this.markers.length} links to reach the baseline.`);
+    const startedMs = Date.now();
+    this.deadlineMs = startedMs + run.policies.drainTimeoutMs;
+    const reads = this.readCheckpoints();
+    try {
+      for (;;) {
+        if (run.aborting()) throw new Aborted('aborted while draining');
+        const dirty = this.dirty();
+        if (dirty && run.policies.drainTimeout === 'abort') throw new Refusal(dirty);
+        if (this.drained()) break;
+        const expired = run.log.phase === 'drain-expired';
+        if (!expired && Date.now() >= this.deadlineMs) {
+          if (run.policies.drainTimeout === 'abort') throw new Refusal(this.undrained());
+          this.event('drain-overdue');
+          const cause = dirty ?? this.undrained();
+          run.log.need(
+            'drain',
+            `${cause.message}. ${this.units.length} units stay write-disabled: \`interlock switch extend\` to wait on, \`interlock switch abort\` to give up.`,
+          );
+          continue;
+        }
+        const before = { phase: run.log.phase, deadlineMs: this.deadlineMs, counts: this.counts() };
+        const changed = () =>
+          run.aborting() ||
+          this.drained() ||
+          this.counts() !== before.counts ||
+          this.deadlineMs !== before.deadlineMs ||
+          run.log.phase !== before.phase;
+        if (expired) await condition(changed);
+        else await condition(changed, Math.max(1, this.deadlineMs - Date.now()));
+      }
+    } catch (error) {
+      run.log.close(step, false, stepError(error).message);
+      throw error;
+    } finally {
+      reads.cancel();
+      run.log.met('drain');
+    }
+    for (const { markerId, link } of this.markers) {
+      const entry = this.report.baselines.find((b) => b.link === link);
+      const atMs = this.reached.get(markerId)!.atMs;
+      if (entry) entry.drainMs = Math.max(0, atMs - this.fence!.fencedAt);
+    }
+    run.log.close(step, true, `${Date.now() - startedMs} ms`);
+  }
+
+  /** The operator's `extend`: the drain may take its time-out once more. */
+  extend(): void {
+    this.deadlineMs = Math.max(this.deadlineMs, Date.now()) + this.run.policies.drainTimeoutMs;
+    this.run.log.met('drain');
+  }
+
+  // Step 7.
+  private async switchTarget(): Promise<void> {
+    const { run } = this;
+    this.event('drained');
+    this.switchAsked = true;
+    const words = `Switching ${this.units.length} units to ${this.to} (epoch ${this.switchEpoch}). The point of no return.`;
+    this.switched = await run.log.step('switch', words, () =>
+      fencing.switchTarget.executeWithOptions(
+        {
+          taskQueue: this.queue(this.to),
+          summary: `Open ${this.units.length} units in ${this.to}: the point of no return`,
+        },
+        [this.step(this.to, 'open', this.switchEpoch, null)],
+      ),
+    );
+    this.event('switched');
+  }
+
+  /**
+   * Every end that is not a plain success: asks the target which it was, until both DCs are proven to be in one of the two good
+   * states. True: the units are at the target. No limit (see `lasting`): giving up would leave units that nobody may write.
+   */
+  private async settle(failed: StepError | undefined, overtaken: boolean): Promise<boolean> {
+    const { run } = this;
+    const because = failed ? ` (${failed.message})` : '';
+    const words = this.switchAsked
+      ? `Asking ${this.to} whether it opened${because}.`
+      : `Opening ${this.units.length} units again in ${this.from}${because}.`;
+    const entry = run.log.begin('compensate', words);
+    for (let attempt = 0; ; attempt++) {
+      // Hazard: epochs from the history of a reset run are old, and units may be held by a run that is closed by now.
+      if (attempt > 0 || overtaken || run.forgetful) await this.refresh();
+      const epoch = run.nextEpoch(this.floor);
+      const raise = await this.raise(epoch);
+      if (raise === 'already-switched') {
+        this.event('already-switched');
+        run.log.close(entry, true, `${this.to} had opened: rolling forward`);
+        this.switchEpoch = epoch;
+        this.switched = undefined;
+        return this.complete();
+      }
+      if (raise === 'overtaken' || !(await this.reopen(epoch))) {
+        await sleep(backoffMs(attempt));
+        continue;
+      }
+      this.report.reopenEpoch = epoch;
+      if (raise === 'unreachable') {
+        run.log.say(
+          `${this.from} is open again. ${this.to} does not answer; epoch ${epoch} has to be recorded there.`,
+        );
+        if ((await this.raise(epoch, true)) !== 'raised') continue;
+      }
+      run.log.close(entry, true, `open again in ${this.from} at epoch ${epoch}`);
+      return false;
+    }
+  }
+
+  /**
+   * Compensation, first half: a late switch of this or a dead run then fails on the target's higher epoch. When the target was
+   * never asked to open, a target that does not answer may be left for later: nothing is on its way that could open it. A run that
+   * was reset, or that takes over, does not know that and waits.
+   */
+  private async raise(
+    epoch: number,
+    afterReopen = false,
+  ): Promise<'raised' | 'already-switched' | 'overtaken' | 'unreachable'> {
+    const may = !this.switchAsked && !this.run.forgetful && !this.takeOverFrom && !afterReopen;
+    const options = may ? { scheduleToCloseTimeout: RAISE_FIRST_MS } : {};
+    try {
+      await this.patiently(
+        this.to,
+        `record epoch ${epoch} at ${this.to}`,
+        () =>
+          lasting.raiseTarget.executeWithOptions(
+            {
+              taskQueue: this.queue(this.to),
+              summary: `Refuse late switches: raise ${this.to} to epoch ${epoch}`,
+              ...options,
+            },
+            [this.step(this.from, 'open', epoch, null)],
+          ),
+        may,
+      );
+      return 'raised';
+    } catch (error) {
+      const { code } = stepError(error);
+      if (code === 'AlreadySwitched') return 'already-switched';
+      if (isOvertaken(code)) return 'overtaken';
+      if (may && code === 'Unavailable') return 'unreachable';
+      throw error;
+    }
+  }
+
+  /** Compensation, second half. False: another attempt with a fresh epoch, the target asked again, has to decide. */
+  private async reopen(epoch: number): Promise<boolean> {
+    try {
+      const gateways = await this.patiently(
+        this.from,
+        `open ${this.units.length} units again in ${this.from}`,
+        () =>
+          lasting.reopenSource.executeWithOptions(
+            {
+              taskQueue: this.queue(this.from),
+              summary: `Open ${this.units.length} units again in ${this.from}`,
+            },
+            [this.step(this.from, 'open', epoch, null)],
+          ),
+      );
+      this.note(gateways);
+      this.run.log.met('owner');
+      return true;
+    } catch (error) {
+      const { code } = stepError(error);
+      if (isOvertaken(code)) return false;
+      if (code !== 'AlreadySwitched') throw error;
+      this.run.log.need(
+        'owner',
+        `${this.from} has handed ${this.units.length} units over and ${this.to} has not opened them: run \`interlock fence status\`, then \`interlock fence release\`.`,
+      );
+      this.switchAsked = true;
+      return false;
+    }
+  }
+
+  /** Behind the point of no return: forward only, without limit. False: overtaken, the target has to be asked again. */
+  private async complete(): Promise<boolean> {
+    const { run } = this;
+    const entry = run.log.begin(
+      'cancel-write-disable',
+      `Handing over in ${this.from}, releasing held requests.`,
+    );
+    try {
+      this.switched ??= await this.patiently(this.to, `open ${this.units.length} units in ${this.to}`, () =>
+        lasting.switchTarget.executeWithOptions(
+          { taskQueue: this.queue(this.to), summary: `Complete the switch in ${this.to}` },
+          [this.step(this.to, 'open', this.switchEpoch, null)],
+        ),
+      );
+      this.handed = await this.patiently(
+        this.from,
+        `hand ${this.units.length} units over in ${this.from}`,
+        () =>
+          lasting.handOverSource.executeWithOptions(
+            {
+              taskQueue: this.queue(this.from),
+              summary: `Hand over in ${this.from}, release held requests to ${this.to}`,
+            },
+            [this.step(this.to, 'open', this.switchEpoch, null)],
+          ),
+      );
+    } catch (error) {
+      const failed = stepError(error);
+      if (!isOvertaken(failed.code) && failed.code !== 'AlreadySwitched') throw error;
+      run.log.close(entry, false, failed.message);
+      this.event('in-doubt');
+      return this.settle(undefined, true);
+    }
+    this.note(this.switched.gateways);
+    this.note(this.handed.gateways);
+    this.report.switchEpoch = this.switchEpoch;
+    if (this.fence) {
+      const openAt = Math.max(this.switched.openAt, this.switched.routedAt, this.handed.routedAt);
+      this.report.fencedMs = openAt - Math.min(this.fence.holdSentAt, this.fence.fencedAt);
+    }
+    run.log.close(entry, true, this.report.fencedMs === null ? '' : `fenced for ${this.report.fencedMs} ms`);
+    return true;
+  }
+
+  private event(event: SwitchEvent): void {
+    // A mend runs before the plan; the phase says so until it is done.
+    if (!this.mending) this.run.event(event);
+  }
+
+  private queue(dc: DcId): string {
+    return this.run.taskQueues[dc]!;
+  }
+
+  private step(owner: DcId, state: AssignmentState, epoch: number, holder: Holder | null): StepInput {
+    const { units, from, to, base } = this;
+    const what = state === 'write_disabled' ? 'write-disable' : owner === from ? 're-open' : 'switch';
+    const reason = `${what} ${from} → ${to}: ${this.run.reason}`;
+    return {
+      from,
+      to,
+      units,
+      epoch,
+      holder: this.run.holder,
+      ...(this.takeOverFrom ? { takeOverFrom: this.takeOverFrom } : {}),
+      rules: stepRules(base, { units, owner, state, epoch, reason, holder }),
+    };
+  }
+
+  /** A fresh epoch, the rules in force, and a closed run to take the units over from. */
+  private async refresh(): Promise<void> {
+    const { run } = this;
+    const next = await this.patiently('control', 'learn the next epoch', () =>
+      lasting.nextEpoch.executeWithOptions({ summary: 'Next epoch of both data centers' }, [
+        { units: this.units, holder: run.holder },
+      ]),
+    );
+    this.base = next.rules;
+    this.floor = next.epoch;
+    this.takeOverFrom = next.takeOverFrom ?? this.takeOverFrom;
+  }
+
+  /**
+   * A call without limit that says so: after a while, and on every answer that another attempt does not change by itself, the
+   * status names what is awaited. Throws only what settle() decides on, and Unavailable when `mayGiveUp`.
+   */
+  private async patiently<T>(
+    where: string,
+    what: string,
+    call: () => Promise<T>,
+    mayGiveUp = false,
+  ): Promise<T> {
+    const { log } = this.run;
+    for (let attempt = 0; ; attempt++) {
+      const watch = new CancellationScope();
+      void watch
+        .run(() => sleep(LOUD_AFTER_MS))
+        .then(() => log.need(what, waitingFor(where, what)))
+        .catch(() => undefined);
+      try {
+        const result = await call();
+        log.met(what);
+        return result;
+      } catch (error) {
+        const failed = stepError(error);
+        const decided = isOvertaken(failed.code) || failed.code === 'AlreadySwitched';
+        if (decided || (mayGiveUp && failed.code === 'Unavailable')) {
+          log.met(what);
+          throw error;
+        }
+        log.need(
+          what,
+          `It was not possible to ${what}: ${failed.message}. It is tried again until it succeeds.`,
+        );
+      } finally {
+        watch.cancel();
+      }
+      await sleep(backoffMs(attempt));
+    }
+  }
+
+  /** The fall-back of the signal, from the target's checkpoints, until it is cancelled. */
+  private readCheckpoints(): CancellationScope {
+    const scope = new CancellationScope();
+    const links = this.markers.map(({ link, markerId }) => ({ link, markerId }));
+    void scope
+      .run(async () => {
+        for (let waitMs = FIRST_READ_MS; ; waitMs = Math.min(waitMs * 2, SLOWEST_READ_MS)) {
+          await sleep(waitMs);
+          try {
+            const answers = await glancing.readBaselines.executeWithOptions(
+              { taskQueue: this.queue(this.to), summary: `Read the checkpoints in ${this.to}` },
+              [{ links }],
+            );
+            for (const answer of answers) this.baselineReached(answer, true);
+          } catch (error) {
+            if (isCancellation(error)) throw error;
+            this.lastReadError = stepError(error).message;
+          }
+        }
+      })
+      .catch((error: unknown) => {
+        if (!isCancellation(error)) throw error;
+      });
+    return scope;
+  }
+
+  private drained(): boolean {
+    return this.fence !== undefined && this.markers.every((m) => this.clean(m.markerId));
+  }
+
+  private clean(markerId: string): boolean {
+    const reached = this.reached.get(markerId);
+    return reached !== undefined && reached.conflicts === 0 && reached.quarantined === 0;
+  }
+
+  /** A link that passed the marker but not everything before it. */
+  private dirty(): StepError | undefined {
+    for (const { conflicts, quarantined, link } of this.reached.values()) {
+      if (conflicts === 0 && quarantined === 0) continue;
+      const counts = `${conflicts} conflicts and ${quarantined} quarantined changes`;
+      return {
+        code: 'LinkStopped',
+        message: `${link} reached the baseline with ${counts}: it is not drained`,
+      };
+    }
+    return undefined;
+  }
+
+  private undrained(): StepError {
+    const missing = this.markers.filter((m) => !this.clean(m.markerId)).map((m) => m.link);
+    const read = this.lastReadError ? ` (${this.lastReadError})` : '';
+    const inMs = `${this.run.policies.drainTimeoutMs} ms`;
+    return {
+      code: 'Unavailable',
+      message: `${missing.join(', ')} did not reach the baseline in ${inMs}${read}`,
+    };
+  }
+
+  private counts(): string {
+    return [...this.reached.values()].map((r) => `${r.link} ${r.conflicts} ${r.quarantined}`).join();
+  }
+
+  private showLinks(): void {
+    this.run.log.links = this.markers.map((m) => ({ link: m.link, reached: this.clean(m.markerId) }));
+  }
+
+  /** Keeps which gateways have not confirmed; a later confirmation takes the entry back. */
+  note(gateways: readonly GatewayConfirmation[]): void {
+    for (const gateway of gateways) {
+      const rest = this.report.unconfirmed.filter(
+        (g) => g.dc !== gateway.dc || g.gateway !== gateway.gateway,
+      );
+      this.report.unconfirmed = gateway.ok ? rest : [...rest, gateway];
+    }
+  }
+
+  get epoch(): number {
+    return this.switchEpoch;
+  }
+
+  get unconfirmed(): readonly GatewayConfirmation[] {
+    return this.report.unconfirmed;
+  }
+}
+
+function backoffMs(attempt: number): number {
+  return Math.min(100 * 2 ** attempt, 60_000);
+}
+
+function waitingFor(where: string, what: string): string {
+  const worker =
+    where === 'control'
+      ? 'a worker and both control stores'
+      : `the worker of ${where} (\`interlock worker --dc ${where}\`) and its stores`;
+  return `Waiting to ${what}: look at ${worker}. It is tried until it succeeds; \`interlock fence status\` shows the units, \`interlock fence release\` mends them without this run.`;
+}

@@ -1,0 +1,41 @@
+import type { SwitchPolicies, SwitchRequest } from './contract.js';
+
+const DURATIONS = [
+  'drainTimeoutMs',
+  'fenceBudgetMs',
+  'soakMs',
+  'lagLimitMs',
+  'catchUpTimeoutMs',
+  'confirmTimeoutMs',
+] as const satisfies readonly (keyof SwitchPolicies)[];
+/** A year: longer is a typing error, and Temporal refuses much longer timers. */
+const LONGEST_MS = 366 * 86_400_000;
+
+/** What is wrong with a request, naming the field; undefined when nothing is. A client may be anybody: the types do not hold here. */
+export function checkRequest(request: SwitchRequest | undefined): string | undefined {
+  if (request === null || typeof request !== 'object')
+    return 'The input has to be a SwitchRequest (`interlock switch start` makes one).';
+  for (const field of ['topology', 'scope', 'from', 'to', 'startedBy'] as const) {
+    if (typeof request[field] !== 'string' || request[field] === '') return `${field}: expected a text`;
+  }
+  if (typeof request.reason !== 'string') return 'reason: expected a text';
+  if (request.from === request.to) return `to: expected another data center than from (${request.from})`;
+  for (const dc of [request.from, request.to]) {
+    if (!request.taskQueues?.[dc]) return `taskQueues: expected the task queue of ${dc}`;
+  }
+  const { policies } = request;
+  if (policies === null || typeof policies !== 'object') return 'policies: expected an object';
+  for (const field of DURATIONS) {
+    const value: unknown = policies[field];
+    if (typeof value !== 'number' || !Number.isInteger(value) || value < 0 || value > LONGEST_MS) {
+      return `policies.${field}: expected whole milliseconds from 0 to ${LONGEST_MS}`;
+    }
+  }
+  if (policies.catchUpTimeoutMs === 0) return 'policies.catchUpTimeoutMs: expected more than 0';
+  if (!['abort', 'extend'].includes(policies.drainTimeout))
+    return 'policies.drainTimeout: expected abort or extend';
+  if (!['kill', 'give-up'].includes(policies.blockers)) return 'policies.blockers: expected kill or give-up';
+  if (!['report', 'wait'].includes(policies.unconfirmed))
+    return 'policies.unconfirmed: expected report or wait';
+  return undefined;
+}

@@ -1,0 +1,476 @@
+import {
+  ApplicationFailure,
+  CancellationScope,
+  allHandlersFinished,
+  condition,
+  defineQuery,
+  defineSignal,
+  defineUpdate,
+  isCancellation,
+  setHandler,
+  workflowInfo,
+} from '@temporalio/workflow';
+import type { BaselineReached } from '../replicators/core/contract.js';
+import type { Rules } from '../src/routing/rules.js';
+import { QUERIES, SIGNALS } from './contract.js';
+import type {
+  Check,
+  GatewayTotals,
+  SwitchPlan,
+  SwitchReport,
+  SwitchRequest,
+  SwitchStatus,
+} from './contract.js';
+import { glancing, looking, waiting } from './switchover-activities.js';
+import { Aborted, Refusal, stepError } from './switchover-errors.js';
+import type { StepError } from './switchover-errors.js';
+import { HandOver } from './switchover-handover.js';
+import type { Run } from './switchover-handover.js';
+import { Logbook } from './switchover-logbook.js';
+import { decide } from './switchover-machine.js';
+import type { Request, SwitchEvent } from './switchover-machine.js';
+import { checkRequest } from './switchover-request.js';
+
+const baselineReached = defineSignal<[BaselineReached]>(SIGNALS.baselineReached);
+const status = defineQuery<SwitchStatus>(QUERIES.status);
+const report = defineQuery<SwitchReport>(QUERIES.report);
+const OPERATOR: Exclude<Request, 'cancel'>[] = ['abort', 'rollback', 'finish', 'extend'];
+
+/**
+ * Moves the ownership of a scope's units from one data center to the other (nine steps, docs/switchover.md) and ends with the
+ * report, whatever happened: its `outcome` says what stands. Fails only for input that can never be carried out.
+ */
+export async function switchover(request: SwitchRequest): Promise<SwitchReport> {
+  const info = workflowInfo();
+  // Hazard: a server-side time-out ends the run without its compensation, and the units stay fenced.
+  if (info.runTimeoutMs !== undefined || info.executionTimeoutMs !== undefined) {
+    throw badInput(
+      'A switchover takes no workflow run or execution timeout: it would skip the compensation. Start it without.',
+    );
+  }
+  const problem = checkRequest(request);
+  if (problem) throw badInput(problem);
+  const run = new Switchover(request);
+  // Handlers are set before the first await: a signal that is there at the start is not lost.
+  setHandler(status, () => run.log.status());
+  setHandler(report, () => run.log.report);
+  setHandler(baselineReached, (signal) => run.handOver?.baselineReached(signal));
+  for (const name of OPERATOR) {
+    setHandler(defineSignal(name), () => void run.ask(name));
+    setHandler(defineUpdate<string>(name), () => run.ask(name).text, {
+      validator: () => {
+        const decision = decide(run.log.phase, name);
+        if (!decision.accepted) throw ApplicationFailure.nonRetryable(decision.refusal, 'Refused');
+      },
+    });
+  }
+  CancellationScope.current().cancelRequested.catch(() => void run.ask('cancel'));
+  // Everything runs shielded: Temporal's cancel is a request like the others, and never ends a compensation.
+  return CancellationScope.nonCancellable(async () => {
+    const result = await run.run();
+    await condition(allHandlersFinished);
+    return result;
+  });
+}
+
+function badInput(message: string): ApplicationFailure {
+  return ApplicationFailure.nonRetryable(message, 'BadInput');
+}
+
+class Switchover implements Run {
+  readonly log: Logbook;
+  readonly holder;
+  readonly policies;
+  readonly taskQueues;
+  readonly reason: string;
+  readonly forgetful: boolean;
+  handOver: HandOver | undefined;
+  private abortAsked = false;
+  private scope: CancellationScope | undefined;
+  private lastEpoch = 0;
+
+  constructor(private readonly request: SwitchRequest) {
+    const { workflowId, runId, originalExecutionRunId } = workflowInfo();
+    this.holder = { workflowId, runId };
+    this.forgetful = runId !== originalExecutionRunId;
+    this.policies = request.policies;
+    this.taskQueues = request.taskQueues;
+    this.reason = request.reason;
+    this.log = new Logbook(request, this.holder);
+  }
+
+  async run(): Promise<SwitchReport> {
+    let plan: SwitchPlan;
+    let move: HandOver;
+    try {
+      await this.mend();
+      plan = await this.plan();
+      this.event('planned');
+      move = await this.prepare(plan, plan);
+    } catch (error) {
+      return this.giveUp(stepError(error));
+    }
+    const before = await this.totals();
+    const result = await move.move();
+    if (!result.moved) {
+      this.event('undone');
+      this.log.fail(result.error);
+      const aborted = result.error.code === 'Aborted';
+      const why = aborted ? 'Aborted' : `Failed: ${result.error.message}`;
+      const words = `${why}. All units are open in ${plan.from} again.`;
+      return this.end(aborted ? 'aborted' : 'compensated', words, before);
+    }
+    await this.confirmAndCheck(move);
+    this.event('moved');
+    return this.soak(plan, move, before);
+  }
+
+  /** An operator's request, or Temporal's cancel. The machine decides; the answer is in words. */
+  ask(request: Request): { accepted: boolean; text: string } {
+    const { phase } = this.log;
+    const decision = decide(phase, request);
+    if (!decision.accepted) {
+      this.log.say(
+        `${this.log.report.summary.replace(/ \[.*\]$/, '')} [${request} was refused: ${decision.refusal}]`,
+      );
+      return { accepted: false, text: decision.refusal };
+    }
+    this.log.phase = decision.phase;
+    const aborts = request === 'abort' || (request === 'cancel' && decide(phase, 'abort').accepted);
+    if (aborts) {
+      this.abortAsked = true;
+      this.scope?.cancel();
+    }
+    if (request === 'extend') this.handOver?.extend();
+    this.log.say(decision.say);
+    return { accepted: true, text: decision.say };
+  }
+
+  event(event: SwitchEvent): void {
+    const decision = decide(this.log.phase, event);
+    if (!decision.accepted) throw new Error(`Switchover: ${event} refused: ${decision.refusal}`);
+    this.log.phase = decision.phase;
+  }
+
+  aborting(): boolean {
+    return this.abortAsked;
+  }
+
+  async interruptible<T>(run: () => Promise<T>): Promise<T> {
+    if (this.abortAsked) throw new Aborted('aborted');
+    const scope = new CancellationScope();
+    this.scope = scope;
+    try {
+      return await scope.run(run);
+    } catch (error) {
+      if (isCancellation(error) && this.abortAsked) throw new Aborted('aborted');
+      throw error;
+    } finally {
+      this.scope = undefined;
+    }
+  }
+
+  nextEpoch(floor: number): number {
+    this.lastEpoch = Math.max(floor, this.lastEpoch + 1);
+    return this.lastEpoch;
+  }
+
+  /** What an earlier run left between two owners comes first: this run could not fence it, and nobody may write it. */
+  private async mend(): Promise<void> {
+    const held = await this.interruptible(() =>
+      looking.findHeld.executeWithOptions(
+        { summary: 'Look for units that an earlier run left write-disabled' },
+        [{ topology: this.request.topology, holder: this.holder }],
+      ),
+    );
+    for (const { units, from, to, holder, holderClosed } of held) {
+      const who = holder ? `run ${holder.runId} of ${holder.workflowId}` : 'an unknown holder';
+      const what = `${units.length} units of ${from} (${units.slice(0, 3).join(', ')}${units.length > 3 ? ', …' : ''}) are held by ${who}`;
+      if (!holderClosed) {
+        throw new Refusal({
+          code: 'NeedsOperator',
+          message: `${what}, which is not closed. Run \`interlock fence status\`, then \`interlock fence release\`.`,
+        });
+      }
+      this.log.say(`${what}, which is closed: mending.`);
+      const scope = { from, to, units, links: [], base: await this.rules(units) };
+      await new HandOver(this, scope, { holder }).mend();
+    }
+  }
+
+  private async rules(units: string[]): Promise<Rules> {
+    const input = { units, holder: this.holder };
+    return (await looking.nextEpoch.executeWithOptions({ summary: 'Rules in force' }, [input])).rules;
+  }
+
+  // Step 1.
+  private async plan(): Promise<SwitchPlan> {
+    const { request } = this;
+    const plan = await this.log.step(
+      'plan',
+      `Planning ${request.scope}: ${request.from} → ${request.to}.`,
+      (detail) =>
+        this.interruptible(async () => {
+          const made = await looking.makePlan.executeWithOptions({ summary: `Plan ${request.scope}` }, [
+            request,
+          ]);
+          if (request.planHash !== undefined && request.planHash !== made.hash) {
+            throw new Refusal({
+              code: 'Refused',
+              message: `The world has changed since plan ${request.planHash} was made; it is ${made.hash} now. Run \`interlock switch plan\` again.`,
+            });
+          }
+          refuseUnless(made.checks);
+          detail(`${made.diff.join('; ')} (plan ${made.hash})`);
+          return made;
+        }),
+    );
+    Object.assign(this.log.report, { planHash: plan.hash, diff: plan.diff, unitCount: plan.units.length });
+    return plan;
+  }
+
+  // Steps 2 and 3, and the epochs, so that the window needs none of them.
+  private async prepare(
+    plan: SwitchPlan,
+    way: Pick<SwitchPlan, 'from' | 'to' | 'links' | 'rules'>,
+  ): Promise<HandOver> {
+    const { from, to } = way;
+    const handOver = new HandOver(this, { from, to, units: plan.units, links: way.links, base: way.rules });
+    this.handOver = handOver;
+    await this.log.step('preflight', `Checking ${from} and ${to}.`, (detail) =>
+      this.interruptible(async () => {
+        const checks = await Promise.all(
+          [from, to].map((dc) =>
+            looking.preflight.executeWithOptions(
+              { taskQueue: this.taskQueues[dc]!, summary: `Preflight of ${dc}` },
+              [{ dc, plan }],
+            ),
+          ),
+        );
+        refuseUnless(checks.flat());
+        detail(`${checks.flat().length} checks`);
+      }),
+    );
+    await this.log.step(
+      'catch-up',
+      `Waiting for the links ${from} → ${to} to be less than ${this.policies.lagLimitMs} ms behind.`,
+      (detail) =>
+        this.interruptible(async () => {
+          const links = await waiting.catchUp.executeWithOptions(
+            {
+              taskQueue: this.taskQueues[to]!,
+              scheduleToCloseTimeout: this.policies.catchUpTimeoutMs,
+              summary: `Catch up ${way.links.length} links ${from} → ${to}`,
+            },
+            [{ links: way.links.map((l) => l.link), lagLimitMs: this.policies.lagLimitMs }],
+          );
+          detail(links.map((l) => `${l.link} ${l.lagMs} ms`).join(', '));
+        }),
+    );
+    const next = await this.interruptible(() =>
+      looking.nextEpoch.executeWithOptions({ summary: 'Epochs of fence and switch' }, [
+        { units: plan.units, holder: this.holder },
+      ]),
+    );
+    if (next.rules.epoch !== plan.rules.epoch) {
+      throw new Refusal({
+        code: 'Refused',
+        message: `The rules changed from epoch ${plan.rules.epoch} to ${next.rules.epoch} since the plan was made. Start again.`,
+      });
+    }
+    if (this.abortAsked) throw new Aborted('aborted');
+    handOver.allocate(next.epoch, next.rules);
+    return handOver;
+  }
+
+  // Step 8, the confirmations, and step 9. The units have moved: what fails here is told, and undoes nothing.
+  private async confirmAndCheck(handOver: HandOver): Promise<void> {
+    const { from, to, units, epoch } = handOver;
+    await this.log.step(
+      'cancel-write-disable',
+      `Confirming epoch ${epoch} at gateways and instances.`,
+      async (detail) => {
+        do {
+          const answers = await Promise.all([to, from].map((dc) => this.confirm(dc, epoch)));
+          handOver.note(answers.flat());
+          const names = handOver.unconfirmed.map((g) => `${g.gateway} of ${g.dc} (${g.detail})`).join(', ');
+          detail(names ? `not confirmed: ${names}` : 'all confirmed');
+          if (!names) this.log.met('confirm');
+          else this.log.need('confirm', `Epoch ${epoch} is not confirmed by ${names}.`);
+        } while (this.policies.unconfirmed === 'wait' && handOver.unconfirmed.length > 0);
+      },
+    );
+    await this.log.step('post-checks', 'Checking through the gateways.', async (detail) => {
+      const answers = await Promise.all(
+        [to, from].map((dc) => this.postCheck({ dc, owner: to, units, epoch })),
+      );
+      const bad = answers.flat().filter((c) => !c.ok);
+      detail(bad.length === 0 ? `${answers.flat().length} checks` : describe(bad));
+      if (bad.length > 0) this.log.need('post-checks', `The units have moved, but: ${describe(bad)}`);
+      else this.log.met('post-checks');
+    });
+  }
+
+  private async confirm(dc: string, epoch: number) {
+    const { confirmTimeoutMs: timeoutMs } = this.policies;
+    try {
+      const options = {
+        taskQueue: this.taskQueues[dc]!,
+        scheduleToCloseTimeout: timeoutMs + 10_000,
+        summary: `Confirm epoch ${epoch} in ${dc}`,
+      };
+      return await waiting.confirm.executeWithOptions(options, [{ dc, epoch, timeoutMs }]);
+    } catch (error) {
+      return [{ dc, gateway: 'all', epoch: null, ok: false, detail: stepError(error).message }];
+    }
+  }
+
+  private async postCheck(input: {
+    dc: string;
+    owner: string;
+    units: string[];
+    epoch: number;
+  }): Promise<Check[]> {
+    try {
+      const options = { taskQueue: this.taskQueues[input.dc]!, summary: `Post-checks in ${input.dc}` };
+      return await looking.postCheck.executeWithOptions(options, [input]);
+    } catch (error) {
+      return [{ name: `post-checks of ${input.dc}`, ok: false, detail: stepError(error).message }];
+    }
+  }
+
+  private async soak(plan: SwitchPlan, move: HandOver, before: Totals): Promise<SwitchReport> {
+    const { from, to } = plan;
+    let note = '';
+    for (;;) {
+      const soak = this.log.begin(
+        'soak',
+        `${note}Moved to ${to}. \`rollback\` moves back, \`finish\` ends the soak.`,
+      );
+      this.log.soakEndsAt = new Date(Date.now() + this.policies.soakMs).toISOString();
+      await this.count(before);
+      await this.record();
+      if (!(await condition(() => this.log.phase !== 'soaking', this.policies.soakMs)))
+        this.event('soak-over');
+      this.log.close(soak, true);
+      this.log.soakEndsAt = null;
+      if (this.log.phase === 'ended')
+        return this.end('done', `${note}Done: ${plan.diff.join('; ')}.`, before);
+      const failed = await this.rollBack(plan, move);
+      if (!failed)
+        return this.end('rolled-back', `Rolled back: all units are open in ${from} again.`, before);
+      this.log.fail(failed);
+      note = `The rollback was ${failed.code === 'Aborted' ? 'aborted' : `not carried out (${failed.message})`}. `;
+    }
+  }
+
+  /** The same flow, reversed; answers why not when the units stay. */
+  private async rollBack(plan: SwitchPlan, move: HandOver): Promise<StepError | undefined> {
+    this.log.flow = 'rollback';
+    this.abortAsked = false;
+    try {
+      let back: HandOver;
+      try {
+        const rules = await this.interruptible(() => this.rules(plan.units));
+        const way = {
+          from: plan.to,
+          to: plan.from,
+          links: plan.reverseLinks,
+          reverseLinks: plan.links,
+          rules,
+        };
+        back = await this.prepare({ ...plan, ...way, baseEpoch: rules.epoch }, way);
+      } catch (error) {
+        this.event('rollback-refused');
+        return stepError(error);
+      }
+      const result = await back.move();
+      if (!result.moved) {
+        this.event('rollback-undone');
+        return result.error;
+      }
+      await this.confirmAndCheck(back);
+      this.event('moved-back');
+      return undefined;
+    } finally {
+      this.handOver = move;
+      this.log.flow = this.log.phase === 'ended' ? 'rollback' : 'move';
+      this.abortAsked = false;
+    }
+  }
+
+  private async giveUp(error: StepError): Promise<SwitchReport> {
+    this.event('refused');
+    this.log.fail(error);
+    if (error.code === 'NeedsOperator') {
+      this.log.need('refused', error.message);
+      return this.end('needs-operator', error.message);
+    }
+    const aborted = error.code === 'Aborted';
+    return this.end(
+      aborted ? 'aborted' : 'refused',
+      aborted ? 'Aborted; nothing was changed.' : `Refused: ${error.message}`,
+    );
+  }
+
+  private async end(
+    outcome: SwitchReport['outcome'],
+    summary: string,
+    before?: Totals,
+  ): Promise<SwitchReport> {
+    if (before) await this.count(before);
+    if (outcome === 'done' || outcome === 'rolled-back') {
+      if (this.log.flow === 'rollback' || this.log.report.flows.length === 1) this.log.report.error = null;
+    }
+    this.log.end(outcome, summary);
+    await this.record();
+    return this.log.report;
+  }
+
+  private async totals(): Promise<Totals> {
+    const { from, to } = this.request;
+    const read = async (dc: string) => {
+      const options = { taskQueue: this.taskQueues[dc]!, summary: `Counters of the gateways of ${dc}` };
+      return glancing.gatewayTotals.executeWithOptions(options, [{ dc }]).catch(() => undefined);
+    };
+    return Promise.all([from, to].map(read));
+  }
+
+  /** Held, refused and failed requests since before the fence. A DC whose counters are missing on either side counts nothing. */
+  private async count(before: Totals): Promise<void> {
+    const after = await this.totals();
+    const sum = { heldRequests: 0, refusedRequests: 0, failedRequests: 0, unavailableMs: 0 };
+    let known = false;
+    after.forEach((now, i) => {
+      const then = before[i];
+      if (!now || !then) return;
+      known = true;
+      for (const key of ['heldRequests', 'refusedRequests', 'failedRequests'] as const) {
+        sum[key] += Math.max(0, now[key] - then[key]);
+      }
+      sum.unavailableMs = Math.max(sum.unavailableMs, now.unavailableMs);
+    });
+    this.log.report.clients = known ? sum : null;
+  }
+
+  /** The report outlives the workflow's retention; a control store that is down does not keep a switchover from ending. */
+  private async record(): Promise<void> {
+    try {
+      await looking.recordReport.executeWithOptions({ summary: 'Keep the report' }, [this.log.report]);
+    } catch (error) {
+      const failed = stepError(error);
+      this.log.report.summary += ` (The report could not be kept in the control stores: ${failed.message})`;
+    }
+  }
+}
+
+type Totals = (GatewayTotals | undefined)[];
+
+function refuseUnless(checks: readonly Check[]): void {
+  const bad = checks.filter((c) => !c.ok);
+  if (bad.length > 0) throw new Refusal({ code: 'Refused', message: describe(bad) });
+}
+
+function describe(checks: readonly Check[]): string {
+  return checks.map((c) => `${c.name}: ${c.detail}`).join('; ');
+}
