@@ -29,6 +29,11 @@ export interface FenceStoreOptions {
   flavour: Flavour;
 }
 
+export interface ChangeHooks {
+  /** Runs under the rows' locks, given the rows as they were; when it fails, nothing is changed. */
+  beforeCommit?: (before: UnitState[]) => Promise<void>;
+}
+
 /** What the link's transaction table in this (target) store says. */
 export interface LinkCheckpoint {
   link: string;
@@ -158,8 +163,12 @@ export class FenceStore {
    * StaleEpoch, EpochConflict, HeldByOther, NotOwner, ServerIdentityChanged, Refused, BadInput or FenceBudgetExceeded
    * (`details.blockers`: Blocker[]). Unavailable means that nobody knows: repeat it.
    */
-  async change(change: UnitChange, budget: FenceBudget = DEFAULT_BUDGET): Promise<ChangeResult> {
-    return this.carryOut(change, budget, 'change');
+  async change(
+    change: UnitChange,
+    budget: FenceBudget = DEFAULT_BUDGET,
+    hooks: ChangeHooks = {},
+  ): Promise<ChangeResult> {
+    return this.carryOut(change, budget, 'change', hooks);
   }
 
   /**
@@ -282,11 +291,12 @@ export class FenceStore {
     change: UnitChange,
     budget: FenceBudget,
     mode: GuardContext['mode'],
+    hooks: ChangeHooks = {},
   ): Promise<ChangeResult> {
     checkChange(change, { store: this.name, dc: this.dc, server: '', mode });
     const started = performance.now();
     return this.withRetries(
-      (deadline, met) => this.once(change, budget, mode, deadline, started, met),
+      (deadline, met) => this.once(change, budget, mode, hooks, deadline, started, met),
       budget,
     );
   }
@@ -295,6 +305,7 @@ export class FenceStore {
     change: UnitChange,
     budget: FenceBudget,
     mode: GuardContext['mode'],
+    hooks: ChangeHooks,
     deadline: number,
     started: number,
     met: Blocker[],
@@ -316,6 +327,7 @@ export class FenceStore {
       if (change.rules !== undefined && (await insertRules(session, this.name, change.rules)).changed) {
         changed = true;
       }
+      await hooks.beforeCommit?.([...rows.values()]);
       await session.query('COMMIT');
       // The binlog position covers the marker only when it is read after the commit.
       const [[row]] = (await session.query<RowDataPacket[]>(

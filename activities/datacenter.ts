@@ -1,0 +1,323 @@
+import { cancellationSignal, heartbeat, sleep } from '@temporalio/activity';
+import type { BaselineReached } from '../replicators/core/contract.js';
+import { parseLinkId } from '../replicators/core/contract.js';
+import { InterlockError, messageOf } from '../src/errors.js';
+import type { DcStores } from '../src/fence/connect.js';
+import type { FenceStore } from '../src/fence/fence-store.js';
+import { sameHolder } from '../src/fence/guard.js';
+import type { FenceBudget, UnitChange, UnitState } from '../src/fence/types.js';
+import type { DcId } from '../src/routing/units.js';
+import type {
+  DatacenterActivities,
+  GatewayConfirmation,
+  PlanLink,
+  StepInput,
+  WriteDisableResult,
+} from '../workflows/contract.js';
+import { announce, unconfirmed, within } from './announce.js';
+import { checkDatacenter, checkOutcome } from './checks.js';
+import type { DatacenterDeps } from './dependencies.js';
+import { allOrForemost, withFailures } from './failures.js';
+import { planLink } from './links.js';
+
+/** How long the fence's answer waits for gateways that have not confirmed the hold: a slow one holds on the refusal anyway. */
+const HOLD_CONFIRM_MS = 15;
+/** A rule center or gateway that is slower than this is left to the confirm step. */
+const ROUTE_CONFIRM_MS = 2_000;
+const CATCH_UP_POLL_MS = 50;
+const CONFIRM_POLL_MS = 50;
+
+/** The activities of one DC's task queue. All talk to this DC's stores; the rule centers may be down. */
+export function createDatacenterActivities(deps: DatacenterDeps): DatacenterActivities {
+  const own = storesOf(deps, deps.dc);
+
+  return withFailures<DatacenterActivities>({
+    preflight: ({ plan }) => checkDatacenter(deps, plan, heartbeat),
+
+    async catchUp({ links, lagLimitMs }) {
+      for (;;) {
+        const statuses = await Promise.all(links.map((link) => planLink(link, deps.stores, deps.readLinkStatus)));
+        heartbeat(statuses);
+        if (statuses.every((status) => status.state === 'streaming' && status.lagMs <= lagLimitMs)) return statuses;
+        const ended = statuses.find(({ state }) => state === 'failed' || state === 'diverged' || state === 'stopped');
+        if (ended !== undefined) throw linkDown(ended);
+        await sleep(CATCH_UP_POLL_MS);
+      }
+    },
+
+    async writeDisable(input): Promise<WriteDisableResult> {
+      requireDc(deps, input.from);
+      const holdSentAt = Date.now();
+      const holds = [announce(deps, input.from, input.rules), announce(deps, input.to, input.rules)];
+      const budget: FenceBudget = { budgetMs: input.fenceBudgetMs, blockers: input.blockers };
+      const fenced = await allOrForemost(
+        [...own.fences.values()].map(async (fence) => {
+          const link = input.links.find((one) => storeName(one.store) === fence.store);
+          const { workflowId, runId } = input.holder;
+          const marker =
+            link === undefined
+              ? {}
+              : { marker: { id: link.markerId, workflowId, runId, epoch: input.epoch } };
+          const result = await fence.change(
+            { ...changeOf(input, fence, own), to: 'write_disabled', owner: input.from, ...marker },
+            budget,
+          );
+          return { link, result };
+        }),
+      );
+      const fencedAt = Date.now();
+      const gateways = await Promise.all(holds.map((hold) => within(hold, HOLD_CONFIRM_MS)));
+      return {
+        holdSentAt,
+        fencedAt,
+        baselines: fenced.flatMap(({ link, result }) =>
+          link === undefined ? [] : [{ ...link, position: result.position }],
+        ),
+        blockers: fenced.flatMap(({ result }) => result.blockers),
+        gateways: gateways.flatMap((confirmed) => confirmed ?? []),
+      };
+    },
+
+    async readBaselines({ links }): Promise<BaselineReached[]> {
+      const reached: BaselineReached[] = [];
+      for (const fence of own.fences.values()) {
+        const here = links.filter(({ link }) => parseLinkId(link)?.store === fence.store);
+        for (const checkpoint of await fence.checkpointMarkers(here.map(({ link }) => link))) {
+          const { link, position } = checkpoint;
+          const waited = here.find((one) => one.link === link && one.markerId === checkpoint.marker);
+          // A link with a conflict or a quarantined change stops before the marker: a marker in the checkpoint is a clean one.
+          if (waited !== undefined) {
+            reached.push({ markerId: waited.markerId, link, conflicts: 0, quarantined: 0, position });
+          }
+        }
+      }
+      return reached;
+    },
+
+    async switchTarget(input) {
+      requireDc(deps, input.to);
+      // The source is looked at while the target's rows are being locked, and has answered before they are committed.
+      const source = settled(checkSource(deps, input));
+      await own.control.change(
+        { ...changeOf(input, own.control, own), to: 'open', owner: input.to },
+        undefined,
+        {
+          beforeCommit: async (before) => {
+            // Once a row is open here, the point of no return is behind: the source may be gone, and only forward is possible.
+            if (before.some((row) => row.state !== 'remote')) return;
+            await source();
+          },
+        },
+      );
+      const committedAt = Date.now();
+      const routes = [announce(deps, input.to, input.rules), announce(deps, input.from, input.rules)];
+      const others = [...own.fences.values()].filter((fence) => fence !== own.control);
+      await allOrForemost(
+        others.map((fence) => fence.change({ ...changeOf(input, fence, own), to: 'open', owner: input.to })),
+      );
+      const openAt = Date.now();
+      const [target, sourceGateways] = await Promise.all(
+        [input.to, input.from].map((dc, i) => confirmedWithin(deps, dc, routes[i]!, ROUTE_CONFIRM_MS)),
+      );
+      return {
+        committedAt,
+        openAt,
+        routedAt: target!.at,
+        sourceRoutedAt: sourceGateways!.gateways.every(({ ok }) => ok) ? sourceGateways!.at : null,
+        gateways: [...target!.gateways, ...sourceGateways!.gateways],
+      };
+    },
+
+    async handOverSource(input) {
+      requireDc(deps, input.from);
+      const route = announce(deps, input.from, input.rules);
+      await allOrForemost(
+        [...own.fences.values()].map((fence) =>
+          fence.change({ ...changeOf(input, fence, own), to: 'remote', owner: input.to }),
+        ),
+      );
+      const { at, gateways } = await confirmedWithin(deps, input.from, route, ROUTE_CONFIRM_MS);
+      return { routedAt: at, gateways };
+    },
+
+    async raiseTarget(input) {
+      requireDc(deps, input.to);
+      const raise = (fence: FenceStore) =>
+        fence.raise({ ...changeOf(input, fence, own), to: 'remote', owner: input.from });
+      // The control store decides whether the switch has happened: it is asked first, and alone.
+      await raise(own.control);
+      await allOrForemost([...own.fences.values()].filter((fence) => fence !== own.control).map(raise));
+    },
+
+    async reopenSource(input) {
+      requireDc(deps, input.from);
+      await allOrForemost(
+        [...own.fences.values()].map((fence) =>
+          fence.reopen({ ...changeOf(input, fence, own), to: 'open', owner: input.from }),
+        ),
+      );
+      const releases = [input.from, input.to].map((dc) =>
+        confirmedWithin(deps, dc, announce(deps, dc, input.rules), ROUTE_CONFIRM_MS),
+      );
+      return (await Promise.all(releases)).flatMap(({ gateways }) => gateways);
+    },
+
+    async confirm({ epoch, timeoutMs }) {
+      const deadline = Date.now() + timeoutMs;
+      for (;;) {
+        const confirmations = await confirmationsOf(deps, epoch);
+        heartbeat(confirmations);
+        if (confirmations.every(({ ok }) => ok) || Date.now() >= deadline) return confirmations;
+        const stored = await own.rules.current();
+        if (stored !== undefined && stored.rules.epoch >= epoch) await announce(deps, deps.dc, stored.rules);
+        await sleep(CONFIRM_POLL_MS);
+      }
+    },
+
+    postCheck: (input) => checkOutcome(deps, input),
+
+    async gatewayTotals() {
+      const views = await deps.ruleCenters.get(deps.dc)!.gateways(cancellationSignal());
+      return {
+        heldRequests: sum(views.map((view) => view.heldTotal)),
+        refusedRequests: sum(views.map((view) => view.refusedTotal)),
+        failedRequests: sum(views.map((view) => view.failedTotal)),
+        unavailableMs: Math.max(0, ...views.map((view) => view.unavailableMs)),
+      };
+    },
+  });
+}
+
+/** The gateways and SDK instances of this DC, and whether each has the epoch. */
+async function confirmationsOf(deps: DatacenterDeps, epoch: number): Promise<GatewayConfirmation[]> {
+  const { dc } = deps;
+  const ruleCenter = deps.ruleCenters.get(dc)!;
+  try {
+    const [gateways, instances] = await Promise.all([
+      ruleCenter.gateways(cancellationSignal()),
+      ruleCenter.instances(cancellationSignal()),
+    ]);
+    return [
+      ...gateways.map((view) => ({
+        dc,
+        gateway: view.gateway,
+        epoch: view.epoch,
+        ok: view.epoch !== null && view.epoch >= epoch,
+        detail: view.detail,
+      })),
+      ...instances.map((view) => ({
+        dc,
+        gateway: `${view.application} ${view.instance}`,
+        epoch: view.epoch,
+        ok: view.epoch >= epoch,
+        detail: `acknowledged epoch ${view.epoch}; its writes are checked by the stores anyway`,
+      })),
+    ];
+  } catch (error) {
+    return unconfirmed(deps, dc, `the rule center of ${dc} does not answer: ${messageOf(error)}`);
+  }
+}
+
+/**
+ * Step 7 re-checks the source: the fence must stand, on the servers on which it was made. Errors: Refused (open, or held by another),
+ * ServerIdentityChanged, Unavailable.
+ */
+async function checkSource(deps: DatacenterDeps, input: StepInput): Promise<void> {
+  const source = storesOf(deps, input.from);
+  await allOrForemost(
+    [...source.fences.values()].map(async (fence) => {
+      const [states, server] = await Promise.all([fence.states(input.units), fence.identity()]);
+      if (states.length !== input.units.length) {
+        const missing = input.units.length - states.length;
+        throw new InterlockError('Refused', `${fence.name} has no row for ${missing} of the units: the switch was not made`);
+      }
+      for (const state of states) checkFenced(fence, state, server, input);
+    }),
+  );
+}
+
+function checkFenced(fence: FenceStore, row: UnitState, server: string, input: StepInput): void {
+  const at = `${row.unit} in ${fence.name}`;
+  const details = { store: fence.name, unit: row.unit, state: row.state, epoch: row.epoch, holder: row.holder };
+  if (row.server !== server) {
+    throw new InterlockError(
+      'ServerIdentityChanged',
+      `${at} was fenced on server ${row.server}, and ${server} answers: the switch was not made`,
+      { details },
+    );
+  }
+  if (row.state === 'remote' && row.owner === input.to) return;
+  const held =
+    sameHolder(row.holder, input.holder) ||
+    (input.takeOverFrom !== undefined && sameHolder(row.holder, input.takeOverFrom));
+  if (row.state !== 'write_disabled' || !held) {
+    throw new InterlockError(
+      'Refused',
+      `${at} is ${row.state} at epoch ${row.epoch}, not write-disabled by this run: the switch was not made`,
+      { details },
+    );
+  }
+}
+
+/** What every change of a step has in common; the rules document goes into the control store's commit. */
+function changeOf(
+  input: StepInput,
+  fence: FenceStore,
+  own: DcStores,
+): Pick<UnitChange, 'units' | 'epoch' | 'holder' | 'takeOverFrom' | 'rules'> {
+  const { units, epoch, holder, takeOverFrom, rules } = input;
+  return {
+    units,
+    epoch,
+    holder,
+    ...(takeOverFrom === undefined ? {} : { takeOverFrom }),
+    ...(fence === own.control ? { rules } : {}),
+  };
+}
+
+async function confirmedWithin(
+  deps: DatacenterDeps,
+  dc: DcId,
+  announcement: Promise<GatewayConfirmation[]>,
+  limitMs: number,
+): Promise<{ at: number; gateways: GatewayConfirmation[] }> {
+  const gateways =
+    (await within(announcement, limitMs)) ?? unconfirmed(deps, dc, `no confirmation within ${limitMs} ms`);
+  return { at: Date.now(), gateways };
+}
+
+/** A promise that may fail before anybody waits for it. */
+function settled<T>(promise: Promise<T>): () => Promise<T> {
+  promise.catch(() => undefined);
+  return () => promise;
+}
+
+function storesOf(deps: DatacenterDeps, dc: DcId): DcStores {
+  const stores = deps.stores.get(dc);
+  if (stores === undefined) throw new InterlockError('BadInput', `data center ${dc} is not in the topology`);
+  return stores;
+}
+
+/** A task that went to the wrong DC's queue must not touch this DC's stores. */
+function requireDc(deps: DatacenterDeps, dc: DcId): void {
+  if (dc !== deps.dc) {
+    throw new InterlockError('BadInput', `this worker belongs to ${deps.dc}, the step to ${dc}: wrong task queue`);
+  }
+}
+
+/** `mysql/main` and `main` are the same store. */
+function storeName(store: string): string {
+  return store.replace(/^mysql\//, '');
+}
+
+function linkDown(link: PlanLink): InterlockError {
+  return new InterlockError(
+    'LinkStopped',
+    `link ${link.link} is ${link.state}: see \`interlock replicate status\`, then \`interlock replicate start\``,
+    { details: { link: link.link, state: link.state } },
+  );
+}
+
+function sum(values: readonly number[]): number {
+  return values.reduce((total, value) => total + value, 0);
+}
