@@ -14,7 +14,9 @@ const SAMPLE = 8;
 async function check(name: string, look: () => Promise<string | { wrong: string }>): Promise<Check> {
   try {
     const seen = await look();
-    return typeof seen === 'string' ? { name, ok: true, detail: seen } : { name, ok: false, detail: seen.wrong };
+    return typeof seen === 'string'
+      ? { name, ok: true, detail: seen }
+      : { name, ok: false, detail: seen.wrong };
   } catch (error) {
     return { name, ok: false, detail: messageOf(error) };
   }
@@ -62,7 +64,9 @@ export async function checkDatacenter(
       const status = await planLink(link, deps.stores, deps.readLinkStatus);
       const before = plan.links.concat(plan.reverseLinks).find((one) => one.link === link)!;
       if (status.state !== 'streaming') {
-        return { wrong: `${status.state}: run \`interlock replicate status\`, then \`interlock replicate start\`` };
+        return {
+          wrong: `${status.state}: run \`interlock replicate status\`, then \`interlock replicate start\``,
+        };
       }
       if (status.generation !== before.generation) {
         return { wrong: `restarted since the plan (generation ${status.generation}): plan again` };
@@ -74,7 +78,11 @@ export async function checkDatacenter(
   return checks;
 }
 
-async function checkStates(fence: FenceStore, dc: DcId, plan: SwitchPlan): Promise<string | { wrong: string }> {
+async function checkStates(
+  fence: FenceStore,
+  dc: DcId,
+  plan: SwitchPlan,
+): Promise<string | { wrong: string }> {
   const server = await fence.identity();
   const planned = plan.servers[fence.name];
   if (planned !== server) {
@@ -95,7 +103,9 @@ async function checkStates(fence: FenceStore, dc: DcId, plan: SwitchPlan): Promi
       };
     }
     if (row.epoch > plan.baseEpoch) {
-      return { wrong: `${unit} is at epoch ${row.epoch}, above the rules' ${plan.baseEpoch}: run \`interlock fence release\`` };
+      return {
+        wrong: `${unit} is at epoch ${row.epoch}, above the rules' ${plan.baseEpoch}: run \`interlock fence release\``,
+      };
     }
   }
   return `${plan.units.length} units ${expected} on server ${server}`;
@@ -123,7 +133,9 @@ async function checkTables(pool: Pool, deps: DatacenterDeps): Promise<string | {
       if (!carried(deps, name, dc)) wrong.push(`${name} is not carried out of ${dc}: no link includes it`);
     }
   }
-  return wrong.length > 0 ? { wrong: wrong.join('; ') } : `${here} of ${declared.length} declared tables are here, InnoDB, carried both ways`;
+  return wrong.length > 0
+    ? { wrong: wrong.join('; ') }
+    : `${here} of ${declared.length} declared tables are here, InnoDB, carried both ways`;
 }
 
 function carried(deps: DatacenterDeps, table: string, from: DcId): boolean {
@@ -153,7 +165,11 @@ async function checkBinlog(fence: FenceStore): Promise<string | { wrong: string 
   if (fence.flavour === 'mysql') wanted.push(['gtid_mode', 'ON']);
   const wrong = wanted.filter(([name, value]) => values.get(name) !== value);
   if (wrong.length > 0) {
-    return { wrong: wrong.map(([name, value]) => `${name} is ${values.get(name) ?? 'unknown'}, needs ${value}`).join('; ') };
+    return {
+      wrong: wrong
+        .map(([name, value]) => `${name} is ${values.get(name) ?? 'unknown'}, needs ${value}`)
+        .join('; '),
+    };
   }
   return 'row format, full images';
 }
@@ -162,9 +178,11 @@ async function checkBinlog(fence: FenceStore): Promise<string | { wrong: string 
 async function checkAutoIncrement(deps: DatacenterDeps, store: string): Promise<string | { wrong: string }> {
   const settings = await Promise.all(
     [...deps.stores.values()].map(async (dc) => {
-      const [rows] = await dc.fence(store).pool.query<RowDataPacket[]>(
-        'SELECT @@global.auto_increment_increment AS increment, @@global.auto_increment_offset AS `offset`',
-      );
+      const [rows] = await dc
+        .fence(store)
+        .pool.query<RowDataPacket[]>(
+          'SELECT @@global.auto_increment_increment AS increment, @@global.auto_increment_offset AS `offset`',
+        );
       return { increment: Number(rows[0]!['increment']), offset: Number(rows[0]!['offset']) };
     }),
   );
@@ -172,7 +190,9 @@ async function checkAutoIncrement(deps: DatacenterDeps, store: string): Promise<
   const offsets = new Set(settings.map(({ increment, offset }) => offset % increment));
   const text = settings.map(({ increment, offset }) => `${offset} by ${increment}`).join(' and ');
   if (increments.size !== 1 || offsets.size !== settings.length) {
-    return { wrong: `${text}: keys of the two data centers can collide; set auto_increment_increment=2 and offsets 1 and 2` };
+    return {
+      wrong: `${text}: keys of the two data centers can collide; set auto_increment_increment=2 and offsets 1 and 2`,
+    };
   }
   return text;
 }
@@ -210,7 +230,10 @@ export async function checkOutcome(
       );
       if (states.length === units.length && wrong.length === 0) return `at epoch ${epoch} or above`;
       const first = wrong[0];
-      const seen = first === undefined ? 'rows are missing' : `${first.unit} is ${first.state} of ${first.owner} at epoch ${first.epoch}`;
+      const seen =
+        first === undefined
+          ? 'rows are missing'
+          : `${first.unit} is ${first.state} of ${first.owner} at epoch ${first.epoch}`;
       return { wrong: `${wrong.length + units.length - states.length} units differ: ${seen}` };
     }),
   );
@@ -218,7 +241,10 @@ export async function checkOutcome(
   const routes = check(`${dc}: rule center`, async () => {
     const asked = sample(units);
     const answers = await Promise.all(
-      asked.map(async (unit) => ({ unit, ...(await ruleCenter.owns(unit, AbortSignal.timeout(ASK_LIMIT_MS))) })),
+      asked.map(async (unit) => ({
+        unit,
+        ...(await ruleCenter.owns(unit, AbortSignal.timeout(ASK_LIMIT_MS))),
+      })),
     );
     const wrong = answers.find((one) => one.owner !== owner || one.state !== 'open' || one.epoch < epoch);
     if (wrong === undefined) return `routes ${asked.length} of the units to ${owner}`;
@@ -228,7 +254,11 @@ export async function checkOutcome(
     const views = await ruleCenter.gateways(AbortSignal.timeout(ASK_LIMIT_MS));
     const behind = views.filter((view) => view.epoch === null || view.epoch < epoch);
     if (behind.length === 0) return `${views.length} at epoch ${epoch} or above`;
-    return { wrong: behind.map((view) => `${view.gateway} has epoch ${view.epoch ?? 'unknown'}: ${view.detail}`).join('; ') };
+    return {
+      wrong: behind
+        .map((view) => `${view.gateway} has epoch ${view.epoch ?? 'unknown'}: ${view.detail}`)
+        .join('; '),
+    };
   });
   return Promise.all([...stores, routes, gateways]);
 }

@@ -18,10 +18,14 @@ export function createControlActivities(deps: ControlDeps): ControlActivities {
 
     async nextEpoch({ units, holder }) {
       const epochs = await allOrForemost(
-        all.flatMap((dc) => [dc.rules.highestEpoch(), ...[...dc.fences.values()].map((fence) => fence.highestEpoch())]),
+        all.flatMap((dc) => [
+          dc.rules.highestEpoch(),
+          ...[...dc.fences.values()].map((fence) => fence.highestEpoch()),
+        ]),
       );
       const stored = newest(await allOrForemost(all.map((dc) => dc.rules.current())));
-      if (stored === undefined) throw new InterlockError('NoRules', 'there are no rules yet: run `interlock rules init`');
+      if (stored === undefined)
+        throw new InterlockError('NoRules', 'there are no rules yet: run `interlock rules init`');
       const other = await otherHolder(all, units, holder);
       const closed = other !== undefined && (await deps.isClosed(other)) ? { takeOverFrom: other } : {};
       return { epoch: Math.max(...epochs) + 1, rules: stored.rules, ...closed };
@@ -42,7 +46,9 @@ export function createControlActivities(deps: ControlDeps): ControlActivities {
       const kept = await Promise.allSettled(all.map((dc) => keepReport(dc, report)));
       if (kept.some(({ status }) => status === 'fulfilled')) return;
       const reasons = kept.map((one) => (one.status === 'rejected' ? messageOf(one.reason) : ''));
-      throw new InterlockError('Unavailable', `no control store took the report: ${reasons.join('; ')}`, { retryable: true });
+      throw new InterlockError('Unavailable', `no control store took the report: ${reasons.join('; ')}`, {
+        retryable: true,
+      });
     },
   });
 }
@@ -57,7 +63,8 @@ async function otherHolder(
     all.flatMap((dc) => [...dc.fences.values()].map((fence) => fence.states(units))),
   );
   for (const row of states.flat()) {
-    if (row.state === 'write_disabled' && row.holder !== null && !sameHolder(row.holder, holder)) return row.holder;
+    if (row.state === 'write_disabled' && row.holder !== null && !sameHolder(row.holder, holder))
+      return row.holder;
   }
   return undefined;
 }

@@ -36,10 +36,15 @@ export function createDatacenterActivities(deps: DatacenterDeps): DatacenterActi
 
     async catchUp({ links, lagLimitMs }) {
       for (;;) {
-        const statuses = await Promise.all(links.map((link) => planLink(link, deps.stores, deps.readLinkStatus)));
+        const statuses = await Promise.all(
+          links.map((link) => planLink(link, deps.stores, deps.readLinkStatus)),
+        );
         heartbeat(statuses);
-        if (statuses.every((status) => status.state === 'streaming' && status.lagMs <= lagLimitMs)) return statuses;
-        const ended = statuses.find(({ state }) => state === 'failed' || state === 'diverged' || state === 'stopped');
+        if (statuses.every((status) => status.state === 'streaming' && status.lagMs <= lagLimitMs))
+          return statuses;
+        const ended = statuses.find(
+          ({ state }) => state === 'failed' || state === 'diverged' || state === 'stopped',
+        );
         if (ended !== undefined) throw linkDown(ended);
         await sleep(CATCH_UP_POLL_MS);
       }
@@ -229,7 +234,10 @@ async function checkSource(deps: DatacenterDeps, input: StepInput): Promise<void
       const [states, server] = await Promise.all([fence.states(input.units), fence.identity()]);
       if (states.length !== input.units.length) {
         const missing = input.units.length - states.length;
-        throw new InterlockError('Refused', `${fence.name} has no row for ${missing} of the units: the switch was not made`);
+        throw new InterlockError(
+          'Refused',
+          `${fence.name} has no row for ${missing} of the units: the switch was not made`,
+        );
       }
       for (const state of states) checkFenced(fence, state, server, input);
     }),
@@ -238,7 +246,13 @@ async function checkSource(deps: DatacenterDeps, input: StepInput): Promise<void
 
 function checkFenced(fence: FenceStore, row: UnitState, server: string, input: StepInput): void {
   const at = `${row.unit} in ${fence.name}`;
-  const details = { store: fence.name, unit: row.unit, state: row.state, epoch: row.epoch, holder: row.holder };
+  const details = {
+    store: fence.name,
+    unit: row.unit,
+    state: row.state,
+    epoch: row.epoch,
+    holder: row.holder,
+  };
   if (row.server !== server) {
     throw new InterlockError(
       'ServerIdentityChanged',
@@ -301,7 +315,10 @@ function storesOf(deps: DatacenterDeps, dc: DcId): DcStores {
 /** A task that went to the wrong DC's queue must not touch this DC's stores. */
 function requireDc(deps: DatacenterDeps, dc: DcId): void {
   if (dc !== deps.dc) {
-    throw new InterlockError('BadInput', `this worker belongs to ${deps.dc}, the step to ${dc}: wrong task queue`);
+    throw new InterlockError(
+      'BadInput',
+      `this worker belongs to ${deps.dc}, the step to ${dc}: wrong task queue`,
+    );
   }
 }
 

@@ -13,7 +13,10 @@ export interface RuleCenter {
   gateways(signal: AbortSignal): Promise<GatewayView[]>;
   /** The SDK instances of the DC with a lease, and the epoch that each has acknowledged. */
   instances(signal: AbortSignal): Promise<InstanceView[]>;
-  owns(unit: UnitId, signal: AbortSignal): Promise<{ owns: boolean; owner: DcId; state: string; epoch: number }>;
+  owns(
+    unit: UnitId,
+    signal: AbortSignal,
+  ): Promise<{ owns: boolean; owner: DcId; state: string; epoch: number }>;
 }
 
 /** A gateway as its rule center sees it. */

@@ -26,11 +26,15 @@ export async function makePlan(deps: ControlDeps, request: SwitchRequest): Promi
   const { from, to, policies } = request;
   const source = storesOf(deps, from, 'from');
   const target = storesOf(deps, to, 'to');
-  if (from === to) throw new InterlockError('BadInput', `from and to are both ${from}`, { details: { field: 'to' } });
+  if (from === to)
+    throw new InterlockError('BadInput', `from and to are both ${from}`, { details: { field: 'to' } });
   const scope = parseScope(request.scope);
-  const found = await Promise.all([...deps.stores.values()].map(async (dc) => ({ dc: dc.dc, stored: await dc.rules.current() })));
+  const found = await Promise.all(
+    [...deps.stores.values()].map(async (dc) => ({ dc: dc.dc, stored: await dc.rules.current() })),
+  );
   const current = newest(found.map(({ stored }) => stored));
-  if (current === undefined) throw new InterlockError('NoRules', 'there are no rules yet: run `interlock rules init`');
+  if (current === undefined)
+    throw new InterlockError('NoRules', 'there are no rules yet: run `interlock rules init`');
   const { rules, hash: baseHash } = current;
   const units = unitsOfScope(rules, scope, from).sort();
   const diff = renderDiff(rules, switchRules(rules, units, to, rules.epoch + 1, ''));
@@ -72,7 +76,10 @@ export async function makePlan(deps: ControlDeps, request: SwitchRequest): Promi
     });
   }
   for (const store of stores) {
-    for (const [a, b, list] of [[from, to, links], [to, from, reverseLinks]] as const) {
+    for (const [a, b, list] of [
+      [from, to, links],
+      [to, from, reverseLinks],
+    ] as const) {
       if (list.some((link) => link.store === store)) continue;
       checks.push({
         name: `link mysql/${store}:${a}>${b}`,
@@ -113,7 +120,7 @@ export async function makePlan(deps: ControlDeps, request: SwitchRequest): Promi
     links,
     reverseLinks,
     checks,
-    predictedFenceMs: await predictFenceMs(deps, source, target),
+    predictedFenceMs: await predictFenceMs(source, target),
     policies,
     rules,
   };
@@ -139,9 +146,10 @@ export function logicalTopologyHash(topology: Topology): string {
 const PLACES = new Set(['host', 'port', 'url', 'admin', 'instances', 'password', 'token', 'user']);
 
 /** The median of recent switchovers; before the first one, an estimate from the distance between the stores. */
-async function predictFenceMs(deps: ControlDeps, source: DcStores, target: DcStores): Promise<number> {
+async function predictFenceMs(source: DcStores, target: DcStores): Promise<number> {
   const measured = await recentFencedMs(source).catch(() => []);
-  if (measured.length > 0) return Math.round(measured.sort((a, b) => a - b)[Math.floor(measured.length / 2)]!);
+  if (measured.length > 0)
+    return Math.round(measured.sort((a, b) => a - b)[Math.floor(measured.length / 2)]!);
   const rtts = await Promise.all([source, target].map(async (dc) => roundTripMs(dc)));
   return Math.round(WINDOW_FLOOR_MS + WINDOW_ROUND_TRIPS * Math.max(...rtts));
 }
@@ -178,4 +186,3 @@ function storesOf(deps: ControlDeps, dc: string, field: string): DcStores {
   }
   return stores;
 }
-

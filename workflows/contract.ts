@@ -157,6 +157,8 @@ export interface SwitchResult {
   committedAt: number;
   openAt: number;
   routedAt: number;
+  /** When the source's gateways routed to the target, which the switch told them too; null when not all of them confirmed. */
+  sourceRoutedAt: number | null;
   gateways: GatewayConfirmation[];
 }
 

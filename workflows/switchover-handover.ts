@@ -389,7 +389,8 @@ export class HandOver {
     this.note(this.handed.gateways);
     this.report.switchEpoch = this.switchEpoch;
     if (this.fence) {
-      const openAt = Math.max(this.switched.openAt, this.switched.routedAt, this.handed.routedAt);
+      const sourceRoutedAt = this.switched.sourceRoutedAt ?? this.handed.routedAt;
+      const openAt = Math.max(this.switched.openAt, this.switched.routedAt, sourceRoutedAt);
       this.report.fencedMs = openAt - Math.min(this.fence.holdSentAt, this.fence.fencedAt);
     }
     run.log.close(entry, true, this.report.fencedMs === null ? '' : `fenced for ${this.report.fencedMs} ms`);
