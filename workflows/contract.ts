@@ -67,6 +67,8 @@ export interface SwitchRequest {
   taskQueues: Record<DcId, string>;
   /** Refuse when the plan's hash is another. */
   planHash?: string;
+  /** Exactly these units instead of the scope's; set by a rollback, whose scope is what was moved. */
+  units?: UnitId[];
 }
 
 export interface Check {

@@ -115,8 +115,9 @@ export class HandOver {
     } catch (error) {
       failed = stepError(error);
     }
-    if (failed) this.event('in-doubt');
-    const moved = failed ? await this.settle(failed, isOvertaken(failed.code)) : await this.complete();
+    const overtaken = failed ? isOvertaken(failed.code) : !(await this.complete());
+    if (failed || overtaken) this.event('in-doubt');
+    const moved = failed || overtaken ? await this.settle(failed, overtaken) : true;
     return moved
       ? { moved }
       : { moved, error: failed ?? { code: 'StaleEpoch', message: 'the units were moved by another run' } };
@@ -267,12 +268,19 @@ export class HandOver {
         run.log.close(entry, true, `${this.to} had opened: rolling forward`);
         this.switchEpoch = epoch;
         this.switched = undefined;
-        return this.complete();
-      }
-      if (raise === 'overtaken' || !(await this.reopen(epoch))) {
-        await sleep(backoffMs(attempt));
+        if (await this.complete()) {
+          run.log.met('overtaken');
+          return true;
+        }
+        this.event('in-doubt');
+        await this.overtaken(attempt);
         continue;
       }
+      if (raise === 'overtaken' || !(await this.reopen(epoch))) {
+        await this.overtaken(attempt);
+        continue;
+      }
+      run.log.met('overtaken');
       this.report.reopenEpoch = epoch;
       if (raise === 'unreachable') {
         run.log.say(
@@ -382,8 +390,7 @@ export class HandOver {
       const failed = stepError(error);
       if (!isOvertaken(failed.code) && failed.code !== 'AlreadySwitched') throw error;
       run.log.close(entry, false, failed.message);
-      this.event('in-doubt');
-      return this.settle(undefined, true);
+      return false;
     }
     this.note(this.switched.gateways);
     this.note(this.handed.gateways);
@@ -395,6 +402,17 @@ export class HandOver {
     }
     run.log.close(entry, true, this.report.fencedMs === null ? '' : `fenced for ${this.report.fencedMs} ms`);
     return true;
+  }
+
+  /** Somebody else writes higher epochs: once is a late operation, again and again is another hand on the same units. */
+  private async overtaken(attempt: number): Promise<void> {
+    if (attempt >= 3) {
+      this.run.log.need(
+        'overtaken',
+        `Something else changes the ${this.units.length} units of this switchover: look at \`interlock fence status\`.`,
+      );
+    }
+    await sleep(backoffMs(attempt));
   }
 
   private event(event: SwitchEvent): void {

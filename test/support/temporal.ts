@@ -1,0 +1,27 @@
+import { chmodSync, existsSync, mkdtempSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { TestWorkflowEnvironment } from '@temporalio/testing';
+import { interlockHome } from '../../infra/mysql-server.js';
+
+const VERSION = '1.32.0';
+
+/** The time-skipping test server (Java) as a program: TestWorkflowEnvironment starts a file. */
+function testServer(): string {
+  const libs = path.join(interlockHome(), `temporal-test-server-${VERSION}`, 'libs');
+  if (!existsSync(libs)) {
+    throw new Error(`The time-skipping test server is missing: ${libs}. \`npm test\` installs it.`);
+  }
+  const script = path.join(mkdtempSync(path.join(tmpdir(), 'interlock-test-server-')), 'test-server');
+  const java = `exec java -Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -cp "${libs}/*"`;
+  writeFileSync(script, `#!/bin/sh\n${java} io.temporal.testserver.TestServer "$@"\n`);
+  chmodSync(script, 0o755);
+  return script;
+}
+
+/** A Temporal server on which time passes only as fast as the workflows want. The caller ends it with \`teardown()\`. */
+export function timeSkippingEnvironment(): Promise<TestWorkflowEnvironment> {
+  return TestWorkflowEnvironment.createTimeSkipping({
+    server: { executable: { type: 'existing-path', path: testServer() } },
+  });
+}
