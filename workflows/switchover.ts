@@ -106,7 +106,7 @@ class Switchover implements Run {
       await this.mend();
       plan = await this.plan();
       this.event('planned');
-      move = await this.prepare(plan, plan);
+      move = await this.prepare(plan);
     } catch (error) {
       return this.giveUp(stepError(error));
     }
@@ -230,12 +230,9 @@ class Switchover implements Run {
   }
 
   // Steps 2 and 3, and the epochs, so that the window needs none of them.
-  private async prepare(
-    plan: SwitchPlan,
-    way: Pick<SwitchPlan, 'from' | 'to' | 'links' | 'rules'>,
-  ): Promise<HandOver> {
-    const { from, to } = way;
-    const handOver = new HandOver(this, { from, to, units: plan.units, links: way.links, base: way.rules });
+  private async prepare(plan: SwitchPlan): Promise<HandOver> {
+    const { from, to, units, links, rules } = plan;
+    const handOver = new HandOver(this, { from, to, units, links, base: rules });
     this.handOver = handOver;
     await this.log.step('preflight', `Checking ${from} and ${to}.`, (detail) =>
       this.interruptible(async () => {
@@ -256,26 +253,26 @@ class Switchover implements Run {
       `Waiting for the links ${from} → ${to} to be less than ${this.policies.lagLimitMs} ms behind.`,
       (detail) =>
         this.interruptible(async () => {
-          const links = await waiting.catchUp.executeWithOptions(
+          const caughtUp = await waiting.catchUp.executeWithOptions(
             {
               taskQueue: this.taskQueues[to]!,
               scheduleToCloseTimeout: this.policies.catchUpTimeoutMs,
-              summary: `Catch up ${way.links.length} links ${from} → ${to}`,
+              summary: `Catch up ${links.length} links ${from} → ${to}`,
             },
-            [{ links: way.links.map((l) => l.link), lagLimitMs: this.policies.lagLimitMs }],
+            [{ links: links.map((l) => l.link), lagLimitMs: this.policies.lagLimitMs }],
           );
-          detail(links.map((l) => `${l.link} ${l.lagMs} ms`).join(', '));
+          detail(caughtUp.map((l) => `${l.link} ${l.lagMs} ms`).join(', '));
         }),
     );
     const next = await this.interruptible(() =>
       looking.nextEpoch.executeWithOptions({ summary: 'Epochs of fence and switch' }, [
-        { units: plan.units, holder: this.holder },
+        { units, holder: this.holder },
       ]),
     );
-    if (next.rules.epoch !== plan.rules.epoch) {
+    if (next.rules.epoch !== rules.epoch) {
       throw new Refusal({
         code: 'Refused',
-        message: `The rules changed from epoch ${plan.rules.epoch} to ${next.rules.epoch} since the plan was made. Start again.`,
+        message: `The rules changed from epoch ${rules.epoch} to ${next.rules.epoch} since the plan was made. Start again.`,
       });
     }
     if (this.abortAsked) throw new Aborted('aborted');
@@ -371,15 +368,7 @@ class Switchover implements Run {
     try {
       let back: HandOver;
       try {
-        const rules = await this.interruptible(() => this.rules(plan.units));
-        const way = {
-          from: plan.to,
-          to: plan.from,
-          links: plan.reverseLinks,
-          reverseLinks: plan.links,
-          rules,
-        };
-        back = await this.prepare({ ...plan, ...way, baseEpoch: rules.epoch }, way);
+        back = await this.prepare(await this.planBack(plan));
       } catch (error) {
         this.event('rollback-refused');
         return stepError(error);
@@ -397,6 +386,24 @@ class Switchover implements Run {
       this.log.flow = this.log.phase === 'ended' ? 'rollback' : 'move';
       this.abortAsked = false;
     }
+  }
+
+  /** Links may have been restarted and servers replaced since the move: the way back has a plan of its own. */
+  private async planBack(plan: SwitchPlan): Promise<SwitchPlan> {
+    const { planHash: _, ...request } = this.request;
+    const { from, to } = plan;
+    const words = `Planning the way back: ${to} → ${from}.`;
+    return this.log.step('plan', words, (detail) =>
+      this.interruptible(async () => {
+        const back = { ...request, from: to, to: from, units: plan.units };
+        const made = await looking.makePlan.executeWithOptions({ summary: `Plan the way back to ${from}` }, [
+          back,
+        ]);
+        refuseUnless(made.checks);
+        detail(made.diff.join('; '));
+        return made;
+      }),
+    );
   }
 
   private async giveUp(error: StepError): Promise<SwitchReport> {
