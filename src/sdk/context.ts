@@ -63,19 +63,20 @@ export interface RequestContext {
 
 export const contexts = new AsyncLocalStorage<RequestContext>();
 
-/** Errors that say "nothing was done, run it again or elsewhere". */
-const REPLAYABLE: ReadonlySet<ErrorCode> = new Set([
+/** Errors that say "nothing was done here, run it elsewhere or later". */
+export const REFUSALS: readonly ErrorCode[] = [
   'WriteDisabled',
   'NotOwner',
   'StaleMapping',
   'ServerIdentityChanged',
-  'TransactionLost',
-]);
+];
+/** As an HTTP answer, a lost transaction says that too. */
+export const REPLAYABLE: readonly ErrorCode[] = [...REFUSALS, 'TransactionLost'];
 
 /** Hazard: a refusal after part of the request was committed or sent reads as "run it elsewhere" and doubles that part. */
-export function afterEffects(error: unknown, effects: Effects): unknown {
+export function afterEffects(error: unknown, effects: Effects, codes: readonly ErrorCode[]): unknown {
   const request = effects.request;
-  if (request.none || !(error instanceof InterlockError) || !REPLAYABLE.has(error.code)) return error;
+  if (request.none || !(error instanceof InterlockError) || !codes.includes(error.code)) return error;
   return new InterlockError(
     'PartiallyExecuted',
     `part of this request was already ${request.words}, then: ${error.message}. Replay it only with an idempotency key`,

@@ -1,6 +1,6 @@
 import { InterlockError } from '../errors.js';
 import type { ErrorCode } from '../errors.js';
-import { afterEffects } from './context.js';
+import { afterEffects, REPLAYABLE } from './context.js';
 import type { Effects } from './context.js';
 
 export interface HttpAnswer {
@@ -33,7 +33,7 @@ const STATUS: Partial<Record<ErrorCode, number>> = {
  * from then on nothing of the request can commit.
  */
 export function answerTo(thrown: unknown, effects: Effects): HttpAnswer | undefined {
-  const error = afterEffects(thrown, effects);
+  const error = afterEffects(thrown, effects, REPLAYABLE);
   if (!(error instanceof InterlockError)) return undefined;
   const body = { error: { ...error.details, code: error.code, message: error.message } };
   const headers: Record<string, string> = { 'content-type': 'application/json; charset=utf-8' };
@@ -47,7 +47,8 @@ export function answerTo(thrown: unknown, effects: Effects): HttpAnswer | undefi
   headers['x-interlock-refusal'] = refusal;
   for (const name of ['owner', 'epoch', 'unit'] as const) {
     const value = error.details[name];
-    if (typeof value === 'string' || typeof value === 'number') headers[`x-interlock-${name}`] = String(value);
+    if (typeof value === 'string' || typeof value === 'number')
+      headers[`x-interlock-${name}`] = String(value);
   }
   return { status: 421, headers, body };
 }

@@ -98,7 +98,8 @@ export class RuleCenterRules implements RulesSource {
   private async fetchRules(): Promise<Router> {
     const response = await this.request('/v1/rules');
     if (!response.ok) {
-      const body = (await response.json().catch(() => undefined)) as { error?: { code?: string } } | undefined;
+      const body = (await response.json().catch(() => undefined)) as
+        { error?: { code?: string } } | undefined;
       throw new InterlockError(
         body?.error?.code === 'NoRules' ? 'NoRules' : 'Unavailable',
         `rule center ${this.options.url} answered ${response.status} to GET /v1/rules`,

@@ -1,15 +1,15 @@
 import { InterlockError } from '../../errors.js';
 import type { UnitId } from '../../routing/units.js';
+import { identityExpression } from '../../fence/flavour.js';
+import type { Flavour } from '../../fence/flavour.js';
 import type { WantedUnit } from '../target.js';
-
-export type Flavour = 'mysql' | 'mariadb';
 
 /**
  * Locks the units' rows for share and reads them, together with the server's identity. A locking read sees the newest committed row and
  * makes no snapshot, so that the transaction's first consistent read comes after the lock. NOWAIT is the check: waiters would fill the pool.
  */
 export function lockStatement(flavour: Flavour, units: readonly UnitId[]): string {
-  const identity = flavour === 'mysql' ? '@@global.server_uuid' : '@@global.server_uid';
+  const identity = identityExpression(flavour);
   const lock = flavour === 'mysql' ? 'FOR SHARE NOWAIT' : 'LOCK IN SHARE MODE NOWAIT';
   // Unit ids have passed parseUnit: nothing in them needs escaping.
   const list = units.map((unit) => `'${unit}'`);

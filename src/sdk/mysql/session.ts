@@ -36,6 +36,16 @@ interface Command {
   execute?: (packet: Packet | undefined, connection: unknown) => boolean;
 }
 
+/** The two methods as they are used here; mysql2's overloads name the shape of the rows. */
+type Send = (
+  options: QueryOptions,
+  done: (error: Error | null, result: unknown, fields: FieldPacket[]) => void,
+) => unknown;
+interface Statements {
+  query: Send;
+  execute: Send;
+}
+
 export function corePoolOf(pool: MysqlPool): Pool {
   const candidate = pool as { promise?: unknown; pool?: Pool; getConnection?: unknown } | null;
   if (typeof candidate?.getConnection === 'function') {
@@ -87,7 +97,7 @@ export class Session {
   /** A statement of the SDK itself: immune to the pool's settings for rows, types and placeholders. */
   internal(sql: string): Promise<StatementResult> {
     const options = { sql, rowsAsArray: true, typeCast: true, namedPlaceholders: false, nestTables: false };
-    return this.run('query', options as QueryOptions, undefined);
+    return this.run('query', options, undefined);
   }
 
   run(method: 'query' | 'execute', sql: string | QueryOptions, values: unknown): Promise<StatementResult> {
@@ -110,17 +120,16 @@ export class Session {
         this.status = statuses.at(-1) ?? this.status;
         resolve({ result, fields, statuses });
       };
-      const options = typeof sql === 'string' ? { sql } : { ...sql };
-      if (values !== undefined) (options as QueryOptions).values = values;
+      const options: QueryOptions = typeof sql === 'string' ? { sql } : { ...sql };
+      if (values !== undefined) options.values = values as NonNullable<QueryOptions['values']>;
+      const connection = this.connection as unknown as Statements;
       try {
         const command =
-          method === 'query'
-            ? this.connection.query(options as QueryOptions, done as never)
-            : this.connection.execute(options as QueryOptions, done as never);
+          method === 'query' ? connection.query(options, done) : connection.execute(options, done);
         observe(command, statuses);
       } catch (error) {
         this.failPending = undefined;
-        reject(error as Error);
+        reject(error);
       }
     });
   }
@@ -228,7 +237,9 @@ export function abortedError(signal: AbortSignal): InterlockError {
   const timedOut = reason instanceof Error && reason.name === 'TimeoutError';
   return new InterlockError(
     'TransactionLost',
-    timedOut ? 'the transaction took longer than its timeoutMs and was given up' : 'the transaction was aborted',
+    timedOut
+      ? 'the transaction took longer than its timeoutMs and was given up'
+      : 'the transaction was aborted',
     { cause: reason, retryable: timedOut },
   );
 }

@@ -100,7 +100,8 @@ export function classify(sql: string, backslash = true): Statement {
 /** The server does not say whether ANSI_QUOTES is on; where it matters (a backslash and a double quote), both readings must be harmless. */
 function classifyInModes(sql: string, backslash: boolean): Statement {
   const statement = classifyText(sql, { backslash, ansiQuotes: false });
-  if (statement.kind === 'refused' || !backslash || !(sql.includes('\\') && sql.includes('"'))) return statement;
+  if (statement.kind === 'refused' || !backslash || !(sql.includes('\\') && sql.includes('"')))
+    return statement;
   const other = classifyText(sql, { backslash, ansiQuotes: true });
   if (other.kind === 'refused') return other;
   return statement.kind === 'read' && other.kind === 'write' ? other : statement;
@@ -160,7 +161,9 @@ function classifyTokens(tokens: readonly Token[]): Statement {
       if (analyze < 0) return { kind: 'read', verb, opaque: false };
       // EXPLAIN ANALYZE executes its statement.
       const explained = rest.findIndex(
-        (token) => token.kind === 'word' && (ROW_SOURCES.has(token.text) || CHANGES.has(token.text) || token.text === 'WITH'),
+        (token) =>
+          token.kind === 'word' &&
+          (ROW_SOURCES.has(token.text) || CHANGES.has(token.text) || token.text === 'WITH'),
       );
       return explained < 0 ? refused(verb, tokens) : classifyTokens(rest.slice(explained));
     }
@@ -171,7 +174,9 @@ function classifyTokens(tokens: readonly Token[]): Statement {
 
 function refused(verb: string, tokens: readonly Token[]): Statement {
   const second = tokens[1]?.kind === 'word' ? ` ${tokens[1].text}` : '';
-  const reason = Object.hasOwn(REASONS, verb) ? REASONS[verb]! : 'it is not known to leave the transaction alone';
+  const reason = Object.hasOwn(REASONS, verb)
+    ? REASONS[verb]!
+    : 'it is not known to leave the transaction alone';
   return { kind: 'refused', verb: verb + second, reason };
 }
 
@@ -186,7 +191,8 @@ function rowSource(verb: string, tokens: readonly Token[]): Statement {
       if (token.text === 'FOR' && (is(next, 'UPDATE') || is(next, 'SHARE'))) {
         return { kind: 'write', verb: `${verb} … FOR ${next!.text}` };
       }
-      if (token.text === 'LOCK' && is(next, 'IN')) return { kind: 'write', verb: `${verb} … LOCK IN SHARE MODE` };
+      if (token.text === 'LOCK' && is(next, 'IN'))
+        return { kind: 'write', verb: `${verb} … LOCK IN SHARE MODE` };
       if (token.text === 'VALUE' && is(next, 'FOR')) opaque = true;
     }
     if (next?.text === '(' && next.kind === 'symbol' && token.kind !== 'symbol' && token.kind !== 'string') {
@@ -204,7 +210,11 @@ function mainVerbOfWith(tokens: readonly Token[]): string | undefined {
   for (const token of tokens) {
     if (token.text === '(') depth++;
     else if (token.text === ')') depth--;
-    else if (depth <= 0 && token.kind === 'word' && (ROW_SOURCES.has(token.text) || CHANGES.has(token.text))) {
+    else if (
+      depth <= 0 &&
+      token.kind === 'word' &&
+      (ROW_SOURCES.has(token.text) || CHANGES.has(token.text))
+    ) {
       return token.text;
     }
   }

@@ -2,12 +2,12 @@ import type { FieldPacket, Pool, QueryOptions, QueryResult } from 'mysql2';
 import { InterlockError, isInterlockError, messageOf } from '../../errors.js';
 import type { Router } from '../../routing/rules.js';
 import type { UnitId } from '../../routing/units.js';
-import { afterEffects, assertNotRefused, contexts, Effects } from '../context.js';
+import { afterEffects, assertNotRefused, contexts, Effects, REFUSALS } from '../context.js';
 import type { RulesSource } from '../rules-source.js';
 import { unitsOfTargets } from '../target.js';
 import type { Target, WantedUnit } from '../target.js';
 import { checkRows, lockedError, lockStatement } from './fence-check.js';
-import type { Flavour } from './fence-check.js';
+import type { Flavour } from '../../fence/flavour.js';
 import {
   abortedError,
   corePoolOf,
@@ -73,13 +73,21 @@ export class FencedMysql {
   async transaction<R>(
     ...args:
       | [work: (tx: FencedTransaction) => Promise<R>, options?: TransactionOptions]
-      | [key: Target | readonly Target[], work: (tx: FencedTransaction) => Promise<R>, options?: TransactionOptions]
+      | [
+          key: Target | readonly Target[],
+          work: (tx: FencedTransaction) => Promise<R>,
+          options?: TransactionOptions,
+        ]
   ): Promise<R> {
     const ambient = contexts.getStore();
     const [key, work, options] =
-      typeof args[0] === 'function' ? [ambient?.target, args[0], args[1]] : [args[0], args[1], args[2]];
+      typeof args[0] === 'function'
+        ? [ambient?.target, args[0], args[1] as TransactionOptions | undefined]
+        : [args[0], args[1], args[2]];
     if (typeof work !== 'function') {
-      throw new InterlockError('BadInput', 'transaction: expected a function', { details: { field: 'work' } });
+      throw new InterlockError('BadInput', 'transaction: expected a function', {
+        details: { field: 'work' },
+      });
     }
     if (key === undefined) {
       throw new InterlockError(
@@ -89,18 +97,18 @@ export class FencedMysql {
       );
     }
     const effects = new Effects(ambient?.effects);
-    const deadline = deadlineOf(options as TransactionOptions | undefined);
+    const deadline = deadlineOf(options);
     try {
       return await this.tries(
         isList(key) ? [...key] : [key],
-        work as (tx: FencedTransaction) => Promise<R>,
-        (options as TransactionOptions | undefined)?.retries ?? 0,
+        work,
+        options?.retries ?? 0,
         effects,
         deadline.signal,
         ambient?.target,
       );
     } catch (error) {
-      throw afterEffects(error, effects);
+      throw afterEffects(error, effects, REFUSALS);
     } finally {
       deadline.clear();
     }
@@ -110,12 +118,18 @@ export class FencedMysql {
    * A read on any connection of the pool, not fenced: it may be answered in a DC that is not the owner any more. Writes are refused.
    * A statement that may call a stored function runs in a READ ONLY transaction (with `multipleStatements` every read does).
    */
-  async query<T extends QueryResult>(sql: string | QueryOptions, values?: unknown): Promise<[T, FieldPacket[]]> {
+  async query<T extends QueryResult>(
+    sql: string | QueryOptions,
+    values?: unknown,
+  ): Promise<[T, FieldPacket[]]> {
     return this.read<T>('query', sql, values);
   }
 
   /** As `query`, prepared on the server. */
-  async execute<T extends QueryResult>(sql: string | QueryOptions, values?: unknown): Promise<[T, FieldPacket[]]> {
+  async execute<T extends QueryResult>(
+    sql: string | QueryOptions,
+    values?: unknown,
+  ): Promise<[T, FieldPacket[]]> {
     return this.read<T>('execute', sql, values);
   }
 
@@ -136,7 +150,10 @@ export class FencedMysql {
       } catch (error) {
         if (error instanceof UnitAdded) {
           if (targets.length >= MOST_ADDED_UNITS) {
-            throw new InterlockError('BadInput', `a transaction of more than ${MOST_ADDED_UNITS} units; split it`);
+            throw new InterlockError(
+              'BadInput',
+              `a transaction of more than ${MOST_ADDED_UNITS} units; split it`,
+            );
           }
           targets.push(error.target);
         } else if (isInterlockError(error, 'StaleMapping') && !refreshed) {
@@ -185,8 +202,9 @@ export class FencedMysql {
   ): Promise<R> {
     assertNotRefused(effects);
     const { session, epochs } = await this.begin(wanted, signal);
-    const handle = new TransactionHandle(session, epochs, {
-      has: (target) => unitsOfTargets([target], () => this.router()).every(({ unit }) => handle.epochs.has(unit)),
+    const handle: TransactionHandle = new TransactionHandle(session, epochs, {
+      has: (target) =>
+        unitsOfTargets([target], () => this.router()).every(({ unit }) => handle.epochs.has(unit)),
       lockMore: async (target) => {
         const [more] = unitsOfTargets([target], () => this.router());
         const all = [...wanted, more!].sort((a, b) => (a.unit < b.unit ? -1 : 1));
@@ -282,7 +300,9 @@ export class FencedMysql {
     if (flavour === undefined) {
       flavour = session
         .internal('SELECT VERSION()')
-        .then(({ result }) => (/mariadb/i.test(String((result as unknown[][])[0]?.[0])) ? 'mariadb' : 'mysql'));
+        .then(({ result }) =>
+          /mariadb/i.test(String((result as unknown[][])[0]?.[0])) ? 'mariadb' : 'mysql',
+        );
       flavour.catch(() => flavours.delete(this.pool));
       flavours.set(this.pool, flavour);
     }
@@ -330,7 +350,8 @@ export class FencedMysql {
       const { statuses } = await session.internal('ROLLBACK');
       const last = statuses.at(-1);
       if (last !== undefined && (last & SERVER_STATUS_IN_TRANS) === 0) session.release();
-      else session.destroy(new InterlockError('Internal', 'the connection is in a transaction after ROLLBACK'));
+      else
+        session.destroy(new InterlockError('Internal', 'the connection is in a transaction after ROLLBACK'));
     } catch (failure) {
       session.destroy(failure as Error);
     }
@@ -352,7 +373,9 @@ export class FencedMysql {
       await this.rollBack(session, undefined);
       return error;
     } catch (refusal) {
-      const said = isInterlockError(refusal) && ['WriteDisabled', 'NotOwner', 'ServerIdentityChanged'].includes(refusal.code);
+      const said =
+        isInterlockError(refusal) &&
+        ['WriteDisabled', 'NotOwner', 'ServerIdentityChanged'].includes(refusal.code);
       return said ? refusal : error;
     }
   }
@@ -364,7 +387,9 @@ export class FencedMysql {
   ): Promise<[T, FieldPacket[]]> {
     const text = typeof sql === 'string' ? sql : sql?.sql;
     if (typeof text !== 'string') {
-      throw new InterlockError('BadInput', 'sql: expected a string or { sql }', { details: { field: 'sql' } });
+      throw new InterlockError('BadInput', 'sql: expected a string or { sql }', {
+        details: { field: 'sql' },
+      });
     }
     const session = await Session.acquire(this.pool);
     let failure: unknown;
@@ -401,7 +426,10 @@ function isList(key: Target | readonly Target[]): key is readonly Target[] {
   return Array.isArray(key);
 }
 
-function deadlineOf(options: TransactionOptions | undefined): { signal: AbortSignal | undefined; clear: () => void } {
+function deadlineOf(options: TransactionOptions | undefined): {
+  signal: AbortSignal | undefined;
+  clear: () => void;
+} {
   const timeoutMs = options?.timeoutMs ?? DEFAULT_TIMEOUT_MS;
   if (timeoutMs === 0) return { signal: options?.signal, clear: () => undefined };
   const controller = new AbortController();

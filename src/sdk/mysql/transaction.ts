@@ -74,17 +74,11 @@ export class TransactionHandle implements FencedTransaction {
     return [...this.epochs.keys()].sort();
   }
 
-  query<T extends QueryResult>(
-    sql: string | QueryOptions,
-    values?: unknown,
-  ): Promise<[T, FieldPacket[]]> {
+  query<T extends QueryResult>(sql: string | QueryOptions, values?: unknown): Promise<[T, FieldPacket[]]> {
     return this.statement<T>('query', sql, values);
   }
 
-  execute<T extends QueryResult>(
-    sql: string | QueryOptions,
-    values?: unknown,
-  ): Promise<[T, FieldPacket[]]> {
+  execute<T extends QueryResult>(sql: string | QueryOptions, values?: unknown): Promise<[T, FieldPacket[]]> {
     return this.statement<T>('execute', sql, values);
   }
 
@@ -198,7 +192,11 @@ export class TransactionHandle implements FencedTransaction {
         this.uncertain = true;
         return error;
       case 'transaction':
-        this.ended ??= lost(`the server rolled the transaction back: ${messageOf(error)}`, error, isDeadlock(error));
+        this.ended ??= lost(
+          `the server rolled the transaction back: ${messageOf(error)}`,
+          error,
+          isDeadlock(error),
+        );
         return this.ended;
       case 'connection':
         this.ended ??= lost(`the connection was lost: ${messageOf(error)}`, error, false);

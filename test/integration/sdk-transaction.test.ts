@@ -1,0 +1,166 @@
+import type { ResultSetHeader, RowDataPacket } from 'mysql2';
+import type mysql from 'mysql2/promise';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { createInterlock, FixedRules, isInterlockError } from '../../src/sdk/index.js';
+import type { FencedMysql, FencedTransaction, Interlock } from '../../src/sdk/index.js';
+import type { ErrorCode, InterlockError } from '../../src/errors.js';
+import { inUse, startFencedServer, testRules, userIn } from '../sdk/support.js';
+import type { FencedServer } from '../sdk/support.js';
+
+async function failure(promise: Promise<unknown>): Promise<InterlockError> {
+  try {
+    await promise;
+  } catch (error) {
+    if (isInterlockError(error)) return error;
+    throw error;
+  }
+  throw new Error('expected an InterlockError, got none');
+}
+
+const codeOf = async (promise: Promise<unknown>): Promise<ErrorCode> => (await failure(promise)).code;
+
+const KEY = { userId: userIn(7), region: 'cn-east' };
+const UNIT = 'cn-east/7';
+const OTHER = { userId: userIn(3), region: 'cn-east' };
+const OTHER_UNIT = 'cn-east/3';
+
+describe.each(['mysql', 'mariadb'] as const)('fenced transactions on %s', (flavour) => {
+  let dc: FencedServer;
+  let rules: FixedRules;
+  let interlock: Interlock;
+  let pool: mysql.Pool;
+  let store: FencedMysql;
+
+  beforeAll(async () => {
+    dc = await startFencedServer(flavour);
+  });
+  afterAll(async () => {
+    await dc?.stop();
+  });
+
+  describe.each([false, true])('multipleStatements: %s', (multipleStatements) => {
+    beforeEach(async () => {
+      rules = new FixedRules(testRules());
+      interlock = createInterlock({ dc: 'dc-a', application: 'test', rules });
+      pool = dc.pool({ multipleStatements, database: 'app' });
+      store = interlock.mysql(pool);
+      await dc.admin.query('DELETE FROM app.t');
+      await dc.admin.query('INSERT INTO app.t (id, v) VALUES (1, 10), (2, 20), (3, 30)');
+    });
+    afterEach(async () => {
+      // Every path gives its connection back, without a transaction on it.
+      expect(inUse(pool)).toBe(0);
+      // InnoDB refreshes this view every 100 ms at most.
+      await expect.poll(openTransactions, { timeout: 2_000 }).toEqual([]);
+      await pool.end();
+      await interlock.close();
+      await dc.admin.query(
+        "UPDATE interlock.unit_state SET state = 'open', owner = 'dc-a' WHERE unit LIKE 'cn-east/%'",
+      );
+    });
+
+    const openTransactions = async (): Promise<unknown[]> => {
+      const [rows] = await dc.admin.query<RowDataPacket[]>(
+        "SELECT p.ID, p.INFO FROM information_schema.innodb_trx t JOIN information_schema.processlist p ON p.ID = t.trx_mysql_thread_id WHERE p.USER = 'app'",
+      );
+      return rows;
+    };
+    const value = async (id: number): Promise<number> => {
+      const [rows] = await dc.admin.query<RowDataPacket[]>('SELECT v FROM app.t WHERE id = ?', [id]);
+      return Number(rows[0]!['v']);
+    };
+    const bump = (id: number) => (tx: FencedTransaction) =>
+      tx.query<ResultSetHeader>('UPDATE t SET v = v + 1, epoch = ? WHERE id = ?', [tx.epoch, id]);
+
+    it('commits, and shows epoch and units', async () => {
+      const epoch = await dc.set(UNIT, 'open');
+      const seen = await store.transaction(KEY, async (tx) => {
+        await bump(1)(tx);
+        const [rows] = await tx.execute<RowDataPacket[]>('SELECT v FROM t WHERE id = ?', [1]);
+        return { epoch: tx.epoch, units: tx.units, v: rows[0]!['v'] as number };
+      });
+      expect(seen).toEqual({ epoch, units: [UNIT], v: 11 });
+      expect(await value(1)).toBe(11);
+    });
+
+    it('rolls back when the callback throws, and passes the error on', async () => {
+      const boom = new Error('boom');
+      await expect(
+        store.transaction(KEY, async (tx) => {
+          await bump(1)(tx);
+          throw boom;
+        }),
+      ).rejects.toBe(boom);
+      expect(await value(1)).toBe(10);
+    });
+
+    it('refuses a fenced unit and one of another owner, with owner and epoch', async () => {
+      const fenced = await dc.set(UNIT, 'write_disabled');
+      const disabled = await failure(store.transaction(KEY, bump(1)));
+      expect(disabled).toMatchObject({
+        code: 'WriteDisabled',
+        details: { unit: UNIT, owner: 'dc-a', epoch: fenced },
+      });
+      const gone = await dc.set(UNIT, 'remote');
+      const notOwner = await failure(store.transaction(KEY, bump(1)));
+      expect(notOwner).toMatchObject({
+        code: 'NotOwner',
+        details: { unit: UNIT, owner: 'dc-b', epoch: gone },
+      });
+      expect(await value(1)).toBe(10);
+    });
+
+    it('takes an absent row for a no', async () => {
+      await dc.admin.query('DELETE FROM interlock.unit_state WHERE unit = ?', [UNIT]);
+      try {
+        expect(await failure(store.transaction(KEY, bump(1)))).toMatchObject({
+          code: 'WriteDisabled',
+          details: { reason: 'absent' },
+        });
+      } finally {
+        await dc.fence.addMissing(testRules());
+      }
+    });
+
+    it('does not wait for a fence in progress: NOWAIT', async () => {
+      const fencing = await dc.admin.getConnection();
+      await fencing.query('START TRANSACTION');
+      await fencing.query('SELECT * FROM interlock.unit_state WHERE unit = ? FOR UPDATE', [UNIT]);
+      try {
+        const started = Date.now();
+        const refusal = await failure(store.transaction(KEY, bump(1), { timeoutMs: 3_000 }));
+        expect(refusal).toMatchObject({
+          code: 'WriteDisabled',
+          details: { reason: 'locked', owner: 'dc-a', epoch: 1 },
+        });
+        expect(Date.now() - started).toBeLessThan(1_000);
+      } finally {
+        await fencing.query('ROLLBACK');
+        fencing.release();
+      }
+    });
+
+    it('keeps a fence waiting until it has committed', async () => {
+      let fenced: Promise<number> | undefined;
+      await store.transaction(KEY, async (tx) => {
+        fenced = dc.set(UNIT, 'write_disabled');
+        await new Promise((resolve) => setTimeout(resolve, 150));
+        const state = await dc.fence.states([UNIT]);
+        expect(state[0]!.state).toBe('open');
+        await bump(1)(tx);
+      });
+      await fenced;
+      expect(await value(1)).toBe(11);
+      expect(await codeOf(store.transaction(KEY, bump(1)))).toBe('WriteDisabled');
+    });
+
+    it('locks no unit but its own', async () => {
+      await store.transaction([KEY, OTHER], async (tx) => {
+        await bump(1)(tx);
+        await dc.set('cn-east/4', 'write_disabled');
+        await dc.set('cn-east/8', 'write_disabled');
+        await dc.set('cn-east/2', 'write_disabled');
+      });
+    });
+  });
+});
