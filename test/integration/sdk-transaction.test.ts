@@ -22,7 +22,6 @@ const codeOf = async (promise: Promise<unknown>): Promise<ErrorCode> => (await f
 const KEY = { userId: userIn(7), region: 'cn-east' };
 const UNIT = 'cn-east/7';
 const OTHER = { userId: userIn(3), region: 'cn-east' };
-const OTHER_UNIT = 'cn-east/3';
 
 describe.each(['mysql', 'mariadb'] as const)('fenced transactions on %s', (flavour) => {
   let dc: FencedServer;

@@ -129,7 +129,7 @@ export class Session {
         observe(command, statuses);
       } catch (error) {
         this.failPending = undefined;
-        reject(error);
+        reject(error instanceof Error ? error : new Error(String(error)));
       }
     });
   }
