@@ -1,7 +1,12 @@
 import { existsSync } from 'node:fs';
+import type { Component } from '../../components/component.js';
+import { mysqlComponent } from '../../components/mysql.js';
+import { nginxComponent } from '../../components/nginx.js';
+import { temporalComponent } from '../../components/temporal.js';
 import { compiled } from '../../project.js';
 import { DATACENTERS } from '../options.js';
 import type { LabContext, Part } from '../part.js';
+import type { LabState } from '../state.js';
 import { storeNames } from '../topology-file.js';
 import { gatewayAdminPort, gatewayNames, gatewayPort } from './gateway.js';
 import { instancePort } from './application.js';
@@ -23,6 +28,15 @@ export function labParts(lab: LabContext): Part[] {
     if (existsSync(compiled('src', 'cli', 'worker.js'))) parts.push(workerPart(lab, dc, names(temporal)));
   }
   return parts;
+}
+
+/** What must be on the machine for these parts. */
+export function labComponents(state: LabState): Component<unknown>[] {
+  return [
+    ...(state.temporalAddress === null ? [temporalComponent] : []),
+    mysqlComponent(state.shape.mysql),
+    nginxComponent,
+  ];
 }
 
 function names(parts: readonly Part[]): string[] {
