@@ -1,0 +1,23 @@
+import type { LabWorkload } from '../lab/options.js';
+import {
+  COUPON_CENTRAL,
+  SHOP_APPLICATION,
+  SHOP_DDL,
+  SHOP_SCHEMA,
+  shopTables,
+} from './schema.sql.js';
+
+/** Instances of the shop in each DC. */
+export const INSTANCES = 2;
+
+/** The shop as the lab runs it: its schema in both DCs before the links start, two instances per DC, its sections of the topology. */
+export const SHOP_WORKLOAD: LabWorkload = {
+  schemas: [SHOP_SCHEMA],
+  ddl: [...SHOP_DDL],
+  instances: { shop: { count: INSTANCES, script: 'infra/demo/service/main.js' } },
+  applications: { shop: SHOP_APPLICATION },
+  tables: shopTables(),
+  central: { [COUPON_CENTRAL]: { home: 'dc-a' } },
+  segments: {},
+  include: [`${SHOP_SCHEMA}.*`],
+};
