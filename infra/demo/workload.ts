@@ -1,11 +1,5 @@
 import type { LabWorkload } from '../lab/options.js';
-import {
-  COUPON_CENTRAL,
-  SHOP_APPLICATION,
-  SHOP_DDL,
-  SHOP_SCHEMA,
-  shopTables,
-} from './schema.sql.js';
+import { COUPON_CENTRAL, SHOP_APPLICATION, SHOP_DDL, SHOP_SCHEMA, shopTables } from './schema.sql.js';
 
 /** Instances of the shop in each DC. */
 export const INSTANCES = 2;

@@ -6,8 +6,10 @@ import { InterlockError, isInterlockError, messageOf } from '../../src/errors.js
 import { CONTROL_TABLES } from '../../src/fence/control-schema.js';
 import { BUCKETS, bucketOf, bucketUnit } from '../../src/routing/units.js';
 import { COUPON_UNIT, SHOP_DDL, SHOP_TABLES } from '../../infra/demo/schema.sql.js';
-import type { ShopDatabase, ShopKey } from '../../infra/demo/service/database.js';
+import type { ShopDatabase, ShopKey, ShopTransaction } from '../../infra/demo/service/database.js';
 import type { Flavour } from '../../infra/mysql-server.js';
+
+const DEADLOCK = 1213;
 
 /** Both control and shop schema on a plain server, every unit with the state that `stateOf` says at epoch 1. */
 export async function prepareShopServer(
@@ -57,7 +59,17 @@ export class PlainShopDatabase implements ShopDatabase {
     return this.owns(unit);
   }
 
-  async transaction<T>(key: ShopKey, work: Parameters<ShopDatabase['transaction']>[1]): Promise<T> {
+  async transaction<T>(key: ShopKey, work: (tx: ShopTransaction) => Promise<T>): Promise<T> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await this.once(key, work);
+      } catch (error) {
+        if ((error as { errno?: number }).errno !== DEADLOCK || attempt === 4) throw error;
+      }
+    }
+  }
+
+  private async once<T>(key: ShopKey, work: (tx: ShopTransaction) => Promise<T>): Promise<T> {
     const unit = this.unitOf(key);
     const connection = await this.pool.getConnection();
     try {
@@ -68,17 +80,14 @@ export class PlainShopDatabase implements ShopDatabase {
         [unit],
       );
       if (rows[0]?.['state'] !== 'open') throw new InterlockError('NotOwner', `${unit} is not open here`);
-      const result = (await work({
+      const result = await work({
         epoch: Number(rows[0]['epoch']),
         query: async <R>(sql: string, values?: unknown[]) => (await connection.query(sql, values))[0] as R,
-      })) as T;
+      });
       await connection.commit();
       return result;
     } catch (error) {
       await connection.rollback();
-      if ((error as { errno?: number }).errno === 1213) {
-        throw new InterlockError('TransactionLost', messageOf(error), { retryable: true, cause: error });
-      }
       throw error;
     } finally {
       connection.release();

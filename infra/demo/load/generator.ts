@@ -62,7 +62,9 @@ export class LoadGenerator {
   private readonly users: RegionUsers[];
   private readonly random: () => number;
   private readonly timeoutMs: number;
-  private readonly under = new Set<Promise<void>>();
+  /** Requests under way, and the clients of a closed loop beside them. */
+  private readonly requests = new Set<Promise<void>>();
+  private readonly clients = new Set<Promise<void>>();
   private turn = 0;
   private timer: NodeJS.Timeout | undefined;
   private generation = 0;
@@ -88,14 +90,14 @@ export class LoadGenerator {
     let writes = 0;
     let reads = 0;
     if (clients !== undefined) {
-      for (let n = 0; n < clients; n++) this.track(this.client(generation));
+      for (let n = 0; n < clients; n++) track(this.clients, this.client(generation));
     }
     this.timer = setInterval(() => {
       const seconds = (performance.now() - startedAt) / 1000;
       if (clients === undefined) {
-        for (; writes < seconds * rate; writes++) this.track(this.write());
+        for (; writes < seconds * rate; writes++) track(this.requests, this.write());
       }
-      for (; reads < seconds * readRate; reads++) this.track(this.read());
+      for (; reads < seconds * readRate; reads++) track(this.requests, this.read());
     }, TICK_MS);
   }
 
@@ -104,7 +106,14 @@ export class LoadGenerator {
     clearInterval(this.timer);
     this.timer = undefined;
     this.generation++;
-    while (this.under.size > 0) await Promise.allSettled([...this.under]);
+    await Promise.allSettled([...this.clients]);
+    await Promise.allSettled([...this.requests]);
+    await this.journal.flush();
+  }
+
+  /** Resolves when every request that is under way now has ended and is in the journal's file; the load goes on. */
+  async settle(): Promise<void> {
+    await Promise.allSettled([...this.requests]);
     await this.journal.flush();
   }
 
@@ -114,13 +123,8 @@ export class LoadGenerator {
     await this.journal.close();
   }
 
-  private track(work: Promise<void>): void {
-    const tracked: Promise<void> = work.finally(() => this.under.delete(tracked));
-    this.under.add(tracked);
-  }
-
   private async client(generation: number): Promise<void> {
-    while (generation === this.generation) await this.write();
+    while (generation === this.generation) await track(this.requests, this.write());
   }
 
   private nextGateway(): Gateway {
@@ -237,6 +241,12 @@ export class LoadGenerator {
       this.counts.failedReads++;
     }
   }
+}
+
+function track(set: Set<Promise<void>>, work: Promise<void>): Promise<void> {
+  const tracked: Promise<void> = work.finally(() => set.delete(tracked));
+  set.add(tracked);
+  return tracked;
 }
 
 /** What an HTTP status says of a write. 409 (partly executed) and 5xx say nothing. */

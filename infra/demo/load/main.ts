@@ -12,6 +12,7 @@ const load = new LoadGenerator(JSON.parse(process.argv[2] ?? '') as LoadOptions)
 async function carryOut(command: LoadCommand['do']): Promise<void> {
   if (command === 'start') load.start();
   if (command === 'pause') await load.pause();
+  if (command === 'settle') await load.settle();
   if (command === 'stop') await load.stop();
 }
 

@@ -8,7 +8,7 @@ import type { LoadCounts, LoadOptions } from './generator.js';
 
 export interface LoadCommand {
   id: number;
-  do: 'start' | 'pause' | 'stop' | 'counts';
+  do: 'start' | 'pause' | 'settle' | 'stop' | 'counts';
 }
 
 export interface LoadAnswer {
@@ -50,6 +50,11 @@ export class LoadProcess {
   /** Resolves when nothing is under way any more and the journal is complete. */
   pause(): Promise<LoadCounts> {
     return this.command('pause');
+  }
+
+  /** Resolves when what is under way now has ended and is in the journal; the load goes on. */
+  settle(): Promise<LoadCounts> {
+    return this.command('settle');
   }
 
   counts(): Promise<LoadCounts> {

@@ -122,9 +122,6 @@ export async function createShop(options: ShopOptions): Promise<FastifyInstance>
   });
   app.get('/health', async () => ({ dc }));
 
-  app.addHook('onError', async (_request, reply, error) => {
-    if (error instanceof ShopError) reply.code(error.status);
-  });
   app.addHook('onClose', async () => settler.stop());
   return app;
 }

@@ -36,56 +36,59 @@ export class Wallets {
     if (from.region === to.region && from.userId === to.userId) {
       throw new ShopError(422, 'BadTransfer', 'a transfer needs two different wallets');
     }
-    const unit = this.db.unitOf(from);
-    const within = unit === this.db.unitOf(to);
-    const state = within ? 'settled' : 'pending';
-    return onceOnly<TransferResult>({ state, repeated: true, epoch: null }, () =>
-      this.db.transaction(from, async (tx) => {
-        await this.begin(tx, within ? 'transfer' : 'debit', transfer.requestId, unit, from);
-        if (within) {
-          // Two transfers in opposite directions would deadlock: wallets are locked in one order.
-          const moves = [
-            { wallet: from, delta: -amount },
-            { wallet: to, delta: amount },
-          ].sort((a, b) => (keyOf(a.wallet) < keyOf(b.wallet) ? -1 : 1));
-          for (const move of moves) {
-            await this.change(tx, transfer.requestId, unit, move.wallet, move.delta);
-          }
-          await this.entries(tx, transfer.requestId, unit, amount, [
-            ['debit', from],
-            ['credit', to],
-          ]);
-        } else {
-          await this.change(tx, transfer.requestId, unit, from, -amount);
-          await this.entries(tx, transfer.requestId, unit, amount, [['debit', from]]);
-          await tx.query(
-            `INSERT INTO shop.wallet_outbox
+    // Inside of the transaction: when the mapping of users has changed, it is run again with the new one.
+    const within = (): boolean => this.db.unitOf(from) === this.db.unitOf(to);
+    return onceOnly<TransferResult>(
+      { state: within() ? 'settled' : 'pending', repeated: true, epoch: null },
+      () =>
+        this.db.transaction(from, async (tx) => {
+          const unit = this.db.unitOf(from);
+          const oneUnit = within();
+          await this.begin(tx, oneUnit ? 'transfer' : 'debit', transfer.requestId, unit, from);
+          if (oneUnit) {
+            // Two transfers in opposite directions would deadlock: wallets are locked in one order.
+            const moves = [
+              { wallet: from, delta: -amount },
+              { wallet: to, delta: amount },
+            ].sort((a, b) => (keyOf(a.wallet) < keyOf(b.wallet) ? -1 : 1));
+            for (const move of moves) {
+              await this.change(tx, transfer.requestId, unit, move.wallet, move.delta);
+            }
+            await this.entries(tx, transfer.requestId, unit, amount, [
+              ['debit', from],
+              ['credit', to],
+            ]);
+          } else {
+            await this.change(tx, transfer.requestId, unit, from, -amount);
+            await this.entries(tx, transfer.requestId, unit, amount, [['debit', from]]);
+            await tx.query(
+              `INSERT INTO shop.wallet_outbox
                (state, region, user_id, to_region, to_user_id, amount, request_id, dc, unit, epoch, written_at)
              VALUES ('pending', ?, ?, ?, ?, ?, ?, ?, ?, ?, NOW(6))`,
-            [
-              from.region,
-              from.userId,
-              to.region,
-              to.userId,
-              amount,
-              transfer.requestId,
-              this.dc,
-              unit,
-              tx.epoch,
-            ],
-          );
-        }
-        await this.mustCover(tx, from);
-        return { state, repeated: false, epoch: tx.epoch };
-      }),
+              [
+                from.region,
+                from.userId,
+                to.region,
+                to.userId,
+                amount,
+                transfer.requestId,
+                this.dc,
+                unit,
+                tx.epoch,
+              ],
+            );
+          }
+          await this.mustCover(tx, from);
+          return { state: oneUnit ? 'settled' : 'pending', repeated: false, epoch: tx.epoch };
+        }),
     );
   }
 
   /** The second half of a transfer across units, in the receiver's unit. Once only per transfer. */
   async credit(requestId: string, to: WalletRef, amount: number): Promise<{ repeated: boolean }> {
-    const unit = this.db.unitOf(to);
     return onceOnly<{ repeated: boolean }>({ repeated: true }, () =>
       this.db.transaction(to, async (tx) => {
+        const unit = this.db.unitOf(to);
         await this.begin(tx, 'credit', requestId, unit, to);
         await this.change(tx, requestId, unit, to, amount);
         await this.entries(tx, requestId, unit, amount, [['credit', to]]);
@@ -96,12 +99,11 @@ export class Wallets {
 
   /** Marks the promise of a transfer as kept, in the sender's unit. */
   async settled(requestId: string, from: WalletRef): Promise<void> {
-    const unit = this.db.unitOf(from);
     await this.db.transaction(from, (tx) =>
       tx.query(
         `UPDATE shop.wallet_outbox SET state = 'done', dc = ?, unit = ?, epoch = ?, written_at = NOW(6)
          WHERE request_id = ? AND state = 'pending'`,
-        [this.dc, unit, tx.epoch, requestId],
+        [this.dc, this.db.unitOf(from), tx.epoch, requestId],
       ),
     );
   }

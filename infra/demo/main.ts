@@ -1,0 +1,175 @@
+/**
+ * `npm run demo`: two data centers under load; 10 % of a region moves, then the rest, then the rest moves back. After each switchover
+ * a checker compares what clients were told with what both databases have. Exit code 0 only when nothing was lost.
+ */
+import path from 'node:path';
+import { parseArgs } from 'node:util';
+import { InterlockError, messageOf } from '../../src/errors.js';
+import { labDown } from '../lab/lab.js';
+import { interlockHome } from '../mysql-server.js';
+import type { Flavour } from '../mysql-server.js';
+import type { CheckReport } from './checker/checker.js';
+import { demoDocument, demoTable, passed } from './outcome.js';
+import type { DemoDocument } from './outcome.js';
+import { DemoRig } from './rig.js';
+import type { SwitchoverCost } from './rig.js';
+import { addressesOf } from './addresses.js';
+
+interface DemoOptions {
+  json: boolean;
+  keep: boolean;
+  rate: number;
+  mysql: Flavour;
+  rttMs: number;
+  directory: string;
+}
+
+const REGION = 'cn-east';
+const LEAST_WRITES = 2_000;
+
+const started = performance.now();
+const seconds = (): string => `${((performance.now() - started) / 1000).toFixed(1).padStart(5)} s`;
+
+export async function demo(options: DemoOptions, signal: AbortSignal): Promise<DemoDocument> {
+  const say = (line: string): void => {
+    (options.json ? process.stderr : process.stdout).write(`${seconds()}  ${line}\n`);
+  };
+  const costs: SwitchoverCost[] = [];
+  const checks: CheckReport[] = [];
+  let rig: DemoRig | undefined;
+  let keep = false;
+  try {
+    say(`two data centers on ${options.mysql}, ${options.rate} writes/s through both gateways`);
+    rig = await DemoRig.up({
+      directory: options.directory,
+      shape: { mysql: options.mysql, rttMs: options.rttMs },
+      rate: options.rate,
+      progress: say,
+      signal,
+    });
+    const { load } = rig;
+    const here = rig;
+    const check = async (cost: SwitchoverCost): Promise<void> => {
+      costs.push(cost);
+      say(
+        `${cost.scope}: ${cost.outcome}, fenced for ${cost.fencedMs ?? '?'} ms, slowest write ${cost.slowestClientWriteMs ?? '?'} ms, ${cost.failedRequests} failed`,
+      );
+      await pause(1000, signal);
+      const { report } = await here.check();
+      checks.push(report);
+      for (const finding of report.findings.slice(0, 10)) say(`  ${finding}`);
+      say(
+        report.ok
+          ? `checked: ${report.ackedWrites} acknowledged writes, each once in its owner's database; tables equal; one writer per unit`
+          : `CHECK FAILED: ${report.findings.length} findings`,
+      );
+    };
+
+    await load.start();
+    say('load runs');
+    await pause(2000, signal);
+
+    say(`moving 10 % of ${REGION} from dc-a to dc-b`);
+    await check(await rig.switchover(`${REGION}:10%`, 'dc-a', 'dc-b'));
+    await load.start();
+    await rig.finish();
+    await pause(1000, signal);
+
+    say(`moving the rest of ${REGION} from dc-a to dc-b`);
+    await check(await rig.switchover(`region:${REGION}`, 'dc-a', 'dc-b'));
+    await load.start();
+    await pause(1000, signal);
+
+    say('rolling that back');
+    const back = await rig.rollback();
+    // The last check is over no fewer than LEAST_WRITES writes.
+    while ((await load.counts()).acked < LEAST_WRITES) await pause(200, signal);
+    await check(back);
+
+    const document = demoDocument(costs, checks, (performance.now() - started) / 1000);
+    keep = options.keep;
+    if (!options.json) process.stdout.write(`\n${demoTable(document)}\n`);
+    if (keep) {
+      await load.start();
+      (options.json ? process.stderr : process.stdout).write(`\n${addressesOf(rig.lab, rig.topology)}\n`);
+    }
+    return document;
+  } finally {
+    if (!keep) {
+      say('ending everything');
+      await (rig?.down() ?? labDown({ directory: options.directory, wipe: true }));
+    }
+  }
+}
+
+async function pause(ms: number, signal: AbortSignal): Promise<void> {
+  await new Promise<void>((resolve, reject) => {
+    const timer = setTimeout(resolve, ms);
+    signal.addEventListener('abort', () => {
+      clearTimeout(timer);
+      reject(signal.reason as Error);
+    });
+  });
+}
+
+export function parseDemoOptions(argv: readonly string[]): DemoOptions {
+  const bad = (flag: string, value: unknown, expected: string): never => {
+    throw new InterlockError('BadInput', `${flag}: ${JSON.stringify(value)}: expected ${expected}`, {
+      details: { field: flag },
+    });
+  };
+  let values;
+  try {
+    ({ values } = parseArgs({
+      args: [...argv],
+      options: {
+        json: { type: 'boolean', default: false },
+        keep: { type: 'boolean', default: false },
+        rate: { type: 'string', default: '200' },
+        mysql: { type: 'string', default: 'mysql' },
+        rtt: { type: 'string', default: '0ms' },
+        state: { type: 'string', default: path.join(interlockHome(), 'demo') },
+      },
+    }));
+  } catch (error) {
+    throw new InterlockError('BadInput', messageOf(error), { cause: error });
+  }
+  const rate = Number(values.rate);
+  if (!Number.isInteger(rate) || rate < 1 || rate > 5000)
+    bad('--rate', values.rate, 'writes per second, 1 to 5000');
+  const rtt = /^(\d+)ms$/.exec(values.rtt);
+  if (rtt === null) bad('--rtt', values.rtt, 'milliseconds, such as 10ms');
+  if (values.mysql !== 'mysql' && values.mysql !== 'mariadb')
+    bad('--mysql', values.mysql, 'mysql or mariadb');
+  return {
+    json: values.json,
+    keep: values.keep,
+    rate,
+    mysql: values.mysql as Flavour,
+    rttMs: Number(rtt![1]),
+    directory: path.resolve(values.state),
+  };
+}
+
+async function main(): Promise<number> {
+  const options = parseDemoOptions(process.argv.slice(2));
+  const controller = new AbortController();
+  let signals = 0;
+  for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+    process.on(name, () => {
+      signals++;
+      // A second one must not interrupt the ending of what runs.
+      if (signals === 1) controller.abort(new InterlockError('Refused', `ended by ${name}`));
+    });
+  }
+  const document = await demo(options, controller.signal);
+  if (options.json) process.stdout.write(`${JSON.stringify(document)}\n`);
+  return passed(document) ? 0 : 1;
+}
+
+try {
+  process.exitCode = await main();
+} catch (error) {
+  process.stderr.write(`demo: ${messageOf(error)}\n`);
+  process.exitCode = error instanceof InterlockError && error.code === 'BadInput' ? 2 : 1;
+}

@@ -1,0 +1,178 @@
+import { rm } from 'node:fs/promises';
+import path from 'node:path';
+import { loadTopology } from '../../src/topology/load.js';
+import type { Topology } from '../../src/topology/schema.js';
+import type { FlowReport, SwitchReport } from '../../workflows/contract.js';
+import { labDown, labUp } from '../lab/lab.js';
+import type { LabInfo } from '../lab/lab.js';
+import type { LabShape } from '../lab/options.js';
+import { DATACENTERS } from '../lab/options.js';
+import { Checker } from './checker/checker.js';
+import type { CheckReport } from './checker/checker.js';
+import type { ServerAddress } from './checker/binlog-stream.js';
+import { interlockCli } from './interlock-cli.js';
+import type { LoadCounts } from './load/generator.js';
+import { readJournal, windowStats } from './load/journal.js';
+import type { WindowStats } from './load/journal.js';
+import { LoadProcess } from './load/process.js';
+import { SHOP_WORKLOAD } from './workload.js';
+
+export interface RigOptions {
+  /** State of the lab and the journal; wiped first. */
+  directory: string;
+  shape?: Partial<LabShape>;
+  /** Writes per second, open loop. */
+  rate: number;
+  /** Closed loop with so many clients instead. */
+  clients?: number;
+  readRate?: number;
+  progress?: (line: string) => void;
+  signal?: AbortSignal;
+}
+
+/** What a switchover cost, as its report and its clients say. */
+export interface SwitchoverCost {
+  scope: string;
+  outcome: string;
+  fencedMs: number | null;
+  slowestClientWriteMs: number | null;
+  failedRequests: number;
+  heldRequests: number;
+  clients: WindowStats;
+  runId: string;
+  flow: FlowReport | undefined;
+}
+
+/** Two data centers with the shop on them, under load, and a checker: what the demo, the benchmark and the fault tests stand on. */
+export class DemoRig {
+  private constructor(
+    readonly options: RigOptions,
+    readonly lab: LabInfo,
+    readonly topology: Topology,
+    readonly journal: string,
+    readonly load: LoadProcess,
+    readonly checker: Checker,
+  ) {}
+
+  /** Lab, schema, shop, links both ways, load generator (not started yet). */
+  static async up(options: RigOptions): Promise<DemoRig> {
+    const { directory, progress = () => undefined } = options;
+    await labDown({ directory, wipe: true });
+    const lab = await labUp({
+      directory,
+      ...(options.shape ? { shape: options.shape } : {}),
+      workload: SHOP_WORKLOAD,
+      progress,
+    });
+    options.signal?.throwIfAborted();
+    const { topology } = await loadTopology(lab.topology);
+    await interlockCli(['replicate', 'start'], lab.env, signalOf(options));
+    progress('links stream in both directions');
+    const journal = path.join(directory, 'journal.jsonl');
+    await rm(journal, { force: true });
+    const load = new LoadProcess({
+      gateways: gatewaysOf(topology),
+      regions: Object.keys(topology.regions),
+      journal,
+      rate: options.rate,
+      ...(options.clients === undefined ? {} : { clients: options.clients }),
+      readRate: options.readRate ?? options.rate / 10,
+    });
+    const checker = new Checker({
+      datacenters: DATACENTERS.map((dc) => ({ dc, address: rootOf(topology, dc, lab.env) })),
+      journal,
+    });
+    return new DemoRig(options, lab, topology, journal, load, checker);
+  }
+
+  /** Starts a switchover and returns when its soak has begun; `signals` end the soak later. */
+  async switchover(
+    scope: string,
+    from: string,
+    to: string,
+    more: readonly string[] = [],
+  ): Promise<SwitchoverCost> {
+    const { document, startedAt } = await interlockCli<SwitchReport>(
+      ['switch', 'start', scope, '--from', from, '--to', to, '--reason', 'demo', '--soak', '10m', ...more],
+      this.lab.env,
+      { ...signalOf(this.options), expected: [0, 1, 3] },
+    );
+    return this.cost(document, startedAt, 'move');
+  }
+
+  /** Moves back what the running switchover has moved; returns when it has ended. */
+  async rollback(): Promise<SwitchoverCost> {
+    const { document, startedAt } = await interlockCli<SwitchReport>(['switch', 'rollback'], this.lab.env, {
+      ...signalOf(this.options),
+      expected: [0, 1, 3],
+    });
+    return this.cost(document, startedAt, 'rollback');
+  }
+
+  /** Ends the soak. */
+  async finish(): Promise<SwitchReport> {
+    const { document } = await interlockCli<SwitchReport>(
+      ['switch', 'finish'],
+      this.lab.env,
+      signalOf(this.options),
+    );
+    return document;
+  }
+
+  /** Pauses the load, checks everything so far, and leaves the load paused. */
+  async check(): Promise<{ report: CheckReport; counts: LoadCounts }> {
+    const counts = await this.load.pause();
+    return { report: await this.checker.check(), counts };
+  }
+
+  /** Ends the load and everything else; with `wipe` forgets it. */
+  async down(wipe = true): Promise<void> {
+    await this.load.kill();
+    await labDown({ directory: this.options.directory, wipe });
+  }
+
+  /** What clients saw from when the switchover was asked for until now. */
+  private async cost(
+    report: SwitchReport,
+    startedAt: number,
+    flow: FlowReport['flow'],
+  ): Promise<SwitchoverCost> {
+    const endedAt = Date.now();
+    await this.load.settle();
+    const clients = windowStats(await readJournal(this.journal), startedAt, endedAt);
+    const flowReport = report.flows.find((candidate) => candidate.flow === flow);
+    return {
+      scope: flow === 'rollback' ? `${report.request.scope} (rollback)` : report.request.scope,
+      // The run goes on until its soak ends; what was asked for is done when every target store is open.
+      outcome: report.outcome === 'running' && flowReport?.fencedMs != null ? 'done' : report.outcome,
+      fencedMs: flowReport?.fencedMs ?? null,
+      slowestClientWriteMs: clients.slowestWriteMs === null ? null : Math.round(clients.slowestWriteMs),
+      failedRequests: clients.failed,
+      heldRequests: report.clients?.heldRequests ?? 0,
+      clients,
+      runId: report.runId,
+      flow: flowReport,
+    };
+  }
+}
+
+function signalOf(options: RigOptions): { signal?: AbortSignal } {
+  return options.signal ? { signal: options.signal } : {};
+}
+
+function gatewaysOf(topology: Topology): { name: string; url: string }[] {
+  return Object.entries(topology.datacenters).flatMap(([dc, { gateways }]) =>
+    Object.entries(gateways).map(([name, { url }]) => ({ name: `${dc}/${name}`, url })),
+  );
+}
+
+/** The checker looks with an account of its own rights: it must see what the parts under test cannot hide. */
+function rootOf(topology: Topology, dc: string, env: Record<string, string>): ServerAddress {
+  const store = Object.values(topology.datacenters[dc]!.stores.mysql).find(({ control }) => control)!;
+  return {
+    host: store.host,
+    port: store.port,
+    user: 'root',
+    password: env['INTERLOCK_LAB_MYSQL_ROOT_PASSWORD'] ?? '',
+  };
+}

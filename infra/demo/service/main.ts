@@ -1,0 +1,84 @@
+/**
+ * One instance of the shop: `node main.js --application shop --dc dc-a --instance 1 --port 8080 --topology FILE`. The password of
+ * the MySQL account `app` comes from INTERLOCK_LAB_MYSQL_APP_PASSWORD.
+ */
+import { parseArgs } from 'node:util';
+import mysql from 'mysql2/promise';
+import { InterlockError, messageOf } from '../../../src/errors.js';
+import { createInterlock } from '../../../src/sdk/index.js';
+import { loadTopology } from '../../../src/topology/load.js';
+import { createShop } from './app.js';
+import { SdkShopDatabase } from './sdk-database.js';
+
+const CONNECTIONS = 32;
+
+async function main(): Promise<void> {
+  const { values } = parseArgs({
+    options: {
+      application: { type: 'string', default: 'shop' },
+      dc: { type: 'string' },
+      instance: { type: 'string', default: '1' },
+      port: { type: 'string' },
+      topology: { type: 'string' },
+    },
+  });
+  const given = (name: 'dc' | 'port' | 'topology'): string => {
+    const value = values[name];
+    if (value === undefined) throw new InterlockError('BadInput', `--${name} is missing`);
+    return value;
+  };
+  const dc = given('dc');
+  const { topology } = await loadTopology(given('topology'));
+  const site = topology.datacenters[dc];
+  if (site === undefined) throw new InterlockError('BadInput', `--dc ${dc}: not in the topology`);
+  const store = Object.values(site.stores.mysql).find(({ control }) => control)!;
+  const pool = mysql.createPool({
+    host: store.host,
+    port: store.port,
+    user: 'app',
+    password: process.env['INTERLOCK_LAB_MYSQL_APP_PASSWORD'] ?? '',
+    connectionLimit: CONNECTIONS,
+    flags: ['-FOUND_ROWS'],
+  });
+  const warn = (message: string): void => {
+    process.stderr.write(`${new Date().toISOString()} ${message}\n`);
+  };
+  const routing = topology.applications[values.application];
+  const interlock = createInterlock({
+    dc,
+    application: values.application,
+    instance: `${values.application}.${dc}.${values.instance}`,
+    ruleCenter: site.ruleCenter.url,
+    ...(routing === undefined ? {} : { routing }),
+    onWarning: warn,
+  });
+  const app = await createShop({
+    db: new SdkShopDatabase(interlock, interlock.mysql(pool)),
+    dc,
+    gatewayUrl: Object.values(site.gateways)[0]!.url,
+    middleware: async (instance) => {
+      await instance.register(interlock.fastify());
+    },
+    onError: warn,
+  });
+  await interlock.ready();
+  await app.listen({ host: '127.0.0.1', port: Number(given('port')) });
+
+  let closing = false;
+  const close = (): void => {
+    if (closing) return;
+    closing = true;
+    void app
+      .close()
+      .then(() => interlock.close())
+      .then(() => pool.end())
+      .finally(() => process.exit(0));
+  };
+  process.on('SIGTERM', close);
+  process.on('SIGINT', close);
+}
+
+main().catch((error: unknown) => {
+  process.stderr.write(`shop: ${messageOf(error)}\n`);
+  process.exit(1);
+});
