@@ -90,14 +90,14 @@ export class LoadGenerator {
     let writes = 0;
     let reads = 0;
     if (clients !== undefined) {
-      for (let n = 0; n < clients; n++) track(this.clients, this.client(generation));
+      for (let n = 0; n < clients; n++) void track(this.clients, this.client(generation));
     }
     this.timer = setInterval(() => {
       const seconds = (performance.now() - startedAt) / 1000;
       if (clients === undefined) {
-        for (; writes < seconds * rate; writes++) track(this.requests, this.write());
+        for (; writes < seconds * rate; writes++) void track(this.requests, this.write());
       }
-      for (; reads < seconds * readRate; reads++) track(this.requests, this.read());
+      for (; reads < seconds * readRate; reads++) void track(this.requests, this.read());
     }, TICK_MS);
   }
 
