@@ -15,7 +15,12 @@ export function openRuleCenters(
   const byDc = new Map<DcId, RuleCenter>();
   for (const [dc, { ruleCenter }] of Object.entries(topology.datacenters)) {
     const token = secrets(ruleCenter.token);
-    const ask = async <T>(method: 'GET' | 'POST', path: string, signal: AbortSignal, body?: unknown): Promise<T> => {
+    const ask = async <T>(
+      method: 'GET' | 'POST',
+      path: string,
+      signal: AbortSignal,
+      body?: unknown,
+    ): Promise<T> => {
       let status: number;
       let text: string;
       try {
@@ -29,11 +34,15 @@ export function openRuleCenters(
         status = answer.statusCode;
         text = await answer.body.text();
       } catch (error) {
-        throw new InterlockError('Unavailable', `the rule center of ${dc} (${ruleCenter.url}) does not answer: ${messageOf(error)}`, {
-          cause: error,
-          retryable: true,
-          details: { what: `rule center of ${dc}` },
-        });
+        throw new InterlockError(
+          'Unavailable',
+          `the rule center of ${dc} (${ruleCenter.url}) does not answer: ${messageOf(error)}`,
+          {
+            cause: error,
+            retryable: true,
+            details: { what: `rule center of ${dc}` },
+          },
+        );
       }
       const document = JSON.parse(text) as T & { error?: { code?: ErrorCode; message?: string } };
       if (status < 400) return document;
@@ -44,7 +53,11 @@ export function openRuleCenters(
     };
     byDc.set(dc, {
       publish: async (rules, signal) =>
-        (await ask<{ gateways: Awaited<ReturnType<RuleCenter['publish']>> }>('POST', '/v1/rules', signal, { rules })).gateways,
+        (
+          await ask<{ gateways: Awaited<ReturnType<RuleCenter['publish']>> }>('POST', '/v1/rules', signal, {
+            rules,
+          })
+        ).gateways,
       gateways: async (signal) => list(await ask('GET', '/v1/gateways', signal), 'gateways'),
       instances: async (signal) => list(await ask('GET', '/v1/instances', signal), 'instances'),
       owns: async (unit, signal) => ask('GET', `/v1/owns?unit=${encodeURIComponent(unit)}`, signal),

@@ -63,10 +63,14 @@ async function describe(
     );
   } catch (error) {
     if (error instanceof WorkflowNotFoundError) return undefined;
-    throw new InterlockError('Unavailable', `Temporal does not say how ${workflowId} is: ${messageOf(error)}`, {
-      cause: error,
-      retryable: true,
-      details: { what: 'Temporal' },
-    });
+    throw new InterlockError(
+      'Unavailable',
+      `Temporal does not say how ${workflowId} is: ${messageOf(error)}`,
+      {
+        cause: error,
+        retryable: true,
+        details: { what: 'Temporal' },
+      },
+    );
   }
 }

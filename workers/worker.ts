@@ -8,7 +8,7 @@ import type { ControlDeps, DatacenterDeps } from '../activities/dependencies.js'
 import { messageOf } from '../src/errors.js';
 import { openAllStores } from '../src/fence/connect.js';
 import type { DcStores } from '../src/fence/connect.js';
-import type { Logger } from '../src/observability/logger.js';
+import type { Logger } from 'pino';
 import type { DcId } from '../src/routing/units.js';
 import { datacenter } from '../src/topology/derive.js';
 import { resolveSecret } from '../src/topology/load.js';
@@ -88,7 +88,9 @@ export async function runWorker(options: WorkerOptions): Promise<void> {
     await runUntil(workers, signal);
   } finally {
     clearInterval(warming);
-    await connection?.close().catch((error: unknown) => log.warn({ error: messageOf(error) }, 'Temporal connection'));
+    await connection
+      ?.close()
+      .catch((error: unknown) => log.warn({ error: messageOf(error) }, 'Temporal connection'));
     await ruleCenters.close();
     await Promise.all([...stores.values()].map((one) => one.close()));
   }
@@ -117,7 +119,11 @@ async function runUntil(workers: readonly Worker[], signal: AbortSignal): Promis
 function keepWarm(stores: DcStores, log: Logger): NodeJS.Timeout {
   const warm = (): void => {
     for (const fence of stores.fences.values()) {
-      fence.warm().catch((error: unknown) => log.warn({ store: fence.name, error: messageOf(error) }, 'store not ready'));
+      fence
+        .warm()
+        .catch((error: unknown) =>
+          log.warn({ store: fence.name, error: messageOf(error) }, 'store not ready'),
+        );
     }
   };
   warm();
@@ -136,9 +142,7 @@ function installRuntime({ log, metricsAddress }: WorkerOptions): void {
     }),
     telemetryOptions: {
       logging: { forward: {}, filter: 'WARN' },
-      ...(metricsAddress === undefined
-        ? {}
-        : { metrics: { prometheus: { bindAddress: metricsAddress } } }),
+      ...(metricsAddress === undefined ? {} : { metrics: { prometheus: { bindAddress: metricsAddress } } }),
     },
   });
 }

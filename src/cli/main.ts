@@ -19,6 +19,7 @@ const COMMANDS: Record<string, () => Promise<CommandModule>> = {
   lab: () => import('./lab.js'),
   topology: () => import('./topology.js'),
   rules: () => import('./rules.js'),
+  worker: () => import('./worker.js'),
 };
 
 /** Runs a command line (without node and script) and answers its exit code. */

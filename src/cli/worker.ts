@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
+import { pino } from 'pino';
 import { runWorker } from '../../workers/worker.js';
 import { InterlockError } from '../errors.js';
-import { createLogger } from '../observability/logger.js';
 import { datacenter } from '../topology/derive.js';
 import { loadTopology } from '../topology/load.js';
 import { progress, topologyFile, topologyOption } from './output.js';
@@ -25,9 +25,13 @@ async function run(options: Options): Promise<void> {
   const { topology } = await loadTopology(topologyFile(options));
   datacenter(topology, options.dc);
   if (options.metrics !== undefined && !/^[^:\s]+:\d+$/.test(options.metrics)) {
-    throw new InterlockError('BadInput', `--metrics: ${JSON.stringify(options.metrics)}: expected host:port`, {
-      details: { field: '--metrics', value: options.metrics },
-    });
+    throw new InterlockError(
+      'BadInput',
+      `--metrics: ${JSON.stringify(options.metrics)}: expected host:port`,
+      {
+        details: { field: '--metrics', value: options.metrics },
+      },
+    );
   }
   const stop = new AbortController();
   const onSignal = (name: NodeJS.Signals): void => {
@@ -40,7 +44,7 @@ async function run(options: Options): Promise<void> {
     await runWorker({
       topology,
       dc: options.dc,
-      log: createLogger('worker', options.dc),
+      log: pino({ base: { program: 'worker', dc: options.dc } }, pino.destination({ dest: 2, sync: true })),
       say: progress,
       signal: stop.signal,
       ...(options.metrics === undefined ? {} : { metricsAddress: options.metrics }),
