@@ -58,6 +58,13 @@ local function is_hop(headers)
   return constant_time(headers["x-interlock-hop-token"], settings.hop_token)
 end
 
+-- An upgrade (WebSocket) cannot be held or sent again, and writes may go through it. The offer of h2c, which some clients make with each
+-- request, is none: it is not passed on.
+local function is_upgrade(headers)
+  local upgrade = headers["upgrade"]
+  return upgrade ~= nil and not (type(upgrade) == "string" and upgrade:lower() == "h2c")
+end
+
 -- Size of the request's body, which is read into the buffer (or a file) if it was not. Nil when it is larger than may be replayed.
 local function buffered_size(headers)
   local length = tonumber(headers["content-length"])
@@ -133,7 +140,7 @@ local function wait(headers, unit, may_go, seconds)
     left = left - (began - since) / 1000
     if left <= 0 then return fence_refusal("HoldMs", HELD_MESSAGES.HoldMs, { unit = unit }) end
   end
-  if headers["upgrade"] then
+  if is_upgrade(headers) then
     return fence_refusal("Upgrade", "the unit is write-disabled and an upgrade cannot be held; try again")
   end
   -- A chunked body is counted as the largest that may be held until its size is known.
@@ -175,7 +182,9 @@ local function route(current, headers, key, hopped, method)
   local unit, assignment = locate(current, key)
   if not unit then return end
   var.interlock_unit = unit
-  if not assignment.open and not SAFE[method] then
+  local upgrade = is_upgrade(headers)
+  local reads = SAFE[method] and not upgrade
+  if not assignment.open and not reads then
     local function may_go(newer)
       local _, now
       if key.unit then now = rules.of_unit(newer, key.unit) else _, now = rules.of_user(newer, key.user, key.region) end
@@ -191,16 +200,13 @@ local function route(current, headers, key, hopped, method)
     until assignment.open
   end
   send(current, unit, assignment.owner, hopped, key.application)
-  if not SAFE[method] then
-    -- nginx would send an idempotent method again after a lost connection, and the first may have executed. It spares POST: so all
-    -- unsafe methods are POST to nginx, and `proxy_method` gives the upstream the client's.
-    if not NEVER_SENT_TWICE[method] then set_method(ngx.HTTP_POST) end
-    if headers["upgrade"] == nil then
-      local length = headers["content-length"]
-      if length and (tonumber(length) or 0) > limits.replayBodyBytes then return ngx.exec("@stream") end
-    end
-  end
-  if headers["upgrade"] then return ngx.exec("@upgrade") end
+  if reads then return end
+  -- nginx would send an idempotent method again after a lost connection, and the first may have executed. It spares POST: so all
+  -- unsafe methods are POST to nginx, and `proxy_method` gives the upstream the client's.
+  if not NEVER_SENT_TWICE[method] then set_method(ngx.HTTP_POST) end
+  if upgrade then return ngx.exec("@upgrade") end
+  local length = headers["content-length"]
+  if length and (tonumber(length) or 0) > limits.replayBodyBytes then return ngx.exec("@stream") end
 end
 
 -- The routing key of the request, or nil after having answered.

@@ -292,6 +292,8 @@ local function compile(rules, hash)
   return out
 end
 
+M.compile = compile
+
 local function reload(epoch)
   -- The text of an epoch is deleted once a higher one is stored: look again then.
   for _ = 1, 10 do
