@@ -1,0 +1,142 @@
+import type { Connection, RowDataPacket } from 'mysql2/promise';
+import { InterlockError, messageOf } from '../../src/errors.js';
+import type { SourceUnit } from '../core/contract.js';
+import { TableFilter } from '../core/table-filter.js';
+import { readCatalog } from './catalog.js';
+import { createCheckpoint, readCheckpoint } from './checkpoint.js';
+import type { LinkConfig } from './link-config.js';
+import { sourceProblems, tableProblems } from './preflight.js';
+import { contains, parsePosition } from './position.js';
+import { connect, executedPosition, serverIdentity } from './session.js';
+
+export interface InitialiseOptions {
+  /** `now`, a position of the source, or nothing: go on from the checkpoint, or from now when all tables are empty. */
+  from?: string;
+  /** Forget a checkpoint that the link has applied something on. */
+  discardCheckpoint?: boolean;
+}
+
+/** Everything that has to be right before a link can run. @throws InterlockError Refused that lists every problem. */
+export async function preflightLink(
+  config: LinkConfig,
+  source: Connection,
+  target: Connection,
+): Promise<void> {
+  const problems = await linkProblems(config, source, target);
+  if (problems.length === 0) return;
+  throw new InterlockError(
+    'Refused',
+    `${config.link} cannot run (${problems.length === 1 ? '1 problem' : `${problems.length} problems`}):\n  ${problems.join('\n  ')}`,
+    { details: { link: config.link, problems } },
+  );
+}
+
+/** The same, as a list; empty when the link can run. */
+export async function linkProblems(
+  config: LinkConfig,
+  source: Connection,
+  target: Connection,
+): Promise<string[]> {
+  if (config.source.flavour !== config.target.flavour) {
+    return [
+      `${config.from} has ${config.source.flavour}, ${config.to} has ${config.target.flavour}; a link needs the same on both sides`,
+    ];
+  }
+  const filter = new TableFilter(config.include, config.exclude);
+  return [
+    ...(await sourceProblems(source, config.source.flavour)).map((p) => `${config.from}: ${p}`),
+    ...tableProblems(await readCatalog(source, filter), await readCatalog(target, filter), config.tables),
+  ];
+}
+
+/**
+ * Makes the first checkpoint of a link, or finds the one it has. Idempotent.
+ * @returns the position from which the link will go on
+ * @throws InterlockError Refused: tables are not empty and no position was given, or a checkpoint is in the way; BadInput: no position
+ */
+export async function initialiseLink(
+  config: LinkConfig,
+  options: InitialiseOptions,
+): Promise<{ position: string; created: boolean }> {
+  const source = await connect(config.source);
+  try {
+    const target = await connect(config.target);
+    try {
+      await preflightLink(config, source, target);
+      const existing = await readCheckpoint(target, config.link);
+      if (existing !== undefined && options.from === undefined) {
+        return { position: existing.position, created: false };
+      }
+      const snapshot = await snapshotUnits(config, source);
+      let { position } = snapshot;
+      if (options.from !== undefined && options.from !== 'now') {
+        const { flavour } = config.source;
+        position = parsePosition(flavour, options.from).toString();
+        if (!contains(parsePosition(flavour, snapshot.position), parsePosition(flavour, position))) {
+          throw new InterlockError(
+            'BadInput',
+            `--from ${position}: ${config.from} has not executed that; it is at ${snapshot.position}`,
+            { details: { field: 'from', value: position } },
+          );
+        }
+      }
+      // After the position was read: a row that comes later is refused here or is in the stream, never lost.
+      if (options.from === undefined) await requireEmpty(config, source, target);
+      const sourceServer = await serverIdentity(source, config.source.flavour);
+      await createCheckpoint(
+        target,
+        config.link,
+        { position, sourceServer, units: snapshot.units },
+        options.discardCheckpoint === true,
+      );
+      return { position, created: true };
+    } finally {
+      target.destroy();
+    }
+  } finally {
+    source.destroy();
+  }
+}
+
+/** Owners and position that agree: no change of ownership can be under way while the table is locked. */
+async function snapshotUnits(
+  config: LinkConfig,
+  source: Connection,
+): Promise<{ position: string; units: SourceUnit[] }> {
+  try {
+    await source.query('LOCK TABLES interlock.unit_state READ');
+  } catch (error) {
+    throw new InterlockError(
+      'Refused',
+      `${config.from}: interlock.unit_state cannot be locked (${messageOf(error)}); the control schema must be there and the account needs LOCK TABLES`,
+      { cause: error },
+    );
+  }
+  try {
+    const position = await executedPosition(source, config.source.flavour);
+    const [rows] = await source.query<RowDataPacket[]>(
+      'SELECT unit, state, owner, epoch FROM interlock.unit_state',
+    );
+    return { position, units: (rows as SourceUnit[]).map((row) => ({ ...row, epoch: Number(row.epoch) })) };
+  } finally {
+    await source.query('UNLOCK TABLES').catch(() => undefined);
+  }
+}
+
+async function requireEmpty(config: LinkConfig, source: Connection, target: Connection): Promise<void> {
+  const filter = new TableFilter(config.include, config.exclude);
+  for (const [dc, connection] of [
+    [config.from, source],
+    [config.to, target],
+  ] as const) {
+    for (const table of (await readCatalog(connection, filter)).values()) {
+      const [rows] = await connection.query<RowDataPacket[]>(`SELECT 1 FROM ${table.sql} LIMIT 1`);
+      if (rows.length === 0) continue;
+      throw new InterlockError(
+        'Refused',
+        `${config.link} has no checkpoint, and ${table.name} has rows in ${dc}. When both sides hold the same rows: --from now; when the target was loaded from a backup: --from POSITION of that backup`,
+        { details: { link: config.link, table: table.name, dc } },
+      );
+    }
+  }
+}

@@ -1,0 +1,18 @@
+import type { DcId } from '../../src/routing/units.js';
+import type { TableRouting } from '../../src/topology/schema.js';
+import type { Mapping } from './ownership.js';
+import type { ServerAddress } from './session.js';
+
+/** All that a link's thread needs; plain data, passwords resolved. */
+export interface LinkConfig {
+  /** `mysql/main:dc-a>dc-b`. */
+  link: string;
+  from: DcId;
+  to: DcId;
+  source: ServerAddress;
+  target: ServerAddress;
+  include: string[];
+  exclude: string[];
+  tables: Record<string, TableRouting>;
+  mapping: Mapping;
+}

@@ -1,0 +1,445 @@
+import { randomInt } from 'node:crypto';
+import type { Connection, RowDataPacket } from 'mysql2/promise';
+import { InterlockError } from '../../src/errors.js';
+import type { BaselineReached, LinkStatus } from '../core/contract.js';
+import { StatusTracker } from '../core/status.js';
+import { TableFilter } from '../core/table-filter.js';
+import { Applier } from './applier.js';
+import { Batch, BatchMismatch } from './batch.js';
+import { readCatalog } from './catalog.js';
+import type { Catalog, CatalogTable } from './catalog.js';
+import { readLinkUnits, takeGeneration } from './checkpoint.js';
+import type { Checkpoint } from './checkpoint.js';
+import { passDdl } from './ddl.js';
+import { preflightLink } from './initialise.js';
+import type { LinkConfig } from './link-config.js';
+import { Ownership } from './ownership.js';
+import { contains, parsePosition } from './position.js';
+import type { MysqlPosition } from './position.js';
+import { connect, connectTarget, executedPosition, serverIdentity } from './session.js';
+import { BinlogStream } from './stream.js';
+import type { StopPoint } from './stop-points.js';
+import { isEmpty } from './transaction.js';
+import type { MarkerEvent, RowChange, SourceTransaction } from './transaction.js';
+
+export interface LinkEvents {
+  onStatus: (status: LinkStatus) => void;
+  /** After the commit that contains the marker. */
+  onMarker: (baseline: BaselineReached, to: { workflowId: string; runId: string }) => void;
+}
+
+const BATCH_ROWS = 5_000;
+const BATCH_BYTES = 4 * 1024 * 1024;
+const QUEUE_BYTES = 32 * 1024 * 1024;
+const SILENCE_MS = 5_000;
+const STATUS_MS = 500;
+const BACKOFF_MS = { first: 100, most: 5_000 };
+
+/**
+ * One directed replicator, as attempts: each takes the next generation of the checkpoint, streams from there and applies, until the
+ * source or the target is lost; then the next attempt begins at the checkpoint. What is in memory is never needed again.
+ */
+export class Link {
+  private readonly config: LinkConfig;
+  private readonly events: LinkEvents;
+  private readonly stopAt: (point: StopPoint) => void;
+  private readonly tracker: StatusTracker;
+  private attempt: Attempt | undefined;
+
+  constructor(config: LinkConfig, events: LinkEvents, stopAt: (point: StopPoint) => void) {
+    this.config = config;
+    this.events = events;
+    this.stopAt = stopAt;
+    this.tracker = new StatusTracker(config.link);
+  }
+
+  status(): LinkStatus {
+    return this.tracker.snapshot(this.attempt?.lagMs() ?? 0);
+  }
+
+  /**
+   * Runs until `signal` is aborted (returns) or the link has to stop (throws an InterlockError that is not retryable).
+   * Lost connections are mended here, without limit: only an operator knows when a server will not come back.
+   */
+  async run(signal: AbortSignal): Promise<void> {
+    const timer = setInterval(() => this.events.onStatus(this.status()), STATUS_MS);
+    let backoff = BACKOFF_MS.first;
+    try {
+      while (!signal.aborted) {
+        const startedAt = Date.now();
+        try {
+          await this.once(signal);
+        } catch (error) {
+          this.tracker.failed(error);
+          if (!(error instanceof InterlockError) || !error.retryable) {
+            if (this.tracker.state !== 'diverged' && this.tracker.state !== 'resync-required')
+              this.tracker.state = 'failed';
+            throw error;
+          }
+          this.tracker.state = 'starting';
+          this.events.onStatus(this.status());
+          if (Date.now() - startedAt > 10_000) backoff = BACKOFF_MS.first;
+          await pause(backoff, signal);
+          backoff = Math.min(backoff * 2, BACKOFF_MS.most);
+        }
+      }
+      this.tracker.state = 'stopped';
+    } finally {
+      clearInterval(timer);
+      this.events.onStatus(this.status());
+    }
+  }
+
+  private async once(signal: AbortSignal): Promise<void> {
+    const { source: sourceServer, target: targetServer, link } = this.config;
+    const opened: Connection[] = [];
+    try {
+      const target = await connectTarget(targetServer, link);
+      opened.push(target);
+      const source = await connect(sourceServer);
+      opened.push(source);
+      await preflightLink(this.config, source, target);
+      const checkpoint = await takeGeneration(target, link);
+      if (checkpoint === undefined) {
+        throw new InterlockError(
+          'Refused',
+          `${link} has no checkpoint; run: interlock replicate start ${link} --from now`,
+        );
+      }
+      await checkLineage(this.config, source, checkpoint);
+      this.attempt = new Attempt(
+        this.config,
+        this.events,
+        this.stopAt,
+        this.tracker,
+        source,
+        target,
+        checkpoint,
+      );
+      await this.attempt.run(signal);
+    } catch (error) {
+      if (error instanceof InterlockError) throw error;
+      const lost = (error as { fatal?: boolean }).fatal === true;
+      throw new InterlockError(lost ? 'Unavailable' : 'Internal', (error as Error).message, {
+        cause: error,
+        retryable: lost,
+      });
+    } finally {
+      this.attempt = undefined;
+      for (const connection of opened) connection.destroy();
+    }
+  }
+}
+
+/** A checkpoint that the source has not executed belongs to another history: applying from there would mix two. */
+async function checkLineage(config: LinkConfig, source: Connection, checkpoint: Checkpoint): Promise<void> {
+  const { flavour } = config.source;
+  const position = parsePosition(flavour, checkpoint.position);
+  const executed = await executedPosition(source, flavour);
+  if (!contains(parsePosition(flavour, executed), position)) {
+    throw new InterlockError(
+      'NeedsOperator',
+      `${config.link} has applied ${checkpoint.position}, which ${config.from} (now at ${executed}) does not have: it was restored or failed over to a server that lacks it. Reconcile the data, then: interlock replicate start ${config.link} --from POSITION --discard-checkpoint`,
+      { details: { link: config.link, state: 'diverged', checkpoint: checkpoint.position, executed } },
+    );
+  }
+  if (flavour !== 'mysql') return;
+  const [rows] = await source.query<RowDataPacket[]>('SELECT @@GLOBAL.gtid_purged AS purged');
+  const purged = String((rows[0] as { purged: string }).purged);
+  if (!contains(position, parsePosition(flavour, purged))) {
+    throw new InterlockError(
+      'NeedsOperator',
+      `${config.link} is at ${checkpoint.position}, but ${config.from} has purged its binlog beyond that (${purged.replace(/\s+/g, '')}). Load the target again, then: interlock replicate start ${config.link} --from POSITION --discard-checkpoint`,
+      { details: { link: config.link, state: 'resync-required', checkpoint: checkpoint.position } },
+    );
+  }
+}
+
+/** One attempt: a generation, a stream, a queue, an applier. */
+class Attempt {
+  private readonly queue: SourceTransaction[] = [];
+  private head = 0;
+  private wake: (() => void) | undefined;
+  private failure: InterlockError | undefined;
+  private catalog: Catalog = new Map();
+  private readonly filter: TableFilter;
+  private readonly applier: Applier;
+  /** Everything that was applied or dropped, in order. */
+  private readonly position: MysqlPosition;
+  private executed: MysqlPosition;
+  private behindSince: number | undefined;
+
+  constructor(
+    private readonly config: LinkConfig,
+    private readonly events: LinkEvents,
+    stopAt: (point: StopPoint) => void,
+    private readonly tracker: StatusTracker,
+    private readonly source: Connection,
+    private readonly target: Connection,
+    private readonly checkpoint: Checkpoint,
+  ) {
+    const { flavour } = config.target;
+    this.filter = new TableFilter(config.include, config.exclude);
+    this.position = parsePosition(flavour, checkpoint.position);
+    this.executed = this.position.clone();
+    this.applier = new Applier({
+      connection: target,
+      flavour,
+      link: config.link,
+      generation: checkpoint.generation,
+      seq: checkpoint.seq,
+      marker: checkpoint.marker,
+      stopAt,
+    });
+  }
+
+  async run(signal: AbortSignal): Promise<void> {
+    const { config, tracker, checkpoint } = this;
+    tracker.generation = checkpoint.generation;
+    tracker.position = checkpoint.position;
+    tracker.lastMarker = checkpoint.marker;
+    this.catalog = await readCatalog(this.target, this.filter);
+    const ownership = new Ownership(
+      config.from,
+      config.mapping,
+      config.tables,
+      await readLinkUnits(this.target, config.link),
+    );
+    await this.noteSourceServer();
+    await this.repeatMarker();
+    const stream = new BinlogStream({
+      ...config.source,
+      position: checkpoint.position,
+      // Above what servers are numbered with; two streams with one number would end each other.
+      serverId: randomInt(2 ** 31, 2 ** 32 - 1),
+      filter: this.filter,
+      charsetOf: (table, column) => this.catalog.get(table)?.columns.get(column)?.charset ?? undefined,
+      byteBudget: QUEUE_BYTES,
+      silenceMs: SILENCE_MS,
+      onTransaction: (transaction) => {
+        // In stream order: ownership is what the source had said up to here, however far applying is behind.
+        if (!transaction.foreign) {
+          try {
+            transaction.violation ??= ownership.read(transaction);
+          } catch (error) {
+            transaction.violation = error as InterlockError;
+          }
+        }
+        this.queue.push(transaction);
+        this.notify();
+      },
+      onError: (error) => {
+        this.failure = error;
+        this.notify();
+      },
+    });
+    const onAbort = (): void => this.notify();
+    signal.addEventListener('abort', onAbort, { once: true });
+    const poll = setInterval(() => void this.lookAtSource(), 1000);
+    try {
+      await stream.start();
+      await this.lookAtSource();
+      tracker.state = 'streaming';
+      tracker.lastError = null;
+      this.events.onStatus(tracker.snapshot(this.lagMs()));
+      await this.applyUntil(signal, stream);
+    } finally {
+      clearInterval(poll);
+      signal.removeEventListener('abort', onAbort);
+      stream.stop();
+    }
+  }
+
+  /** 0 when everything that the source has is applied; else the age of the oldest change that is not. */
+  lagMs(): number {
+    const now = Date.now();
+    const oldest = this.queue[this.head];
+    if (oldest !== undefined) {
+      // The binlog's clock has whole seconds: only a difference that they can show counts.
+      const bySource = now - oldest.sourceTime - 1000;
+      return Math.max(now - oldest.arrivedAt, bySource > 1000 ? bySource : 0, 1);
+    }
+    return this.behindSince === undefined ? 0 : Math.max(now - this.behindSince, 1);
+  }
+
+  private notify(): void {
+    this.wake?.();
+    this.wake = undefined;
+  }
+
+  private async applyUntil(signal: AbortSignal, stream: BinlogStream): Promise<void> {
+    while (!signal.aborted) {
+      if (this.head === this.queue.length) {
+        this.queue.length = 0;
+        this.head = 0;
+        // What had arrived whole is applied before a lost stream ends the attempt.
+        if (this.failure) throw this.failure;
+        await new Promise<void>((resolve) => (this.wake = resolve));
+        continue;
+      }
+      await this.step(stream);
+      if (this.head > 10_000) {
+        this.queue.splice(0, this.head);
+        this.head = 0;
+      }
+    }
+  }
+
+  /** The next batch: everything that waits, up to the budget, up to a marker, a statement or a violation. */
+  private async step(stream: BinlogStream): Promise<void> {
+    let batch = new Batch();
+    let last = this.head;
+    let bytes = 0;
+    const dropped: SourceTransaction[] = [];
+    for (; last < this.queue.length; last++) {
+      const transaction = this.queue[last]!;
+      if (isEmpty(transaction)) {
+        bytes += transaction.bytes;
+        if (transaction.foreign) dropped.push(transaction);
+        continue;
+      }
+      const { violation, ddl } = transaction;
+      if (violation !== null || ddl !== null) {
+        if (!batch.isEmpty) break;
+        if (violation !== null) throw this.atPosition(violation);
+        await this.passStatement(transaction);
+      }
+      if (
+        !batch.isEmpty &&
+        (batch.rowCount + transaction.changes.length > BATCH_ROWS ||
+          batch.bytes + transaction.bytes > BATCH_BYTES)
+      ) {
+        break;
+      }
+      try {
+        batch.add(transaction, (change) => this.tableOf(change));
+      } catch (error) {
+        if (!(error instanceof BatchMismatch)) throw error;
+        // Something else wrote a row in between (the other side, whose transactions are dropped): the target decides, on its own.
+        batch = this.without(transaction, batch);
+        if (!batch.isEmpty) break;
+        throw new InterlockError(
+          'LinkStopped',
+          `${this.config.link} stopped in ${transaction.gtid}: its changes do not follow from each other`,
+          { details: { link: this.config.link, position: transaction.gtid } },
+        );
+      }
+      bytes += transaction.bytes;
+      if (transaction.markers.length > 0 || ddl !== null) {
+        last++;
+        break;
+      }
+    }
+    const { tracker } = this;
+    for (let i = this.head; i < last; i++) this.position.add(this.queue[i]!.gtid);
+    const needsWrite = batch.transactions.some(
+      (t) => t.changes.length + t.units.length + t.markers.length > 0,
+    );
+    if (needsWrite) await this.applier.apply(batch, this.position.toString());
+    this.head = last;
+    stream.release(bytes);
+    tracker.droppedForeign += dropped.length;
+    tracker.rows += batch.rowCount;
+    tracker.transactions += batch.transactions.length;
+    tracker.position = this.position.toString();
+    for (const marker of batch.transactions.flatMap((t) => t.markers)) this.reached(marker);
+    if (this.behindSince !== undefined && contains(this.position, this.executed))
+      this.behindSince = undefined;
+  }
+
+  /** The batch again, without the transaction that broke it. */
+  private without(transaction: SourceTransaction, broken: Batch): Batch {
+    const batch = new Batch();
+    for (const one of broken.transactions) {
+      if (one !== transaction) batch.add(one, (change) => this.tableOf(change));
+    }
+    return batch;
+  }
+
+  private async passStatement(transaction: SourceTransaction): Promise<void> {
+    const { config, source, target } = this;
+    const catalog = await passDdl(config, this.filter, source, target, transaction.ddl!, transaction.gtid);
+    if (catalog !== null) this.catalog = catalog;
+  }
+
+  private tableOf(change: RowChange): CatalogTable {
+    const table = this.catalog.get(change.table.name);
+    if (table !== undefined) return table;
+    throw new InterlockError(
+      'LinkStopped',
+      `${this.config.link}: ${change.table.name} does not exist on the target; create it there, then: interlock replicate resume ${this.config.link}`,
+      { details: { link: this.config.link, table: change.table.name } },
+    );
+  }
+
+  private atPosition(violation: InterlockError): InterlockError {
+    return new InterlockError(violation.code, `${this.config.link} stopped: ${violation.message}`, {
+      cause: violation,
+      details: { ...violation.details, link: this.config.link },
+    });
+  }
+
+  private reached(marker: MarkerEvent): void {
+    const { tracker } = this;
+    tracker.lastMarker = marker.id;
+    this.events.onMarker(
+      {
+        markerId: marker.id,
+        link: this.config.link,
+        conflicts: tracker.conflicts,
+        quarantined: 0,
+        position: this.position.toString(),
+      },
+      marker,
+    );
+  }
+
+  /** An attempt may end between the commit and the signal: the marker of the checkpoint is said again. */
+  private async repeatMarker(): Promise<void> {
+    const { marker } = this.checkpoint;
+    if (marker === null) return;
+    const [rows] = await this.source.query<RowDataPacket[]>(
+      'SELECT workflow_id, run_id FROM interlock.marker WHERE id = ? AND created_at > UTC_TIMESTAMP(6) - INTERVAL 1 DAY',
+      [marker],
+    );
+    const row = rows[0] as { workflow_id: string; run_id: string } | undefined;
+    if (row !== undefined) this.reached({ id: marker, workflowId: row.workflow_id, runId: row.run_id });
+  }
+
+  private async noteSourceServer(): Promise<void> {
+    const identity = await serverIdentity(this.source, this.config.source.flavour);
+    if (identity === this.checkpoint.sourceServer) return;
+    // Another server with the same history: positions go on, because they name transactions, not files.
+    await this.target.query(
+      'UPDATE interlock.link_checkpoint SET source_server = ? WHERE link = ? AND generation = ?',
+      [identity, this.config.link, this.checkpoint.generation],
+    );
+  }
+
+  private async lookAtSource(): Promise<void> {
+    const { flavour } = this.config.source;
+    try {
+      const text = await executedPosition(this.source, flavour);
+      this.executed = parsePosition(flavour, text);
+      this.tracker.sourcePosition = text;
+      if (contains(this.position, this.executed)) this.behindSince = undefined;
+      else this.behindSince ??= Date.now();
+    } catch {
+      // The stream's own watchdog ends the attempt when the source is gone.
+      this.behindSince ??= Date.now();
+    }
+  }
+}
+
+async function pause(ms: number, signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return;
+  await new Promise<void>((resolve) => {
+    const done = (): void => {
+      clearTimeout(timer);
+      signal.removeEventListener('abort', done);
+      resolve();
+    };
+    const timer = setTimeout(done, ms);
+    signal.addEventListener('abort', done, { once: true });
+  });
+}

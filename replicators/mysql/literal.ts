@@ -1,0 +1,37 @@
+import { InterlockError } from '../../src/errors.js';
+
+/**
+ * Row values travel as SQL literals: text that, sent back to a server of the same flavour in a session with
+ * `time_zone = '+00:00'` and character set utf8mb4, stores exactly the bytes that the source stored.
+ */
+export type Literal = string;
+
+export const NULL: Literal = 'NULL';
+
+const SPECIAL = /[\0\\'\x1a]/;
+const SPECIALS = /[\0\\'\x1a]/g;
+const ESCAPED: Record<string, string> = { '\0': '\\0', '\\': '\\\\', "'": "\\'", '\x1a': '\\Z' };
+
+export function quote(text: string): Literal {
+  return SPECIAL.test(text) ? `'${text.replace(SPECIALS, (c) => ESCAPED[c]!)}'` : `'${text}'`;
+}
+
+export function hex(bytes: Buffer): Literal {
+  return bytes.length === 0 ? "''" : `x'${bytes.toString('hex')}'`;
+}
+
+export function identifier(name: string): string {
+  return `\`${name.replaceAll('`', '``')}\``;
+}
+
+/** The value of a number or quoted-text literal as text; null for NULL. */
+export function textOf(literal: Literal): string | null {
+  if (literal === NULL) return null;
+  if (!literal.startsWith("'")) {
+    if (/^[-0-9.e+]+$/.test(literal)) return literal;
+    throw new InterlockError('Internal', `${literal.slice(0, 40)} is not a number or text`);
+  }
+  const inner = literal.slice(1, -1);
+  if (!inner.includes('\\')) return inner;
+  return inner.replace(/\\(.)/gs, (_all, c: string) => (c === '0' ? '\0' : c === 'Z' ? '\x1a' : c));
+}

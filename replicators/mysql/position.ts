@@ -1,0 +1,26 @@
+import { comparePositions } from '../core/position.js';
+import type { Comparison } from '../core/position.js';
+import { InterlockError } from '../../src/errors.js';
+import { GtidSet } from './gtid-set.js';
+import { MariadbPosition } from './mariadb-position.js';
+
+export type Flavour = 'mysql' | 'mariadb';
+export type MysqlPosition = GtidSet | MariadbPosition;
+
+/** @throws InterlockError BadInput when `text` is no position of the flavour. */
+export function parsePosition(flavour: Flavour, text: string): MysqlPosition {
+  return flavour === 'mysql' ? GtidSet.parse(text) : MariadbPosition.parse(text);
+}
+
+/** Whether `a` has everything of `b`. @throws InterlockError Internal when the two are of different kinds. */
+export function contains(a: MysqlPosition, b: MysqlPosition): boolean {
+  if (a instanceof GtidSet && b instanceof GtidSet) return a.contains(b);
+  if (a instanceof MariadbPosition && b instanceof MariadbPosition) return a.contains(b);
+  throw new InterlockError('Internal', `positions of different kinds: ${a.toString()} and ${b.toString()}`);
+}
+
+export function compare(a: MysqlPosition, b: MysqlPosition): Comparison {
+  if (a instanceof GtidSet && b instanceof GtidSet) return comparePositions(a, b);
+  if (a instanceof MariadbPosition && b instanceof MariadbPosition) return comparePositions(a, b);
+  return 'incomparable';
+}

@@ -1,0 +1,154 @@
+import type { Connection, RowDataPacket } from 'mysql2/promise';
+import type { TableRouting } from '../../src/topology/schema.js';
+import type { Catalog, CatalogColumn } from './catalog.js';
+import type { Flavour } from './position.js';
+
+const CARRIED_TYPES = new Set(
+  (
+    'tinyint smallint mediumint int bigint decimal float double bit date time datetime timestamp year char varchar ' +
+    'binary varbinary tinyblob blob mediumblob longblob tinytext text mediumtext longtext enum set json'
+  ).split(' '),
+);
+const ROUTING_TYPES = new Set(
+  'tinyint smallint mediumint int bigint decimal char varchar tinytext text'.split(' '),
+);
+const ROUTING_CHARSETS = new Set(['utf8mb4', 'utf8mb3', 'utf8', 'ascii']);
+
+/** What of the source's server settings keeps a link from reading it; each says what to do. */
+export async function sourceProblems(connection: Connection, flavour: Flavour): Promise<string[]> {
+  const wanted: Record<string, string> = {
+    log_bin: '1',
+    binlog_format: 'ROW',
+    binlog_row_image: 'FULL',
+    binlog_row_metadata: 'FULL',
+    ...(flavour === 'mysql'
+      ? { gtid_mode: 'ON', binlog_row_value_options: '', binlog_transaction_compression: '0' }
+      : { log_bin_compress: '0' }),
+  };
+  const names = Object.keys(wanted);
+  const [rows] = await connection.query<RowDataPacket[]>(
+    `SELECT ${names.map((name) => `@@GLOBAL.${name} AS ${name}`).join(', ')}`,
+  );
+  const problems: string[] = [];
+  for (const name of names) {
+    const value = String((rows[0] as Record<string, string | number | null>)[name] ?? '');
+    if (value.toUpperCase() !== wanted[name]) {
+      problems.push(
+        `${name} is ${value === '' ? 'empty' : value}; set it to ${wanted[name] === '' ? "''" : wanted[name]}`,
+      );
+    }
+  }
+  return [...problems, ...(await binlogFilterProblems(connection))];
+}
+
+/** A transaction table that is filtered out of the binlog would let every change circle for ever. */
+export async function binlogFilterProblems(connection: Connection): Promise<string[]> {
+  const [status] = await connection.query<RowDataPacket[]>('SHOW MASTER STATUS');
+  const row = status[0] as Record<string, unknown> | undefined;
+  const problems: string[] = [];
+  for (const name of ['Binlog_Do_DB', 'Binlog_Ignore_DB']) {
+    const value = row?.[name];
+    if (typeof value === 'string' && value !== '') {
+      problems.push(`${name} is ${value}: the loop mark could be missing from the binlog; remove the filter`);
+    }
+  }
+  return problems;
+}
+
+/** Why the tables of a link cannot be carried; each problem names its table. */
+export function tableProblems(
+  source: Catalog,
+  target: Catalog,
+  routing: Readonly<Record<string, TableRouting>>,
+): string[] {
+  const problems: string[] = [];
+  for (const name of new Set([...source.keys(), ...target.keys()])) {
+    problems.push(...tableDifferences(source, target, name));
+    const table = source.get(name) ?? target.get(name)!;
+    if (table.engine.toLowerCase() !== 'innodb') {
+      problems.push(`${name}: engine ${table.engine}; only InnoDB is carried`);
+    }
+    if (table.primaryKey.length === 0) problems.push(`${name}: no primary key; add one or exclude the table`);
+    for (const column of table.columns.values()) problems.push(...columnProblems(name, column));
+    const triggers = [...(source.get(name)?.triggers ?? []), ...(target.get(name)?.triggers ?? [])];
+    if (triggers.length > 0) {
+      problems.push(
+        `${name}: trigger ${triggers.join(', ')} would fire a second time on the target; drop it or exclude the table`,
+      );
+    }
+    if (table.cascades.length > 0) {
+      problems.push(
+        `${name}: foreign key ${table.cascades.join(', ')} cascades, which the binlog does not show; use RESTRICT`,
+      );
+    }
+    problems.push(...routingProblems(name, table.columns, routing));
+  }
+  return problems;
+}
+
+function columnProblems(table: string, column: CatalogColumn): string[] {
+  const type = column.type.toLowerCase();
+  if (!CARRIED_TYPES.has(column.dataType) || type.includes('compressed') || type.includes('mariadb-5.3')) {
+    return [`${table}.${column.name}: type ${column.type} is not carried; exclude the table`];
+  }
+  return [];
+}
+
+function routingProblems(
+  name: string,
+  columns: Map<string, CatalogColumn>,
+  routing: Readonly<Record<string, TableRouting>>,
+): string[] {
+  if (!Object.hasOwn(routing, name)) {
+    return [
+      `${name}: not in the topology's tables; declare userId, central or unrouted, or exclude it from the link`,
+    ];
+  }
+  const declared = routing[name]!;
+  if (!('userId' in declared)) return [];
+  const problems: string[] = [];
+  for (const wanted of [declared.userId, declared.region]) {
+    if (wanted === undefined) continue;
+    const column = [...columns.values()].find((c) => c.name.toLowerCase() === wanted.toLowerCase());
+    if (column === undefined) problems.push(`${name}: no column ${wanted}, by which the topology routes it`);
+    else if (
+      !ROUTING_TYPES.has(column.dataType) ||
+      (column.charset !== null && !ROUTING_CHARSETS.has(column.charset))
+    ) {
+      problems.push(
+        `${name}.${wanted}: routing columns are integers or utf8 text, not ${column.type} ${column.charset ?? ''}`,
+      );
+    }
+  }
+  return problems;
+}
+
+/** How the definition of one table differs between the two sides. Column order may differ. */
+export function tableDifferences(source: Catalog, target: Catalog, name: string): string[] {
+  const [a, b] = [source.get(name), target.get(name)];
+  if (a === undefined && b === undefined) return [];
+  if (a === undefined) return [`${name}: missing at the source; create it there or exclude it`];
+  if (b === undefined) return [`${name}: missing on the target; create it there or exclude it`];
+  const problems: string[] = [];
+  const describe = (c: CatalogColumn | undefined): string =>
+    c === undefined
+      ? 'missing'
+      : [c.type, c.charset, c.collation, c.nullable ? 'NULL' : 'NOT NULL', c.generated ? 'generated' : null]
+          .filter((part) => part !== null)
+          .join(' ');
+  for (const column of new Set([...a.columns.keys(), ...b.columns.keys()])) {
+    const [left, right] = [describe(a.columns.get(column)), describe(b.columns.get(column))];
+    if (left !== right) problems.push(`${name}.${column}: ${left} at the source, ${right} on the target`);
+  }
+  if (a.primaryKey.join() !== b.primaryKey.join()) {
+    problems.push(
+      `${name}: primary key (${a.primaryKey.join()}) at the source, (${b.primaryKey.join()}) on the target`,
+    );
+  }
+  if (a.uniqueKeys.join() !== b.uniqueKeys.join()) {
+    problems.push(
+      `${name}: unique keys ${a.uniqueKeys.join(' ')} at the source, ${b.uniqueKeys.join(' ')} on the target`,
+    );
+  }
+  return problems;
+}

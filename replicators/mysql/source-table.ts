@@ -1,0 +1,92 @@
+import type { TableMapEvent } from '@vlasky/zongji';
+import { InterlockError } from '../../src/errors.js';
+import type { TableFilter } from '../core/table-filter.js';
+import { identifier } from './literal.js';
+import { decoderOf } from './row-image.js';
+import type { ColumnMetadata, Decoder } from './row-image.js';
+
+export type ControlTable = 'unit_state' | 'marker' | 'link_checkpoint';
+
+/** A table as one table map event of the source described it. */
+export interface SourceTable {
+  /** `schema.table`. */
+  name: string;
+  schema: string;
+  table: string;
+  sql: string;
+  columns: string[];
+  primaryKey: number[];
+  decoders: Decoder[];
+  carried: boolean;
+  /** A table of the control schema that the link reads in band. */
+  control: ControlTable | null;
+}
+
+const CONTROL: Record<string, ControlTable> = {
+  unit_state: 'unit_state',
+  marker: 'marker',
+  link_checkpoint: 'link_checkpoint',
+};
+
+/**
+ * @param charsetOf the column's character set as the target knows it; MariaDB has collation ids that the wire library does not.
+ * @throws InterlockError LinkStopped when a table that is carried cannot be.
+ */
+export function sourceTableOf(
+  event: TableMapEvent,
+  filter: TableFilter,
+  charsetOf: (table: string, column: string) => string | undefined,
+): SourceTable {
+  const name = `${event.schemaName}.${event.tableName}`;
+  const control = event.schemaName === 'interlock' ? (CONTROL[event.tableName] ?? null) : null;
+  const carried = filter.carries(event.schemaName, event.tableName);
+  const table: SourceTable = {
+    name,
+    schema: event.schemaName,
+    table: event.tableName,
+    sql: `${identifier(event.schemaName)}.${identifier(event.tableName)}`,
+    columns: [],
+    primaryKey: [],
+    decoders: [],
+    carried,
+    control,
+  };
+  if (!carried && control === null) return table;
+  // Without full metadata, rows would be read by the table's definition of now, which may be another.
+  if (!event.hasSelfDescribingMetadata() || event.columnNames === undefined) {
+    throw new InterlockError(
+      'LinkStopped',
+      `the source writes ${name} without full row metadata; set binlog_row_metadata=FULL there`,
+    );
+  }
+  table.columns = event.columnNames;
+  table.primaryKey = event.primaryKey ?? [];
+  if (carried && table.primaryKey.length === 0) {
+    throw new InterlockError(
+      'LinkStopped',
+      `${name} has no primary key; add one, or exclude the table from the link`,
+    );
+  }
+  const schemas = event.buildColumnSchemas();
+  table.decoders = table.columns.map((column, i) => {
+    const metadata = event.columnsMetadata[i] as Record<string, number> | undefined;
+    const declared = schemas[i]!;
+    const binary = /^(var)?binary|blob$/.test(declared.COLUMN_TYPE);
+    const described: ColumnMetadata = {
+      name: column,
+      type: event.columnTypes[i]!,
+      unsigned: event.signedness?.[i] === true,
+      charset: binary ? null : (charsetOf(name, column) ?? declared.CHARACTER_SET_NAME),
+      ...(metadata && {
+        maxLength: metadata['max_length'],
+        lengthSize: metadata['length_size'],
+        precision: metadata['precision'],
+        decimals: metadata['decimals'],
+        bits: metadata['bits'],
+        size: metadata['size'],
+      }),
+    };
+    return decoderOf(described, name);
+  });
+  return table;
+}

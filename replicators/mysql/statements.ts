@@ -1,0 +1,179 @@
+import { keyOf } from './batch.js';
+import type { Batch, RowNet, TableBatch } from './batch.js';
+import { identifier } from './literal.js';
+import type { Literal } from './literal.js';
+import type { Flavour } from './position.js';
+import type { RowChange } from './transaction.js';
+
+/** One statement for the target, and what it must have done: `affected` rows (changed rows, not matched ones). */
+export interface Statement {
+  sql: string;
+  affected: number;
+  kind: 'insert' | 'update' | 'delete';
+  table: TableBatch;
+  /** The rows it writes, for errors. */
+  keys: string[];
+}
+
+const ROWS_PER_STATEMENT = 500;
+/** MySQL's range optimizer gives up, and reads and locks the whole table, on too many keys. */
+const KEYS_PER_DELETE = 200;
+const TEXT_PER_STATEMENT = 512 * 1024;
+
+/** The statements of a batch, in an order in which no row is in another's way. */
+export function statementsOf(batch: Batch, flavour: Flavour): Statement[] {
+  const statements: Statement[] = [];
+  for (const table of batch.tables.values()) {
+    if (table.inOrder) for (const change of table.log!) statements.push(...single(table, change));
+    else statements.push(...merged(table, flavour));
+  }
+  return statements;
+}
+
+/** Deletes first: they free unique values. Inserts last: they take them. */
+function merged(table: TableBatch, flavour: Flavour): Statement[] {
+  const deletes: RowNet[] = [];
+  const updates: RowNet[] = [];
+  const inserts: RowNet[] = [];
+  for (const row of table.rows.values()) {
+    if (row.before === null) {
+      if (row.after !== null) inserts.push(row);
+    } else if (row.after === null) deletes.push(row);
+    else if (written(table).some((i) => row.before![i] !== row.after![i])) updates.push(row);
+  }
+  const statements: Statement[] = [];
+  for (const some of chunks(deletes, KEYS_PER_DELETE)) statements.push(deleteOf(table, some));
+  if (updates.length === 1 || table.target.uniqueColumns.size > 0) {
+    for (const row of updates) statements.push(updateOf(table, row));
+  } else {
+    for (const some of chunks(updates, ROWS_PER_STATEMENT)) statements.push(upsertOf(table, some, flavour));
+  }
+  for (const some of chunks(inserts, ROWS_PER_STATEMENT)) statements.push(insertOf(table, some));
+  return statements;
+}
+
+function single(table: TableBatch, { before, after }: RowChange): Statement[] {
+  const key = keyOf(table.source, (before ?? after)!);
+  const row: RowNet = { key, before, after };
+  if (before === null) return [insertOf(table, [row])];
+  if (after === null) return [deleteOf(table, [row])];
+  return written(table).some((i) => before[i] !== after[i]) ? [updateOf(table, row)] : [];
+}
+
+function deleteOf(table: TableBatch, rows: RowNet[]): Statement {
+  const { source } = table;
+  const where =
+    source.primaryKey.length === 1
+      ? `${identifier(source.columns[source.primaryKey[0]!]!)} IN (${rows.map((row) => row.key).join(',')})`
+      : rows.map((row) => `(${whereKey(table, row.before!)})`).join(' OR ');
+  return {
+    sql: `DELETE FROM ${source.sql} WHERE ${where}`,
+    affected: rows.length,
+    kind: 'delete',
+    table,
+    keys: rows.map((row) => row.key),
+  };
+}
+
+function updateOf(table: TableBatch, row: RowNet): Statement {
+  const { source, target } = table;
+  const before = row.before!;
+  const after = row.after!;
+  const set: string[] = [];
+  for (const i of written(table)) {
+    // A column that the server sets by itself must be named, or it gets the target's time.
+    if (before[i] !== after[i] || target.columns.get(source.columns[i]!)?.autoUpdated === true) {
+      set.push(`${identifier(source.columns[i]!)}=${after[i]!}`);
+    }
+  }
+  return {
+    sql: `UPDATE ${source.sql} SET ${set.join(',')} WHERE ${whereKey(table, before)}`,
+    affected: 1,
+    kind: 'update',
+    table,
+    keys: [row.key],
+  };
+}
+
+function insertOf(table: TableBatch, rows: RowNet[]): Statement {
+  return {
+    sql: `INSERT INTO ${table.source.sql} (${columnList(table)}) VALUES ${rows.map((row) => tuple(table, row.after!)).join(',')}`,
+    affected: rows.length,
+    kind: 'insert',
+    table,
+    keys: rows.map((row) => row.key),
+  };
+}
+
+/**
+ * Many updates in one statement. A row counts 2 when it was changed, 1 when it was inserted because it was missing, 0 when
+ * it had the new content already: the sum is 2 per row only when every row was there and changed. Not for tables with
+ * other unique keys, where it could update another row.
+ */
+function upsertOf(table: TableBatch, rows: RowNet[], flavour: Flavour): Statement {
+  const { source } = table;
+  const columns = written(table)
+    .filter((i) => !source.primaryKey.includes(i))
+    .map((i) => identifier(source.columns[i]!));
+  const [alias, value] =
+    flavour === 'mysql' ? [' AS n', (c: string) => `n.${c}`] : ['', (c: string) => `VALUES(${c})`];
+  return {
+    sql: `INSERT INTO ${source.sql} (${columnList(table)}) VALUES ${rows.map((row) => tuple(table, row.after!)).join(',')}${alias} ON DUPLICATE KEY UPDATE ${columns.map((c) => `${c}=${value(c)}`).join(',')}`,
+    affected: rows.length * 2,
+    kind: 'update',
+    table,
+    keys: rows.map((row) => row.key),
+  };
+}
+
+function whereKey(table: TableBatch, row: Literal[]): string {
+  const { source } = table;
+  return source.primaryKey.map((i) => `${identifier(source.columns[i]!)}=${row[i]!}`).join(' AND ');
+}
+
+interface Columns {
+  written: number[];
+  list: string;
+}
+const columnsOf = new WeakMap<TableBatch, Columns>();
+
+/** The columns that are written: all but those that the target computes. */
+function written(table: TableBatch): number[] {
+  return columns(table).written;
+}
+
+function columnList(table: TableBatch): string {
+  return columns(table).list;
+}
+
+function columns(table: TableBatch): Columns {
+  let known = columnsOf.get(table);
+  if (known === undefined) {
+    const indexes = table.source.columns
+      .map((_name, i) => i)
+      .filter((i) => table.target.columns.get(table.source.columns[i]!)?.generated !== true);
+    known = { written: indexes, list: indexes.map((i) => identifier(table.source.columns[i]!)).join(',') };
+    columnsOf.set(table, known);
+  }
+  return known;
+}
+
+function tuple(table: TableBatch, row: Literal[]): string {
+  const indexes = columns(table).written;
+  return indexes.length === row.length ? `(${row.join(',')})` : `(${indexes.map((i) => row[i]).join(',')})`;
+}
+
+/** At most `limit` rows and about half a megabyte of values together. */
+function* chunks(rows: RowNet[], limit: number): Generator<RowNet[]> {
+  let some: RowNet[] = [];
+  let text = 0;
+  for (const row of rows) {
+    some.push(row);
+    for (const value of row.after ?? [row.key]) text += value.length;
+    if (some.length < limit && text < TEXT_PER_STATEMENT) continue;
+    yield some;
+    some = [];
+    text = 0;
+  }
+  if (some.length > 0) yield some;
+}

@@ -1,0 +1,425 @@
+import ZongJi from '@vlasky/zongji';
+import type { AnyBinlogEvent } from './zongji-seam.js';
+import { InterlockError, messageOf } from '../../src/errors.js';
+import type { TableFilter } from '../core/table-filter.js';
+import { NULL, textOf } from './literal.js';
+import type { Literal } from './literal.js';
+import type { Flavour } from './position.js';
+import { Cursor, readImage } from './row-image.js';
+import { sourceTableOf } from './source-table.js';
+import type { SourceTable } from './source-table.js';
+import { newTransaction } from './transaction.js';
+import type { SourceTransaction } from './transaction.js';
+import { EVENT, HEADER_BYTES, seam } from './zongji-seam.js';
+import type { BinlogConnection, BinlogPacket } from './zongji-seam.js';
+
+export interface StreamOptions {
+  host: string;
+  port: number;
+  user: string;
+  password: string;
+  flavour: Flavour;
+  /** Everything in it is left out by the server. */
+  position: string;
+  /** Unique among all replicas of the source. */
+  serverId: number;
+  filter: TableFilter;
+  charsetOf: (table: string, column: string) => string | undefined;
+  /** Complete transactions that wait may have so many bytes; then the socket is paused. */
+  byteBudget: number;
+  /** No byte, not even the server's heartbeat, for so long: the connection is dead. */
+  silenceMs: number;
+  onTransaction: (transaction: SourceTransaction) => void;
+  /** Once; the stream has ended. */
+  onError: (error: InterlockError) => void;
+}
+
+const HEARTBEAT_MS = 1000;
+const START_MS = 15_000;
+
+/**
+ * The source's binlog as whole transactions. zongji connects, asks for the dump and reads all events but rows; row images are read
+ * here, straight from the packets into SQL literals: zongji's values lose JSON number types, ENUM error values, year 0,
+ * bytes of single-byte character sets, and cost an object per row.
+ */
+export class BinlogStream {
+  private readonly options: StreamOptions;
+  private readonly zongji: ZongJi;
+  private connection: BinlogConnection | undefined;
+  private readonly tables = new Map<number, { body: Buffer; table: SourceTable }>();
+  private current: SourceTransaction | undefined;
+  private begun = false;
+  private standalone = false;
+  private waitingBytes = 0;
+  private paused = false;
+  private ended = false;
+  private lastPacketAt = Date.now();
+  private watchdog: NodeJS.Timeout | undefined;
+
+  constructor(options: StreamOptions) {
+    this.options = options;
+    this.zongji = new ZongJi({
+      host: options.host,
+      port: options.port,
+      user: options.user,
+      password: options.password,
+      timezone: '+00:00',
+      dateStrings: true,
+      connectTimeout: 5000,
+      enableKeepAlive: true,
+    });
+  }
+
+  /** Returns when the server was asked for its stream. */
+  async start(): Promise<void> {
+    const ready = new Promise<void>((resolve, reject) => {
+      this.zongji.once('ready', () => {
+        this.takePackets();
+        resolve();
+      });
+      this.zongji.on('error', (error: Error) => {
+        const failure = streamError(error);
+        reject(failure);
+        this.fail(failure);
+      });
+    });
+    ready.catch(() => undefined);
+    this.zongji.on('binlog', (event: unknown) => this.guarded(() => this.onEvent(event as AnyBinlogEvent)));
+    this.zongji.start({
+      serverId: this.options.serverId,
+      gtidSet: this.options.position,
+      includeEvents: [
+        'gtid',
+        'anonymousgtid',
+        'mariadbgtid',
+        'tablemap',
+        'query',
+        'xid',
+        'xaprepare',
+        'transactionpayload',
+        'partialupdaterows',
+      ],
+    });
+    // Queued before the dump: a server that is silent must say so, or a dead connection looks like an idle one.
+    const connection = seam(this.zongji).connection;
+    connection.query(`SET @master_heartbeat_period = ${HEARTBEAT_MS * 1_000_000}`);
+    const deadline = setTimeout(
+      () =>
+        this.zongji.emit(
+          'error',
+          new Error(`no answer from ${this.options.host}:${this.options.port} in ${START_MS} ms`),
+        ),
+      START_MS,
+    );
+    try {
+      await ready;
+    } finally {
+      clearTimeout(deadline);
+    }
+    this.lastPacketAt = Date.now();
+    this.watchdog = setInterval(() => {
+      if (!this.paused && Date.now() - this.lastPacketAt > this.options.silenceMs) {
+        this.fail(
+          unavailable(`the source has sent nothing, no heartbeat either, for ${this.options.silenceMs} ms`),
+        );
+      }
+    }, HEARTBEAT_MS / 2);
+    this.watchdog.unref();
+  }
+
+  /** Transactions of so many bytes are done with. */
+  release(bytes: number): void {
+    this.waitingBytes -= bytes;
+    if (this.paused && this.waitingBytes <= this.options.byteBudget / 2) {
+      this.paused = false;
+      this.lastPacketAt = Date.now();
+      this.connection?.resume();
+    }
+  }
+
+  stop(): void {
+    this.ended = true;
+    clearInterval(this.watchdog);
+    this.zongji.removeAllListeners('error');
+    this.zongji.on('error', () => undefined);
+    this.zongji.stop();
+  }
+
+  private fail(error: InterlockError): void {
+    if (this.ended) return;
+    this.stop();
+    this.options.onError(error);
+  }
+
+  private guarded(read: () => void): void {
+    if (this.ended) return;
+    try {
+      read();
+    } catch (error) {
+      this.fail(
+        error instanceof InterlockError
+          ? error
+          : new InterlockError('Internal', `the source's stream cannot be read: ${messageOf(error)}`, {
+              cause: error,
+            }),
+      );
+    }
+  }
+
+  /** Row events and repeated table maps are read here; every other packet goes on to zongji. */
+  private takePackets(): void {
+    const connection = seam(this.zongji).connection;
+    this.connection = connection;
+    const next = connection.handlePacket.bind(connection);
+    connection.stream.on('close', () => this.fail(unavailable('the source closed the connection')));
+    const checksumBytes = seam(this.zongji).useChecksum ? 4 : 0;
+    connection.handlePacket = (packet?: BinlogPacket): void => {
+      // Packets that wait are handed in again when the connection is resumed.
+      if (packet === undefined || connection._paused || packet.buffer[packet.offset] !== 0) {
+        next(packet);
+        return;
+      }
+      this.lastPacketAt = Date.now();
+      const start = packet.offset + 1;
+      const type = packet.buffer[start + 4]!;
+      const cursor = new Cursor(packet.buffer, start + HEADER_BYTES, packet.end - checksumBytes);
+      if (this.current) this.current.bytes += packet.end - packet.offset;
+      if (EVENT.rows.has(type)) {
+        connection._bumpSequenceId(packet.numPackets);
+        this.guarded(() => this.onRows(type, cursor));
+      } else if (type === EVENT.tableMap) {
+        const body = packet.buffer.subarray(cursor.at, cursor.end);
+        const tableId = body.readUIntLE(0, 6);
+        if (this.tables.get(tableId)?.body.equals(body) === true) {
+          connection._bumpSequenceId(packet.numPackets);
+          return;
+        }
+        this.unmapped = Buffer.from(body);
+        next(packet);
+      } else if (EVENT.compressedRows.has(type)) {
+        this.guarded(() => {
+          throw new InterlockError(
+            'LinkStopped',
+            'the source writes compressed row events; set log_bin_compress=OFF there',
+          );
+        });
+      } else {
+        next(packet);
+      }
+    };
+  }
+
+  /** The bytes of the table map that zongji is reading. */
+  private unmapped: Buffer = Buffer.alloc(0);
+
+  private onEvent(event: AnyBinlogEvent): void {
+    switch (event.getTypeName()) {
+      case 'Gtid':
+        this.begin(event.gtid!, event.timestamp);
+        return;
+      case 'MariadbGtid':
+        this.begin(event.gtid!, event.timestamp);
+        this.begun = event.standalone !== true;
+        this.standalone = event.standalone === true;
+        if (event.preparedXa === true || event.completedXa === true) this.refuse('an XA transaction');
+        return;
+      case 'AnonymousGtid':
+        throw new InterlockError(
+          'LinkStopped',
+          'the source writes transactions without a GTID; set gtid_mode=ON there',
+        );
+      case 'TableMap': {
+        const map = event as unknown as Parameters<typeof sourceTableOf>[0];
+        const table = sourceTableOf(map, this.options.filter, this.options.charsetOf);
+        this.tables.set(map.tableId, { body: this.unmapped, table });
+        return;
+      }
+      case 'Query':
+        this.onQuery(event.query!.trim(), event.schema ?? '');
+        return;
+      case 'Xid':
+        this.complete();
+        return;
+      case 'XaPrepare':
+        this.refuse('an XA transaction');
+        this.complete();
+        return;
+      case 'TransactionPayload':
+        throw new InterlockError(
+          'LinkStopped',
+          'the source compresses transactions; set binlog_transaction_compression=OFF there',
+        );
+      case 'PartialUpdateRows':
+        throw new InterlockError(
+          'LinkStopped',
+          "the source writes partial JSON updates; set binlog_row_value_options='' there",
+        );
+      default:
+    }
+  }
+
+  private begin(gtid: string, timestamp: number): void {
+    this.current = newTransaction(gtid, timestamp);
+    this.begun = false;
+    this.standalone = false;
+  }
+
+  private onQuery(statement: string, schema: string): void {
+    const current = this.current;
+    if (current === undefined) return;
+    if (/^BEGIN\b/i.test(statement)) {
+      this.begun = true;
+      return;
+    }
+    if (/^COMMIT\b/i.test(statement)) {
+      this.complete();
+      return;
+    }
+    if (/^ROLLBACK$/i.test(statement)) {
+      // A rolled-back group has only changes of tables that cannot roll back; those are not carried.
+      current.changes = [];
+      this.complete();
+      return;
+    }
+    if (/^(SAVEPOINT|RELEASE SAVEPOINT)\b/i.test(statement)) return;
+    if (/^XA\b/i.test(statement)) {
+      this.refuse('an XA transaction');
+      this.complete();
+      return;
+    }
+    if (
+      /^(INSERT|UPDATE|DELETE|REPLACE|LOAD|CALL)\b/i.test(statement) &&
+      this.options.filter.mayCarry(schema)
+    ) {
+      this.refuse(
+        `a change written as a statement (${statement.slice(0, 80)}); binlog_format must be ROW, for sessions too`,
+      );
+    } else if (/^ROLLBACK TO\b/i.test(statement)) {
+      this.refuse('ROLLBACK TO SAVEPOINT over a table that cannot roll back');
+    } else {
+      current.ddl = { schema, statement };
+    }
+    if (!this.begun || this.standalone) this.complete();
+  }
+
+  private refuse(what: string): void {
+    if (this.current && !this.current.violation) {
+      this.current.violation = new InterlockError('LinkStopped', `the source's stream has ${what}`);
+    }
+  }
+
+  private complete(): void {
+    const transaction = this.current;
+    if (transaction === undefined) return;
+    this.current = undefined;
+    transaction.arrivedAt = Date.now();
+    this.waitingBytes += transaction.bytes;
+    if (!this.paused && this.waitingBytes > this.options.byteBudget) {
+      this.paused = true;
+      this.connection?.pause();
+    }
+    this.options.onTransaction(transaction);
+  }
+
+  private onRows(type: number, cursor: Cursor): void {
+    const transaction = this.current;
+    const tableId = cursor.uint(6);
+    const table = this.tables.get(tableId)?.table;
+    if (transaction === undefined || table === undefined) {
+      throw new InterlockError('Internal', `row event of table id ${tableId} without its table map or GTID`);
+    }
+    // The loop mark: only a link writes the transaction table, and it does so first.
+    if (table.control === 'link_checkpoint') {
+      if (!this.sawRows) transaction.foreign = true;
+      this.sawRowsOf = transaction;
+      return;
+    }
+    this.sawRowsOf = transaction;
+    if (transaction.foreign || (!table.carried && table.control === null)) return;
+    cursor.at += 2;
+    if (EVENT.rowsV2.has(type)) cursor.at += cursor.buffer.readUInt16LE(cursor.at);
+    const columns = cursor.lengthEncoded();
+    const isUpdate = EVENT.updateRows.has(type);
+    for (let image = 0; image < (isUpdate ? 2 : 1); image++) {
+      // A missing column would be taken for NULL.
+      if (!allSet(cursor.bytes((columns + 7) >> 3), columns) || columns !== table.decoders.length) {
+        throw new InterlockError(
+          'LinkStopped',
+          `the source writes ${table.name} without full row images; set binlog_row_image=FULL there, for sessions too`,
+        );
+      }
+    }
+    const isDelete = EVENT.deleteRows.has(type);
+    while (cursor.at < cursor.end) {
+      const first = readImage(cursor, table.decoders);
+      const before = isUpdate || isDelete ? first : null;
+      const after = isUpdate ? readImage(cursor, table.decoders) : isDelete ? null : first;
+      if (table.control === null) transaction.changes.push({ table, before, after });
+      else readControlRow(transaction, table, before, after);
+    }
+  }
+
+  private sawRowsOf: SourceTransaction | undefined;
+  private get sawRows(): boolean {
+    return this.sawRowsOf === this.current;
+  }
+}
+
+const UNIT_STATES = [null, 'open', 'write_disabled', 'remote'] as const;
+
+function readControlRow(
+  transaction: SourceTransaction,
+  table: SourceTable,
+  before: Literal[] | null,
+  after: Literal[] | null,
+): void {
+  const value = (row: Literal[], column: string): string => {
+    const literal = row[table.columns.indexOf(column)];
+    if (literal === undefined || literal === NULL) {
+      throw new InterlockError('Internal', `${table.name} of the source has no ${column}`);
+    }
+    return textOf(literal)!;
+  };
+  if (table.control === 'unit_state') {
+    if (before && (after === null || value(before, 'unit') !== value(after, 'unit'))) {
+      transaction.units.push({ unit: value(before, 'unit'), state: null });
+    }
+    if (after) {
+      const state = UNIT_STATES[Number(value(after, 'state'))];
+      const unit = value(after, 'unit');
+      if (state) {
+        const [owner, epoch] = [value(after, 'owner'), Number(value(after, 'epoch'))];
+        transaction.units.push({ unit, state, owner, epoch });
+      } else transaction.units.push({ unit, state: null });
+    }
+  } else if (after && before === null) {
+    transaction.markers.push({
+      id: value(after, 'id'),
+      workflowId: value(after, 'workflow_id'),
+      runId: value(after, 'run_id'),
+    });
+  }
+}
+
+function allSet(bitmap: Buffer, bits: number): boolean {
+  for (let i = 0; i < bits; i++) if ((bitmap[i >> 3]! & (1 << (i & 7))) === 0) return false;
+  return true;
+}
+
+function unavailable(message: string): InterlockError {
+  return new InterlockError('Unavailable', message, { retryable: true });
+}
+
+/** ER_MASTER_FATAL_ERROR_READING_BINLOG: the source no longer has what follows the position, or never had it. */
+const CANNOT_RESUME = 1236;
+
+function streamError(error: Error & { errno?: number }): InterlockError {
+  if (error.errno === CANNOT_RESUME) {
+    return new InterlockError(
+      'NeedsOperator',
+      `the source cannot stream from the checkpoint: ${error.message}`,
+      { cause: error, details: { state: 'resync-required' } },
+    );
+  }
+  return new InterlockError('Unavailable', `source: ${error.message}`, { cause: error, retryable: true });
+}

@@ -1,0 +1,66 @@
+import type { InterlockError } from '../../src/errors.js';
+import type { SourceUnit } from '../core/contract.js';
+import type { Literal } from './literal.js';
+import type { SourceTable } from './source-table.js';
+
+/** One changed row, as full images. An update of the primary key has both. */
+export interface RowChange {
+  table: SourceTable;
+  before: Literal[] | null;
+  after: Literal[] | null;
+}
+
+/** `state` null: the row of the unit was removed, which means that nobody may write it there. */
+export type UnitEvent = SourceUnit | { unit: string; state: null };
+
+export interface MarkerEvent {
+  id: string;
+  workflowId: string;
+  runId: string;
+}
+
+/** One committed transaction of the source. */
+export interface SourceTransaction {
+  gtid: string;
+  /** ms since the epoch: the source's clock at the first event, and ours when it had arrived. */
+  sourceTime: number;
+  arrivedAt: number;
+  /** Bytes on the wire. */
+  bytes: number;
+  /** It began with a row of the transaction table: the other link wrote it. */
+  foreign: boolean;
+  changes: RowChange[];
+  units: UnitEvent[];
+  markers: MarkerEvent[];
+  /** A statement that is not a row change, on data that may be carried. */
+  ddl: { schema: string; statement: string } | null;
+  /** A change that the source did not own, or that cannot be carried. The link stops when it gets there. */
+  violation: InterlockError | null;
+}
+
+export function newTransaction(gtid: string, sourceTime: number): SourceTransaction {
+  return {
+    gtid,
+    sourceTime,
+    arrivedAt: 0,
+    bytes: 0,
+    foreign: false,
+    changes: [],
+    units: [],
+    markers: [],
+    ddl: null,
+    violation: null,
+  };
+}
+
+/** Whether the target has to be written for it. Nothing else may write the target: see Applier. */
+export function isEmpty(transaction: SourceTransaction): boolean {
+  return (
+    transaction.foreign ||
+    (transaction.changes.length === 0 &&
+      transaction.units.length === 0 &&
+      transaction.markers.length === 0 &&
+      transaction.ddl === null &&
+      transaction.violation === null)
+  );
+}

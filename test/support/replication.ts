@@ -1,0 +1,212 @@
+import type { Pool, RowDataPacket } from 'mysql2/promise';
+import type { Flavour } from '../../infra/mysql-server.js';
+import type { BaselineReached, LinkStatus } from '../../replicators/core/contract.js';
+import { initialiseLink } from '../../replicators/mysql/initialise.js';
+import { Link } from '../../replicators/mysql/link.js';
+import type { LinkConfig } from '../../replicators/mysql/link-config.js';
+import { CONTROL_TABLES } from '../../src/fence/control-schema.js';
+import { startTestMysql } from './mysql.js';
+import type { TestMysql } from './mysql.js';
+
+export interface Side {
+  server: TestMysql;
+  pool: Pool;
+}
+
+export interface Pair {
+  a: Side;
+  b: Side;
+  stop: () => Promise<void>;
+}
+
+/** Two servers with the control schema, as dc-a and dc-b. */
+export async function startPair(flavour: Flavour): Promise<Pair> {
+  const servers = await Promise.all([
+    startTestMysql(flavour, { offset: 1 }),
+    startTestMysql(flavour, { offset: 2 }),
+  ]);
+  const [a, b] = servers.map((server) => ({
+    server,
+    pool: server.pool({
+      dateStrings: true,
+      supportBigNumbers: true,
+      bigNumberStrings: true,
+      timezone: '+00:00',
+    }),
+  })) as [Side, Side];
+  for (const side of [a, b]) {
+    await unlogged(side, ['CREATE DATABASE IF NOT EXISTS interlock', ...CONTROL_TABLES]);
+  }
+  return {
+    a,
+    b,
+    stop: async () => {
+      await Promise.all(servers.map((server) => server.stop()));
+    },
+  };
+}
+
+/** Runs statements that no link sees. */
+export async function unlogged(side: Side, statements: string[]): Promise<void> {
+  const connection = await side.pool.getConnection();
+  try {
+    await connection.query('SET sql_log_bin = 0');
+    for (const statement of statements) await connection.query(statement);
+  } finally {
+    await connection.query('SET sql_log_bin = 1');
+    connection.release();
+  }
+}
+
+/** Creates a schema of its own for one test on both sides. */
+export async function createOnBoth(pair: Pair, statements: string[]): Promise<void> {
+  await unlogged(pair.a, statements);
+  await unlogged(pair.b, statements);
+}
+
+export function linkConfig(
+  pair: Pair,
+  from: 'a' | 'b',
+  schema: string,
+  tables: LinkConfig['tables'],
+  overrides: Partial<LinkConfig> = {},
+): LinkConfig {
+  const to = from === 'a' ? 'b' : 'a';
+  const address = ({ server }: Side): LinkConfig['source'] => ({
+    host: server.host,
+    port: server.port,
+    user: server.user,
+    password: server.password,
+    flavour: server.flavour,
+  });
+  return {
+    link: `mysql/${schema.replaceAll('_', '-')}:dc-${from}>dc-${to}`,
+    from: `dc-${from}`,
+    to: `dc-${to}`,
+    source: address(pair[from]),
+    target: address(pair[to]),
+    include: [`${schema}.*`],
+    exclude: [],
+    tables,
+    mapping: { defaultRegion: 'cn-east', regions: ['cn-east'], segments: {} },
+    ...overrides,
+  };
+}
+
+export interface RunningLink {
+  link: Link;
+  config: LinkConfig;
+  markers: { baseline: BaselineReached; to: { workflowId: string; runId: string }; at: number }[];
+  status: () => LinkStatus;
+  /** Settles when the link has ended: undefined, or its error. */
+  ended: Promise<unknown>;
+  stop: () => Promise<unknown>;
+}
+
+export async function runLink(config: LinkConfig, from: string | undefined = 'now'): Promise<RunningLink> {
+  if (from !== undefined) await initialiseLink(config, { from });
+  const markers: RunningLink['markers'] = [];
+  const abort = new AbortController();
+  const link = new Link(
+    config,
+    {
+      onStatus: () => undefined,
+      onMarker: (baseline, to) => markers.push({ baseline, to, at: performance.now() }),
+    },
+    () => undefined,
+  );
+  const ended = link.run(abort.signal).then(
+    () => undefined,
+    (error: unknown) => error,
+  );
+  const running: RunningLink = {
+    link,
+    config,
+    markers,
+    status: () => link.status(),
+    ended,
+    stop: () => {
+      abort.abort();
+      return ended;
+    },
+  };
+  await until(
+    () => link.status().state !== 'starting',
+    `${config.link} streams`,
+    20_000,
+    () => JSON.stringify(link.status()),
+  );
+  return running;
+}
+
+/** Waits until `check` holds; fails with what it was waiting for. */
+export async function until(
+  check: () => boolean | Promise<boolean>,
+  what: string,
+  timeoutMs = 20_000,
+  detail: () => string = () => '',
+): Promise<void> {
+  const deadline = Date.now() + timeoutMs;
+  while (!(await check())) {
+    if (Date.now() > deadline) throw new Error(`not in ${timeoutMs} ms: ${what} ${detail()}`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+export async function rows(side: Side, sql: string): Promise<Record<string, unknown>[]> {
+  const [found] = await side.pool.query<RowDataPacket[]>(sql);
+  return found;
+}
+
+let markerCount = 0;
+
+/** Writes a marker at one side; answers its id. */
+export async function writeMarker(side: Side): Promise<string> {
+  const id = `m-${process.pid}-${++markerCount}`;
+  await side.pool.query(
+    `INSERT INTO interlock.marker (id, workflow_id, run_id, epoch, created_at) VALUES (?, 'switchover/test', 'run', 1, UTC_TIMESTAMP(6))`,
+    [id],
+  );
+  return id;
+}
+
+/** Waits until the link has met a marker that is written now: all that the source had is applied. */
+export async function settled(running: RunningLink, source: Side): Promise<number> {
+  const start = performance.now();
+  const id = await writeMarker(source);
+  await Promise.race([
+    until(
+      () => running.markers.some((m) => m.baseline.markerId === id),
+      `${running.config.link} reaches marker ${id}`,
+      30_000,
+      () => JSON.stringify(running.status()),
+    ),
+    running.ended.then((error) => {
+      throw error instanceof Error ? error : new Error(`${running.config.link} ended`);
+    }),
+  ]);
+  return running.markers.find((m) => m.baseline.markerId === id)!.at - start;
+}
+
+/** Every row of a table, bytes as hex, in key order: equal on both sides when the tables are. */
+export async function dump(side: Side, table: string): Promise<string[]> {
+  const columns = await rows(
+    side,
+    `SELECT column_name AS c, data_type AS d FROM information_schema.columns WHERE CONCAT(table_schema, '.', table_name) = '${table}' ORDER BY column_name`,
+  );
+  const parts = columns.map(({ c, d }) => {
+    const name = `\`${String(c)}\``;
+    const value = /^(float|double|bit|enum|set)$/.test(String(d)) ? `${name}+0` : name;
+    return `COALESCE(HEX(CAST(${value} AS CHAR)), 'NULL'), ' ', COALESCE(HEX(${name}), 'NULL')`;
+  });
+  const found = await rows(
+    side,
+    `SELECT CONCAT_WS(' | ', ${parts.join(", ' | ', ")}) AS r FROM ${table} ORDER BY 1`,
+  );
+  return found.map(({ r }) => String(r));
+}
+
+export async function binlogPosition(side: Side): Promise<string> {
+  const [row] = await rows(side, 'SHOW MASTER STATUS');
+  return `${String(row!['File'])}:${String(row!['Position'])}`;
+}
