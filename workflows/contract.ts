@@ -11,6 +11,11 @@ export function switchoverWorkflowId(topology: string): string {
   return `switchover/${topology}`;
 }
 
+/** A plan is made by a workflow of its own, so that it sees what a switchover would see, and the CLI needs Temporal only. */
+export function planWorkflowId(topology: string, id: string): string {
+  return `switch-plan/${topology}/${id}`;
+}
+
 export function replicatorWorkflowId(link: string): string {
   return `replicator/${link}`;
 }
@@ -23,6 +28,8 @@ export const SIGNALS = {
   extend: 'extend',
   baselineReached: 'baselineReached',
 } as const;
+/** Update without a validator: answers the status when the soak has begun, the run has ended, or an operator is needed. */
+export const SETTLED = 'settled';
 export const QUERIES = { status: 'status', report: 'report' } as const;
 
 export interface SwitchPolicies {

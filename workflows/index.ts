@@ -1,2 +1,2 @@
 /** The workflows that a control worker registers. */
-export { switchover } from './switchover.js';
+export { planSwitch, switchover } from './switchover.js';

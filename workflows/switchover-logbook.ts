@@ -141,6 +141,11 @@ export class Logbook {
     };
   }
 
+  /** Nothing more happens by itself soon: what a client waits for that started the switchover. */
+  settled(): boolean {
+    return this.phase === 'soaking' || this.report.outcome !== 'running' || this.report.needs !== null;
+  }
+
   private awaiting(): SwitchStatus['awaiting'] {
     if (this.phase === 'drain-expired') return 'extend-or-abort';
     if (this.phase === 'soaking') return 'rollback-or-finish';

@@ -12,7 +12,7 @@ import {
 } from '@temporalio/workflow';
 import type { BaselineReached } from '../replicators/core/contract.js';
 import type { Rules } from '../src/routing/rules.js';
-import { QUERIES, SIGNALS } from './contract.js';
+import { QUERIES, SETTLED, SIGNALS } from './contract.js';
 import type {
   Check,
   GatewayTotals,
@@ -34,6 +34,7 @@ import { checkRequest } from './switchover-request.js';
 const baselineReached = defineSignal<[BaselineReached]>(SIGNALS.baselineReached);
 const status = defineQuery<SwitchStatus>(QUERIES.status);
 const report = defineQuery<SwitchReport>(QUERIES.report);
+const settled = defineUpdate<SwitchStatus>(SETTLED);
 const OPERATOR: Exclude<Request, 'cancel'>[] = ['abort', 'rollback', 'finish', 'extend'];
 
 /**
@@ -55,6 +56,10 @@ export async function switchover(request: SwitchRequest): Promise<SwitchReport> 
   setHandler(status, () => run.log.status());
   setHandler(report, () => run.log.report);
   setHandler(baselineReached, (signal) => run.handOver?.baselineReached(signal));
+  setHandler(settled, async () => {
+    await condition(() => run.log.settled());
+    return run.log.status();
+  });
   for (const name of OPERATOR) {
     setHandler(defineSignal(name), () => void run.ask(name));
     setHandler(defineUpdate<string>(name), () => run.ask(name).text, {
@@ -71,6 +76,18 @@ export async function switchover(request: SwitchRequest): Promise<SwitchReport> 
     await condition(allHandlersFinished);
     return result;
   });
+}
+
+/** `interlock switch plan`: step 1 alone. Changes nothing. */
+export async function planSwitch(request: SwitchRequest): Promise<SwitchPlan> {
+  const problem = checkRequest(request);
+  if (problem) throw badInput(problem);
+  try {
+    return await looking.makePlan.executeWithOptions({ summary: `Plan ${request.scope}` }, [request]);
+  } catch (error) {
+    const { code, message } = stepError(error);
+    throw ApplicationFailure.nonRetryable(message, code);
+  }
 }
 
 function badInput(message: string): ApplicationFailure {
@@ -292,7 +309,7 @@ class Switchover implements Run {
           handOver.note(answers.flat());
           const names = handOver.unconfirmed.map((g) => `${g.gateway} of ${g.dc} (${g.detail})`).join(', ');
           detail(names ? `not confirmed: ${names}` : 'all confirmed');
-          if (!names) this.log.met('confirm');
+          if (!names || this.policies.unconfirmed === 'report') this.log.met('confirm');
           else this.log.need('confirm', `Epoch ${epoch} is not confirmed by ${names}.`);
         } while (this.policies.unconfirmed === 'wait' && handOver.unconfirmed.length > 0);
       },
