@@ -20,6 +20,7 @@ const COMMANDS: Record<string, () => Promise<CommandModule>> = {
   topology: () => import('./topology.js'),
   rules: () => import('./rules.js'),
   worker: () => import('./worker.js'),
+  switch: () => import('./switch.js'),
 };
 
 /** Runs a command line (without node and script) and answers its exit code. */
