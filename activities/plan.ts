@@ -36,7 +36,7 @@ export async function makePlan(deps: ControlDeps, request: SwitchRequest): Promi
   if (current === undefined)
     throw new InterlockError('NoRules', 'there are no rules yet: run `interlock rules init`');
   const { rules, hash: baseHash } = current;
-  const units = unitsOfScope(rules, scope, from).sort();
+  const units = [...(request.units ?? unitsOfScope(rules, scope, from))].sort();
   const diff = renderDiff(rules, switchRules(rules, units, to, rules.epoch + 1, ''));
   const behind = found.filter(({ stored }) => stored?.rules.epoch !== rules.epoch);
   const checks: Check[] = [
