@@ -57,7 +57,11 @@ export async function createShop(options: ShopOptions): Promise<FastifyInstance>
     ...(options.onError ? { onError: options.onError } : {}),
   });
   settler.start();
-  const app = Fastify({ logger: false, forceCloseConnections: true });
+  const app = Fastify({
+    logger: false,
+    forceCloseConnections: true,
+    ajv: { customOptions: { removeAdditional: false, coerceTypes: false } },
+  });
   await options.middleware?.(app);
 
   app.post<{ Params: { coupon: string }; Body: { userId: string; quantity: number } }>(
