@@ -21,6 +21,7 @@ const COMMANDS: Record<string, () => Promise<CommandModule>> = {
   rules: () => import('./rules.js'),
   worker: () => import('./worker.js'),
   switch: () => import('./switch.js'),
+  'rule-center': () => import('./rule-center.js'),
 };
 
 /** Runs a command line (without node and script) and answers its exit code. */

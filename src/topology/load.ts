@@ -12,7 +12,7 @@ import type { SecretReference, Topology } from './schema.js';
 
 export interface LoadedTopology {
   topology: Topology;
-  /** Hex SHA-256 of the validated document with its defaults; it does not depend on where the file lies. */
+  /** `topologyHash(topology)`, hex. */
   hash: string;
   file: string;
 }
@@ -69,8 +69,36 @@ export function validateTopology(raw: unknown, file = 'topology'): Topology {
   return parsed.data;
 }
 
+/**
+ * What the topology means, not where its reader reaches it: addresses, accounts and secret references are left out. Hazard: the programs of two
+ * data centers may reach the same server by different addresses, and a plan made by one is checked by the other.
+ */
 export function topologyHash(topology: Topology): string {
-  return sha256(canonicalJson(topology));
+  const { temporal, datacenters, ...rest } = topology;
+  const meant = {
+    ...rest,
+    temporal: { namespace: temporal.namespace, controlTaskQueue: temporal.controlTaskQueue },
+    datacenters: Object.fromEntries(
+      Object.entries(datacenters).map(([name, dc]) => [
+        name,
+        {
+          domain: dc.domain,
+          taskQueue: dc.taskQueue,
+          gateways: Object.keys(dc.gateways).sort(),
+          stores: Object.fromEntries(
+            Object.entries(dc.stores.mysql).map(([store, { flavour, control }]) => [
+              store,
+              { flavour, control },
+            ]),
+          ),
+          applications: Object.fromEntries(
+            Object.entries(dc.applications).map(([application, { id }]) => [application, id]),
+          ),
+        },
+      ]),
+    ),
+  };
+  return sha256(canonicalJson(meant));
 }
 
 /**

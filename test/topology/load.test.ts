@@ -4,7 +4,13 @@ import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { stringify } from 'yaml';
 import { InterlockError } from '../../src/errors.js';
-import { loadTopology, parseTopology, resolveSecret, validateTopology } from '../../src/topology/load.js';
+import {
+  loadTopology,
+  parseTopology,
+  topologyHash,
+  resolveSecret,
+  validateTopology,
+} from '../../src/topology/load.js';
 import { controlStore, initialRules, otherDc, wantedLinks } from '../../src/topology/derive.js';
 import { exampleDocument, exampleTopology } from '../support/topology.js';
 
@@ -415,6 +421,20 @@ describe('files', () => {
     document.defaultRegion = 'cn-west';
     await writeFile(path.join(directory, 'a.yaml'), stringify(document));
     expect((await loadTopology(path.join(directory, 'a.yaml'))).hash).not.toBe(a.hash);
+  });
+
+  test('the hash is that of the meaning: addresses and secrets do not change it, all else does', () => {
+    const hash = topologyHash(exampleTopology());
+    const after = (change: (document: any) => void): string => topologyHash(exampleTopology(change));
+    const main = (d: any): any => d.datacenters['dc-b'].stores.mysql.main;
+    expect(after((d) => (main(d).port = 1))).toBe(hash);
+    expect(after((d) => (main(d).password = { file: '/x' }))).toBe(hash);
+    expect(after((d) => (d.temporal.address = 'elsewhere:7233'))).toBe(hash);
+    expect(after((d) => (d.datacenters['dc-b'].ruleCenter.url = 'http://elsewhere'))).toBe(hash);
+    expect(after((d) => (main(d).flavour = 'mariadb'))).not.toBe(hash);
+    expect(after((d) => (d.tables['shop.wallet'].region = 'zone'))).not.toBe(hash);
+    expect(after((d) => (d.limits = { lagMs: 1 }))).not.toBe(hash);
+    expect(after((d) => (d.links = []))).not.toBe(hash);
   });
 
   test('a file that is not there is bad input that names it', async () => {

@@ -1,0 +1,30 @@
+import type { RowDataPacket } from 'mysql2/promise';
+import type { FenceStore } from '../fence/fence-store.js';
+import type { Rules } from '../routing/rules.js';
+import type { StatesPort } from './reassertion.js';
+
+/** The unit states of a FenceStore, counted by the server on which they were asserted. */
+export class FenceStates implements StatesPort {
+  readonly name: string;
+
+  constructor(private readonly fence: FenceStore) {
+    this.name = fence.name;
+  }
+
+  async look(): ReturnType<StatesPort['look']> {
+    const server = await this.fence.identity();
+    const [rows] = await this.fence.pool.query<RowDataPacket[]>(
+      `SELECT server, COUNT(*) AS units, SUM(state = 'write_disabled') AS write_disabled FROM interlock.unit_state GROUP BY server`,
+    );
+    const asserted = rows.map((row) => ({
+      server: String(row['server']),
+      rows: Number(row['units']),
+      writeDisabled: Number(row['write_disabled']),
+    }));
+    return { server, asserted };
+  }
+
+  async reassert(rules: Rules): Promise<{ written: readonly string[]; server: string }> {
+    return this.fence.reassert(rules);
+  }
+}
