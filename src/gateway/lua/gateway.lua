@@ -39,6 +39,8 @@ end
 
 local function fence_refusal(reason, message, details)
   counters.refused()
+  local current = rules.current()
+  if current then var.interlock_epoch = current.epoch_text end
   details = details or {}
   details.reason = reason
   details.unit = var.interlock_unit

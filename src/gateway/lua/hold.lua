@@ -54,6 +54,7 @@ local function sort_out()
       if current and waiter.may_go(current) then
         ready_last = ready_last + 1
         ready[ready_last] = waiter
+        waiter.ready = true
       else
         kept = kept + 1
         queue[kept] = waiter
@@ -148,7 +149,12 @@ function M.wait(place, seconds, may_go)
   place.waiter = nil
   waiter.gone = true
   waiting = waiting - 1
-  -- Not what `wait` returned: the time may have run out just when it was released, and then it counts as under way.
+  -- Not what the semaphore's `wait` returned: the time may have run out just when it was released, or while it queued behind others
+  -- that were; its unit is open, so it goes on.
+  if waiter.ready and not waiter.released then
+    waiter.released = true
+    under_way = under_way + 1
+  end
   return waiter.released
 end
 
