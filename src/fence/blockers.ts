@@ -3,10 +3,16 @@ import type { Flavour } from './flavour.js';
 import { ER_NO_SUCH_THREAD, errnoOf } from './mysql-errors.js';
 import type { Blocker, FenceBudget } from './types.js';
 
-/** After the budget, transactions are killed for at most this long; then the fence is given up whatever the policy. */
+/** After the budget, transactions are killed as long as each such time brings a new one; then the fence is given up whatever the policy. */
 const KILL_GRACE_MS = 2_000;
-const LOOK_AGAIN_MS = 5;
+/**
+ * How soon to look again. InnoDB's tables in information_schema are a copy that is renewed only when nobody has read it for 100 ms:
+ * looking more often would show the same for ever.
+ */
+const LOOK_AGAIN_MS = 120;
 
+// The connection is that of the transaction, not BLOCKING_THREAD_ID: a prepared XA transaction no longer belongs to the session that
+// created the lock, and killing that one would hit a bystander.
 const QUERIES: Record<Flavour, string> = {
   mysql: `
     SELECT DISTINCT t.trx_mysql_thread_id AS id, p.PROCESSLIST_USER AS user, p.PROCESSLIST_HOST AS host,
@@ -88,7 +94,7 @@ export class BlockerWatch {
   private async watch(): Promise<void> {
     const side = await this.pool.getConnection();
     try {
-      const deadline = performance.now() + KILL_GRACE_MS;
+      let deadline = performance.now() + KILL_GRACE_MS;
       while (!this.stopped) {
         const met = await listBlockers(side, this.flavour, this.waiter);
         for (const blocker of met) this.remember(blocker);
@@ -105,6 +111,7 @@ export class BlockerWatch {
             if (blocker.killed || !met.some((m) => m.connectionId === blocker.connectionId)) continue;
             await kill(side, 'CONNECTION', blocker.connectionId);
             blocker.killed = true;
+            deadline = performance.now() + KILL_GRACE_MS;
           }
         }
         await new Promise((resolve) => setTimeout(resolve, LOOK_AGAIN_MS));
@@ -115,9 +122,7 @@ export class BlockerWatch {
   }
 
   private remember(blocker: Blocker): void {
-    const known = this.blockers.find(
-      (b) => b.connectionId === blocker.connectionId && b.since === blocker.since,
-    );
+    const known = this.blockers.find((b) => b.connectionId === blocker.connectionId);
     if (known === undefined) this.blockers.push(blocker);
     else known.statement ??= blocker.statement;
   }

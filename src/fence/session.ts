@@ -14,7 +14,7 @@ export async function openSession(pool: Pool, lockWaitSeconds: number): Promise<
   const key = connection.connection;
   try {
     if (!lockWaitOf.has(key)) {
-      await connection.query("SET SESSION sql_mode = 'STRICT_ALL_TABLES', SESSION time_zone = '+00:00'");
+      await connection.query("SET SESSION sql_mode = 'STRICT_ALL_TABLES'");
       await connection.query('SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED');
     }
     if (lockWaitOf.get(key) !== lockWaitSeconds) {
