@@ -2,7 +2,7 @@ import { rm } from 'node:fs/promises';
 import path from 'node:path';
 import { loadTopology } from '../../src/topology/load.js';
 import type { Topology } from '../../src/topology/schema.js';
-import type { FlowReport, SwitchReport } from '../../workflows/contract.js';
+import type { FlowReport, SwitchReport, SwitchStatus } from '../../workflows/contract.js';
 import { labDown, labUp } from '../lab/lab.js';
 import type { LabInfo } from '../lab/lab.js';
 import type { LabShape } from '../lab/options.js';
@@ -11,6 +11,7 @@ import { Checker } from './checker/checker.js';
 import type { CheckReport } from './checker/checker.js';
 import type { ServerAddress } from './checker/binlog-stream.js';
 import { interlockCli } from './interlock-cli.js';
+import type { CliResult } from './interlock-cli.js';
 import type { LoadCounts } from './load/generator.js';
 import { readJournal, windowStats } from './load/journal.js';
 import type { WindowStats } from './load/journal.js';
@@ -85,38 +86,37 @@ export class DemoRig {
     return new DemoRig(options, lab, topology, journal, load, checker);
   }
 
-  /** Starts a switchover and returns when its soak has begun; `signals` end the soak later. */
+  /** Starts a switchover and returns when its soak has begun, or when it has ended without. */
   async switchover(
     scope: string,
     from: string,
     to: string,
     more: readonly string[] = [],
   ): Promise<SwitchoverCost> {
-    const { document, startedAt } = await interlockCli<SwitchReport>(
-      ['switch', 'start', scope, '--from', from, '--to', to, '--reason', 'demo', '--soak', '10m', ...more],
-      this.lab.env,
-      { ...signalOf(this.options), expected: [0, 1, 3] },
+    const startedAt = Date.now();
+    const { document } = await this.cli<SwitchStatus>(
+      ['switch', 'start', '--scope', scope, '--from', from, '--to', to, '--reason', 'demo', ...more],
+      [0, 1, 3],
     );
-    return this.cost(document, startedAt, 'move');
+    return this.cost(document.runId, startedAt, 'move');
   }
 
   /** Moves back what the running switchover has moved; returns when it has ended. */
   async rollback(): Promise<SwitchoverCost> {
-    const { document, startedAt } = await interlockCli<SwitchReport>(['switch', 'rollback'], this.lab.env, {
-      ...signalOf(this.options),
-      expected: [0, 1, 3],
-    });
-    return this.cost(document, startedAt, 'rollback');
+    const startedAt = Date.now();
+    await this.cli(['switch', 'rollback']);
+    const { document } = await this.cli<SwitchStatus>(['switch', 'status', '--watch'], [0, 1, 3]);
+    return this.cost(document.runId, startedAt, 'rollback');
   }
 
-  /** Ends the soak. */
-  async finish(): Promise<SwitchReport> {
-    const { document } = await interlockCli<SwitchReport>(
-      ['switch', 'finish'],
-      this.lab.env,
-      signalOf(this.options),
-    );
-    return document;
+  /** Ends the soak; returns when the switchover has ended. */
+  async finish(): Promise<void> {
+    await this.cli(['switch', 'finish']);
+    await this.cli<SwitchStatus>(['switch', 'status', '--watch'], [0, 1, 3]);
+  }
+
+  async cli<T>(args: readonly string[], expected: readonly number[] = [0]): Promise<CliResult<T>> {
+    return interlockCli<T>(args, this.lab.env, { ...signalOf(this.options), expected });
   }
 
   /** Pauses the load, checks everything so far, and leaves the load paused. */
@@ -132,12 +132,9 @@ export class DemoRig {
   }
 
   /** What clients saw from when the switchover was asked for until now. */
-  private async cost(
-    report: SwitchReport,
-    startedAt: number,
-    flow: FlowReport['flow'],
-  ): Promise<SwitchoverCost> {
+  private async cost(runId: string, startedAt: number, flow: FlowReport['flow']): Promise<SwitchoverCost> {
     const endedAt = Date.now();
+    const { document: report } = await this.cli<SwitchReport>(['switch', 'report', runId]);
     await this.load.settle();
     const clients = windowStats(await readJournal(this.journal), startedAt, endedAt);
     const flowReport = report.flows.find((candidate) => candidate.flow === flow);
