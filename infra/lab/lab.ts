@@ -180,7 +180,7 @@ async function nextState(
   };
   const known = options.portBase === undefined ? (previous?.ports ?? {}) : {};
   state.ports = await assignPorts(portNames({ state }), known, portBase);
-  const secrets = ['mysql-root', 'mysql-interlock', 'mysql-app', 'gateway-hop'];
+  const secrets = ['mysql-root', 'mysql-interlock', 'mysql-app'];
   for (const dc of ['dc-a', 'dc-b']) secrets.push(`rule-center-${dc}`, `gateway-${dc}`);
   state.secrets = Object.fromEntries(secrets.map((name) => [name, previous?.secrets[name] ?? newSecret()]));
   return state;

@@ -1,33 +1,44 @@
-import { existsSync } from 'node:fs';
 import type { Component } from '../../components/component.js';
 import { mysqlComponent } from '../../components/mysql.js';
 import { nginxComponent } from '../../components/nginx.js';
 import { temporalComponent } from '../../components/temporal.js';
-import { compiled } from '../../project.js';
 import { DATACENTERS } from '../options.js';
 import type { LabContext, Part } from '../part.js';
 import type { LabState } from '../state.js';
 import { storeNames } from '../topology-file.js';
-import { gatewayAdminPort, gatewayNames, gatewayPort } from './gateway.js';
-import { instancePort } from './application.js';
+import { applicationPart, instancePort } from './application.js';
+import { gatewayAdminPort, gatewayNames, gatewayPart, gatewayPort } from './gateway.js';
 import { mysqlPart, mysqlPort } from './mysql.js';
 import { ruleCenterPart, ruleCenterPort } from './rule-center.js';
+import { routingPart } from './routing.js';
 import { rulesPart } from './rules.js';
 import { TEMPORAL_PORTS, temporalPart } from './temporal.js';
-import { wanPort } from './wan.js';
+import { wanPart, wanPort } from './wan.js';
 import { workerPart } from './worker.js';
 
 /** All parts of the lab, in the order in which people read them. */
 export function labParts(lab: LabContext): Part[] {
-  const temporal = lab.state.temporalAddress === null ? [temporalPart(lab)] : [];
+  const { shape, temporalAddress, workload } = lab.state;
+  const wan = shape.rttMs > 0 ? [wanPart(lab)] : [];
+  const temporal = temporalAddress === null ? [temporalPart(lab)] : [];
   const stores = DATACENTERS.flatMap((dc) => storeNames(lab).map((store) => mysqlPart(lab, dc, store)));
   const rules = rulesPart(lab, names(stores));
-  const parts = [...temporal, ...stores, rules];
-  for (const dc of DATACENTERS) {
-    if (existsSync(compiled('src', 'cli', 'rule-center.js'))) parts.push(ruleCenterPart(lab, dc));
-    if (existsSync(compiled('src', 'cli', 'worker.js'))) parts.push(workerPart(lab, dc, names(temporal)));
-  }
-  return parts;
+  const gateways = DATACENTERS.flatMap((dc) => gatewayNames(lab).map((gateway) => ({ dc, gateway })));
+  const gatewayParts = gateways.map(({ dc, gateway }) => gatewayPart(lab, dc, gateway));
+  const programs = DATACENTERS.flatMap((dc) => {
+    const ruleCenter = ruleCenterPart(lab, dc, names(wan));
+    const applications = Object.entries(workload.instances).flatMap(([application, { count, script }]) =>
+      script === undefined
+        ? []
+        : Array.from({ length: count }, (_, index) =>
+            applicationPart(lab, dc, application, script, index + 1, names([...wan, ruleCenter])),
+          ),
+    );
+    return [ruleCenter, workerPart(lab, dc, names([...wan, ...temporal])), ...applications];
+  });
+  const ruleCenters = programs.filter((part) => part.kind === 'rule-center');
+  const routing = routingPart(lab, gateways, names([...gatewayParts, ...ruleCenters]));
+  return [...temporal, ...wan, ...stores, rules, ...gatewayParts, ...programs, routing];
 }
 
 /** What must be on the machine for these parts. */

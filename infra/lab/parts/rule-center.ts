@@ -8,13 +8,13 @@ export function ruleCenterPort(dc: LabDc): string {
   return `${dc}.rule-center`;
 }
 
-export function ruleCenterPart(lab: LabContext, dc: LabDc): Part {
+export function ruleCenterPart(lab: LabContext, dc: LabDc, network: readonly string[]): Part {
   const url = `http://127.0.0.1:${lab.port(ruleCenterPort(dc))}`;
   return processPart(lab, {
     name: `${dc}-rule-center`,
     kind: 'rule-center',
     dc,
-    dependsOn: [RULES_PART],
+    dependsOn: [RULES_PART, ...network],
     address: url,
     ports: [ruleCenterPort(dc)],
     command: async () => interlockProgram(lab, dc, 'rule-center'),

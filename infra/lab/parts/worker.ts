@@ -7,14 +7,14 @@ import { interlockProgram } from './program.js';
 import { RULES_PART } from './rules.js';
 
 /** The worker of a DC: its activities and links, and workflows. */
-export function workerPart(lab: LabContext, dc: LabDc, temporal: readonly string[]): Part {
+export function workerPart(lab: LabContext, dc: LabDc, dependsOn: readonly string[]): Part {
   const name = `${dc}-worker`;
   let startedAt = 0;
   return processPart(lab, {
     name,
     kind: 'worker',
     dc,
-    dependsOn: [RULES_PART, ...temporal],
+    dependsOn: [RULES_PART, ...dependsOn],
     address: null,
     ports: [],
     command: async () => {
