@@ -1,6 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { connect, createServer } from 'node:net';
-import type { Socket } from 'node:net';
+import { Socket, createServer } from 'node:net';
 
 /**
  * A TCP proxy that makes 127.0.0.1 as far away as another data center. Bytes take half of the round-trip time in each direction and
@@ -15,13 +14,18 @@ export interface WanConfiguration {
 /** Bytes under way per direction above which the sender has to wait: 64 MiB/s over 250 ms. */
 const WINDOW_BYTES = 16 * 1024 * 1024;
 
-/** One direction: what `from` sends arrives at `to` after the delay. */
-function delayed(from: Socket, to: Socket, delayMs: number): void {
+/** One direction: what `from` sends arrives at `to` after the delay, and not before `notBefore` (of performance.now()). */
+function delayed(from: Socket, to: Socket, delayMs: number, notBefore: number): void {
   const queue: { due: number; chunk: Buffer | null }[] = [];
   let queuedBytes = 0;
   let timer: NodeJS.Timeout | undefined;
   const flush = (): void => {
     timer = undefined;
+    // A socket that has not been told to connect yet refuses data instead of keeping it.
+    if (to.pending && !to.connecting && !to.destroyed) {
+      timer = setTimeout(flush, 1);
+      return;
+    }
     const now = performance.now();
     // A timer may fire a fraction of a millisecond early.
     while (queue[0] !== undefined && queue[0].due <= now + 0.5) {
@@ -30,17 +34,19 @@ function delayed(from: Socket, to: Socket, delayMs: number): void {
         to.end();
       } else {
         queuedBytes -= chunk.length;
-        if (to.writable) to.write(chunk);
+        if (!to.destroyed && !to.writableEnded) to.write(chunk);
       }
     }
     if (from.isPaused() && queuedBytes + to.writableLength < WINDOW_BYTES) from.resume();
     if (queue[0] !== undefined) timer = setTimeout(flush, queue[0].due - now);
   };
   const put = (chunk: Buffer | null): void => {
-    queue.push({ due: performance.now() + delayMs, chunk });
+    const now = performance.now();
+    const due = Math.max(now + delayMs, notBefore);
+    queue.push({ due, chunk });
     queuedBytes += chunk?.length ?? 0;
     if (queuedBytes + to.writableLength >= WINDOW_BYTES) from.pause();
-    timer ??= setTimeout(flush, delayMs);
+    timer ??= setTimeout(flush, due - now);
   };
   to.on('drain', () => {
     if (from.isPaused() && queuedBytes + to.writableLength < WINDOW_BYTES) from.resume();
@@ -55,21 +61,17 @@ function delayed(from: Socket, to: Socket, delayMs: number): void {
 }
 
 function accept(client: Socket, target: number, rttMs: number): void {
+  const upstream = new Socket({ allowHalfOpen: true });
   client.setNoDelay(true);
-  // Not read before the target is connected: the kernel keeps what the client sends meanwhile.
-  client.pause();
-  client.on('error', () => undefined);
+  upstream.setNoDelay(true);
+  const connectedAt = performance.now() + 1.5 * rttMs;
+  delayed(client, upstream, rttMs / 2, connectedAt);
+  delayed(upstream, client, rttMs / 2, 0);
+  upstream.once('error', () => setTimeout(() => client.resetAndDestroy(), rttMs / 2));
   setTimeout(() => {
-    if (client.destroyed) return;
-    const upstream = connect({ host: '127.0.0.1', port: target, noDelay: true, allowHalfOpen: true });
-    upstream.once('error', () => client.resetAndDestroy());
-    upstream.once('connect', () => {
-      // What came in during the handshake has had its way already.
-      delayed(client, upstream, rttMs / 2);
-      delayed(upstream, client, rttMs / 2);
-      client.resume();
-    });
-  }, rttMs);
+    if (client.destroyed) upstream.destroy();
+    else upstream.connect({ host: '127.0.0.1', port: target });
+  }, 1.5 * rttMs);
 }
 
 const configuration = JSON.parse(readFileSync(process.argv[2]!, 'utf8')) as WanConfiguration;
