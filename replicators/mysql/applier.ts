@@ -181,7 +181,7 @@ const ER_DUP_ENTRY = 1062;
 
 class Mismatch extends Error {}
 
-function heldByOther(link: string): InterlockError {
+export function heldByOther(link: string): InterlockError {
   return new InterlockError(
     'HeldByOther',
     `${link} was taken over by a newer attempt; this one has written nothing and stops`,

@@ -34,11 +34,17 @@ export async function readCheckpoint(connection: Connection, link: string): Prom
 /**
  * Takes the link over: from here on, a commit of an older attempt fails on its generation. The update waits for a commit of that
  * attempt that is under way, so the checkpoint read after it is the last one.
+ * @param from only when the link is at this generation
+ * @returns undefined when there is no checkpoint, or one of another generation
  */
-export async function takeGeneration(connection: Connection, link: string): Promise<Checkpoint | undefined> {
+export async function takeGeneration(
+  connection: Connection,
+  link: string,
+  from?: number,
+): Promise<Checkpoint | undefined> {
   const [result] = await connection.query<ResultSetHeader>(
-    'UPDATE interlock.link_checkpoint SET generation = generation + 1 WHERE link = ?',
-    [link],
+    `UPDATE interlock.link_checkpoint SET generation = generation + 1 WHERE link = ?${from === undefined ? '' : ' AND generation = ?'}`,
+    [link, from],
   );
   return result.affectedRows === 0 ? undefined : readCheckpoint(connection, link);
 }

@@ -24,8 +24,8 @@ export class LinkHost {
   private readonly script: URL;
   private readonly running = new Set<string>();
 
-  /** @param script the compiled link-thread.js; beside this file by default */
-  constructor(script: URL = new URL('./link-thread.js', import.meta.url)) {
+  /** @param script the compiled link-thread.js */
+  constructor(script: URL = compiledThread()) {
     this.script = script;
   }
 
@@ -100,4 +100,11 @@ export class LinkHost {
       this.running.delete(config.link);
     }
   }
+}
+
+/** Beside this file; when this file runs as TypeScript (tests), in dist/, where `npm run build` puts it. */
+function compiledThread(): URL {
+  return import.meta.url.endsWith('.ts')
+    ? new URL('../../dist/replicators/mysql/link-thread.js', import.meta.url)
+    : new URL('./link-thread.js', import.meta.url);
 }

@@ -4,11 +4,11 @@ import { InterlockError } from '../../src/errors.js';
 import type { BaselineReached, LinkStatus } from '../core/contract.js';
 import { StatusTracker } from '../core/status.js';
 import { TableFilter } from '../core/table-filter.js';
-import { Applier } from './applier.js';
+import { Applier, heldByOther } from './applier.js';
 import { Batch, BatchMismatch } from './batch.js';
 import { readCatalog } from './catalog.js';
 import type { Catalog, CatalogTable } from './catalog.js';
-import { readLinkUnits, takeGeneration } from './checkpoint.js';
+import { readCheckpoint, readLinkUnits, takeGeneration } from './checkpoint.js';
 import type { Checkpoint } from './checkpoint.js';
 import { passDdl } from './ddl.js';
 import { preflightLink } from './initialise.js';
@@ -16,7 +16,7 @@ import type { LinkConfig } from './link-config.js';
 import { Ownership } from './ownership.js';
 import { contains, parsePosition } from './position.js';
 import type { MysqlPosition } from './position.js';
-import { connect, connectTarget, executedPosition, serverIdentity } from './session.js';
+import { connect, connectTarget, executedPosition, serverIdentity, takeLock } from './session.js';
 import { BinlogStream } from './stream.js';
 import type { StopPoint } from './stop-points.js';
 import { isEmpty } from './transaction.js';
@@ -45,6 +45,8 @@ export class Link {
   private readonly stopAt: (point: StopPoint) => void;
   private readonly tracker: StatusTracker;
   private attempt: Attempt | undefined;
+  /** The generation that this link took last. */
+  private held: number | undefined;
 
   constructor(config: LinkConfig, events: LinkEvents, stopAt: (point: StopPoint) => void) {
     this.config = config;
@@ -94,18 +96,22 @@ export class Link {
     const { source: sourceServer, target: targetServer, link } = this.config;
     const opened: Connection[] = [];
     try {
-      const target = await connectTarget(targetServer, link);
+      const target = await connectTarget(targetServer);
       opened.push(target);
+      await this.requireHeld(target);
+      await takeLock(target, link);
       const source = await connect(sourceServer);
       opened.push(source);
       await preflightLink(this.config, source, target);
-      const checkpoint = await takeGeneration(target, link);
+      const checkpoint = await takeGeneration(target, link, this.held);
       if (checkpoint === undefined) {
+        await this.requireHeld(target);
         throw new InterlockError(
           'Refused',
           `${link} has no checkpoint; run: interlock replicate start ${link} --from now`,
         );
       }
+      this.held = checkpoint.generation;
       await checkLineage(this.config, source, checkpoint);
       this.attempt = new Attempt(
         this.config,
@@ -128,6 +134,16 @@ export class Link {
       this.attempt = undefined;
       for (const connection of opened) connection.destroy();
     }
+  }
+
+  /**
+   * A link that lost its connection while another process took over must not take it back: the two would end each other's sessions for
+   * ever. Only a new run (a new activity attempt) may take a generation that is not its own.
+   */
+  private async requireHeld(target: Connection): Promise<void> {
+    if (this.held === undefined) return;
+    const found = await readCheckpoint(target, this.config.link);
+    if (found?.generation !== this.held) throw heldByOther(this.config.link);
   }
 }
 

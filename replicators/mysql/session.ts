@@ -47,7 +47,7 @@ export async function connect(
  * The target's session. Values arrive as the source stored them: UTC, zero and odd dates, zero keys, as they are; strict, so
  * that nothing is cut to fit. Foreign keys are not checked row by row: a batch is consistent as a whole, and cascades are refused by preflight.
  */
-export async function connectTarget(server: ServerAddress, link: string): Promise<Connection> {
+export async function connectTarget(server: ServerAddress): Promise<Connection> {
   const connection = await connect(server, {
     multipleStatements: true,
     // affectedRows counts changed rows: an update that finds its row already changed is a conflict.
@@ -61,7 +61,6 @@ export async function connectTarget(server: ServerAddress, link: string): Promis
         server.flavour === 'mysql' ? 'transaction_isolation' : 'tx_isolation',
       ),
     );
-    await takeLock(connection, link);
     return connection;
   } catch (error) {
     connection.destroy();
@@ -75,7 +74,7 @@ const TAKE_OVER_MS = 10_000;
  * One session per link and target. A session of an attempt that is gone (its process killed, paused, cut off) may hold row locks
  * until the server notices: it is ended here, which rolls its transaction back.
  */
-async function takeLock(connection: Connection, link: string): Promise<void> {
+export async function takeLock(connection: Connection, link: string): Promise<void> {
   const name = `interlock:${createHash('sha256').update(link).digest('hex').slice(0, 40)}`;
   const deadline = Date.now() + TAKE_OVER_MS;
   for (;;) {

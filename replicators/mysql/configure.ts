@@ -1,0 +1,53 @@
+import { InterlockError } from '../../src/errors.js';
+import { wantedLinks } from '../../src/topology/derive.js';
+import type { SecretReference, Topology } from '../../src/topology/schema.js';
+import { formatLinkId } from '../core/contract.js';
+import type { LinkConfig } from './link-config.js';
+
+/** The links that the topology wants, by id. */
+export function linkIds(topology: Topology): string[] {
+  return wantedLinks(topology).map((link) => formatLinkId(link));
+}
+
+/** The configuration of one link. @throws InterlockError BadInput that names the links there are. */
+export function linkConfigOf(
+  topology: Topology,
+  link: string,
+  secret: (reference: SecretReference) => string,
+): LinkConfig {
+  const wanted = wantedLinks(topology).find((one) => formatLinkId(one) === link);
+  if (wanted === undefined) {
+    throw new InterlockError(
+      'BadInput',
+      `${JSON.stringify(link)} is not a link of topology ${topology.name}; expected one of ${linkIds(topology).join(', ')}`,
+      { details: { field: 'link', value: link } },
+    );
+  }
+  const server = (dc: string): LinkConfig['source'] => {
+    const store = topology.datacenters[dc]!.stores.mysql[wanted.store]!;
+    return {
+      host: store.host,
+      port: store.port,
+      user: store.user,
+      password: secret(store.password),
+      flavour: store.flavour,
+    };
+  };
+  return {
+    link,
+    from: wanted.from,
+    to: wanted.to,
+    source: server(wanted.from),
+    target: server(wanted.to),
+    include: wanted.include,
+    exclude: wanted.exclude,
+    tables: topology.tables,
+    mapping: {
+      defaultRegion: topology.defaultRegion,
+      regions: Object.keys(topology.regions),
+      segments: Object.fromEntries(
+        Object.entries(topology.segments).map(([name, { members }]) => [name, members]),
+      ),
+    },
+  };
+}
