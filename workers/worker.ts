@@ -4,6 +4,7 @@ import { DefaultLogger, Runtime, Worker } from '@temporalio/worker';
 import type { NativeConnection } from '@temporalio/worker';
 import { createControlActivities } from '../activities/control.js';
 import { createDatacenterActivities } from '../activities/datacenter.js';
+import { createReplicatorActivities } from '../activities/replicator.js';
 import type { ControlDeps, DatacenterDeps } from '../activities/dependencies.js';
 import { messageOf } from '../src/errors.js';
 import { openAllStores } from '../src/fence/connect.js';
@@ -82,7 +83,14 @@ export async function runWorker(options: WorkerOptions): Promise<void> {
         activities: createControlActivities(shared),
         stickyQueueScheduleToStartTimeout: STICKY_MS,
       }),
-      Worker.create({ ...common, taskQueue, activities: createDatacenterActivities(shared) }),
+      Worker.create({
+        ...common,
+        taskQueue,
+        activities: {
+          ...createDatacenterActivities(shared),
+          ...createReplicatorActivities({ topology, secret: resolveSecret, client, log }),
+        },
+      }),
     ]);
     say(`worker of ${dc}: polls ${taskQueue} and ${controlTaskQueue} at ${address} (namespace ${namespace})`);
     await runUntil(workers, signal);

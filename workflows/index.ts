@@ -1,2 +1,3 @@
 /** The workflows that a control worker registers. */
 export { planSwitch, switchover } from './switchover.js';
+export { replicator } from './replicator.js';

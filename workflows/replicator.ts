@@ -149,7 +149,7 @@ class Replicator {
       if (this.wanted === 'paused') {
         await condition(() => this.wanted !== 'paused' || workflowInfo().continueAsNewSuggested);
       } else await this.carry();
-      if (this.wanted !== 'stopped' && workflowInfo().continueAsNewSuggested) await this.again();
+      if (!this.stopAsked() && workflowInfo().continueAsNewSuggested) await this.again();
     }
     this.enter('stopped');
   }

@@ -20,6 +20,7 @@ const COMMANDS: Record<string, () => Promise<CommandModule>> = {
   topology: () => import('./topology.js'),
   rules: () => import('./rules.js'),
   worker: () => import('./worker.js'),
+  replicate: () => import('./replicate.js'),
   switch: () => import('./switch.js'),
   'rule-center': () => import('./rule-center.js'),
 };

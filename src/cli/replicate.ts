@@ -1,0 +1,330 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import {
+  WorkflowExecutionAlreadyStartedError,
+  WorkflowFailedError,
+  WorkflowNotFoundError,
+  WorkflowUpdateFailedError,
+} from '@temporalio/client';
+import type { Client, WorkflowHandle } from '@temporalio/client';
+import { ApplicationFailure, defaultPayloadConverter } from '@temporalio/common';
+import type { Command } from 'commander';
+import { formatLinkId, parseLinkId } from '../../replicators/core/contract.js';
+import type { LinkStatus } from '../../replicators/core/contract.js';
+import { replicatorWorkflowId } from '../../workflows/contract.js';
+import type { ReplicatorCommand, ReplicatorInput, ReplicatorView } from '../../workflows/replicator.js';
+import { InterlockError, messageOf } from '../errors.js';
+import type { ErrorCode } from '../errors.js';
+import { datacenter, wantedLinks } from '../topology/derive.js';
+import { loadTopology } from '../topology/load.js';
+import type { Topology } from '../topology/schema.js';
+import { EXIT, print, printJson, progress, table, topologyFile, topologyOption } from './output.js';
+import { withTemporal } from './temporal-client.js';
+
+interface Options {
+  topology?: string;
+  json?: boolean;
+  all?: boolean;
+}
+interface StartOptions extends Options {
+  from?: string;
+  discardCheckpoint?: boolean;
+}
+
+/** What `status` shows of a link. */
+interface LinkReport {
+  link: string;
+  /** Of the link's workflow; `not-started` when Temporal knows none that runs. */
+  workflow: ReplicatorView['state'] | 'not-started' | 'unknown';
+  /** The heartbeat while it runs, else the last status; null when there is none. */
+  status: LinkStatus | null;
+  error: { code: string; message: string } | null;
+  /** The command, or the thing to look at, that comes next; null when all is well. */
+  next: string | null;
+}
+
+const ASK_LIMIT_MS = 10_000;
+const START_LIMIT_MS = 60_000;
+const POLL_MS = 200;
+const QUIET_MS = 8_000;
+/** A heartbeat comes twice a second; one this old is of a link that does not run at the moment. */
+const STALE_MS = 5_000;
+
+/** `interlock replicate start | pause | resume | stop | status`. */
+export function register(program: Command): void {
+  const replicate = program
+    .command('replicate')
+    .description('links: the directed replicators between the stores of the two data centers');
+  const command = (name: string, description: string): Command =>
+    topologyOption(replicate.command(`${name} [link]`))
+      .description(description)
+      .option('--all', 'every link of the topology')
+      .option('--json', 'print one JSON document');
+  command('start', 'start a link at its checkpoint, or at --from, and wait until it streams')
+    .option(
+      '--from <position>',
+      '`now` (both sides hold the same rows), or the GTID position of a loaded backup',
+    )
+    .option('--discard-checkpoint', 'with --from: forget how far the link had applied')
+    .action(start);
+  command('pause', 'pause a link; what is committed stays').action(
+    (link: string | undefined, options: Options) => tell('pause', link, options),
+  );
+  command('resume', 'go on from the checkpoint').action((link: string | undefined, options: Options) =>
+    tell('resume', link, options),
+  );
+  command('stop', 'stop a link; the checkpoint stays').action((link: string | undefined, options: Options) =>
+    tell('stop', link, options),
+  );
+  command('status', 'state, lag, positions, rates and the last error of links').action(status);
+}
+
+async function start(link: string | undefined, options: StartOptions): Promise<void> {
+  if (options.discardCheckpoint === true && options.from === undefined) {
+    throw badInput('discard-checkpoint', '--discard-checkpoint needs --from: where should the link begin?');
+  }
+  const { topology } = await loadTopology(topologyFile(options));
+  const links = chosen(topology, link, options, true);
+  if (links.length > 1 && options.from !== undefined && options.from !== 'now') {
+    throw badInput('from', 'a position belongs to one source: name the link, or use --from now');
+  }
+  const reports = await withTemporal(topology, async (client) =>
+    Promise.all(links.map((id) => startOne(client, topology, id, options))),
+  );
+  show(reports, options);
+}
+
+async function startOne(
+  client: Client,
+  topology: Topology,
+  link: string,
+  options: StartOptions,
+): Promise<LinkReport> {
+  const input: ReplicatorInput = {
+    link,
+    taskQueue: datacenter(topology, parseLinkId(link)!.to).taskQueue,
+    ...(options.from !== undefined && { from: options.from }),
+    ...(options.discardCheckpoint === true && { discardCheckpoint: true }),
+  };
+  const workflowId = replicatorWorkflowId(link);
+  let handle: WorkflowHandle;
+  try {
+    handle = await client.workflow.start('replicator', {
+      workflowId,
+      taskQueue: topology.temporal.controlTaskQueue,
+      args: [input],
+      staticSummary: `MySQL replication ${link}`,
+    });
+  } catch (error) {
+    if (!(error instanceof WorkflowExecutionAlreadyStartedError)) throw error;
+    const report = await reportOf(client, link);
+    if (options.from !== undefined) {
+      throw new InterlockError(
+        'Refused',
+        `${link} is ${report.workflow} already: stop it before you start it at another position (interlock replicate stop ${link})`,
+      );
+    }
+    if (report.workflow !== 'running' && report.workflow !== 'initialising') return report;
+    handle = client.workflow.getHandle(workflowId);
+  }
+  return waitFor(
+    client,
+    handle,
+    link,
+    (report) => report.status?.state === 'streaming' && fresh(report.status),
+  );
+}
+
+async function tell(name: ReplicatorCommand, link: string | undefined, options: Options): Promise<void> {
+  const { topology } = await loadTopology(topologyFile(options));
+  const links = chosen(topology, link, options, true);
+  const reports = await withTemporal(topology, async (client) =>
+    Promise.all(links.map((id) => tellOne(client, id, name))),
+  );
+  show(reports, options);
+}
+
+async function tellOne(client: Client, link: string, name: ReplicatorCommand): Promise<LinkReport> {
+  const handle = client.workflow.getHandle(replicatorWorkflowId(link));
+  try {
+    const answer = await client.withDeadline(Date.now() + ASK_LIMIT_MS, () =>
+      handle.executeUpdate<string, []>(name),
+    );
+    progress(answer);
+  } catch (error) {
+    if (error instanceof WorkflowNotFoundError) {
+      if (name === 'stop') return reportOf(client, link);
+      throw new InterlockError('Refused', `${link} is not started: interlock replicate start ${link}`);
+    }
+    if (error instanceof WorkflowUpdateFailedError) {
+      throw new InterlockError('Refused', error.cause?.message ?? error.message, { cause: error });
+    }
+    throw unanswered(link, error);
+  }
+  return waitFor(client, handle, link, (report) => {
+    if (name === 'resume') return report.status?.state === 'streaming' && fresh(report.status);
+    if (name === 'pause') return report.workflow === 'paused';
+    return report.workflow === 'not-started' || report.workflow === 'stopped';
+  });
+}
+
+async function status(link: string | undefined, options: Options): Promise<void> {
+  const { topology } = await loadTopology(topologyFile(options));
+  const links = chosen(topology, link, options, false);
+  const reports = await withTemporal(topology, async (client) =>
+    Promise.all(links.map((id) => reportOf(client, id))),
+  );
+  show(reports, options);
+}
+
+/** Waits until `reached`; ends early when the link has failed. */
+async function waitFor(
+  client: Client,
+  handle: WorkflowHandle,
+  link: string,
+  reached: (report: LinkReport) => boolean,
+): Promise<LinkReport> {
+  const began = Date.now();
+  let hinted = false;
+  for (;;) {
+    const report = await reportOf(client, link);
+    if (reached(report)) return report;
+    if (report.workflow === 'failed') return report;
+    if (report.workflow === 'not-started') await explainEnd(handle, link);
+    const waited = Date.now() - began;
+    if (waited > QUIET_MS && !hinted) {
+      hinted = true;
+      progress(
+        `${link}: nothing yet. Is a worker of ${parseLinkId(link)!.to} running (interlock worker --dc ${parseLinkId(link)!.to})?`,
+      );
+    }
+    if (waited > START_LIMIT_MS) {
+      throw new InterlockError(
+        'Unavailable',
+        `${link} does not get there in ${START_LIMIT_MS / 1000} s (${report.workflow}${report.error ? `: ${report.error.message}` : ''}); it keeps trying. See: interlock replicate status ${link}`,
+        { details: { report } },
+      );
+    }
+    await sleep(POLL_MS);
+  }
+}
+
+/** The workflow has ended where it should run: says why. */
+async function explainEnd(handle: WorkflowHandle, link: string): Promise<void> {
+  try {
+    await handle.result();
+  } catch (error) {
+    const cause = error instanceof WorkflowFailedError ? error.cause : undefined;
+    if (cause instanceof ApplicationFailure) {
+      throw new InterlockError((cause.type ?? 'Internal') as ErrorCode, cause.message, { cause: error });
+    }
+    throw new InterlockError('Refused', `${link} was ended: ${messageOf(error)}`, { cause: error });
+  }
+  throw new InterlockError('Refused', `${link} was stopped meanwhile`);
+}
+
+async function reportOf(client: Client, link: string): Promise<LinkReport> {
+  const none: LinkReport = {
+    link,
+    workflow: 'not-started',
+    status: null,
+    error: null,
+    next: `interlock replicate start ${link}`,
+  };
+  const handle = client.workflow.getHandle(replicatorWorkflowId(link));
+  const ask = <T>(question: () => Promise<T>): Promise<T> =>
+    client.withDeadline(Date.now() + ASK_LIMIT_MS, question);
+  let live: LinkStatus | null = null;
+  let attemptError: LinkReport['error'] = null;
+  try {
+    const description = await ask(() => handle.describe());
+    if (description.status.name !== 'RUNNING') return none;
+    for (const activity of description.raw.pendingActivities ?? []) {
+      const payload = activity.heartbeatDetails?.payloads?.[0];
+      if (payload) live = defaultPayloadConverter.fromPayload<LinkStatus>(payload);
+      const failure = activity.lastFailure;
+      if (failure?.message && (activity.attempt ?? 1) > 1 && (live === null || !fresh(live))) {
+        attemptError = {
+          code: failure.applicationFailureInfo?.type ?? 'Unavailable',
+          message: failure.message,
+        };
+      }
+    }
+  } catch (error) {
+    if (error instanceof WorkflowNotFoundError) return none;
+    throw unanswered(link, error);
+  }
+  const view = await ask(() => handle.query<ReplicatorView>('status')).catch(() => undefined);
+  const report: LinkReport = {
+    link,
+    workflow: view?.state ?? 'unknown',
+    status: live ?? view?.lastStatus ?? null,
+    error: view?.lastError ?? live?.lastError ?? attemptError,
+    next: view === undefined ? 'no worker answers: interlock worker --dc DC' : view.next,
+  };
+  if (report.workflow === 'running' && live !== null && !fresh(live)) {
+    report.next = `no word since ${live.updatedAt}: is a worker of ${parseLinkId(link)!.to} running?`;
+  }
+  return report;
+}
+
+function fresh(status: LinkStatus): boolean {
+  return Date.now() - Date.parse(status.updatedAt) < STALE_MS;
+}
+
+function show(reports: LinkReport[], options: Options): void {
+  if (options.json) printJson({ links: reports });
+  else {
+    const rows = [['link', 'state', 'lag', 'rows/s', 'tx/s', 'dropped', 'conflicts']];
+    for (const { link, workflow, status: live } of reports) {
+      const running = workflow === 'running' && live !== null;
+      rows.push([
+        link,
+        running ? live.state : workflow,
+        running ? `${live.lagMs} ms` : '–',
+        running ? String(live.rowsPerSecond) : '–',
+        running ? String(live.transactionsPerSecond) : '–',
+        live ? String(live.droppedForeign) : '–',
+        live ? String(live.conflicts) : '–',
+      ]);
+    }
+    print(table(rows));
+    for (const { link, status: live, error, next } of reports) {
+      if (live)
+        print(`\n${link}\n  applied ${live.position || '–'}\n  source  ${live.sourcePosition || '–'}`);
+      if (error) print(`  ${error.code}: ${error.message}`);
+      if (next !== null) print(`  next: ${next}`);
+    }
+  }
+  if (reports.some((report) => report.workflow === 'failed')) process.exitCode = EXIT.needsOperator;
+}
+
+/** The links of a command line. @throws InterlockError BadInput that names those there are. */
+function chosen(
+  topology: Topology,
+  link: string | undefined,
+  options: Options,
+  mustChoose: boolean,
+): string[] {
+  const all = wantedLinks(topology).map((one) => formatLinkId(one));
+  const known = all.length === 0 ? 'the topology wants no links' : `links are ${all.join(', ')}`;
+  if (link !== undefined) {
+    if (options.all) throw badInput('all', 'name a link or give --all, not both');
+    if (!all.includes(link))
+      throw badInput('link', `${JSON.stringify(link)} is no link of the topology: ${known}`);
+    return [link];
+  }
+  if (mustChoose && options.all !== true) throw badInput('link', `name a link, or give --all: ${known}`);
+  return all;
+}
+
+function badInput(field: string, message: string): InterlockError {
+  return new InterlockError('BadInput', message, { details: { field } });
+}
+
+function unanswered(link: string, cause: unknown): InterlockError {
+  return new InterlockError(
+    'Unavailable',
+    `${link} does not answer (${messageOf(cause)}). A worker of either data center must run: interlock worker --dc DC`,
+    { cause },
+  );
+}
