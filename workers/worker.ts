@@ -9,13 +9,13 @@ import type { ControlDeps, DatacenterDeps } from '../activities/dependencies.js'
 import { messageOf } from '../src/errors.js';
 import { openAllStores } from '../src/fence/connect.js';
 import type { DcStores } from '../src/fence/connect.js';
-import type { Logger } from 'pino';
+import type { Logger } from '../src/observability/logger.js';
 import type { DcId } from '../src/routing/units.js';
+import { RuleCenterClient } from '../src/rule-center/client.js';
 import { datacenter } from '../src/topology/derive.js';
 import { resolveSecret } from '../src/topology/load.js';
 import type { Topology } from '../src/topology/schema.js';
 import { workflowBundle } from './bundle.js';
-import { openRuleCenters } from './rule-centers.js';
 import { connectToTemporal, isRunClosed, readLinkHeartbeat } from './temporal.js';
 
 /** How long a stopping worker waits for its activities before it cancels them, and before it leaves them. */
@@ -50,7 +50,12 @@ export async function runWorker(options: WorkerOptions): Promise<void> {
   installRuntime(options);
 
   const stores = openAllStores(topology, resolveSecret);
-  const ruleCenters = openRuleCenters(topology, resolveSecret);
+  const ruleCenters = new Map(
+    Object.entries(topology.datacenters).map(([name, { ruleCenter }]) => {
+      const token = resolveSecret(ruleCenter.token);
+      return [name, new RuleCenterClient({ dc: name, url: ruleCenter.url, token })];
+    }),
+  );
   const warming = keepWarm(stores.get(dc)!, log);
   let connection: NativeConnection | undefined;
   try {
@@ -61,7 +66,7 @@ export async function runWorker(options: WorkerOptions): Promise<void> {
       dc,
       topology,
       stores,
-      ruleCenters: ruleCenters.byDc,
+      ruleCenters,
       readLinkStatus: (link) => readLinkHeartbeat(client, link),
       isClosed: (holder) => isRunClosed(client, holder),
       log,
@@ -99,8 +104,7 @@ export async function runWorker(options: WorkerOptions): Promise<void> {
     await connection
       ?.close()
       .catch((error: unknown) => log.warn({ error: messageOf(error) }, 'Temporal connection'));
-    await ruleCenters.close();
-    await Promise.all([...stores.values()].map((one) => one.close()));
+    await Promise.all([...ruleCenters.values(), ...stores.values()].map((one) => one.close()));
   }
 }
 

@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
-import { pino } from 'pino';
 import { runWorker } from '../../workers/worker.js';
 import { InterlockError } from '../errors.js';
+import { createLogger } from '../observability/logger.js';
 import { datacenter } from '../topology/derive.js';
 import { loadTopology } from '../topology/load.js';
 import { progress, topologyFile, topologyOption } from './output.js';
@@ -44,7 +44,7 @@ async function run(options: Options): Promise<void> {
     await runWorker({
       topology,
       dc: options.dc,
-      log: pino({ base: { program: 'worker', dc: options.dc } }, pino.destination({ dest: 2, sync: true })),
+      log: createLogger('worker', options.dc),
       say: progress,
       signal: stop.signal,
       ...(options.metrics === undefined ? {} : { metricsAddress: options.metrics }),
