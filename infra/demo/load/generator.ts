@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { Pool } from 'undici';
 import { messageOf } from '../../../src/errors.js';
+import { bucketOf } from '../../../src/routing/units.js';
 import { Journal } from './journal.js';
 import type { WriteRecord, WriteStatus } from './journal.js';
 import { randomOf, usersOf } from './users.js';
@@ -18,6 +19,8 @@ export interface LoadOptions {
   /** Reads offered per second beside the writes (open loop). */
   readRate?: number;
   seed?: number;
+  /** Also send the user's bucket as `x-bucket`, for gateways that cannot compute it. */
+  bucketHeader?: boolean;
   /** Give a request up after this; it is then `unknown`. */
   timeoutMs?: number;
 }
@@ -196,6 +199,7 @@ export class LoadGenerator {
           'x-request-id': id,
           'x-user-id': draft.userId,
           'x-region': draft.region,
+          ...(this.options.bucketHeader ? bucketHeader(draft.userId) : {}),
         },
         body: JSON.stringify(body),
         headersTimeout: this.timeoutMs,
@@ -231,7 +235,11 @@ export class LoadGenerator {
       const response = await gateway.pool.request({
         method: 'GET',
         path,
-        headers: { 'x-user-id': draft.userId, 'x-region': draft.region },
+        headers: {
+          'x-user-id': draft.userId,
+          'x-region': draft.region,
+          ...(this.options.bucketHeader ? bucketHeader(draft.userId) : {}),
+        },
         headersTimeout: this.timeoutMs,
         bodyTimeout: this.timeoutMs,
       });
@@ -241,6 +249,10 @@ export class LoadGenerator {
       this.counts.failedReads++;
     }
   }
+}
+
+export function bucketHeader(userId: string): { 'x-bucket': string } {
+  return { 'x-bucket': String(bucketOf(userId)) };
 }
 
 function track(set: Set<Promise<void>>, work: Promise<void>): Promise<void> {

@@ -4,6 +4,7 @@ import { Coupons } from './coupons.js';
 import type { ShopDatabase } from './database.js';
 import { ShopError } from './requests.js';
 import { Settler } from './settler.js';
+import type { SettlerOptions } from './settler.js';
 import { Wallets } from './wallet.js';
 
 export interface ShopOptions {
@@ -13,6 +14,7 @@ export interface ShopOptions {
   gatewayUrl: string;
   /** Registered before the routes: the SDK's middleware, which takes the routing key and answers refusals. */
   middleware?: (app: FastifyInstance) => void | Promise<void>;
+  creditHeaders?: SettlerOptions['creditHeaders'];
   onError?: (message: string) => void;
 }
 
@@ -54,6 +56,7 @@ export async function createShop(options: ShopOptions): Promise<FastifyInstance>
     db,
     wallets,
     gatewayUrl: options.gatewayUrl,
+    ...(options.creditHeaders ? { creditHeaders: options.creditHeaders } : {}),
     ...(options.onError ? { onError: options.onError } : {}),
   });
   settler.start();

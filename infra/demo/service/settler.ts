@@ -9,6 +9,8 @@ export interface SettlerOptions {
   wallets: Wallets;
   /** This DC's gateway: credits of wallets that another DC owns go through it. */
   gatewayUrl: string;
+  /** More headers for a credit that goes through the gateway. */
+  creditHeaders?: (to: WalletRef) => Record<string, string>;
   /** Promises older than this are taken up by every instance's sweep, whoever made them. */
   sweepAfterMs?: number;
   sweepEveryMs?: number;
@@ -88,7 +90,12 @@ export class Settler {
     const url = `${this.options.gatewayUrl}/wallets/${encodeURIComponent(to.userId)}/credits`;
     const response = await request(url, {
       method: 'POST',
-      headers: { 'content-type': 'application/json', 'x-region': to.region, 'x-request-id': requestId },
+      headers: {
+        'content-type': 'application/json',
+        'x-region': to.region,
+        'x-request-id': requestId,
+        ...this.options.creditHeaders?.(to),
+      },
       body: JSON.stringify({ amount }),
       headersTimeout: CREDIT_TIMEOUT_MS,
       bodyTimeout: CREDIT_TIMEOUT_MS,
