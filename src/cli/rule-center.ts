@@ -3,6 +3,7 @@ import { openStores } from '../fence/connect.js';
 import { GatewayAdmin } from '../gateway/admin-client.js';
 import { createLogger } from '../observability/logger.js';
 import { RuleCenterClient } from '../rule-center/client.js';
+import { FenceStates } from '../rule-center/fence-states.js';
 import { GATEWAY_TIMEOUT_MS } from '../rule-center/gateway-pusher.js';
 import { RuleCenter } from '../rule-center/rule-center.js';
 import { datacenter, otherDc } from '../topology/derive.js';
@@ -54,7 +55,8 @@ async function run(options: Options): Promise<void> {
       host: listen.hostname.replace(/^\[|\]$/g, ''),
       port: Number(listen.port || (listen.protocol === 'https:' ? 443 : 80)),
     },
-    stores,
+    rules: stores.rules,
+    states: [...stores.fences.values()].map((fence) => new FenceStates(fence)),
     gateways: admins,
     peer,
     ...(options.state === undefined ? {} : { stateDirectory: options.state }),

@@ -17,7 +17,7 @@ export class Leases {
   /** @throws InterlockError Refused: there are too many instances already. */
   renew(lease: LeaseRequest): void {
     const key = JSON.stringify([lease.application, lease.instance]);
-    if (!this.byInstance.has(key)) {
+    if (!this.byInstance.has(key) && this.byInstance.size >= MOST_INSTANCES) {
       this.sweep();
       // Anybody who reaches the port may ask for a lease: the memory for it has a bound.
       if (this.byInstance.size >= MOST_INSTANCES) {

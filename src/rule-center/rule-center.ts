@@ -1,22 +1,21 @@
 import type { FastifyInstance } from 'fastify';
 import { InterlockError, messageOf } from '../errors.js';
-import type { DcStores } from '../fence/connect.js';
 import type { Logger } from '../observability/logger.js';
 import { Counter, Gauge, createRegistry } from '../observability/metrics.js';
 import { rulesHash } from '../routing/hash.js';
 import type { Rules } from '../routing/rules.js';
 import type { DcId } from '../routing/units.js';
 import type { HealthAnswer, Problem, PublishAnswer } from './api.js';
-import { FenceStates } from './fence-states.js';
 import { GatewayPusher } from './gateway-pusher.js';
 import type { GatewayPort } from './gateway-pusher.js';
 import { Leases } from './leases.js';
 import { Reassertion } from './reassertion.js';
-import type { PeerPort } from './reassertion.js';
+import type { PeerPort, StatesPort } from './reassertion.js';
 import { RuleBook } from './rule-book.js';
 import { RulesFile } from './rules-file.js';
 import { createServer } from './server.js';
 import { StoreWatch } from './store-watch.js';
+import type { RulesSource } from './store-watch.js';
 import { Watchers } from './watchers.js';
 
 export interface RuleCenterOptions {
@@ -27,7 +26,10 @@ export interface RuleCenterOptions {
   token: string;
   /** Where to listen; port 0 takes any. */
   listen: { host: string; port: number };
-  stores: Pick<DcStores, 'rules' | 'fences'>;
+  /** The rules of the DC's control store: a RulesStore. */
+  rules: RulesSource & { publish(rules: Rules): Promise<unknown> };
+  /** The unit states of every MySQL store of the DC. */
+  states: readonly StatesPort[];
   gateways: ReadonlyMap<string, GatewayPort>;
   peer: PeerPort;
   /** The last rules are kept here, and served while the control store is down. */
@@ -49,14 +51,14 @@ export class RuleCenter {
   private fileProblem: Problem | undefined;
 
   constructor(private readonly options: RuleCenterOptions) {
-    const { dc, stores, log, topology } = options;
+    const { dc, log, topology } = options;
     this.watchers = new Watchers(this.book);
     this.pushers = [...options.gateways].map(
       ([name, admin]) => new GatewayPusher(dc, name, admin, this.book, log),
     );
-    this.storeWatch = new StoreWatch(stores.rules, this.book, log);
+    this.storeWatch = new StoreWatch(options.rules, this.book, log);
     this.reassertion = new Reassertion(
-      [...stores.fences.values()].map((fence) => new FenceStates(fence)),
+      options.states,
       options.peer,
       this.book,
       async () => {
@@ -128,7 +130,7 @@ export class RuleCenter {
    */
   private async publish(rules: Rules): Promise<PublishAnswer> {
     const hash = rulesHash(rules);
-    await this.options.stores.rules.publish(rules);
+    await this.options.rules.publish(rules);
     this.book.offer({ rules, hash });
     const inForce = this.book.current!;
     // Hazard: since the store has answered, a higher epoch may have come into force; this one must not go to a gateway then.
