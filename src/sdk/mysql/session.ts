@@ -46,6 +46,8 @@ interface Statements {
   execute: Send;
 }
 
+const withoutCast = (_field: unknown, next: () => unknown): unknown => next();
+
 export function corePoolOf(pool: MysqlPool): Pool {
   const candidate = pool as { promise?: unknown; pool?: Pool; getConnection?: unknown } | null;
   if (typeof candidate?.getConnection === 'function') {
@@ -96,7 +98,9 @@ export class Session {
 
   /** A statement of the SDK itself: immune to the pool's settings for rows, types and placeholders. */
   internal(sql: string): Promise<StatementResult> {
-    const options = { sql, rowsAsArray: true, typeCast: true, namedPlaceholders: false, nestTables: false };
+    // A typeCast function of the pool wins over everything but another function.
+    const typeCast = typeof this.connection.config.typeCast === 'function' ? withoutCast : true;
+    const options = { sql, rowsAsArray: true, typeCast, namedPlaceholders: false, nestTables: false };
     return this.run('query', options, undefined);
   }
 

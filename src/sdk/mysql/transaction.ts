@@ -87,7 +87,13 @@ export class TransactionHandle implements FencedTransaction {
     if (this.hooks.has(target)) return;
     await this.enqueue(async () => {
       if (this.statements === 0) {
-        await this.hooks.lockMore(target);
+        try {
+          await this.hooks.lockMore(target);
+        } catch (error) {
+          // The failed lock may have rolled everything back (innodb_rollback_on_timeout), the first units' locks with it.
+          this.ended ??= error as Error;
+          throw error;
+        }
         return;
       }
       // Hazard: rows read so far may be older than the hand-over of the new unit, and so may the snapshot. Guard: start again.
