@@ -31,7 +31,7 @@ describe.each(['mysql', 'mariadb'] as const)('guards of the fence on %s', (flavo
   let pool: mysql.Pool;
   let store: FencedMysql;
   /** The connection that the pool gave out last: what a library of the application might reach behind the SDK's back. */
-  let lastConnection: { query: (sql: string, done: (error: unknown) => void) => void; threadId: number };
+  let lastConnection: { query: (sql: string, done: (error: Error | null) => void) => void; threadId: number };
 
   beforeAll(async () => {
     dc = await startFencedServer(flavour);
@@ -78,7 +78,7 @@ describe.each(['mysql', 'mariadb'] as const)('guards of the fence on %s', (flavo
   }
   const behindTheBack = (sql: string) =>
     new Promise<void>((resolve, reject) =>
-      lastConnection.query(sql, (error) => (error ? reject(error as Error) : resolve())),
+      lastConnection.query(sql, (error) => (error ? reject(error) : resolve())),
     );
   const value = async (id: number): Promise<number> => {
     const [rows] = await dc.admin.query<RowDataPacket[]>('SELECT v FROM app.t WHERE id = ?', [id]);
