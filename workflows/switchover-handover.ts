@@ -397,8 +397,9 @@ export class HandOver {
     this.report.switchEpoch = this.switchEpoch;
     if (this.fence) {
       const sourceRoutedAt = this.switched.sourceRoutedAt ?? this.handed.routedAt;
-      const openAt = Math.max(this.switched.openAt, this.switched.routedAt, sourceRoutedAt);
-      this.report.fencedMs = openAt - Math.min(this.fence.holdSentAt, this.fence.fencedAt);
+      const { openAt, routedAt, sourceRoutedAt } = this.switched;
+      const end = Math.max(openAt, routedAt, sourceRoutedAt ?? this.handed.routedAt);
+      this.report.fencedMs = end - Math.min(this.fence.holdSentAt, this.fence.fencedAt);
     }
     run.log.close(entry, true, this.report.fencedMs === null ? '' : `fenced for ${this.report.fencedMs} ms`);
     return true;

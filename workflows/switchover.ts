@@ -35,6 +35,8 @@ const baselineReached = defineSignal<[BaselineReached]>(SIGNALS.baselineReached)
 const status = defineQuery<SwitchStatus>(QUERIES.status);
 const report = defineQuery<SwitchReport>(QUERIES.report);
 const settled = defineUpdate<SwitchStatus>(SETTLED);
+/** What some servers write for no time-out. */
+const TEN_YEARS_MS = 3_650 * 86_400_000;
 const OPERATOR: Exclude<Request, 'cancel'>[] = ['abort', 'rollback', 'finish', 'extend'];
 
 /**
@@ -44,7 +46,8 @@ const OPERATOR: Exclude<Request, 'cancel'>[] = ['abort', 'rollback', 'finish', '
 export async function switchover(request: SwitchRequest): Promise<SwitchReport> {
   const info = workflowInfo();
   // Hazard: a server-side time-out ends the run without its compensation, and the units stay fenced.
-  if (info.runTimeoutMs !== undefined || info.executionTimeoutMs !== undefined) {
+  const timeoutMs = Math.min(info.runTimeoutMs ?? Infinity, info.executionTimeoutMs ?? Infinity);
+  if (timeoutMs < TEN_YEARS_MS) {
     throw badInput(
       'A switchover takes no workflow run or execution timeout: it would skip the compensation. Start it without.',
     );
