@@ -397,8 +397,7 @@ export class HandOver {
     this.report.switchEpoch = this.switchEpoch;
     if (this.fence) {
       const sourceRoutedAt = this.switched.sourceRoutedAt ?? this.handed.routedAt;
-      const { openAt, routedAt, sourceRoutedAt } = this.switched;
-      const end = Math.max(openAt, routedAt, sourceRoutedAt ?? this.handed.routedAt);
+      const end = Math.max(this.switched.openAt, this.switched.routedAt, sourceRoutedAt);
       this.report.fencedMs = end - Math.min(this.fence.holdSentAt, this.fence.fencedAt);
     }
     run.log.close(entry, true, this.report.fencedMs === null ? '' : `fenced for ${this.report.fencedMs} ms`);
