@@ -95,7 +95,9 @@ export class HandOver {
   }
 
   /** Signal `baselineReached`, or the fall-back's answer. A marker that this hand-over did not write is a stranger's: ignored. */
-  baselineReached(signal: BaselineReached, read = false): void {
+  baselineReached(signal: Partial<BaselineReached> | null | undefined, read = false): void {
+    // A signal may come from anybody and hold anything: what is not a count is not zero.
+    if (!isBaseline(signal)) return;
     const marker = this.markers.find((m) => m.markerId === signal.markerId && m.link === signal.link);
     if (!marker) return;
     const known = this.reached.get(signal.markerId);
@@ -574,6 +576,10 @@ export class HandOver {
   get unconfirmed(): readonly GatewayConfirmation[] {
     return this.report.unconfirmed;
   }
+}
+
+function isBaseline(signal: Partial<BaselineReached> | null | undefined): signal is BaselineReached {
+  return typeof signal?.conflicts === 'number' && typeof signal.quarantined === 'number';
 }
 
 function backoffMs(attempt: number): number {
