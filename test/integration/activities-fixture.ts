@@ -1,0 +1,220 @@
+import type { LinkStatus } from '../../replicators/core/contract.js';
+import { createControlActivities } from '../../activities/control.js';
+import { createDatacenterActivities } from '../../activities/datacenter.js';
+import type { ControlDeps, RuleCenter } from '../../activities/dependencies.js';
+import { InterlockError } from '../../src/errors.js';
+import { openAllStores } from '../../src/fence/connect.js';
+import type { DcStores } from '../../src/fence/connect.js';
+import { initialise } from '../../src/fence/init.js';
+import { silentLogger } from '../../src/observability/logger.js';
+import type { Holder, Rules } from '../../src/routing/rules.js';
+import { withAssignments } from '../../src/routing/rules.js';
+import type { DcId, UnitId } from '../../src/routing/units.js';
+import { initialRules } from '../../src/topology/derive.js';
+import { validateTopology } from '../../src/topology/load.js';
+import type { Topology } from '../../src/topology/schema.js';
+import type { ControlActivities, DatacenterActivities, StepInput } from '../../workflows/contract.js';
+import { startTestMysql } from '../support/mysql.js';
+import type { TestMysql } from '../support/mysql.js';
+
+/** A rule center that keeps what it is told in memory, and can be down. */
+export class FakeRuleCenter implements RuleCenter {
+  down = false;
+  /** Answers never come while this is set. */
+  silent = false;
+  current: Rules | undefined;
+  readonly published: number[] = [];
+
+  constructor(readonly dc: DcId) {}
+
+  async publish(rules: Rules, signal?: AbortSignal) {
+    await this.reach(signal);
+    this.published.push(rules.epoch);
+    if (this.current === undefined || rules.epoch > this.current.epoch) this.current = rules;
+    return [{ dc: this.dc, gateway: 'g1', epoch: rules.epoch, ok: true, detail: '' }];
+  }
+
+  async gateways(signal?: AbortSignal) {
+    await this.reach(signal);
+    const counts = { held: 0, heldTotal: 3, refusedTotal: 2, failedTotal: 1, forwardedTotal: 0 };
+    const epoch = this.current?.epoch ?? null;
+    return [
+      { gateway: 'g1', epoch, hash: null, ok: true, detail: '', ...counts, unavailableMs: 7, requests: {} },
+    ];
+  }
+
+  async instances(signal?: AbortSignal) {
+    await this.reach(signal);
+    return [];
+  }
+
+  async owns(unit: UnitId | { userId: string }) {
+    const assignment = this.current?.regions['cn-east']?.find(
+      (range) =>
+        Number(String(unit as string).split('/')[1]) >= range.from &&
+        Number((unit as string).split('/')[1]) <= range.to,
+    );
+    const { owner, state } = assignment!;
+    return { owns: owner === this.dc, unit: unit as string, owner, state, epoch: this.current!.epoch };
+  }
+
+  async health(): Promise<never> {
+    throw new Error('not asked');
+  }
+
+  private async reach(signal?: AbortSignal): Promise<void> {
+    if (this.down)
+      throw new InterlockError('Unavailable', `rule center of ${this.dc} is down`, { retryable: true });
+    if (this.silent) {
+      await new Promise((_resolve, reject) =>
+        signal?.addEventListener('abort', () => reject(signal.reason as Error)),
+      );
+    }
+  }
+}
+
+export interface ActivitiesFixture {
+  topology: Topology;
+  servers: Record<DcId, TestMysql>;
+  stores: Map<DcId, DcStores>;
+  ruleCenters: Map<DcId, FakeRuleCenter>;
+  links: Map<string, LinkStatus>;
+  closedRuns: Set<string>;
+  dc: Record<DcId, DatacenterActivities>;
+  control: ControlActivities;
+  /** Deletes all and initialises again. */
+  reset: () => Promise<void>;
+  stop: () => Promise<void>;
+}
+
+export const RUN: Holder = { workflowId: 'switchover/test', runId: 'run-1' };
+
+/** Two servers, each store `main` of a DC; the rule centers and links are fakes. */
+export async function startActivities(flavour: 'mysql' | 'mariadb'): Promise<ActivitiesFixture> {
+  const [a, b] = await Promise.all([
+    startTestMysql(flavour, { offset: 1 }),
+    startTestMysql(flavour, { offset: 2 }),
+  ]);
+  const servers: Record<DcId, TestMysql> = { 'dc-a': a, 'dc-b': b };
+  process.env['INTERLOCK_TEST_PASSWORD'] = a.password;
+  const secret = { env: 'INTERLOCK_TEST_PASSWORD' };
+  let port = 1;
+  const nobody = () => `http://127.0.0.1:${port++}`;
+  const datacenter = (dc: DcId) => ({
+    domain: `${dc}.test`,
+    taskQueue: dc,
+    ruleCenter: { url: nobody(), token: secret },
+    gateways: { g1: { url: nobody(), admin: nobody(), token: secret } },
+    stores: {
+      mysql: {
+        main: {
+          host: '127.0.0.1',
+          port: servers[dc]!.port,
+          user: 'root',
+          password: secret,
+          flavour,
+          control: true,
+        },
+      },
+    },
+    applications: {},
+  });
+  const topology = validateTopology({
+    version: 1,
+    name: 'test',
+    temporal: { address: '127.0.0.1:9' },
+    defaultRegion: 'cn-east',
+    datacenters: { 'dc-a': datacenter('dc-a'), 'dc-b': datacenter('dc-b') },
+    regions: { 'cn-east': { home: 'dc-a' }, 'cn-west': { home: 'dc-b' } },
+    tables: { 'app.entry': { userId: 'user_id' } },
+    links: [{ store: 'mysql/main', include: ['app.*'] }],
+  });
+  const stores = openAllStores(topology, () => a.password);
+  const ruleCenters = new Map(Object.keys(topology.datacenters).map((dc) => [dc, new FakeRuleCenter(dc)]));
+  const links = new Map<string, LinkStatus>();
+  const closedRuns = new Set<string>();
+  const shared: ControlDeps = {
+    topology,
+    stores,
+    ruleCenters,
+    readLinkStatus: async (link) => links.get(link),
+    isClosed: async (holder) => closedRuns.has(holder.runId),
+    log: silentLogger(),
+  };
+  const fixture: ActivitiesFixture = {
+    topology,
+    servers,
+    stores,
+    ruleCenters,
+    links,
+    closedRuns,
+    dc: Object.fromEntries(
+      Object.keys(topology.datacenters).map((dc) => [dc, createDatacenterActivities({ ...shared, dc })]),
+    ),
+    control: createControlActivities(shared),
+    reset: async () => {
+      for (const one of stores.values()) {
+        for (const table of ['unit_state', 'marker', 'rules', 'report', 'link_checkpoint']) {
+          await one.control.pool.query(`DELETE FROM interlock.${table}`).catch(() => undefined);
+        }
+      }
+      for (const ruleCenter of ruleCenters.values()) {
+        Object.assign(ruleCenter, { down: false, silent: false, current: initialRules(topology) });
+        ruleCenter.published.length = 0;
+      }
+      closedRuns.clear();
+      links.clear();
+      for (const link of ['mysql/main:dc-a>dc-b', 'mysql/main:dc-b>dc-a']) links.set(link, streaming(link));
+      await initialise(stores, initialRules(topology), () => undefined);
+    },
+    stop: async () => {
+      await Promise.all([...stores.values()].map((one) => one.close()));
+      await Promise.all([a.stop(), b.stop()]);
+    },
+  };
+  for (const server of [a, b]) {
+    const pool = server.pool();
+    await pool.query('CREATE DATABASE app');
+    await pool.query(
+      'CREATE TABLE app.entry (id BIGINT AUTO_INCREMENT PRIMARY KEY, user_id VARCHAR(64)) ENGINE=InnoDB',
+    );
+  }
+  return fixture;
+}
+
+export function streaming(link: string): LinkStatus {
+  return {
+    link,
+    state: 'streaming',
+    generation: 1,
+    position: '',
+    sourcePosition: '',
+    lagMs: 0,
+    rows: 0,
+    transactions: 0,
+    rowsPerSecond: 0,
+    transactionsPerSecond: 0,
+    droppedForeign: 0,
+    conflicts: 0,
+    quarantined: 0,
+    lastMarker: null,
+    lastError: null,
+    updatedAt: new Date().toISOString(),
+  };
+}
+
+/** The input of a step that moves `units` from dc-a to dc-b. */
+export function step(
+  base: Rules,
+  units: UnitId[],
+  epoch: number,
+  as: { owner: DcId; state: 'open' | 'write_disabled' },
+  holder: Holder = RUN,
+): StepInput {
+  const rules = withAssignments(base, new Map(units.map((unit) => [unit, as])), {
+    epoch,
+    reason: 'test',
+    holder: as.state === 'open' ? null : holder,
+  });
+  return { from: 'dc-a', to: 'dc-b', units, epoch, holder, rules };
+}

@@ -1,0 +1,381 @@
+import { ApplicationFailure } from '@temporalio/common';
+import { MockActivityEnvironment } from '@temporalio/testing';
+import { DefaultLogger } from '@temporalio/worker';
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import type { Rules } from '../../src/routing/rules.js';
+import { initialRules } from '../../src/topology/derive.js';
+import { DEFAULT_POLICIES } from '../../workflows/contract.js';
+import type { SwitchReport, SwitchRequest, WriteDisableInput } from '../../workflows/contract.js';
+import { RUN, startActivities, step } from './activities-fixture.js';
+import type { ActivitiesFixture } from './activities-fixture.js';
+import { buckets } from './fence-fixture.js';
+
+const QUIET = new DefaultLogger('ERROR', () => undefined);
+const LINK = 'mysql/main:dc-a>dc-b';
+const UNITS = buckets(100);
+
+async function run<A extends unknown[], R>(activity: (...args: A) => Promise<R>, ...args: A): Promise<R> {
+  return new MockActivityEnvironment(undefined, { logger: QUIET }).run(activity, ...args) as Promise<R>;
+}
+
+/** The ApplicationFailure of a promise that must fail with this type. */
+async function failure(promise: Promise<unknown>, type: string): Promise<ApplicationFailure> {
+  const error = await promise.then(
+    () => undefined,
+    (e: unknown) => e,
+  );
+  expect(error).toBeInstanceOf(ApplicationFailure);
+  expect((error as ApplicationFailure).type).toBe(type);
+  return error as ApplicationFailure;
+}
+
+describe.each(['mysql', 'mariadb'] as const)('activities on %s', (flavour) => {
+  let f: ActivitiesFixture;
+  let base: Rules;
+  beforeAll(async () => {
+    f = await startActivities(flavour);
+    base = initialRules(f.topology);
+  });
+  afterAll(async () => {
+    await f.stop();
+  });
+  beforeEach(async () => {
+    await f.reset();
+  });
+
+  const request = (more: Partial<SwitchRequest> = {}): SwitchRequest => ({
+    topology: 'test',
+    scope: 'cn-east:10%',
+    from: 'dc-a',
+    to: 'dc-b',
+    reason: 'test',
+    startedBy: 'test',
+    policies: DEFAULT_POLICIES,
+    taskQueues: { 'dc-a': 'dc-a', 'dc-b': 'dc-b' },
+    ...more,
+  });
+  const fenceInput = (epoch = 2, holder = RUN): WriteDisableInput => ({
+    ...step(base, UNITS, epoch, { owner: 'dc-a', state: 'write_disabled' }, holder),
+    fenceBudgetMs: 1_000,
+    blockers: 'kill',
+    links: [{ link: LINK, store: 'main', markerId: `m${epoch}` }],
+  });
+  const switchInput = (epoch = 3) => step(base, UNITS, epoch, { owner: 'dc-b', state: 'open' });
+  const reopenInput = (epoch = 4) => step(base, UNITS, epoch, { owner: 'dc-a', state: 'open' });
+  const seen = async (dc: string): Promise<string> => {
+    const states = await f.stores.get(dc)!.control.states(UNITS);
+    return [...new Set(states.map((row) => `${row.state} of ${row.owner} at ${row.epoch}`))].join(', ');
+  };
+
+  it('moves units: fence, switch, hand-over, confirm, post-checks', async () => {
+    const plan = await run(f.control.makePlan, request());
+    expect(plan).toMatchObject({
+      baseEpoch: 1,
+      units: [...UNITS].sort(),
+      stores: ['main'],
+      controlStore: 'main',
+    });
+    expect(plan.diff).toEqual(['cn-east buckets 0–99: dc-a → dc-b (10.0 %)']);
+    expect(plan.checks.filter(({ ok }) => !ok)).toEqual([]);
+    for (const dc of ['dc-a', 'dc-b']) {
+      const checks = await run(f.dc[dc]!.preflight, { dc, plan });
+      expect(checks.filter(({ ok }) => !ok)).toEqual([]);
+    }
+    const fenced = await run(f.dc['dc-a']!.writeDisable, fenceInput());
+    expect(fenced.baselines).toMatchObject([{ link: LINK, markerId: 'm2' }]);
+    expect(fenced.baselines[0]!.position).not.toBe('');
+    expect(await seen('dc-a')).toBe('write_disabled of dc-a at 2');
+    const switched = await run(f.dc['dc-b']!.switchTarget, switchInput());
+    expect(switched.gateways.map(({ dc, epoch, ok }) => `${dc} ${epoch} ${ok}`)).toEqual([
+      'dc-b 3 true',
+      'dc-a 3 true',
+    ]);
+    expect(await seen('dc-b')).toBe('open of dc-b at 3');
+    expect((await f.stores.get('dc-b')!.rules.current())?.rules).toEqual(switchInput().rules);
+    await run(f.dc['dc-a']!.handOverSource, switchInput());
+    expect(await seen('dc-a')).toBe('remote of dc-b at 3');
+    for (const dc of ['dc-a', 'dc-b']) {
+      expect(await run(f.dc[dc]!.confirm, { dc, epoch: 3, timeoutMs: 1_000 })).toMatchObject([{ ok: true }]);
+      const checks = await run(f.dc[dc]!.postCheck, { dc, owner: 'dc-b', units: UNITS, epoch: 3 });
+      expect(checks.filter(({ ok }) => !ok)).toEqual([]);
+    }
+    expect(await run(f.control.findHeld, { topology: 'test', holder: RUN })).toEqual([]);
+  });
+
+  it('repeats every step without harm', async () => {
+    for (let i = 0; i < 2; i++) await run(f.dc['dc-a']!.writeDisable, fenceInput());
+    for (let i = 0; i < 2; i++) await run(f.dc['dc-b']!.switchTarget, switchInput());
+    for (let i = 0; i < 2; i++) await run(f.dc['dc-a']!.handOverSource, switchInput());
+    await run(f.dc['dc-b']!.switchTarget, switchInput());
+    expect(await seen('dc-a')).toBe('remote of dc-b at 3');
+    expect(await seen('dc-b')).toBe('open of dc-b at 3');
+  });
+
+  it('compensates: the target is raised, the source opens, and late steps of the attempt fail', async () => {
+    await run(f.dc['dc-a']!.writeDisable, fenceInput());
+    await run(f.dc['dc-b']!.raiseTarget, reopenInput());
+    await failure(run(f.dc['dc-b']!.switchTarget, switchInput()), 'StaleEpoch');
+    await run(f.dc['dc-a']!.reopenSource, reopenInput());
+    expect(await seen('dc-a')).toBe('open of dc-a at 4');
+    expect(await seen('dc-b')).toBe('remote of dc-a at 4');
+    const late = await failure(run(f.dc['dc-a']!.writeDisable, fenceInput()), 'StaleEpoch');
+    expect(late.nonRetryable).toBe(true);
+    const rules = await Promise.all([...f.stores.values()].map((dc) => dc.rules.current()));
+    expect(rules.map((one) => one?.hash)).toEqual([rules[0]!.hash, rules[0]!.hash]);
+    expect(rules[0]!.rules.epoch).toBe(4);
+  });
+
+  it('does not compensate what has switched', async () => {
+    await run(f.dc['dc-a']!.writeDisable, fenceInput());
+    await run(f.dc['dc-b']!.switchTarget, switchInput());
+    await failure(run(f.dc['dc-b']!.raiseTarget, reopenInput()), 'AlreadySwitched');
+    await run(f.dc['dc-a']!.handOverSource, switchInput());
+    await failure(run(f.dc['dc-a']!.reopenSource, reopenInput()), 'AlreadySwitched');
+    // Rolling forward after doubt: the same switch again at a higher epoch.
+    await run(f.dc['dc-b']!.switchTarget, switchInput(5));
+    expect(await seen('dc-b')).toBe('open of dc-b at 5');
+  });
+
+  describe('the switch looks at the source again', () => {
+    it('and is refused when the source is open', async () => {
+      await failure(run(f.dc['dc-b']!.switchTarget, switchInput()), 'Refused');
+      expect(await seen('dc-b')).toBe('remote of dc-a at 1');
+      expect(await f.stores.get('dc-b')!.rules.highestEpoch()).toBe(1);
+    });
+
+    it('and is refused when another run has fenced it', async () => {
+      await run(f.dc['dc-a']!.writeDisable, fenceInput(2, { workflowId: 'switchover/test', runId: 'other' }));
+      await failure(run(f.dc['dc-b']!.switchTarget, switchInput()), 'Refused');
+    });
+
+    it('and is refused when another server answers', async () => {
+      await run(f.dc['dc-a']!.writeDisable, fenceInput());
+      await f.stores
+        .get('dc-a')!
+        .control.pool.query("UPDATE interlock.unit_state SET server = 'restored' WHERE unit = 'cn-east/5'");
+      await failure(run(f.dc['dc-b']!.switchTarget, switchInput()), 'ServerIdentityChanged');
+      expect(await seen('dc-b')).toBe('remote of dc-a at 1');
+    });
+
+    it('but rolls forward without it once the target is open', async () => {
+      await run(f.dc['dc-a']!.writeDisable, fenceInput());
+      await run(f.dc['dc-b']!.switchTarget, switchInput());
+      await f.stores
+        .get('dc-a')!
+        .control.pool.query("UPDATE interlock.unit_state SET server = 'restored' WHERE unit = 'cn-east/5'");
+      await run(f.dc['dc-b']!.switchTarget, switchInput(5));
+      expect(await seen('dc-b')).toBe('open of dc-b at 5');
+    });
+  });
+
+  it('does not need the rule centers: stores change, gateways are reported as not confirmed', async () => {
+    for (const ruleCenter of f.ruleCenters.values()) ruleCenter.down = true;
+    const fenced = await run(f.dc['dc-a']!.writeDisable, fenceInput());
+    expect(fenced.gateways.map(({ ok }) => ok)).toEqual([false, false]);
+    const switched = await run(f.dc['dc-b']!.switchTarget, switchInput());
+    expect(switched.sourceRoutedAt).toBeNull();
+    await run(f.dc['dc-a']!.handOverSource, switchInput());
+    expect(await seen('dc-b')).toBe('open of dc-b at 3');
+    const waiting = run(f.dc['dc-a']!.confirm, { dc: 'dc-a', epoch: 3, timeoutMs: 20_000 });
+    setTimeout(() => (f.ruleCenters.get('dc-a')!.down = false), 200);
+    // Back again, it is told: nobody waits for the next switchover.
+    expect(await waiting).toMatchObject([{ epoch: 3, ok: true }]);
+    f.ruleCenters.get('dc-b')!.down = true;
+    expect(await run(f.dc['dc-b']!.confirm, { dc: 'dc-b', epoch: 3, timeoutMs: 100 })).toMatchObject([
+      { ok: false },
+    ]);
+  });
+
+  it('does not wait for a gateway that is slow to hold', async () => {
+    for (const ruleCenter of f.ruleCenters.values()) ruleCenter.silent = true;
+    const started = performance.now();
+    const fenced = await run(f.dc['dc-a']!.writeDisable, fenceInput());
+    expect(performance.now() - started).toBeLessThan(1_000);
+    expect(fenced.gateways).toEqual([]);
+    expect(await seen('dc-a')).toBe('write_disabled of dc-a at 2');
+  });
+
+  it('refuses a step that went to the wrong data center', async () => {
+    await failure(run(f.dc['dc-b']!.writeDisable, fenceInput()), 'BadInput');
+    await failure(run(f.dc['dc-a']!.switchTarget, switchInput()), 'BadInput');
+    await failure(run(f.dc['dc-a']!.raiseTarget, reopenInput()), 'BadInput');
+    await failure(run(f.dc['dc-b']!.reopenSource, reopenInput()), 'BadInput');
+    await failure(run(f.dc['dc-b']!.handOverSource, switchInput()), 'BadInput');
+    expect(await seen('dc-b')).toBe('remote of dc-a at 1');
+  });
+
+  it('finds what dead runs left, and says which may be taken over', async () => {
+    await run(f.dc['dc-a']!.writeDisable, fenceInput());
+    const next = { workflowId: 'switchover/test', runId: 'run-2' };
+    const held = await run(f.control.findHeld, { topology: 'test', holder: next });
+    expect(held).toMatchObject([{ from: 'dc-a', to: 'dc-b', holder: RUN, holderClosed: false }]);
+    expect(held[0]!.units).toEqual([...UNITS].sort());
+    expect(await run(f.control.nextEpoch, { units: UNITS, holder: next })).toMatchObject({ epoch: 3 });
+    await failure(run(f.dc['dc-a']!.writeDisable, fenceInput(5, next)), 'HeldByOther');
+    f.closedRuns.add('run-1');
+    const { epoch, takeOverFrom, rules } = await run(f.control.nextEpoch, { units: UNITS, holder: next });
+    expect({ epoch, takeOverFrom }).toEqual({ epoch: 3, takeOverFrom: RUN });
+    expect(rules.epoch).toBe(2);
+    await run(f.dc['dc-a']!.writeDisable, { ...fenceInput(5, next), takeOverFrom: RUN });
+    await failure(run(f.dc['dc-a']!.reopenSource, { ...reopenInput(9), holder: RUN }), 'HeldByOther');
+  });
+
+  it('reads baselines from the checkpoints', async () => {
+    const links = [{ link: LINK, markerId: 'm2' }];
+    const pool = f.stores.get('dc-b')!.control.pool;
+    expect(await run(f.dc['dc-b']!.readBaselines, { links })).toEqual([]);
+    await pool.query(
+      "INSERT INTO interlock.link_checkpoint VALUES (?, 1, 'pos', 'server', 'm1', 1, UTC_TIMESTAMP(6))",
+      [LINK],
+    );
+    expect(await run(f.dc['dc-b']!.readBaselines, { links })).toEqual([]);
+    await pool.query("UPDATE interlock.link_checkpoint SET marker = 'm2'");
+    expect(await run(f.dc['dc-b']!.readBaselines, { links })).toMatchObject([{ link: LINK, markerId: 'm2' }]);
+  });
+
+  it('waits until the links have caught up, and not for one that has stopped', async () => {
+    f.links.get(LINK)!.lagMs = 5_000;
+    const waiting = run(f.dc['dc-b']!.catchUp, { links: [LINK], lagLimitMs: 1_000 });
+    setTimeout(() => (f.links.get(LINK)!.lagMs = 10), 150);
+    expect(await waiting).toMatchObject([{ link: LINK, state: 'streaming', lagMs: 10 }]);
+    f.links.get(LINK)!.state = 'failed';
+    await failure(run(f.dc['dc-b']!.catchUp, { links: [LINK], lagLimitMs: 1_000 }), 'LinkStopped');
+  });
+
+  describe('plans', () => {
+    it('have a hash that changes with the world, and not with lag and positions', async () => {
+      const { hash } = await run(f.control.makePlan, request());
+      f.links.get(LINK)!.lagMs = 77;
+      f.links.get(LINK)!.position = 'x:1-9';
+      expect((await run(f.control.makePlan, request())).hash).toBe(hash);
+      const hashes = new Set([hash]);
+      const policies = { ...DEFAULT_POLICIES, soakMs: 1 };
+      hashes.add((await run(f.control.makePlan, request({ policies }))).hash);
+      hashes.add((await run(f.control.makePlan, request({ scope: 'cn-east/0-98' }))).hash);
+      await f.stores
+        .get('dc-b')!
+        .control.pool.query(
+          "INSERT INTO interlock.link_checkpoint VALUES (?, 4, 'pos', 's', NULL, 1, UTC_TIMESTAMP(6))",
+          [LINK],
+        );
+      hashes.add((await run(f.control.makePlan, request())).hash);
+      await run(f.dc['dc-a']!.writeDisable, fenceInput());
+      hashes.add((await run(f.control.makePlan, request())).hash);
+      expect(hashes.size).toBe(5);
+    });
+
+    it('are refused for scopes and data centers that are not there', async () => {
+      await failure(run(f.control.makePlan, request({ scope: 'cn-north:10%' })), 'BadInput');
+      await failure(run(f.control.makePlan, request({ scope: "'; DROP TABLE" })), 'BadInput');
+      await failure(run(f.control.makePlan, request({ to: 'dc-c' })), 'BadInput');
+      await failure(run(f.control.makePlan, request({ to: 'dc-a' })), 'BadInput');
+    });
+
+    it('name links that do not stream', async () => {
+      f.links.delete(LINK);
+      const plan = await run(f.control.makePlan, request());
+      expect(plan.checks.filter(({ ok }) => !ok).map(({ name }) => name)).toEqual([`link ${LINK}`]);
+    });
+  });
+
+  describe('preflight names', () => {
+    const wrong = async (dc: string, change: () => Promise<unknown>): Promise<string[]> => {
+      const plan = await run(f.control.makePlan, request());
+      await change();
+      const checks = await run(f.dc[dc]!.preflight, { dc, plan });
+      return checks.filter(({ ok }) => !ok).map(({ name }) => name);
+    };
+    const sql = (dc: string, text: string) => f.stores.get(dc)!.control.pool.query(text);
+
+    it('rules that have moved on', async () => {
+      const next = step(base, UNITS, 2, { owner: 'dc-a', state: 'open' }).rules;
+      expect(await wrong('dc-a', () => f.stores.get('dc-a')!.rules.publish(next))).toEqual(['dc-a: rules']);
+    });
+
+    it('a server that forgot', async () => {
+      expect(await wrong('dc-b', () => sql('dc-b', "UPDATE interlock.unit_state SET server = 'x'"))).toEqual([
+        'dc-b mysql/main: identity and unit states',
+      ]);
+    });
+
+    it('unit states that the rules do not say', async () => {
+      const open = "UPDATE interlock.unit_state SET state = 'open', owner = 'dc-b' WHERE unit = 'cn-east/9'";
+      expect(await wrong('dc-b', () => sql('dc-b', open))).toEqual([
+        'dc-b mysql/main: identity and unit states',
+      ]);
+    });
+
+    it('a routed table that is not InnoDB', async () => {
+      try {
+        expect(await wrong('dc-a', () => sql('dc-a', 'ALTER TABLE app.entry ENGINE=MyISAM'))).toEqual([
+          'dc-a mysql/main: routed tables',
+        ]);
+      } finally {
+        await sql('dc-a', 'ALTER TABLE app.entry ENGINE=InnoDB');
+      }
+    });
+
+    it('a link that stopped, a gateway that is behind, keys that can collide', async () => {
+      const change = async (): Promise<void> => {
+        f.links.get(LINK)!.state = 'failed';
+        f.ruleCenters.get('dc-b')!.current = undefined;
+        await sql('dc-b', 'SET GLOBAL auto_increment_offset = 1');
+      };
+      try {
+        expect(await wrong('dc-b', change)).toEqual([
+          'dc-b mysql/main: auto-increment',
+          `link ${LINK}`,
+          'dc-b: gateways',
+        ]);
+      } finally {
+        await sql('dc-b', 'SET GLOBAL auto_increment_offset = 2');
+      }
+    });
+
+    it('a prepared XA transaction', async () => {
+      const connection = await f.stores.get('dc-a')!.control.pool.getConnection();
+      const prepare = async (): Promise<void> => {
+        for (const text of [
+          "XA START 'p'",
+          'INSERT INTO app.entry (user_id) VALUES (1)',
+          "XA END 'p'",
+          "XA PREPARE 'p'",
+        ]) {
+          await connection.query(text);
+        }
+      };
+      try {
+        expect(await wrong('dc-a', prepare)).toEqual(['dc-a mysql/main: prepared XA transactions']);
+      } finally {
+        await connection.query("XA ROLLBACK 'p'");
+        connection.destroy();
+      }
+    });
+  });
+
+  it('keeps the report in both control stores, and in one when the other is away', async () => {
+    const report = { runId: 'r1', flows: [] } as unknown as SwitchReport;
+    await run(f.control.recordReport, report);
+    for (const dc of f.stores.values()) {
+      const [rows] = await dc.control.pool.query('SELECT run_id FROM interlock.report');
+      expect(rows).toEqual([{ run_id: 'r1' }]);
+    }
+    await f.servers['dc-b']!.kill('SIGKILL');
+    try {
+      await run(f.control.recordReport, { ...report, runId: 'r2' });
+      const error = await failure(run(f.control.nextEpoch, { units: UNITS, holder: RUN }), 'Unavailable');
+      expect(error.nonRetryable).toBe(false);
+    } finally {
+      await f.servers['dc-b']!.restart();
+    }
+  });
+
+  it('sums what the gateways counted', async () => {
+    expect(await run(f.dc['dc-a']!.gatewayTotals, { dc: 'dc-a' })).toEqual({
+      heldRequests: 3,
+      refusedRequests: 2,
+      failedRequests: 1,
+      unavailableMs: 7,
+    });
+  });
+});
