@@ -97,6 +97,7 @@ function routing(input: GatewayInput, datacenter: Datacenter): Record<string, un
       dcs.filter((name) => name !== dc).map((name) => [name, `http://${dcUpstream(name)}`]),
     ),
     targets,
+    defaultTarget: defaultTarget(datacenter),
     applications: Object.entries(topology.applications).map(([name, { paths, routingKey, central }]) => ({
       name,
       paths,
@@ -110,6 +111,14 @@ function routing(input: GatewayInput, datacenter: Datacenter): Record<string, un
 // A name of the topology has no dots and no underscores: upstream names cannot meet each other or a host.
 const applicationUpstream = (name: string): string => `app_${name}`;
 const dcUpstream = (name: string): string => `dc_${name}`;
+
+/** Where requests go unless Lua says otherwise: it is said once here and not per request. */
+function defaultTarget(datacenter: Datacenter): string {
+  const name = Object.keys(datacenter.applications).find(
+    (key) => datacenter.applications[key]!.instances.length > 0,
+  );
+  return name === undefined ? '' : `http://${applicationUpstream(name)}`;
+}
 
 function nginxConf(input: GatewayInput, datacenter: Datacenter, gateway: Gateway): string {
   const { topology, dc } = input;
@@ -162,9 +171,9 @@ http {
   scgi_temp_path "${state}/tmp/scgi";
 
   log_format interlock escape=json
-    '{"time":"$time_iso8601","client":"$remote_addr","method":"$interlock_method","target":"$request_uri",'
-    '"status":$status,"seconds":$request_time,"bytes":$body_bytes_sent,"dc":"$interlock_dc","epoch":"$interlock_epoch",'
-    '"unit":"$interlock_unit","heldMs":"$interlock_held","rounds":"$interlock_rounds","upstream":"$upstream_addr","upstreamStatus":"$upstream_status"}';
+    '{"time":"$time_iso8601","client":"$remote_addr","method":"$interlock_method","target":"$request_uri","status":$status,'
+    '"seconds":$request_time,"unit":"$interlock_unit","dc":"$interlock_dc","epoch":"$interlock_epoch","heldMs":"$interlock_held",'
+    '"rounds":"$interlock_rounds","upstream":"$upstream_addr"}';
 
   lua_package_path "${lua}/?.lua;;";
   lua_shared_dict interlock_rules ${Math.ceil((4 * MAX_RULES_BYTES) / 1024 / 1024)}m;
@@ -192,7 +201,8 @@ ${upstreams.join('\n')}
     # The path goes to the application as it came.
     merge_slashes off;
 
-    set $interlock_target "";
+    # Lua sets what is not so; most requests go to the one application's local instances.
+    set $interlock_target "${defaultTarget(datacenter)}";
     set $interlock_dc "${dc}";
     set $interlock_epoch "";
     set $interlock_unit "";

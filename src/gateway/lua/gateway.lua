@@ -9,13 +9,14 @@ local answer = require "answer"
 local constant_time = require "constant-time"
 local counters = require "counters"
 local hold = require "hold"
+local request_headers = require "request-headers"
 local routing_key = require "routing-key"
 local rules = require "rules"
 local settings = require "settings"
 
 local ngx = ngx
 local var = ngx.var
-local get_headers, get_method, set_method = ngx.req.get_headers, ngx.req.get_method, ngx.req.set_method
+local get_headers, get_method, set_method = request_headers.get, ngx.req.get_method, ngx.req.set_method
 local format, tonumber, max, min = string.format, tonumber, math.max, math.min
 
 local M = {}
@@ -30,7 +31,7 @@ local MAX_ROUNDS = 8
 local BACKOFF = { 0.002, 0.005, 0.012, 0.03, 0.08, 0.2, 0.5, 1 }
 local RETRY_AFTER_SECONDS = 1
 
-local extractor, here, limits, peers, targets
+local extractor, here, limits, peers, targets, default_target
 
 local function now_ms()
   ngx.update_time()
@@ -95,7 +96,7 @@ local function send(current, unit, owner, hopped, application)
       counters.add("failed")
       return answer.fail(503, "Unavailable", format("application %s has no instance in %s", application.name, here), { what = application.name }, RETRY_AFTER_SECONDS)
     end
-    var.interlock_target = target
+    if target ~= default_target then var.interlock_target = target end
     counters.routed(here)
     return
   end
@@ -179,6 +180,29 @@ local function wait(headers, unit, may_go, seconds)
   return true
 end
 
+local function assignment_of(newer, key)
+  if key.unit then return rules.of_unit(newer, key.unit) end
+  local unit, assignment = rules.of_user(newer, key.user, key.region)
+  return unit and assignment
+end
+
+-- Rules, unit and assignment once the unit is open. (Apart from `route`: LuaJIT does not compile a function that makes a closure.)
+local function wait_until_open(headers, key, unit)
+  local function may_go(newer)
+    local now = assignment_of(newer, key)
+    -- No longer in the rules: go on, to be told so.
+    return not now or now.open
+  end
+  local current, assignment
+  repeat
+    wait(headers, unit, may_go)
+    current = rules.current()
+    unit, assignment = locate(current, key)
+    var.interlock_unit = unit
+  until assignment.open
+  return current, unit, assignment
+end
+
 -- Routes by the rules in force; holds an unsafe request as long as its unit is write-disabled.
 local function route(current, headers, key, hopped, method)
   local unit, assignment = locate(current, key)
@@ -187,19 +211,7 @@ local function route(current, headers, key, hopped, method)
   local upgrade = is_upgrade(headers)
   local reads = SAFE[method] and not upgrade
   if not assignment.open and not reads then
-    local function may_go(newer)
-      local _, now
-      if key.unit then now = rules.of_unit(newer, key.unit) else _, now = rules.of_user(newer, key.user, key.region) end
-      -- No longer in the rules: go on, to be told so.
-      return type(now) ~= "table" or now.open
-    end
-    repeat
-      wait(headers, unit, may_go)
-      current = rules.current()
-      unit, assignment = locate(current, key)
-      if not unit then return end
-      var.interlock_unit = unit
-    until assignment.open
+    current, unit, assignment = wait_until_open(headers, key, unit)
   end
   send(current, unit, assignment.owner, hopped, key.application)
   if reads then return end
@@ -238,7 +250,7 @@ end
 function M.access()
   local current = current_rules()
   if not current then return end
-  local headers = get_headers(0)
+  local headers = get_headers()
   local key = key_of(headers)
   if not key then return end
   return route(current, headers, key, is_hop(headers), get_method())
@@ -246,7 +258,7 @@ end
 
 -- access_by_lua of @again: the upstream answered 421.
 function M.again()
-  local headers = get_headers(0)
+  local headers = get_headers()
   local refusal = var.upstream_http_x_interlock_refusal
   if not refusal then
     return answer.fail(421, "Refused", "the application answered 421 without x-interlock-refusal", nil)
@@ -262,19 +274,13 @@ function M.again()
   if not current then return end
   local key = key_of(headers)
   if not key then return end
-  var.interlock_target, var.interlock_dc, var.interlock_hop, var.interlock_hop_token = "", here, "", ""
+  var.interlock_target, var.interlock_dc, var.interlock_hop, var.interlock_hop_token = default_target, here, "", ""
 
-  local function owner_of(newer)
-    local _, now
-    if key.unit then now = rules.of_unit(newer, key.unit) else _, now = rules.of_user(newer, key.user, key.region) end
-    if type(now) ~= "table" then return nil end
-    return now.owner, now.open
-  end
   local sent_epoch = var.interlock_epoch
   if current.epoch < refused_epoch then
     -- The store knows more than this gateway: wait for the rules to catch up.
     wait(headers, var.interlock_unit, function(newer) return newer.epoch >= refused_epoch end)
-  elseif current.epoch_text == sent_epoch and owner_of(current) == refuser then
+  elseif current.epoch_text == sent_epoch and (assignment_of(current, key) or {}).owner == refuser then
     -- Nothing has changed here: the same again at once would be refused again.
     wait(headers, var.interlock_unit, function(newer) return newer.epoch_text ~= sent_epoch end, BACKOFF[rounds])
   end
@@ -316,13 +322,18 @@ end
 function M.init()
   settings.load()
   here, limits, peers, targets = settings.dc, settings.limits, settings.peers, settings.targets
+  default_target = settings.defaultTarget
   extractor = routing_key.compile(settings.applications)
   for _, prefix in ipairs(extractor) do prefix.value.sources = sources_text(prefix.value.user) end
+  request_headers.want(routing_key.headers_of(extractor))
+  request_headers.want { "content-length", "transfer-encoding", "upgrade", "x-interlock-hop", "x-interlock-hop-token" }
   rules.restore()
 end
 
 -- init_worker_by_lua
 function M.init_worker()
+  -- A request leaves little garbage, and the heap is mostly rules, which each cycle walks through: collect less often.
+  collectgarbage("setpause", 400)
   local started, problem = ngx.timer.every(0.25, counters.flush)
   if not started then ngx.log(ngx.ERR, "interlock: cannot start the counters' timer: ", problem) end
 end

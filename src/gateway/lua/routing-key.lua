@@ -64,6 +64,8 @@ local function percent_decoded(bytes)
 end
 
 local function trimmed(bytes)
+  local head, tail = byte(bytes, 1), byte(bytes, #bytes)
+  if head ~= 0x20 and head ~= 0x09 and tail ~= 0x20 and tail ~= 0x09 then return bytes end
   local first = find(bytes, "[^ \t]")
   if not first then return "" end
   local last = #bytes
@@ -283,6 +285,19 @@ local function parse(target, headers)
     plain = not find(path, "%", 1, true),
     headers = headers,
   }
+end
+
+-- The names, in lower case, of the headers that an extractor looks at.
+function M.headers_of(prefixes)
+  local names = {}
+  for _, prefix in ipairs(prefixes) do
+    for _, part in ipairs { "user", "region" } do
+      for _, source in ipairs(prefix.value[part]) do
+        names[#names + 1] = source.header or (source.cookie and "cookie")
+      end
+    end
+  end
+  return names
 end
 
 -- Returns kind, compiled application, then what belongs to the kind:
