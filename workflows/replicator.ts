@@ -94,21 +94,20 @@ class Replicator {
       maximumInterval: '2 s',
       nonRetryableErrorTypes: FINAL,
     };
-    this.activities = {
-      ...proxyActivities<Pick<ReplicatorActivities, 'initialiseLink'>>({
-        taskQueue,
-        startToCloseTimeout: '60 s',
-        retry,
-      }),
-      // Unlimited in time. A worker that is gone is noticed by the heartbeat, and the link goes on in another process.
-      ...proxyActivities<Pick<ReplicatorActivities, 'runLink'>>({
-        taskQueue,
-        startToCloseTimeout: '3650 days',
-        heartbeatTimeout: '4 s',
-        cancellationType: ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
-        retry,
-      }),
-    };
+    const { initialiseLink } = proxyActivities<ReplicatorActivities>({
+      taskQueue,
+      startToCloseTimeout: '60 s',
+      retry,
+    });
+    // Unlimited in time. A worker that is gone is noticed by the heartbeat, and the link goes on in another process.
+    const { runLink } = proxyActivities<ReplicatorActivities>({
+      taskQueue,
+      startToCloseTimeout: '3650 days',
+      heartbeatTimeout: '4 s',
+      cancellationType: ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+      retry,
+    });
+    this.activities = { initialiseLink, runLink };
   }
 
   view(): ReplicatorView {

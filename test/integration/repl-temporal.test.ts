@@ -1,0 +1,228 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { Client, Connection } from '@temporalio/client';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { temporalComponent } from '../../infra/components/temporal.js';
+import { freePort } from '../support/mysql.js';
+import { interlock, startCommand, startProgram } from '../support/programs.js';
+import type { Program } from '../support/programs.js';
+import { createOnBoth, dump, rows, startPair, until } from '../support/replication.js';
+import type { Pair } from '../support/replication.js';
+import { exampleDocument } from '../support/topology.js';
+
+const AB = 'mysql/main:dc-a>dc-b';
+const BA = 'mysql/main:dc-b>dc-a';
+
+/** Links as people run them: topology file, Temporal, a worker process per DC, the command line. */
+describe('links on Temporal', () => {
+  let pair: Pair;
+  let temporal: Program;
+  let directory: string;
+  let topology: string;
+  const env: Record<string, string> = { RULE_CENTER_TOKEN: 't', GATEWAY_TOKEN: 't', MYSQL_PASSWORD: 'test' };
+  const workers: Program[] = [];
+
+  const startWorker = async (dc: string, extra: Record<string, string> = {}): Promise<Program> => {
+    const worker = startProgram('src/cli/main.js', ['worker', '--dc', dc, '--topology', topology], {
+      ...env,
+      ...extra,
+    });
+    workers.push(worker);
+    await worker.prints(`worker of ${dc}: polls`, 90_000);
+    return worker;
+  };
+  const replicate = async (...args: string[]): Promise<{ code: number | null; json: { links: Link[] } }> => {
+    const result = await interlock(['replicate', ...args, '--json', '--topology', topology], env);
+    try {
+      return { code: result.code, json: JSON.parse(result.stdout) as { links: Link[] } };
+    } catch {
+      throw new Error(`replicate ${args.join(' ')}: exit ${result.code}\n${result.stdout}\n${result.stderr}`);
+    }
+  };
+  interface Link {
+    link: string;
+    workflow: string;
+    status: { state: string; lagMs: number; generation: number } | null;
+    error: { code: string; message: string } | null;
+  }
+
+  beforeAll(async () => {
+    directory = await mkdtemp(path.join(tmpdir(), 'interlock-repl-'));
+    topology = path.join(directory, 'topology.yaml');
+    pair = await startPair('mysql');
+    const found = await temporalComponent.find();
+    const port = await freePort();
+    temporal = startCommand(found!.binary, [
+      'server',
+      'start-dev',
+      '--headless',
+      '--ip',
+      '127.0.0.1',
+      '--port',
+      String(port),
+      '--log-level',
+      'error',
+      '--dynamic-config-value',
+      'history.transferProcessorMaxPollRPS=10000',
+    ]);
+    const document = exampleDocument();
+    document['temporal'] = { address: `127.0.0.1:${port}` };
+    document['tables'] = {
+      'shop.wallet': { userId: 'user_id', region: 'region' },
+      'shop.country': { unrouted: true },
+    };
+    for (const [dc, side] of [
+      ['dc-a', pair.a],
+      ['dc-b', pair.b],
+    ] as const) {
+      const { main } = (
+        document.datacenters[dc] as unknown as { stores: { mysql: { main: Record<string, unknown> } } }
+      ).stores.mysql;
+      main['port'] = side.server.port;
+      main['user'] = side.server.user;
+    }
+    await writeFile(topology, JSON.stringify(document));
+    await createOnBoth(pair, [
+      'CREATE DATABASE shop',
+      'CREATE TABLE shop.wallet (user_id VARCHAR(64), region VARCHAR(63), amount BIGINT, PRIMARY KEY (user_id))',
+      'CREATE TABLE shop.country (id INT PRIMARY KEY, name VARCHAR(40))',
+    ]);
+    const init = await interlock(['rules', 'init', '--topology', topology], env);
+    expect(init.stderr + init.stdout).toContain('epoch 1');
+    await until(
+      () =>
+        Connection.connect({ address: `127.0.0.1:${port}` }).then(
+          (c) => c.close().then(() => true),
+          () => false,
+        ),
+      'Temporal answers',
+    );
+    await Promise.all([startWorker('dc-a'), startWorker('dc-b')]);
+  });
+
+  afterAll(async () => {
+    await Promise.all(workers.map((worker) => worker.kill('SIGKILL')));
+    await temporal?.kill('SIGKILL');
+    await pair?.stop();
+    await rm(directory, { recursive: true, force: true });
+  });
+
+  const bothEqual = async (table: string, count: number): Promise<void> => {
+    await until(async () => (await dump(pair.a, table)).length === count, `${table}: ${count} rows in dc-a`);
+    await until(async () => (await dump(pair.b, table)).length === count, `${table}: ${count} rows in dc-b`);
+    expect(await dump(pair.a, table)).toEqual(await dump(pair.b, table));
+  };
+
+  it('refuses to begin on tables with rows, starts with --from now, and carries both ways', async () => {
+    await pair.a.pool.query(`INSERT INTO shop.country VALUES (1, 'cn')`);
+    const refused = await interlock(['replicate', 'start', AB, '--topology', topology], env);
+    expect(refused.code).toBe(1);
+    expect(refused.stderr).toContain('has no checkpoint, and shop.country has rows in dc-a');
+    await pair.b.pool.query(`INSERT INTO shop.country VALUES (1, 'cn')`);
+    const { code, json } = await replicate('start', '--all', '--from', 'now');
+    expect(code).toBe(0);
+    expect(json.links.map(({ link, status }) => [link, status?.state])).toEqual([
+      [AB, 'streaming'],
+      [BA, 'streaming'],
+    ]);
+    await pair.a.pool.query(`INSERT INTO shop.country VALUES (3, 'de')`);
+    await pair.b.pool.query(`INSERT INTO shop.country VALUES (4, 'fr')`);
+    await pair.a.pool.query(`INSERT INTO shop.wallet VALUES ('u1', 'cn-east', 10)`);
+    await bothEqual('shop.country', 3);
+    await bothEqual('shop.wallet', 1);
+  });
+
+  it('tells the run that is named in a marker, once the marker is committed', async () => {
+    const connection = await Connection.connect({ address: await topologyAddress() });
+    const client = new Client({ connection });
+    const handle = await client.workflow.start('nobody', {
+      workflowId: 'switchover/listener',
+      taskQueue: 'nobody',
+    });
+    await pair.a.pool.query(
+      `INSERT INTO interlock.marker VALUES ('marker-1', 'switchover/listener', ?, 1, UTC_TIMESTAMP(6))`,
+      [handle.firstExecutionRunId],
+    );
+    await until(async () => {
+      const history = await handle.fetchHistory();
+      return (
+        history.events?.some(
+          (e) => e.workflowExecutionSignaledEventAttributes?.signalName === 'baselineReached',
+        ) === true
+      );
+    }, 'the signal baselineReached');
+    const [checkpoint] = await rows(
+      pair.b,
+      `SELECT marker FROM interlock.link_checkpoint WHERE link = '${AB}'`,
+    );
+    expect(checkpoint).toEqual({ marker: 'marker-1' });
+    await handle.terminate();
+    await connection.close();
+  });
+
+  const topologyAddress = async (): Promise<string> => {
+    const { readFile } = await import('node:fs/promises');
+    return (JSON.parse(await readFile(topology, 'utf8')) as { temporal: { address: string } }).temporal
+      .address;
+  };
+
+  it('pauses, resumes, and says what it does', async () => {
+    expect((await replicate('pause', AB)).json.links[0]!.workflow).toBe('paused');
+    await pair.a.pool.query(`INSERT INTO shop.country VALUES (5, 'it')`);
+    await pair.b.pool.query(`INSERT INTO shop.country VALUES (6, 'es')`);
+    await until(async () => (await dump(pair.a, 'shop.country')).length === 5, 'the other link goes on');
+    expect(await dump(pair.b, 'shop.country')).toHaveLength(4);
+    expect((await replicate('status', AB)).json.links[0]!.workflow).toBe('paused');
+    expect((await replicate('resume', AB)).json.links[0]!.status?.state).toBe('streaming');
+    await bothEqual('shop.country', 5);
+  });
+
+  it('goes on in another process when its worker is killed', async () => {
+    const before = (await replicate('status', AB)).json.links[0]!.status!.generation;
+    await workers[1]!.kill('SIGKILL');
+    await pair.a.pool.query(`INSERT INTO shop.country VALUES (7, 'pt')`);
+    const startedAt = Date.now();
+    await startWorker('dc-b');
+    await bothEqual('shop.country', 6);
+    console.log(`link resumed ${Date.now() - startedAt} ms after the new worker was started`);
+    const after = (await replicate('status', AB)).json.links[0]!.status!;
+    expect(after.generation).toBeGreaterThan(before);
+  });
+
+  it('stops on a write past the fence, names it, and goes on when it is told to', async () => {
+    // u9 is of dc-a; a write in dc-b is past the fence.
+    await pair.b.pool.query(`INSERT INTO shop.wallet VALUES ('u9', 'cn-east', 10)`);
+    await until(
+      async () => (await replicate('status', BA)).json.links[0]!.workflow === 'failed',
+      'the link fails',
+      40_000,
+    );
+    const { code, json } = await replicate('status', BA);
+    expect(code).toBe(3);
+    expect(json.links[0]!.error).toMatchObject({ code: 'LinkStopped' });
+    expect(json.links[0]!.error!.message).toMatch(/shop\.wallet key \('u9'\).*unit cn-east\/\d+ was remote/);
+    const stopped = await replicate('stop', BA);
+    expect(stopped.json.links[0]!.workflow).toBe('not-started');
+  });
+
+  it('refuses what makes no sense, and says what there is', async () => {
+    const unknown = await interlock(
+      ['replicate', 'start', 'mysql/other:dc-a>dc-b', '--topology', topology],
+      env,
+    );
+    expect(unknown.code).toBe(2);
+    expect(unknown.stderr).toContain(`links are ${AB}, ${BA}`);
+    const neither = await interlock(['replicate', 'pause', '--topology', topology], env);
+    expect(neither.code).toBe(2);
+    const bad = await interlock(
+      ['replicate', 'start', BA, '--from', 'nonsense', '--topology', topology],
+      env,
+    );
+    expect(bad.code).toBe(2);
+    expect(bad.stderr).toContain('GTID set');
+    const running = await interlock(['replicate', 'start', AB, '--from', 'now', '--topology', topology], env);
+    expect(running.code).toBe(1);
+    expect(running.stderr).toContain('stop it before');
+  });
+});
