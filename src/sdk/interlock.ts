@@ -67,9 +67,12 @@ export class Interlock {
     if (this.rules.current() === undefined) await this.rules.refresh();
   }
 
-  /** A store of this DC behind the fence. `pool`: of mysql2 or mysql2/promise; it is used, never changed. */
-  mysql(pool: MysqlPool, options: { store?: string } = {}): FencedMysql {
-    return new FencedMysql(pool, options.store ?? 'main', this.rules);
+  /**
+   * A store of this DC behind the fence. `pool`: of mysql2 or mysql2/promise; it is used, never changed. `pipelining: false` sends START
+   * TRANSACTION and the fence check one after the other, for proxies that take one request at a time.
+   */
+  mysql(pool: MysqlPool, options: { store?: string; pipelining?: boolean } = {}): FencedMysql {
+    return new FencedMysql(pool, options.store ?? 'main', this.rules, options.pipelining ?? true);
   }
 
   /** Runs `work` with an ambient routing key; `transaction` without a key uses it. What is committed inside belongs together: see `afterEffects`. */

@@ -9,13 +9,14 @@ import type { WantedUnit } from '../target.js';
  * makes no snapshot, so that the transaction's first consistent read comes after the lock. NOWAIT is the check: waiters would fill the pool.
  */
 export function lockStatement(flavour: Flavour, units: readonly UnitId[]): string {
-  const identity = identityExpression(flavour);
   const lock = flavour === 'mysql' ? 'FOR SHARE NOWAIT' : 'LOCK IN SHARE MODE NOWAIT';
   // Unit ids have passed parseUnit: nothing in them needs escaping.
   const list = units.map((unit) => `'${unit}'`);
-  const where = list.length === 1 ? `= ${list[0]}` : `IN (${list.join(', ')}) ORDER BY unit`;
+  const where = list.length === 1 ? `= ${list[0]}` : `IN (${list.join(',')}) ORDER BY unit`;
   const index = list.length === 1 ? '' : ' FORCE INDEX (PRIMARY)';
-  return `SELECT unit, state, owner, epoch, mapping_version, server, ${identity} FROM interlock.unit_state${index} WHERE unit ${where} ${lock}`;
+  // One column in place of seven: the client spends more on columns than on rows.
+  const value = `CONCAT_WS('|',unit,state,owner,epoch,mapping_version,server,${identityExpression(flavour)})`;
+  return `SELECT ${value} AS value FROM interlock.unit_state${index} WHERE unit ${where} ${lock}`;
 }
 
 interface Row {
@@ -29,9 +30,10 @@ interface Row {
 }
 
 /** Epoch of each unit when all of them may be written here; throws the refusal otherwise. `rows`: the answer to `lockStatement`. */
-export function checkRows(rows: unknown, wanted: readonly WantedUnit[]): Map<UnitId, number> {
+export function checkRows(rows: readonly string[], wanted: readonly WantedUnit[]): Map<UnitId, number> {
   const found = new Map<UnitId, Row>();
-  for (const [unit, state, owner, epoch, mappingVersion, server, identity] of rows as string[][]) {
+  for (const value of rows) {
+    const [unit, state, owner, epoch, mappingVersion, server, identity] = value.split('|');
     found.set(unit!, {
       unit: unit!,
       state: state!,
@@ -42,18 +44,7 @@ export function checkRows(rows: unknown, wanted: readonly WantedUnit[]): Map<Uni
       identity: identity!,
     });
   }
-  const owners = new Map<UnitId, string>();
-  for (const { unit } of wanted) {
-    const row = found.get(unit);
-    if (row !== undefined) owners.set(unit, row.owner);
-  }
-  if (new Set(owners.values()).size > 1) {
-    throw new InterlockError(
-      'CrossOwner',
-      `the units of this transaction have different owners (${[...owners].map(([unit, owner]) => `${unit}: ${owner}`).join(', ')}); split it into one transaction per owner`,
-      { details: { owners: Object.fromEntries(owners), epochs: epochsOf(found.values()) } },
-    );
-  }
+  if (wanted.length > 1) checkOneOwner(wanted, found);
   for (const { unit } of wanted) checkRow(unit, found.get(unit));
   for (const { unit, mappingVersion } of wanted) {
     const row = found.get(unit)!;
@@ -75,6 +66,27 @@ export function checkRows(rows: unknown, wanted: readonly WantedUnit[]): Map<Uni
     }
   }
   return new Map(wanted.map(({ unit }) => [unit, found.get(unit)!.epoch]));
+}
+
+/** A transaction whose units have different owners belongs nowhere, whatever their states are: it is never forwarded. */
+function checkOneOwner(wanted: readonly WantedUnit[], found: ReadonlyMap<UnitId, Row>): void {
+  const owners = new Map<UnitId, string>();
+  for (const { unit } of wanted) {
+    const row = found.get(unit);
+    if (row !== undefined) owners.set(unit, row.owner);
+  }
+  if (new Set(owners.values()).size <= 1) return;
+  const list = [...owners].map(([unit, owner]) => `${unit}: ${owner}`).join(', ');
+  throw new InterlockError(
+    'CrossOwner',
+    `the units of this transaction have different owners (${list}); split it into one transaction per owner`,
+    {
+      details: {
+        owners: Object.fromEntries(owners),
+        epochs: Object.fromEntries([...found].map(([unit, row]) => [unit, row.epoch])),
+      },
+    },
+  );
 }
 
 function checkRow(unit: UnitId, row: Row | undefined): void {
@@ -106,10 +118,6 @@ function checkRow(unit: UnitId, row: Row | undefined): void {
       { retryable: true, details: { ...details, server: row.server, identity: row.identity } },
     );
   }
-}
-
-function epochsOf(rows: Iterable<Row>): Record<UnitId, number> {
-  return Object.fromEntries([...rows].map((row) => [row.unit, row.epoch]));
 }
 
 /** A fence is under way on one of the rows. Owner and epoch are what the rules last said: the row cannot be read. */

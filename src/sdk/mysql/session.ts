@@ -1,52 +1,27 @@
 import type { FieldPacket, Pool, PoolConnection, QueryOptions } from 'mysql2';
 import type { Pool as PromisePool } from 'mysql2/promise';
 import { InterlockError } from '../../errors.js';
+import type { Deadline } from './deadline.js';
+import { pipeline, watchStatus } from './driver.js';
+import type { Done } from './driver.js';
+import { unavailable } from './mysql-errors.js';
 
 /** A pool of mysql2 or of mysql2/promise. It is used, never changed. */
 export type MysqlPool = Pool | PromisePool;
 
 export const SERVER_STATUS_IN_TRANS = 0x0001;
-export const SERVER_STATUS_NO_BACKSLASH_ESCAPES = 0x0200;
+const SERVER_STATUS_NO_BACKSLASH_ESCAPES = 0x0200;
 
-const ER_LOCK_WAIT_TIMEOUT = 1205;
-const ER_LOCK_TABLE_FULL = 1206;
-const ER_LOCK_DEADLOCK = 1213;
-const ER_XA_RBDEADLOCK = 1614;
-const ER_LOCK_NOWAIT = 3572;
-const ER_READ_ONLY_TRANSACTION = 1792;
-/** Errors with a number that end the connection: shutdown, killed (MariaDB), idle for too long. */
-const ER_CONNECTION_ENDED = new Set([1053, 1927, 4031]);
-
-export interface StatementResult {
-  result: unknown;
-  fields: FieldPacket[];
-  /** Server status of each OK and EOF packet of the answer, in order; empty when the driver shows none. */
-  statuses: number[];
-}
-
-interface Packet {
-  buffer: Buffer;
-  offset: number;
-  isEOF(): boolean;
-  eofStatusFlags(): number;
-}
-
-/** mysql2's command objects, as far as they are watched. */
-interface Command {
-  execute?: (packet: Packet | undefined, connection: unknown) => boolean;
-}
+/** mysql2 answers a row set, or what an OK packet says. */
+export type Answer = [result: unknown, fields: FieldPacket[]];
 
 /** The two methods as they are used here; mysql2's overloads name the shape of the rows. */
-type Send = (
-  options: QueryOptions,
-  done: (error: Error | null, result: unknown, fields: FieldPacket[]) => void,
-) => unknown;
 interface Statements {
-  query: Send;
-  execute: Send;
+  query(sql: string | QueryOptions, done: Done): unknown;
+  query(sql: string | QueryOptions, values: unknown, done: Done): unknown;
+  execute(sql: string | QueryOptions, done: Done): unknown;
+  execute(sql: string | QueryOptions, values: unknown, done: Done): unknown;
 }
-
-const withoutCast = (_field: unknown, next: () => unknown): unknown => next();
 
 export function corePoolOf(pool: MysqlPool): Pool {
   const candidate = pool as { promise?: unknown; pool?: Pool; getConnection?: unknown } | null;
@@ -59,29 +34,32 @@ export function corePoolOf(pool: MysqlPool): Pool {
   });
 }
 
+/** Takes a connection; when the deadline comes first, the connection goes back as soon as it is there. */
+export function acquire(pool: Pool, deadline?: Deadline): Promise<Session> {
+  return new Promise((resolve, reject) => {
+    if (deadline?.passed) {
+      reject(deadline.passed);
+      return;
+    }
+    const forget = deadline?.onPassed(reject);
+    pool.getConnection((error, connection) => {
+      forget?.();
+      if (deadline?.passed) {
+        if (!error) connection.release();
+      } else if (error) reject(unavailable(error));
+      else resolve(new Session(connection));
+    });
+  });
+}
+
 /** One pooled connection in the SDK's hands: one statement at a time, the server's status seen on every answer. */
 export class Session {
-  /** Status of the last packet that had one. */
+  /** Status of the last answer that showed one. */
   status: number | undefined;
   private failPending: ((error: Error) => void) | undefined;
   private gone = false;
 
-  private constructor(private readonly connection: PoolConnection) {}
-
-  /** Takes a connection; when `signal` fires first, the connection goes back as soon as it comes. */
-  static acquire(pool: Pool, signal?: AbortSignal): Promise<Session> {
-    return new Promise((resolve, reject) => {
-      const onAbort = (): void => reject(abortedError(signal!));
-      if (signal?.aborted) return onAbort();
-      signal?.addEventListener('abort', onAbort, { once: true });
-      pool.getConnection((error, connection) => {
-        signal?.removeEventListener('abort', onAbort);
-        if (error) reject(unavailable(error));
-        else if (signal?.aborted) connection.release();
-        else resolve(new Session(connection));
-      });
-    });
-  }
+  constructor(private readonly connection: PoolConnection) {}
 
   get multipleStatements(): boolean {
     return (this.connection.config as { multipleStatements?: boolean }).multipleStatements === true;
@@ -92,50 +70,65 @@ export class Session {
     return ((this.status ?? 0) & SERVER_STATUS_NO_BACKSLASH_ESCAPES) === 0;
   }
 
-  get threadId(): number {
-    return this.connection.threadId;
+  /** The server's last answer said that a transaction is open. */
+  get inTransaction(): boolean {
+    return ((this.status ?? 0) & SERVER_STATUS_IN_TRANS) !== 0;
   }
 
-  /** A statement of the SDK itself: immune to the pool's settings for rows, types and placeholders. */
-  internal(sql: string): Promise<StatementResult> {
-    // A typeCast function of the pool wins over everything but another function.
-    const typeCast = typeof this.connection.config.typeCast === 'function' ? withoutCast : true;
-    const options = { sql, rowsAsArray: true, typeCast, namedPlaceholders: false, nestTables: false };
-    return this.run('query', options, undefined);
+  /** A statement of the SDK without rows: START TRANSACTION, COMMIT, … `status` is the server's afterwards. */
+  async command(sql: string): Promise<void> {
+    const [result] = await this.send('query', sql, undefined, false);
+    this.status = statusOf(result);
   }
 
-  run(method: 'query' | 'execute', sql: string | QueryOptions, values: unknown): Promise<StatementResult> {
-    return new Promise((resolve, reject) => {
-      if (this.gone) {
-        reject(new InterlockError('TransactionLost', 'the connection was lost', { retryable: true }));
-        return;
+  /** A statement of the SDK that answers rows of one column `value`: immune to the pool's settings for rows, types and placeholders. */
+  async values(sql: string): Promise<string[]> {
+    const [rows] = await this.send('query', this.guarded(sql), undefined, false);
+    return valuesOf(rows);
+  }
+
+  /** `command` and `values` in one round trip: as one text where the pool allows several statements, else one behind the other in the pipe. */
+  async commandAndValues(command: string, select: string, pipelining: boolean): Promise<string[]> {
+    if (this.multipleStatements) {
+      const [results] = await this.send('query', this.guarded(`${command}; ${select}`), undefined, false);
+      const [result, rows] = results as [unknown, unknown];
+      this.status = statusOf(result);
+      return valuesOf(rows);
+    }
+    if (pipelining) {
+      const both = this.pending<Answer[]>((done) =>
+        pipeline(this.connection, [command, this.guarded(select)], done),
+      );
+      if (both !== undefined) {
+        const [[result], [rows]] = (await both) as [Answer, Answer];
+        this.status = statusOf(result);
+        return valuesOf(rows);
       }
-      this.failPending = reject;
-      const statuses: number[] = [];
-      const done = (error: Error | null, result: unknown, fields: FieldPacket[]): void => {
-        this.failPending = undefined;
-        if (error) {
-          reject(error);
-          return;
-        }
-        // Without the hook, a result without rows still says it.
-        const shown = (result as { serverStatus?: unknown } | undefined)?.serverStatus;
-        if (statuses.length === 0 && typeof shown === 'number') statuses.push(shown);
-        this.status = statuses.at(-1) ?? this.status;
-        resolve({ result, fields, statuses });
-      };
-      const options: QueryOptions = typeof sql === 'string' ? { sql } : { ...sql };
-      if (values !== undefined) options.values = values as NonNullable<QueryOptions['values']>;
-      const connection = this.connection as unknown as Statements;
-      try {
-        const command =
-          method === 'query' ? connection.query(options, done) : connection.execute(options, done);
-        observe(command, statuses);
-      } catch (error) {
-        this.failPending = undefined;
-        reject(error instanceof Error ? error : new Error(String(error)));
-      }
-    });
+    }
+    await this.command(command);
+    return this.values(select);
+  }
+
+  /**
+   * A statement of the application. `watched`: it may answer rows, so the status is read off the packets. Answers whether the server's
+   * status was seen; `status` has the first one that says "no transaction", else the last.
+   */
+  async run(
+    method: 'query' | 'execute',
+    sql: string | QueryOptions,
+    values: unknown,
+    watched: boolean,
+  ): Promise<{ answer: Answer; seen: boolean }> {
+    const statuses: number[] = [];
+    const answer = await this.send(method, sql, values, watched ? statuses : false);
+    if (!watched) {
+      const status = statusOf(answer[0]);
+      if (status !== undefined) statuses.push(status);
+    }
+    const seen = statuses.length > 0;
+    if (seen)
+      this.status = statuses.find((status) => (status & SERVER_STATUS_IN_TRANS) === 0) ?? statuses.at(-1);
+    return { answer, seen };
   }
 
   /** Gives the connection back to the pool. The caller has seen that no transaction is open on it. */
@@ -145,105 +138,80 @@ export class Session {
     this.connection.release();
   }
 
-  /** Ends the connection; a statement under way fails with `error`. mysql2 would leave its promise pending for ever. */
+  /** Ends the connection; a statement under way fails with `error`. mysql2 would leave its callback waiting for ever. */
   destroy(error: Error): void {
     if (this.gone) return;
     this.gone = true;
     this.connection.destroy();
     this.failPending?.(error);
   }
-}
 
-/**
- * mysql2 shows the server status in results of statements without rows only. The EOF packets of row sets have it too: look at them as
- * they pass. When a driver has no such hook, no status is seen, and the transaction asks with a statement of its own.
- * Source: MySQL client/server protocol, "Command Phase", OK_Packet and EOF_Packet.
- */
-function observe(command: unknown, statuses: number[]): void {
-  const target = command as Command;
-  const original = target.execute;
-  if (typeof original !== 'function') return;
-  /** EOF packets still to come of the row set that is being read; 0 at the header of an answer. */
-  let eofs = 0;
-  target.execute = function (this: Command, packet, connection) {
-    if (packet !== undefined && typeof packet.isEOF === 'function') {
-      if (eofs > 0) {
-        if (packet.isEOF()) {
-          eofs--;
-          statuses.push(packet.eofStatusFlags());
-        }
-      } else if (packet.buffer[packet.offset] === 0x00) {
-        statuses.push(okStatus(packet));
-      } else if (packet.buffer[packet.offset] !== 0xff) {
-        eofs = 2;
-      }
-    }
-    return original.call(this, packet, connection);
-  };
-}
-
-/** OK_Packet: 0x00, affected rows and last insert id (length-encoded), then the status. */
-function okStatus({ buffer, offset }: Packet): number {
-  const afterRows = skipLengthEncoded(buffer, offset + 1);
-  return buffer.readUInt16LE(skipLengthEncoded(buffer, afterRows));
-}
-
-function skipLengthEncoded(buffer: Buffer, at: number): number {
-  const first = buffer[at]!;
-  return at + (first < 0xfb ? 1 : first === 0xfc ? 3 : first === 0xfd ? 4 : 9);
-}
-
-/** What an error says of the transaction it happened in. */
-export type Damage =
-  /** The connection is gone, or in a state nobody knows. */
-  | 'connection'
-  /** The server rolled the transaction back, or part of it. */
-  | 'transaction'
-  /** Perhaps none: ask before the next statement. */
-  | 'unknown';
-
-export function damageOf(error: unknown): Damage {
-  const { errno, code, fatal } = (error ?? {}) as { errno?: unknown; code?: unknown; fatal?: unknown };
-  if (fatal === true || code === 'PROTOCOL_SEQUENCE_TIMEOUT' || code === 'PROTOCOL_CONNECTION_LOST') {
-    return 'connection';
+  private send(
+    method: 'query' | 'execute',
+    sql: string | QueryOptions,
+    values: unknown,
+    statuses: number[] | false,
+  ): Promise<Answer> {
+    return this.pending((done) => {
+      const connection = this.connection as unknown as Statements;
+      const call: Done = (error, result, fields) => done(error, [result, fields]);
+      const command =
+        values === undefined ? connection[method](sql, call) : connection[method](sql, values, call);
+      if (statuses) watchStatus(command, statuses);
+      return true;
+    })!;
   }
-  if (typeof errno !== 'number' || errno < 0) return typeof code === 'string' ? 'connection' : 'unknown';
-  if (ER_CONNECTION_ENDED.has(errno)) return 'connection';
-  const lost = [ER_LOCK_DEADLOCK, ER_LOCK_WAIT_TIMEOUT, ER_LOCK_TABLE_FULL, ER_XA_RBDEADLOCK];
-  return lost.includes(errno) ? 'transaction' : 'unknown';
+
+  /** A promise that `destroy` can fail. Undefined when `start` answers false: nothing was sent. */
+  private pending<T>(
+    start: (done: (error: Error | null, value: T) => void) => boolean,
+  ): Promise<T> | undefined {
+    if (this.gone) {
+      return Promise.reject(
+        new InterlockError('TransactionLost', 'the connection was lost', { retryable: true }),
+      );
+    }
+    let started = true;
+    const promise = new Promise<T>((resolve, reject) => {
+      this.failPending = reject;
+      try {
+        started = start((error, value) => {
+          this.failPending = undefined;
+          if (error) reject(error);
+          else resolve(value);
+        });
+      } catch (error) {
+        this.failPending = undefined;
+        reject(error instanceof Error ? error : new Error(String(error)));
+      }
+    });
+    return started ? promise : undefined;
+  }
+
+  /** Options that switch the pool's settings off, where it has any: they cost time. */
+  private guarded(sql: string): string | QueryOptions {
+    const config = this.connection.config as Partial<
+      Record<'typeCast' | 'rowsAsArray' | 'namedPlaceholders' | 'nestTables', unknown>
+    >;
+    const { typeCast, rowsAsArray, namedPlaceholders, nestTables } = config;
+    // A typeCast function of the pool wins over everything but another function.
+    const casts = typeof typeCast === 'function';
+    if (!casts && !rowsAsArray && !namedPlaceholders && !nestTables) return sql;
+    return {
+      sql,
+      rowsAsArray: false,
+      namedPlaceholders: false,
+      nestTables: false,
+      typeCast: casts ? (_field: unknown, next: () => unknown) => next() : true,
+    };
+  }
 }
 
-export function isDeadlock(error: unknown): boolean {
-  const { errno } = (error ?? {}) as { errno?: unknown };
-  return errno === ER_LOCK_DEADLOCK || errno === ER_LOCK_WAIT_TIMEOUT;
+function statusOf(result: unknown): number | undefined {
+  const status = (result as { serverStatus?: unknown } | null | undefined)?.serverStatus;
+  return typeof status === 'number' ? status : undefined;
 }
 
-/** The answer to NOWAIT on a locked row: 3572 on MySQL, 1205 on MariaDB. */
-export function isLockConflict(error: unknown): boolean {
-  const { errno } = (error ?? {}) as { errno?: unknown };
-  return errno === ER_LOCK_NOWAIT || errno === ER_LOCK_WAIT_TIMEOUT;
-}
-
-export function isReadOnlyTransaction(error: unknown): boolean {
-  return (error as { errno?: unknown } | null)?.errno === ER_READ_ONLY_TRANSACTION;
-}
-
-function unavailable(error: Error): InterlockError {
-  return new InterlockError('Unavailable', `no connection to the store: ${error.message}`, {
-    retryable: true,
-    cause: error,
-    details: { what: 'mysql' },
-  });
-}
-
-export function abortedError(signal: AbortSignal): InterlockError {
-  const reason: unknown = signal.reason;
-  const timedOut = reason instanceof Error && reason.name === 'TimeoutError';
-  return new InterlockError(
-    'TransactionLost',
-    timedOut
-      ? 'the transaction took longer than its timeoutMs and was given up'
-      : 'the transaction was aborted',
-    { cause: reason, retryable: timedOut },
-  );
+function valuesOf(rows: unknown): string[] {
+  return (rows as { value: unknown }[]).map((row) => String(row.value));
 }

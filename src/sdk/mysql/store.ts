@@ -8,17 +8,17 @@ import { unitsOfTargets } from '../target.js';
 import type { Target, WantedUnit } from '../target.js';
 import { checkRows, lockedError, lockStatement } from './fence-check.js';
 import type { Flavour } from '../../fence/flavour.js';
+import { Deadline } from './deadline.js';
 import {
-  abortedError,
-  corePoolOf,
   damageOf,
+  isControlSchemaError,
   isDeadlock,
   isLockConflict,
   isReadOnlyTransaction,
-  SERVER_STATUS_IN_TRANS,
-  Session,
-} from './session.js';
-import type { MysqlPool, StatementResult } from './session.js';
+  unavailable,
+} from './mysql-errors.js';
+import { acquire, corePoolOf } from './session.js';
+import type { MysqlPool, Session } from './session.js';
 import { classify } from './statement.js';
 import { TransactionHandle, UnitAdded } from './transaction.js';
 import type { FencedTransaction } from './transaction.js';
@@ -43,7 +43,7 @@ const MOST_ADDED_UNITS = 64;
 /** A pooled connection may be dead before its first statement; then nothing has happened, and another one is tried. */
 const DEAD_CONNECTIONS = 3;
 
-const flavours = new WeakMap<Pool, Promise<Flavour>>();
+const flavours = new WeakMap<Pool, Flavour>();
 
 /** One MySQL or MariaDB store of this DC behind the fence. Get it by `interlock.mysql(pool)`. */
 export class FencedMysql {
@@ -53,6 +53,7 @@ export class FencedMysql {
     pool: MysqlPool,
     readonly store: string,
     private readonly rules: RulesSource,
+    private readonly pipelining = true,
   ) {
     this.pool = corePoolOf(pool);
   }
@@ -97,14 +98,14 @@ export class FencedMysql {
       );
     }
     const effects = new Effects(ambient?.effects);
-    const deadline = deadlineOf(options);
+    const deadline = new Deadline(options?.timeoutMs ?? DEFAULT_TIMEOUT_MS, options?.signal);
     try {
       return await this.tries(
         isList(key) ? [...key] : [key],
         work,
         options?.retries ?? 0,
         effects,
-        deadline.signal,
+        deadline,
         ambient?.target,
       );
     } catch (error) {
@@ -116,7 +117,7 @@ export class FencedMysql {
 
   /**
    * A read on any connection of the pool, not fenced: it may be answered in a DC that is not the owner any more. Writes are refused.
-   * A statement that may call a stored function runs in a READ ONLY transaction (with `multipleStatements` every read does).
+   * A statement that may call a stored function runs in a READ ONLY transaction.
    */
   async query<T extends QueryResult>(
     sql: string | QueryOptions,
@@ -138,15 +139,17 @@ export class FencedMysql {
     work: (tx: FencedTransaction) => Promise<R>,
     retries: number,
     effects: Effects,
-    signal: AbortSignal | undefined,
+    deadline: Deadline,
     ambientTarget: Target | readonly Target[] | undefined,
   ): Promise<R> {
     let refreshed = false;
     for (;;) {
       const effectsOfTry = new Effects(effects);
       try {
-        const wanted = await this.wanted(targets);
-        return await this.once(wanted, work, effectsOfTry, signal, ambientTarget);
+        if (this.rules.current() === undefined && targets.some((target) => 'userId' in target)) {
+          await this.rules.refresh();
+        }
+        return await this.once(this.wanted(targets), work, effectsOfTry, deadline, ambientTarget);
       } catch (error) {
         if (error instanceof UnitAdded) {
           if (targets.length >= MOST_ADDED_UNITS) {
@@ -176,10 +179,7 @@ export class FencedMysql {
     }
   }
 
-  private async wanted(targets: readonly Target[]): Promise<WantedUnit[]> {
-    if (this.rules.current() === undefined && targets.some((target) => 'userId' in target)) {
-      await this.rules.refresh();
-    }
+  private wanted(targets: readonly Target[]): WantedUnit[] {
     return unitsOfTargets(targets, () => this.router());
   }
 
@@ -197,97 +197,80 @@ export class FencedMysql {
     wanted: WantedUnit[],
     work: (tx: FencedTransaction) => Promise<R>,
     effects: Effects,
-    signal: AbortSignal | undefined,
+    deadline: Deadline,
     ambientTarget: Target | readonly Target[] | undefined,
   ): Promise<R> {
     assertNotRefused(effects);
-    const { session, epochs } = await this.begin(wanted, signal);
+    const { session, epochs } = await this.begin(wanted, deadline);
     const handle: TransactionHandle = new TransactionHandle(session, epochs, {
-      has: (target) =>
-        unitsOfTargets([target], () => this.router()).every(({ unit }) => handle.epochs.has(unit)),
+      has: (target) => this.wanted([target]).every(({ unit }) => handle.epochs.has(unit)),
       lockMore: async (target) => {
-        const [more] = unitsOfTargets([target], () => this.router());
-        const all = [...wanted, more!].sort((a, b) => (a.unit < b.unit ? -1 : 1));
-        handle.epochs = await this.lock(session, all);
-        wanted = all;
+        wanted = [...wanted, ...this.wanted([target])].sort((a, b) => (a.unit < b.unit ? -1 : 1));
+        handle.epochs = await this.lock(session, wanted);
       },
     });
-    let giveUp: ((error: Error) => void) | undefined;
-    const onAbort = (): void => {
-      const error = abortedError(signal!);
-      handle.end(error);
-      session.destroy(error);
-      giveUp?.(error);
-    };
-    signal?.addEventListener('abort', onAbort, { once: true });
+    let forget: (() => void) | undefined;
     try {
-      if (signal?.aborted) onAbort();
-      const running = contexts.run({ target: ambientTarget, effects }, async () => work(handle));
-      const value =
-        signal === undefined
-          ? await running
-          : await Promise.race([running, new Promise<never>((_resolve, reject) => (giveUp = reject))]);
+      const value = await new Promise<R>((resolve, reject) => {
+        const giveUp = (error: InterlockError): void => {
+          handle.end(error);
+          session.destroy(error);
+          reject(error);
+        };
+        if (deadline.passed) return giveUp(deadline.passed);
+        forget = deadline.onPassed(giveUp);
+        contexts.run({ target: ambientTarget, effects }, async () => work(handle)).then(resolve, reject);
+      });
       await handle.settle();
       await this.commit(session, effects, handle.statements > 0);
       return value;
     } catch (error) {
       // A callback may swallow or wrap what ended the transaction: what happened to the transaction counts.
       const cause = handle.endedBy instanceof UnitAdded ? handle.endedBy : error;
-      handle.end(new InterlockError('StatementRefused', 'the transaction was rolled back', { cause }));
+      handle.end();
       await handle.idle();
       await this.rollBack(session, cause);
-      throw await this.explained(cause, wanted, signal);
+      throw await this.explained(cause, wanted, deadline);
     } finally {
-      signal?.removeEventListener('abort', onAbort);
+      forget?.();
     }
   }
 
   /** A connection with an open transaction that holds the units' locks. */
   private async begin(
     wanted: readonly WantedUnit[],
-    signal: AbortSignal | undefined,
+    deadline: Deadline,
   ): Promise<{ session: Session; epochs: Map<UnitId, number> }> {
     for (let attempt = 1; ; attempt++) {
-      const session = await Session.acquire(this.pool, signal);
-      const onAbort = (): void => session.destroy(abortedError(signal!));
-      signal?.addEventListener('abort', onAbort, { once: true });
+      const session = await acquire(this.pool, deadline);
+      const forget = deadline.onPassed((error) => session.destroy(error));
       try {
         return { session, epochs: await this.lock(session, wanted, 'START TRANSACTION') };
       } catch (error) {
         await this.rollBack(session, error);
-        if (isInterlockError(error) || damageOf(error) !== 'connection') throw schemaError(error);
-        if (attempt >= DEAD_CONNECTIONS) {
-          throw new InterlockError('Unavailable', `no connection to the store: ${messageOf(error)}`, {
-            retryable: true,
-            cause: error,
-            details: { what: 'mysql' },
-          });
-        }
+        if (isControlSchemaError(error)) throw noControlSchema(error);
+        if (isInterlockError(error) || damageOf(error) !== 'connection') throw error;
+        if (attempt >= DEAD_CONNECTIONS) throw unavailable(error);
       } finally {
-        signal?.removeEventListener('abort', onAbort);
+        forget();
       }
     }
   }
 
-  /** Locks and checks the units' rows; with `first`, in the same round trip where the pool allows several statements. */
+  /** Locks and checks the units' rows; with `first`, in the same round trip where driver and pool allow it. */
   private async lock(
     session: Session,
     wanted: readonly WantedUnit[],
     first?: 'START TRANSACTION',
   ): Promise<Map<UnitId, number>> {
     const units = wanted.map(({ unit }) => unit);
-    const select = lockStatement(await this.flavour(session), units);
-    let answer: StatementResult;
-    let rows: unknown;
+    const select = lockStatement(flavours.get(this.pool) ?? (await this.detectFlavour(session)), units);
+    let rows: string[];
     try {
-      if (first !== undefined && session.multipleStatements) {
-        answer = await session.internal(`${first}; ${select}`);
-        rows = (answer.result as unknown[])[1];
-      } else {
-        if (first !== undefined) await session.internal(first);
-        answer = await session.internal(select);
-        rows = answer.result;
-      }
+      rows =
+        first === undefined
+          ? await session.values(select)
+          : await session.commandAndValues(first, select, this.pipelining);
     } catch (error) {
       if (!isLockConflict(error)) throw error;
       throw lockedError(units, this.rules.current()?.routeUnit(units[0]!), error);
@@ -295,17 +278,10 @@ export class FencedMysql {
     return checkRows(rows, wanted);
   }
 
-  private flavour(session: Session): Promise<Flavour> {
-    let flavour = flavours.get(this.pool);
-    if (flavour === undefined) {
-      flavour = session
-        .internal('SELECT VERSION()')
-        .then(({ result }) =>
-          /mariadb/i.test(String((result as unknown[][])[0]?.[0])) ? 'mariadb' : 'mysql',
-        );
-      flavour.catch(() => flavours.delete(this.pool));
-      flavours.set(this.pool, flavour);
-    }
+  private async detectFlavour(session: Session): Promise<Flavour> {
+    const [version] = await session.values('SELECT VERSION() AS value');
+    const flavour = /mariadb/i.test(version!) ? 'mariadb' : 'mysql';
+    flavours.set(this.pool, flavour);
     return flavour;
   }
 
@@ -314,7 +290,7 @@ export class FencedMysql {
     let kept = true;
     effects.commitBegins();
     try {
-      await session.internal('COMMIT');
+      await session.command('COMMIT');
       kept = changed;
     } catch (error) {
       if (damageOf(error) === 'transaction') {
@@ -335,8 +311,8 @@ export class FencedMysql {
       effects.commitEnds(kept);
     }
     // completion_type=CHAIN opens another transaction at COMMIT.
-    if (((session.status ?? 0) & SERVER_STATUS_IN_TRANS) === 0) session.release();
-    else await this.rollBack(session, undefined);
+    if (session.inTransaction) await this.rollBack(session, undefined);
+    else session.release();
   }
 
   /** Gives the connection back clean, or ends it. */
@@ -347,11 +323,12 @@ export class FencedMysql {
       return;
     }
     try {
-      const { statuses } = await session.internal('ROLLBACK');
-      const last = statuses.at(-1);
-      if (last !== undefined && (last & SERVER_STATUS_IN_TRANS) === 0) session.release();
-      else
+      await session.command('ROLLBACK');
+      if (session.inTransaction) {
         session.destroy(new InterlockError('Internal', 'the connection is in a transaction after ROLLBACK'));
+      } else {
+        session.release();
+      }
     } catch (failure) {
       session.destroy(failure as Error);
     }
@@ -364,12 +341,12 @@ export class FencedMysql {
   private async explained(
     error: unknown,
     wanted: readonly WantedUnit[],
-    signal: AbortSignal | undefined,
+    deadline: Deadline,
   ): Promise<unknown> {
-    if (!isInterlockError(error, 'TransactionLost') || signal?.aborted === true) return error;
+    if (!isInterlockError(error, 'TransactionLost') || deadline.passed !== undefined) return error;
     if (error.cause === undefined || damageOf(error.cause) !== 'connection') return error;
     try {
-      const { session } = await this.begin(wanted, signal);
+      const { session } = await this.begin(wanted, deadline);
       await this.rollBack(session, undefined);
       return error;
     } catch (refusal) {
@@ -391,7 +368,7 @@ export class FencedMysql {
         details: { field: 'sql' },
       });
     }
-    const session = await Session.acquire(this.pool);
+    const session = await acquire(this.pool);
     let failure: unknown;
     try {
       const statement = classify(text, session.backslashEscapes);
@@ -403,9 +380,9 @@ export class FencedMysql {
           { details: { verb: statement.verb } },
         );
       }
-      if (statement.opaque) await session.internal('START TRANSACTION READ ONLY');
-      const answer = await session.run(method, sql, values);
-      return [answer.result as T, answer.fields];
+      if (statement.opaque) await session.command('START TRANSACTION READ ONLY');
+      const { answer } = await session.run(method, sql, values, true);
+      return answer as [T, FieldPacket[]];
     } catch (error) {
       failure = error;
       if (!isReadOnlyTransaction(error)) throw error;
@@ -415,7 +392,7 @@ export class FencedMysql {
         { cause: error },
       );
     } finally {
-      const clean = failure === undefined && ((session.status ?? 0) & SERVER_STATUS_IN_TRANS) === 0;
+      const clean = failure === undefined && !session.inTransaction;
       if (clean) session.release();
       else await this.rollBack(session, failure);
     }
@@ -426,27 +403,7 @@ function isList(key: Target | readonly Target[]): key is readonly Target[] {
   return Array.isArray(key);
 }
 
-function deadlineOf(options: TransactionOptions | undefined): {
-  signal: AbortSignal | undefined;
-  clear: () => void;
-} {
-  const timeoutMs = options?.timeoutMs ?? DEFAULT_TIMEOUT_MS;
-  if (timeoutMs === 0) return { signal: options?.signal, clear: () => undefined };
-  const controller = new AbortController();
-  const timer = setTimeout(
-    () => controller.abort(new DOMException('timeoutMs is over', 'TimeoutError')),
-    timeoutMs,
-  );
-  const signal =
-    options?.signal === undefined ? controller.signal : AbortSignal.any([controller.signal, options.signal]);
-  return { signal, clear: () => clearTimeout(timer) };
-}
-
-const ER_SCHEMA = new Set([1044, 1049, 1142, 1146]);
-
-function schemaError(error: unknown): unknown {
-  const { errno } = (error ?? {}) as { errno?: number };
-  if (errno === undefined || !ER_SCHEMA.has(errno)) return error;
+function noControlSchema(error: unknown): InterlockError {
   return new InterlockError(
     'Refused',
     `interlock.unit_state cannot be read (${messageOf(error)}): the store needs the control schema (interlock rules init) and this account SELECT on interlock.unit_state`,

@@ -2,8 +2,8 @@ import type { FieldPacket, QueryOptions, QueryResult } from 'mysql2';
 import { InterlockError, messageOf } from '../../errors.js';
 import type { UnitId } from '../../routing/units.js';
 import type { Target } from '../target.js';
-import { damageOf, isDeadlock, SERVER_STATUS_IN_TRANS } from './session.js';
-import type { Session, StatementResult } from './session.js';
+import { damageOf, isDeadlock } from './mysql-errors.js';
+import type { Session } from './session.js';
 import { classify } from './statement.js';
 
 /** What the callback of `transaction` gets. */
@@ -40,6 +40,10 @@ export interface TransactionHooks {
   lockMore(target: Target): Promise<void>;
 }
 
+type Rows<T> = [T, FieldPacket[]];
+
+const RETURNING = /\breturning\b/i;
+
 /**
  * The handle of one transaction on one connection.
  *
@@ -51,20 +55,19 @@ export interface TransactionHooks {
 export class TransactionHandle implements FencedTransaction {
   /** Set once: nothing may be sent any more, and why. */
   private ended: Error | undefined;
+  private over = false;
   /** The last statement failed, or nobody saw the server's status: ask before the next one. */
   private uncertain = false;
-  private tail: Promise<unknown> = Promise.resolve();
+  /** Settles when the statements sent so far are answered; undefined when there are none. */
+  private tail: Promise<void> | undefined;
   /** Statements of the callback that were sent. */
   statements = 0;
-  epochs: Map<UnitId, number>;
 
   constructor(
     private readonly session: Session,
-    epochs: Map<UnitId, number>,
+    public epochs: Map<UnitId, number>,
     private readonly hooks: TransactionHooks,
-  ) {
-    this.epochs = epochs;
-  }
+  ) {}
 
   get epoch(): number {
     return Math.max(...this.epochs.values());
@@ -74,117 +77,114 @@ export class TransactionHandle implements FencedTransaction {
     return [...this.epochs.keys()].sort();
   }
 
-  query<T extends QueryResult>(sql: string | QueryOptions, values?: unknown): Promise<[T, FieldPacket[]]> {
-    return this.statement<T>('query', sql, values);
+  query<T extends QueryResult>(sql: string | QueryOptions, values?: unknown): Promise<Rows<T>> {
+    return this.inTurn(() => this.send<T>('query', sql, values));
   }
 
-  execute<T extends QueryResult>(sql: string | QueryOptions, values?: unknown): Promise<[T, FieldPacket[]]> {
-    return this.statement<T>('execute', sql, values);
+  execute<T extends QueryResult>(sql: string | QueryOptions, values?: unknown): Promise<Rows<T>> {
+    return this.inTurn(() => this.send<T>('execute', sql, values));
   }
 
   async addUnit(target: Target): Promise<void> {
-    if (this.ended) throw this.ended;
-    if (this.hooks.has(target)) return;
-    await this.enqueue(async () => {
-      if (this.statements === 0) {
-        try {
-          await this.hooks.lockMore(target);
-        } catch (error) {
-          // The failed lock may have rolled everything back (innodb_rollback_on_timeout), the first units' locks with it.
-          this.ended ??= error as Error;
-          throw error;
-        }
-        return;
+    await this.inTurn(async () => {
+      if (this.hooks.has(target)) return;
+      if (this.statements > 0) {
+        // Hazard: rows read so far may be older than the hand-over of the new unit, and so may the snapshot. Guard: start again.
+        throw (this.ended = new UnitAdded(target));
       }
-      // Hazard: rows read so far may be older than the hand-over of the new unit, and so may the snapshot. Guard: start again.
-      this.ended = new UnitAdded(target);
-      throw this.ended;
+      try {
+        await this.hooks.lockMore(target);
+      } catch (error) {
+        // The failed lock may have rolled everything back (innodb_rollback_on_timeout), the first units' locks with it.
+        throw (this.ended ??= error as Error);
+      }
     });
   }
 
-  /** Waits for what was sent, then says whether the transaction is still the one that holds the lock. */
+  /** Waits for what was sent, then says whether the transaction is still the one that holds the lock. Nothing can be sent afterwards. */
   async settle(): Promise<void> {
-    await this.tail;
+    while (this.tail !== undefined) await this.tail;
     if (this.ended) throw this.ended;
+    this.over = true;
     if (this.uncertain) await this.ask();
-    if (((this.session.status ?? 0) & SERVER_STATUS_IN_TRANS) === 0) throw this.lose();
-    this.ended = new InterlockError(
-      'StatementRefused',
-      'the transaction is over: await every statement before the callback returns',
-    );
+    if (!this.session.inTransaction) throw this.lose();
   }
 
-  /** Ends the handle from outside: time-out, abort, a callback that threw. The first reason stays. */
-  end(reason: Error): void {
-    this.ended ??= reason;
+  /** Ends the handle from outside: time-out, a callback that threw. The first reason stays. */
+  end(reason?: Error): void {
+    this.over = true;
+    if (reason !== undefined) this.ended ??= reason;
   }
 
   /** Resolves when no statement is under way any more. */
   async idle(): Promise<void> {
-    await this.tail;
+    while (this.tail !== undefined) await this.tail;
   }
 
   get endedBy(): Error | undefined {
     return this.ended;
   }
 
-  private async statement<T extends QueryResult>(
-    method: 'query' | 'execute',
-    sql: string | QueryOptions,
-    values: unknown,
-  ): Promise<[T, FieldPacket[]]> {
-    const answer = await this.enqueue(() => this.send(method, sql, values));
-    return [answer.result as T, answer.fields];
-  }
-
   /** One after the other: the next statement is sent when the answer to the one before it has been looked at. */
-  private enqueue<R>(work: () => Promise<R>): Promise<R> {
-    if (this.ended) return Promise.reject(this.ended);
-    const turn = this.tail.then(() => {
-      if (this.ended) throw this.ended;
-      return work();
-    });
-    this.tail = turn.catch(() => undefined);
+  private inTurn<R>(work: () => Promise<R>): Promise<R> {
+    const turn = this.tail === undefined ? this.checked(work) : this.tail.then(() => this.checked(work));
+    const answered = (): void => {
+      if (this.tail === tail) this.tail = undefined;
+    };
+    const tail: Promise<void> = turn.then(answered, answered);
+    this.tail = tail;
     return turn;
   }
 
-  private async send(
+  private checked<R>(work: () => Promise<R>): Promise<R> {
+    if (this.ended) return Promise.reject(this.ended);
+    if (this.over) {
+      return Promise.reject(
+        new InterlockError(
+          'StatementRefused',
+          'the transaction is over: await every statement before the callback returns',
+        ),
+      );
+    }
+    return work();
+  }
+
+  private async send<T extends QueryResult>(
     method: 'query' | 'execute',
     sql: string | QueryOptions,
     values: unknown,
-  ): Promise<StatementResult> {
-    const text = typeof sql === 'string' ? sql : sql.sql;
-    this.assertAllowed(text, values ?? (typeof sql === 'string' ? undefined : sql.values));
+  ): Promise<Rows<T>> {
+    const text = typeof sql === 'string' ? sql : sql?.sql;
+    const verb = this.assertAllowed(text, values ?? (typeof sql === 'string' ? undefined : sql?.values));
     if (this.uncertain) await this.ask();
     this.statements++;
-    let answer: StatementResult;
+    const watched = !CHANGES.has(verb) || RETURNING.test(text);
     try {
-      answer = await this.session.run(method, sql, values);
+      const { answer, seen } = await this.session.run(method, sql, values, watched);
+      // The server says on every answer whether a transaction is open.
+      if (!seen) this.uncertain = true;
+      else if (!this.session.inTransaction) throw this.lose();
+      return answer as Rows<T>;
     } catch (error) {
-      throw this.failed(error);
+      throw error === this.ended ? error : this.failed(error);
     }
-    if (answer.statuses.length === 0) this.uncertain = true;
-    // The server says on every answer whether a transaction is open.
-    for (const status of answer.statuses) {
-      if ((status & SERVER_STATUS_IN_TRANS) === 0) throw this.lose();
-    }
-    return answer;
   }
 
-  private assertAllowed(text: unknown, values: unknown): void {
+  /** Answers the verb. */
+  private assertAllowed(text: unknown, values: unknown): string {
     if (typeof text !== 'string') {
       throw new InterlockError('BadInput', 'sql: expected a string or { sql }', {
         details: { field: 'sql' },
       });
     }
-    if (hasRawValue(values)) {
+    if (hasRawValue(values, 0)) {
       throw new InterlockError(
         'StatementRefused',
         'a value with toSqlString() (mysql.raw) may hide a statement; write it into the SQL text',
       );
     }
     const statement = classify(text, this.session.backslashEscapes);
-    if (statement.kind !== 'refused') return;
+    if (statement.kind !== 'refused') return statement.verb;
     throw new InterlockError(
       'StatementRefused',
       `${statement.verb} is refused in a fenced transaction: ${statement.reason}`,
@@ -198,44 +198,50 @@ export class TransactionHandle implements FencedTransaction {
         this.uncertain = true;
         return error;
       case 'transaction':
-        this.ended ??= lost(
-          `the server rolled the transaction back: ${messageOf(error)}`,
-          error,
-          isDeadlock(error),
-        );
+        this.ended ??= lost(`the server rolled the transaction back: ${messageOf(error)}`, error);
         return this.ended;
       case 'connection':
-        this.ended ??= lost(`the connection was lost: ${messageOf(error)}`, error, false);
+        this.ended ??= lost(`the connection was lost: ${messageOf(error)}`, error);
         return this.ended;
     }
   }
 
   /** Asks the server whether the transaction is still open, with a statement that changes nothing. */
   private async ask(): Promise<void> {
-    let answer: StatementResult;
     try {
-      answer = await this.session.internal('DO 0');
+      await this.session.command('DO 0');
     } catch (error) {
-      this.ended ??= lost(`the connection was lost: ${messageOf(error)}`, error, false);
-      throw this.ended;
+      throw (this.ended ??= lost(`the connection was lost: ${messageOf(error)}`, error));
     }
-    if (((answer.statuses.at(-1) ?? 0) & SERVER_STATUS_IN_TRANS) === 0) throw this.lose();
+    if (!this.session.inTransaction) throw this.lose();
     this.uncertain = false;
   }
 
   private lose(): Error {
-    this.ended ??= lost('the server ended the transaction under its handle', undefined, false);
+    this.ended ??= lost('the server ended the transaction under its handle', undefined);
     return this.ended;
   }
 }
 
-function lost(message: string, cause: unknown, deadlock: boolean): InterlockError {
-  return new InterlockError('TransactionLost', message, { cause, retryable: true, details: { deadlock } });
+/** Verbs whose answer is an OK packet, unless they have a RETURNING clause. */
+const CHANGES: ReadonlySet<string> = new Set(['INSERT', 'UPDATE', 'DELETE', 'REPLACE']);
+
+function lost(message: string, cause: unknown): InterlockError {
+  return new InterlockError('TransactionLost', message, {
+    cause,
+    retryable: true,
+    details: { deadlock: isDeadlock(cause) },
+  });
 }
 
-function hasRawValue(values: unknown, depth = 0): boolean {
+function hasRawValue(values: unknown, depth: number): boolean {
   if (values === null || typeof values !== 'object' || ArrayBuffer.isView(values)) return false;
+  if (Array.isArray(values)) {
+    for (const value of values) {
+      if (value !== null && typeof value === 'object' && hasRawValue(value, depth + 1)) return true;
+    }
+    return false;
+  }
   if (typeof (values as { toSqlString?: unknown }).toSqlString === 'function') return true;
-  if (depth > 2) return false;
-  return Object.values(values).some((value) => hasRawValue(value, depth + 1));
+  return depth <= 2 && Object.values(values).some((value) => hasRawValue(value, depth + 1));
 }
