@@ -38,6 +38,7 @@ export async function demo(options: DemoOptions, signal: AbortSignal): Promise<D
   const checks: CheckReport[] = [];
   let rig: DemoRig | undefined;
   let keep = false;
+  let sound = false;
   try {
     say(`two data centers on ${options.mysql}, ${options.rate} writes/s through both gateways`);
     rig = await DemoRig.up({
@@ -88,6 +89,7 @@ export async function demo(options: DemoOptions, signal: AbortSignal): Promise<D
 
     const document = demoDocument(costs, checks, (performance.now() - started) / 1000);
     keep = options.keep;
+    sound = passed(document);
     if (!options.json) process.stdout.write(`\n${demoTable(document)}\n`);
     if (keep) {
       await load.start();
@@ -96,8 +98,9 @@ export async function demo(options: DemoOptions, signal: AbortSignal): Promise<D
     return document;
   } finally {
     if (!keep) {
-      say('ending everything');
-      await (rig?.down() ?? labDown({ directory: options.directory, wipe: true }));
+      // What went wrong can be looked for: logs, data and journal stay until the next run.
+      say(sound ? 'ending everything' : `ending everything; logs and journal stay in ${options.directory}`);
+      await (rig?.down(sound) ?? labDown({ directory: options.directory }));
     }
   }
 }

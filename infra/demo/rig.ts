@@ -67,7 +67,7 @@ export class DemoRig {
     });
     options.signal?.throwIfAborted();
     const { topology } = await loadTopology(lab.topology);
-    await interlockCli(['replicate', 'start'], lab.env, signalOf(options));
+    await interlockCli(['replicate', 'start', '--all'], lab.env, signalOf(options));
     progress('links stream in both directions');
     const journal = path.join(directory, 'journal.jsonl');
     await rm(journal, { force: true });
