@@ -46,7 +46,7 @@ export interface GatewayFile {
 }
 
 /** Largest rules document that the admin endpoint takes. */
-export const MAX_RULES_BYTES = 8 * 1024 * 1024;
+const MAX_RULES_BYTES = 8 * 1024 * 1024;
 
 /** Directories below `stateDir` that nginx needs. */
 export const GATEWAY_DIRECTORIES: readonly string[] = ['tmp'];

@@ -58,6 +58,10 @@ function M.end_unavailable()
   if (dict:get("busy") or 0) > 0 then dict:safe_add("busy_since", now_ms()) end
 end
 
+function M.held()
+  dict:incr("held_total", 1, 0)
+end
+
 -- A write was answered 503 because of a fence: unavailable until the next rules.
 function M.refused()
   dict:incr("refused", 1, 0)

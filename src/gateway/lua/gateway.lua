@@ -157,7 +157,7 @@ local function wait(headers, unit, may_go, seconds)
   if not since then
     var.interlock_since = format("%.3f", began)
     var.interlock_held = "0"
-    counters.add("held_total")
+    counters.held()
   end
   local size = buffered_size(headers)
   if not size then
