@@ -19,6 +19,7 @@ const COMMANDS: Record<string, () => Promise<CommandModule>> = {
   lab: () => import('./lab.js'),
   topology: () => import('./topology.js'),
   rules: () => import('./rules.js'),
+  fence: () => import('./fence.js'),
   worker: () => import('./worker.js'),
   replicate: () => import('./replicate.js'),
   switch: () => import('./switch.js'),

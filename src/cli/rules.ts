@@ -2,9 +2,10 @@ import type { Command } from 'commander';
 import { InterlockError } from '../errors.js';
 import { openAllStores } from '../fence/connect.js';
 import type { DcStores } from '../fence/connect.js';
+import { diagnose } from '../fence/diagnosis.js';
 import { initialise, newest } from '../fence/init.js';
 import type { DcId } from '../routing/units.js';
-import { initialRules } from '../topology/derive.js';
+import { datacenter, initialRules } from '../topology/derive.js';
 import { loadTopology, resolveSecret } from '../topology/load.js';
 import type { Topology } from '../topology/schema.js';
 import { print, printJson, progress, table, topologyFile, topologyOption } from './output.js';
@@ -27,6 +28,13 @@ export function register(program: Command): void {
     .description('the rules in force, in every data center')
     .option('--json', 'print one JSON document')
     .action(show);
+  topologyOption(rules.command('reassert'))
+    .description(
+      'write the unit states again on a server that is not the one they were asserted on (restore, failover)',
+    )
+    .requiredOption('--dc <dc>', 'the data center of the server')
+    .option('--json', 'print one JSON document')
+    .action(reassert);
 }
 
 async function init(options: Options): Promise<void> {
@@ -75,6 +83,36 @@ async function show(options: Options): Promise<void> {
     for (const [name, central] of Object.entries(rules.central))
       rows.push([`central:${name}`, central.owner, central.state]);
     print(table(rows));
+  });
+}
+
+/** A restored server may have missed a fence or a hand-over: it opens only what the other data center, too, says is its own. */
+async function reassert(options: Options & { dc: string }): Promise<void> {
+  await withStores(options, async (topology, stores) => {
+    datacenter(topology, options.dc);
+    const { current, findings, unreachable, rules } = await diagnose(stores);
+    if (unreachable.length > 0) {
+      throw new InterlockError(
+        'NeedsOperator',
+        `${unreachable.join(', ')} does not answer: without it nobody knows what ${options.dc} may have missed. Bring it back first`,
+      );
+    }
+    if (current === undefined || findings.length > 0 || rules.some(({ hash }) => hash !== current.hash)) {
+      throw new InterlockError(
+        'NeedsOperator',
+        'the data centers do not agree, or units are write-disabled: run `interlock fence status`, then `interlock fence release`',
+        { details: { findings } },
+      );
+    }
+    const result: { store: string; server: string; written: number }[] = [];
+    for (const fence of stores.get(options.dc)!.fences.values()) {
+      const { written, server } = await fence.reassert(current.rules);
+      result.push({ store: fence.name, server, written: written.length });
+    }
+    if (options.json) printJson({ epoch: current.rules.epoch, stores: result });
+    else
+      for (const { store, server, written } of result)
+        print(`${store}: ${written} units asserted on server ${server}.`);
   });
 }
 

@@ -8,7 +8,7 @@ import type { DcStores } from '../../src/fence/connect.js';
 import { initialise } from '../../src/fence/init.js';
 import { silentLogger } from '../../src/observability/logger.js';
 import type { Holder, Rules } from '../../src/routing/rules.js';
-import { withAssignments } from '../../src/routing/rules.js';
+import { Router, withAssignments } from '../../src/routing/rules.js';
 import type { DcId, UnitId } from '../../src/routing/units.js';
 import { initialRules } from '../../src/topology/derive.js';
 import { validateTopology } from '../../src/topology/load.js';
@@ -48,14 +48,11 @@ export class FakeRuleCenter implements RuleCenter {
     return [];
   }
 
-  async owns(unit: UnitId | { userId: string }) {
-    const assignment = this.current?.regions['cn-east']?.find(
-      (range) =>
-        Number(String(unit as string).split('/')[1]) >= range.from &&
-        Number((unit as string).split('/')[1]) <= range.to,
-    );
-    const { owner, state } = assignment!;
-    return { owns: owner === this.dc, unit: unit as string, owner, state, epoch: this.current!.epoch };
+  async owns(of: UnitId | { userId: string }) {
+    const unit = typeof of === 'string' ? of : of.userId;
+    const assignment = new Router(this.current!).assignmentOf(unit)!;
+    const { owner, state } = assignment;
+    return { owns: owner === this.dc && state === 'open', unit, owner, state, epoch: this.current!.epoch };
   }
 
   async health(): Promise<never> {

@@ -1,3 +1,4 @@
+/* eslint-disable @typescript-eslint/unbound-method -- activities are plain functions, they do not use `this` */
 import { ApplicationFailure } from '@temporalio/common';
 import { MockActivityEnvironment } from '@temporalio/testing';
 import { DefaultLogger } from '@temporalio/worker';
@@ -15,7 +16,10 @@ const LINK = 'mysql/main:dc-a>dc-b';
 const UNITS = buckets(100);
 
 async function run<A extends unknown[], R>(activity: (...args: A) => Promise<R>, ...args: A): Promise<R> {
-  return new MockActivityEnvironment(undefined, { logger: QUIET }).run(activity, ...args) as Promise<R>;
+  return new MockActivityEnvironment(undefined, { logger: QUIET }).run<A, R, typeof activity>(
+    activity,
+    ...args,
+  );
 }
 
 /** The ApplicationFailure of a promise that must fail with this type. */
