@@ -64,6 +64,8 @@ interface DcView {
   /** undefined: does not answer. */
   rows: Map<string, Map<UnitId, UnitState>> | undefined;
   control: string;
+  /** Store → identity of the server that answers. */
+  servers: ReadonlyMap<string, string>;
 }
 
 /**
@@ -108,6 +110,7 @@ async function readDc(one: DcStores): Promise<{
 }> {
   const views: StoreView[] = [];
   const rows = new Map<string, Map<UnitId, UnitState>>();
+  const servers = new Map<string, string>();
   await Promise.all(
     [...one.fences.values()].map(async (fence) => {
       const view: StoreView = {
@@ -123,6 +126,7 @@ async function readDc(one: DcStores): Promise<{
       try {
         const [states, server] = await Promise.all([fence.states(), fence.identity()]);
         view.server = server;
+        servers.set(fence.store, server);
         for (const row of states) view.counts[row.state]++;
         view.foreign = states.filter((row) => row.server !== server).length;
         rows.set(fence.store, new Map(states.map((row) => [row.unit, row])));
@@ -136,7 +140,7 @@ async function readDc(one: DcStores): Promise<{
   const stored = complete ? await one.rules.current() : undefined;
   return {
     views: views.sort((a, b) => (a.store < b.store ? -1 : 1)),
-    dc: { dc: one.dc, rows: complete ? rows : undefined, control: one.control.store },
+    dc: { dc: one.dc, rows: complete ? rows : undefined, control: one.control.store, servers },
     rules: { dc: one.dc, stored, read: complete },
   };
 }
@@ -174,6 +178,14 @@ function findingOf(
       return row === undefined ? [] : [{ dc: dc.dc, row }];
     }),
   );
+  // Rows of another server are no writer's permission, and nothing that can be changed: they have to be re-asserted first.
+  const foreign = known.some((dc) =>
+    [...dc.rows!].some(([store, byUnit]) => {
+      const row = byUnit.get(unit);
+      return row !== undefined && row.server !== dc.servers.get(store);
+    }),
+  );
+  if (foreign) return undefined;
   const epoch = allRows.reduce((highest, { row }) => Math.max(highest, row.epoch), 0);
   const held = allRows.filter(({ row }) => row.state === 'write_disabled');
   const holder = held.find(({ row }) => row.holder !== null)?.row.holder ?? null;

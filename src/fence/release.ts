@@ -22,7 +22,7 @@ export interface ReleaseOptions {
 export interface ReleaseResult {
   released: {
     text: string;
-    owner: DcId;
+    owner: DcId | null;
     epoch: number;
     how: 're-opened' | 'rolled forward' | 'rules published';
   }[];
