@@ -197,6 +197,9 @@ ${upstreams.join('\n')}
     access_log "${state}/access.log" interlock buffer=64k flush=1s;
     client_max_body_size ${input.maxBodyBytes ?? 1024 * 1024 * 1024};
     client_body_buffer_size 16k;
+    # A client that is slow with its body has a place in the hold all the while.
+    client_body_timeout 15s;
+    client_header_timeout 15s;
     large_client_header_buffers 4 16k;
     # The path goes to the application as it came.
     merge_slashes off;

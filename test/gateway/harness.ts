@@ -229,6 +229,10 @@ export class RunningGateway {
     return this.child.pid!;
   }
 
+  async workers(): Promise<number[]> {
+    return childrenOf(this.pid);
+  }
+
   /** Waits until the admin endpoint answers. */
   private async answers(): Promise<void> {
     for (let i = 0; ; i++) {

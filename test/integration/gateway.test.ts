@@ -469,6 +469,65 @@ describe('hold', () => {
     expect(appA.seen.length).toBe(0);
   });
 
+  test('a body that comes after the rules have changed does not wait for the next change', async () => {
+    await switchTo(FENCED_A);
+    const { hostname, port } = new URL(gatewayA.url);
+    const socket = net.connect(Number(port), hostname);
+    socket.write('POST /shop HTTP/1.1\r\nHost: x\r\nX-User-Id: u1\r\nContent-Length: 4\r\n\r\n');
+    const other = post(gatewayA);
+    await gatewayA.until('held', (status) => status.held === 2);
+    await switchTo(B);
+    await other;
+    await sleep(50);
+    const start = performance.now();
+    socket.write('late');
+    const [answer] = (await once(socket, 'data')) as [Buffer];
+    socket.destroy();
+    expect(answer.toString()).toMatch(/^HTTP\/1\.1 200 /);
+    expect(performance.now() - start).toBeLessThan(HOLD_MS / 2);
+  });
+
+  test('a chunked body is counted by its size', async () => {
+    await switchTo(FENCED_A);
+    async function* body(): AsyncGenerator<Buffer> {
+      yield Buffer.from('12345');
+      yield Buffer.from('678');
+    }
+    const pending = send(gatewayA, '/shop', { method: 'POST', body: body() });
+    await gatewayA.until('held', (status) => status.held === 1 && status.heldBytes === 8);
+    await switchTo(B);
+    expect((await pending).body).toBe('b');
+  });
+
+  test('a worker that is killed gives its places back; a reload keeps what is held', async () => {
+    await withGateways(
+      { instances: { 'dc-a': [appA.port], 'dc-b': [appB.port] }, limits: { holdMs: 20_000 } },
+      async (a, b) => {
+        for (const gateway of [a, b]) await gateway.put(pairRules(1, FENCED_A));
+        const lost = Array.from({ length: 20 }, () => post(a).catch(() => undefined));
+        await a.until('held', (status) => status.held === 20);
+        for (const worker of await a.workers()) process.kill(worker, 'SIGKILL');
+        await Promise.all(lost);
+        await a.until('given back', (status) => status.held === 0 && status.heldBytes === 0);
+        const frozen = (await a.admin.status()).unavailableMs;
+        await sleep(100);
+        expect((await a.admin.status()).unavailableMs).toBe(frozen);
+
+        const kept = Array.from({ length: 20 }, () => post(a));
+        await a.until('held', (status) => status.held === 20);
+        const before = await a.workers();
+        process.kill(a.pid, 'SIGHUP');
+        for (let i = 0; i < 100 && (await a.workers()).length < 2 * before.length; i++) await sleep(20);
+        await sleep(200);
+        expect((await a.admin.status()).held).toBe(20);
+        for (const gateway of [b, a]) await gateway.put(pairRules(2, B));
+        for (const answer of await Promise.all(kept)) expect(answer.body).toBe('b');
+        await a.until('none held', (status) => status.held === 0 && status.heldBytes === 0);
+        expect(appB.seen.length).toBe(20);
+      },
+    );
+  });
+
   test('the unit is open again after an aborted switchover: held requests go back to the source', async () => {
     await switchTo(FENCED_A);
     const pending = post(gatewayB);

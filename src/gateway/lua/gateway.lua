@@ -68,10 +68,10 @@ local function is_upgrade(headers)
   return upgrade ~= nil and not (type(upgrade) == "string" and upgrade:lower() == "h2c")
 end
 
--- Size of the request's body, which is read into the buffer (or a file) if it was not. Nil when it is larger than may be replayed.
+-- Size of the request's body, which is read into the buffer (or a file) if it was not. Nil when it came in chunks and is larger than may
+-- be replayed.
 local function buffered_size(headers)
   local length = tonumber(headers["content-length"])
-  if length and length > limits.replayBodyBytes then return nil end
   ngx.req.read_body()
   if length then return length end
   if not headers["transfer-encoding"] then return 0 end
@@ -164,10 +164,13 @@ local function wait(headers, unit, may_go, seconds)
     hold.leave(place)
     return fence_refusal("BodyTooLarge", format("the unit is write-disabled and a body above %d bytes is not held; try again", limits.replayBodyBytes))
   end
+  if size ~= expected then hold.resize(place, size) end
   if var.interlock_window ~= "" then
     var.interlock_window = ""
     hold.done()
   end
+  -- A slow body has taken some of the time.
+  left = left - (now_ms() - began) / 1000
   local released = hold.wait(place, min(left, seconds or left), may_go)
   hold.leave(place)
   ngx.ctx.interlock_place = nil
@@ -334,6 +337,7 @@ end
 function M.init_worker()
   -- A request leaves little garbage, and the heap is mostly rules, which each cycle walks through: collect less often.
   collectgarbage("setpause", 400)
+  hold.init_worker()
   local started, problem = ngx.timer.every(0.25, counters.flush)
   if not started then ngx.log(ngx.ERR, "interlock: cannot start the counters' timer: ", problem) end
 end

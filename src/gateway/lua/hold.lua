@@ -3,13 +3,15 @@
 -- Each held request waits on a semaphore of its own. While a worker holds any, one timer of it looks at the epoch every 2 ms and
 -- wakes, first come first served, those whose unit is open. The number that is under way after a release is bounded: ten thousand
 -- connects at once overflow an application's listen queue, and then cost a second each.
+local ffi = require "ffi"
 local semaphore = require "ngx.semaphore"
 local counters = require "counters"
 local rules = require "rules"
 local settings = require "settings"
 
 local dict = ngx.shared.interlock_counters
-local min = math.min
+
+ffi.cdef [[ int kill(int pid, int signal); ]]
 
 local M = {}
 
@@ -105,6 +107,11 @@ function M.done()
   if ready_first <= ready_last then wake(WINDOW - under_way) end
 end
 
+-- What this worker holds, under its pid: a worker that is killed cannot give its places back.
+local function own(name)
+  return name .. ":" .. ngx.worker.pid()
+end
+
 -- Takes a place; nil and the bound that is reached.
 local function enter(bytes)
   local limits = settings.limits
@@ -117,8 +124,17 @@ local function enter(bytes)
     dict:incr("held", -1)
     return nil, "HoldBytes"
   end
+  dict:incr(own("held"), 1, 0)
+  dict:incr(own("held_bytes"), bytes, 0)
   counters.begin_unavailable()
   return { bytes = bytes }
+end
+
+-- The body of a place was counted as the largest there may be, and turns out smaller.
+function M.resize(place, bytes)
+  dict:incr("held_bytes", bytes - place.bytes)
+  dict:incr(own("held_bytes"), bytes - place.bytes)
+  place.bytes = bytes
 end
 
 -- Gives the place back; once.
@@ -127,7 +143,24 @@ local function leave(place)
   place.left = true
   dict:incr("held", -1)
   dict:incr("held_bytes", -place.bytes)
+  dict:incr(own("held"), -1)
+  dict:incr(own("held_bytes"), -place.bytes)
   counters.end_unavailable()
+end
+
+-- At the start of a worker: gives back the places of the one that it replaces, if that one is dead. After a reload it is not: it holds its
+-- requests to the end.
+function M.init_worker()
+  local slot = "worker:" .. ngx.worker.id()
+  local before = dict:get(slot)
+  dict:set(slot, ngx.worker.pid())
+  if not before or before == ngx.worker.pid() or ffi.C.kill(before, 0) == 0 then return end
+  local held, bytes = dict:get("held:" .. before) or 0, dict:get("held_bytes:" .. before) or 0
+  dict:delete("held:" .. before)
+  dict:delete("held_bytes:" .. before)
+  dict:incr("held", -held, 0)
+  dict:incr("held_bytes", -bytes, 0)
+  for _ = 1, held do counters.end_unavailable() end
 end
 
 M.enter = enter
