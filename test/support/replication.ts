@@ -195,9 +195,12 @@ export async function dump(side: Side, table: string): Promise<string[]> {
     `SELECT column_name AS c, data_type AS d FROM information_schema.columns WHERE CONCAT(table_schema, '.', table_name) = '${table}' ORDER BY column_name`,
   );
   const parts = columns.map(({ c, d }) => {
-    const name = `\`${String(c)}\``;
-    const value = /^(float|double|bit|enum|set)$/.test(String(d)) ? `${name}+0` : name;
-    return `COALESCE(HEX(CAST(${value} AS CHAR)), 'NULL'), ' ', COALESCE(HEX(${name}), 'NULL')`;
+    const name = `\`${String(c).replaceAll('`', '``')}\``;
+    const type = String(d);
+    const bytes = /char|text|binary|blob/.test(type)
+      ? name
+      : `CAST(${/^(float|double|bit|enum|set)$/.test(type) ? `${name}+0` : name} AS CHAR)`;
+    return `COALESCE(HEX(${bytes}), 'NULL')`;
   });
   const found = await rows(
     side,

@@ -1,0 +1,225 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { connect, createServer } from 'node:net';
+import type { Server, Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { initialiseLink } from '../../replicators/mysql/initialise.js';
+import type { LinkConfig } from '../../replicators/mysql/link-config.js';
+import { startProgram } from '../support/programs.js';
+import type { Program } from '../support/programs.js';
+import {
+  createOnBoth,
+  dump,
+  linkConfig,
+  rows,
+  runLink,
+  settled,
+  startPair,
+  until,
+  writeMarker,
+} from '../support/replication.js';
+import type { Pair, RunningLink } from '../support/replication.js';
+
+/** A TCP relay that can go silent without closing anything, as a network that drops packets does. */
+async function relay(
+  port: number,
+): Promise<{ port: number; silence: () => void; heal: () => void; close: () => void }> {
+  const sockets = new Set<Socket>();
+  let silent = false;
+  const server: Server = createServer((client) => {
+    const upstream = connect(port, '127.0.0.1');
+    for (const [from, to] of [
+      [client, upstream],
+      [upstream, client],
+    ] as const) {
+      sockets.add(from);
+      from.on('data', (chunk: Buffer) => {
+        if (!silent) to.write(chunk);
+      });
+      from.on('error', () => undefined);
+      from.on('close', () => {
+        if (!silent) to.destroy();
+      });
+    }
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  return {
+    port: (server.address() as { port: number }).port,
+    silence: () => (silent = true),
+    heal: () => {
+      silent = false;
+      for (const socket of sockets) socket.destroy();
+      sockets.clear();
+    },
+    close: () => {
+      for (const socket of sockets) socket.destroy();
+      server.close();
+    },
+  };
+}
+
+describe.each(['mysql', 'mariadb'] as const)('a link on %s survives', (flavour) => {
+  let pair: Pair;
+  let directory: string;
+  const running: RunningLink[] = [];
+  const programs: Program[] = [];
+
+  beforeAll(async () => {
+    directory = await mkdtemp(path.join(tmpdir(), 'interlock-faults-'));
+    pair = await startPair(flavour);
+  });
+  afterEach(async () => {
+    await Promise.all(programs.splice(0).map((program) => program.kill('SIGKILL')));
+    await Promise.all(running.splice(0).map((link) => link.stop()));
+  });
+  afterAll(async () => {
+    await pair?.stop();
+    await rm(directory, { recursive: true, force: true });
+  });
+
+  const prepare = async (schema: string): Promise<LinkConfig> => {
+    await createOnBoth(pair, [
+      `CREATE DATABASE ${schema}`,
+      `CREATE TABLE ${schema}.counter (id INT PRIMARY KEY, n INT NOT NULL)`,
+      `CREATE TABLE ${schema}.entry (id INT PRIMARY KEY AUTO_INCREMENT, n INT NOT NULL)`,
+      `INSERT INTO ${schema}.counter VALUES (1, 0)`,
+    ]);
+    const config = linkConfig(pair, 'a', schema, {
+      [`${schema}.counter`]: { unrouted: true },
+      [`${schema}.entry`]: { unrouted: true },
+    });
+    await initialiseLink(config, { from: 'now' });
+    return config;
+  };
+  /** A counter that only counts right when every transaction is applied once, and rows that say which. */
+  const write = async (schema: string, times: number): Promise<void> => {
+    for (let i = 0; i < times; i++) {
+      const connection = await pair.a.pool.getConnection();
+      await connection.beginTransaction();
+      await connection.query(`UPDATE ${schema}.counter SET n = n + 1 WHERE id = 1`);
+      await connection.query(`INSERT INTO ${schema}.entry (n) SELECT n FROM ${schema}.counter`);
+      await connection.commit();
+      connection.release();
+    }
+  };
+  const equal = async (schema: string, count: number): Promise<void> => {
+    expect(await rows(pair.b, `SELECT n FROM ${schema}.counter`)).toEqual([{ n: count }]);
+    for (const table of ['counter', 'entry']) {
+      expect(await dump(pair.b, `${schema}.${table}`)).toEqual(await dump(pair.a, `${schema}.${table}`));
+    }
+  };
+
+  it.each(['before-target-commit', 'after-target-commit'])('kill -9 of its process at %s', async (point) => {
+    const schema = `t_kill_${point.slice(0, 5)}`;
+    const config = await prepare(schema);
+    const file = path.join(directory, `${schema}.json`);
+    await writeFile(file, JSON.stringify(config));
+    await write(schema, 5);
+    const first = startProgram('test/support/link-process.js', [file], {
+      INTERLOCK_LINK_STOP_AT: `${point}:1`,
+    });
+    programs.push(first);
+    await first.prints(`stopped at ${point}`);
+    await write(schema, 5);
+    const [row] = await rows(pair.b, `SELECT n FROM ${schema}.counter`);
+    expect(Number(row!['n']) > 0).toBe(point === 'after-target-commit');
+    await first.kill('SIGKILL');
+    const second = startProgram('test/support/link-process.js', [file]);
+    programs.push(second);
+    await write(schema, 5);
+    const marker = await writeMarker(pair.a);
+    await second.prints(`marker ${marker}`);
+    await equal(schema, 15);
+  });
+
+  it('a process that is paused inside its transaction, and wakes up when another has taken over', async () => {
+    const schema = 't_paused';
+    const config = await prepare(schema);
+    const file = path.join(directory, `${schema}.json`);
+    await writeFile(file, JSON.stringify(config));
+    await write(schema, 3);
+    // Blocked with its transaction open: it holds the checkpoint's row lock.
+    const first = startProgram('test/support/link-process.js', [file], {
+      INTERLOCK_LINK_STOP_AT: 'before-target-commit:1',
+    });
+    programs.push(first);
+    await first.prints('stopped at before-target-commit');
+    first.child.kill('SIGSTOP');
+    const second = await runLink(config, undefined);
+    running.push(second);
+    await settled(second, pair.a);
+    first.child.kill('SIGCONT');
+    await write(schema, 3);
+    await settled(second, pair.a);
+    await equal(schema, 6);
+  });
+
+  it('a commit whose answer was lost, and says its marker again', async () => {
+    const schema = 't_again';
+    const config = await prepare(schema);
+    const file = path.join(directory, `${schema}.json`);
+    await writeFile(file, JSON.stringify(config));
+    await write(schema, 2);
+    const marker = await writeMarker(pair.a);
+    const first = startProgram('test/support/link-process.js', [file], {
+      INTERLOCK_LINK_STOP_AT: 'after-target-commit:1',
+    });
+    programs.push(first);
+    await first.prints('stopped at after-target-commit');
+    expect(first.output()).not.toContain(`marker ${marker}`);
+    await first.kill('SIGKILL');
+    const second = startProgram('test/support/link-process.js', [file]);
+    programs.push(second);
+    await second.prints(`marker ${marker}`);
+    await equal(schema, 2);
+  });
+
+  it('a source that drops its packets', async () => {
+    const schema = 't_hole';
+    const proxy = await relay(pair.a.server.port);
+    const plain = await prepare(schema);
+    const link = await runLink({ ...plain, source: { ...plain.source, port: proxy.port } }, undefined);
+    running.push(link);
+    await write(schema, 2);
+    await settled(link, pair.a);
+    proxy.silence();
+    await write(schema, 2);
+    await until(() => link.status().lastError !== null, 'the silence is noticed', 15_000);
+    expect(link.status().lastError!.message).toContain('no heartbeat');
+    expect(link.status().lagMs === 0 && link.status().state === 'streaming').toBe(false);
+    proxy.heal();
+    await settled(link, pair.a);
+    await equal(schema, 4);
+    await link.stop();
+    proxy.close();
+  });
+
+  it('an idle source: heartbeats keep the connection', async () => {
+    const config = await prepare('t_quiet');
+    const link = await runLink(config, undefined);
+    running.push(link);
+    const { generation } = link.status();
+    await new Promise((resolve) => setTimeout(resolve, 8_000));
+    expect(link.status()).toMatchObject({ generation, state: 'streaming', lastError: null });
+  });
+
+  it('a restart of the source, and one of the target', async () => {
+    const schema = 't_restart';
+    const config = await prepare(schema);
+    const link = await runLink(config, undefined);
+    running.push(link);
+    await write(schema, 3);
+    await settled(link, pair.a);
+    await pair.a.server.kill('SIGKILL');
+    await pair.a.server.restart();
+    await write(schema, 3);
+    await settled(link, pair.a);
+    await equal(schema, 6);
+    await pair.b.server.kill('SIGKILL');
+    await write(schema, 3);
+    await pair.b.server.restart();
+    await settled(link, pair.a);
+    await equal(schema, 9);
+  });
+});
