@@ -75,7 +75,7 @@ export class Checker {
   }
 
   private async run(connections: Connection[], started: number): Promise<CheckReport> {
-    const timeoutMs = this.options.settleTimeoutMs ?? 20_000;
+    const timeoutMs = this.options.settleTimeoutMs ?? 90_000;
     const [a, b] = connections as [Connection, Connection];
     await waitUntilPromisesKept([a, b], timeoutMs);
     await waitUntilEqual(a, b, timeoutMs);
