@@ -16,6 +16,7 @@ import { datacenter } from '../src/topology/derive.js';
 import { resolveSecret } from '../src/topology/load.js';
 import type { Topology } from '../src/topology/schema.js';
 import { workflowBundle } from './bundle.js';
+import { withStopPoints } from './stop-points.js';
 import { connectToTemporal, isRunClosed, readLinkHeartbeat } from './temporal.js';
 
 /** How long a stopping worker waits for its activities before it cancels them, and before it leaves them. */
@@ -92,7 +93,7 @@ export async function runWorker(options: WorkerOptions): Promise<void> {
         ...common,
         taskQueue,
         activities: {
-          ...createDatacenterActivities(shared),
+          ...withStopPoints(createDatacenterActivities(shared), process.env['INTERLOCK_STOP_DIR']),
           ...createReplicatorActivities({ topology, secret: resolveSecret, client, log }),
         },
       }),

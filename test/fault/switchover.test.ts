@@ -1,0 +1,140 @@
+import { existsSync } from 'node:fs';
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import mysql from 'mysql2/promise';
+import type { RowDataPacket } from 'mysql2/promise';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { DemoRig } from '../../infra/demo/rig.js';
+import { labKill, labStart } from '../../infra/lab/lab.js';
+import type { SwitchReport, SwitchStatus } from '../../workflows/contract.js';
+
+/**
+ * Parts are killed at named points of a switchover under load; afterwards they are started again. Every switchover ends done or
+ * compensated, and the checker finds nothing. One lab for all cases; the moved buckets go there and back.
+ */
+const MOVED = 'cn-east/0-99';
+const OTHER: Record<string, string> = { 'dc-a': 'dc-b', 'dc-b': 'dc-a' };
+
+describe('parts die during a switchover under load', () => {
+  let root: string;
+  let stops: string;
+  let rig: DemoRig;
+  let owner = 'dc-a';
+
+  beforeAll(async () => {
+    root = await mkdtemp(path.join(tmpdir(), 'interlock-fault-'));
+    stops = path.join(root, 'stops');
+    await mkdir(stops);
+    process.env['INTERLOCK_STOP_DIR'] = stops;
+    rig = await DemoRig.up({ directory: path.join(root, 'lab'), rate: 50 });
+  }, 180_000);
+  afterAll(async () => {
+    delete process.env['INTERLOCK_STOP_DIR'];
+    await rig?.down();
+    await rm(root, { recursive: true, force: true });
+  }, 60_000);
+
+  const directory = (): string => rig.options.directory;
+  const reached = (point: string): Promise<void> =>
+    expect
+      .poll(() => existsSync(path.join(stops, `${point}.reached`)), { timeout: 30_000, interval: 5 })
+      .toBe(true) as Promise<void>;
+  const disarm = async (point: string): Promise<void> => {
+    await rm(path.join(stops, point), { force: true });
+    await rm(path.join(stops, `${point}.reached`), { force: true });
+  };
+  const start = (more: string[] = []): Promise<SwitchStatus> => {
+    const args = ['switch', 'start', '--scope', MOVED, '--from', owner, '--to', OTHER[owner]!];
+    return rig
+      .cli<SwitchStatus>([...args, '--reason', 'fault test', ...more], [0, 1, 3])
+      .then(({ document }) => document);
+  };
+  /** Ends the soak, sees how the switchover ended, and checks every write so far. */
+  const conclude = async (status: SwitchStatus): Promise<SwitchReport> => {
+    if (status.awaiting === 'rollback-or-finish') await rig.finish();
+    const { document: report } = await rig.cli<SwitchReport>(['switch', 'report', status.runId]);
+    expect(['done', 'compensated'], report.summary).toContain(report.outcome);
+    if (report.outcome === 'done') owner = OTHER[owner]!;
+    const { report: check } = await rig.check();
+    expect(check.findings).toEqual([]);
+    expect(check.ackedWrites).toBeGreaterThan(0);
+    return report;
+  };
+
+  // {source} and {target} stand for the data centers of the case.
+  test.each<{ point: string; kill: string }>([
+    { point: 'after-writeDisable', kill: '{source}-worker' },
+    { point: 'before-switchTarget', kill: '{target}-worker' },
+    { point: 'after-switchTarget', kill: '{target}-worker' },
+    { point: 'after-writeDisable', kill: '{source}-rule-center' },
+    { point: 'after-switchTarget', kill: '{target}-rule-center' },
+    { point: 'after-writeDisable', kill: '{source}-gateway-1' },
+    { point: 'after-writeDisable', kill: '{source}-mysql-main' },
+    { point: 'before-switchTarget', kill: '{target}-mysql-main' },
+  ])('kill -9 of $kill at $point', async ({ point, kill }) => {
+    const part = kill.replace('{source}', owner).replace('{target}', OTHER[owner]!);
+    await rig.load.start();
+    await writeFile(path.join(stops, point), '');
+    const switching = start();
+    switching.catch(() => undefined);
+    try {
+      await reached(point);
+      await labKill(part, { directory: directory() });
+    } finally {
+      await disarm(point);
+    }
+    await labStart(part, { directory: directory() });
+    await conclude(await switching);
+  });
+
+  test('SIGSTOP of an application instance with a transaction open, across the switch', async () => {
+    const source = owner;
+    const part = `${source}-shop-1`;
+    await rig.load.start();
+    await stopInTransaction(part, source);
+    try {
+      const status = await start(['--fence-budget', '300ms', '--blockers', 'kill']);
+      await labKill(part, { directory: directory(), signal: 'SIGCONT' });
+      const report = await conclude(status);
+      expect(report.outcome).toBe('done');
+      // It held a fence lock when it was stopped: the fence met it and killed its transaction.
+      expect(report.flows.flatMap((flow) => flow.blockers).some((blocker) => blocker.killed)).toBe(true);
+    } finally {
+      await labKill(part, { directory: directory(), signal: 'SIGCONT' }).catch(() => undefined);
+    }
+  });
+
+  /** Stops the instance at a moment at which a transaction of it holds the lock of a unit that will move. */
+  async function stopInTransaction(part: string, dc: string): Promise<void> {
+    const store = rig.topology.datacenters[dc]!.stores.mysql['main']!;
+    const root = await mysql.createConnection({
+      ...{ host: store.host, port: store.port, user: 'root' },
+      password: rig.lab.env['INTERLOCK_LAB_MYSQL_ROOT_PASSWORD']!,
+    });
+    try {
+      for (let tries = 0; tries < 400; tries++) {
+        await labKill(part, { directory: directory(), signal: 'SIGSTOP' });
+        await new Promise((resolve) => setTimeout(resolve, 20));
+        const [rows] = await root.query<RowDataPacket[]>(
+          `SELECT COUNT(*) AS n FROM performance_schema.data_locks
+           WHERE object_schema = 'interlock' AND object_name = 'unit_state' AND lock_mode LIKE 'S%'
+             AND lock_data REGEXP '^.cn-east/[0-9]{1,2}.$'`,
+        );
+        await new Promise((resolve) => setTimeout(resolve, 100));
+        const [still] = await root.query<RowDataPacket[]>(
+          `SELECT COUNT(*) AS n FROM performance_schema.data_locks
+           WHERE object_schema = 'interlock' AND object_name = 'unit_state' AND lock_mode LIKE 'S%'
+             AND lock_data REGEXP '^.cn-east/[0-9]{1,2}.$'`,
+        );
+        // Seen twice 100 ms apart: not another instance's, which would be over by now.
+        if (Number(rows[0]!['n']) > 0 && Number(still[0]!['n']) > 0) return;
+        await labKill(part, { directory: directory(), signal: 'SIGCONT' });
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      }
+      throw new Error(`${part} was never caught with a transaction of the moving units open`);
+    } finally {
+      await root.end();
+    }
+  }
+});
