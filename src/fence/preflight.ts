@@ -260,7 +260,7 @@ export function parseGrants(lines: readonly string[]): { has(schema: string, rig
     const scope = parts[2] ?? parts[3]!.replaceAll('\\_', '_').replaceAll('\\%', '%');
     const set = rights.get(scope) ?? new Set<string>();
     rights.set(scope, set);
-    for (const right of parts[1]!.split(', ')) set.add(right.trim().toUpperCase());
+    for (const right of parts[1]!.split(',')) set.add(right.trim().toUpperCase());
   }
   const within = (scope: string, right: string): boolean => {
     const set = rights.get(scope);
