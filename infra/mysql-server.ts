@@ -94,7 +94,7 @@ export function mysqlArguments(options: MysqlServerOptions): string[] {
 }
 
 /** A socket path has at most 107 bytes: in a deep directory the socket goes to the temporary directory. */
-export function socketOf(options: Pick<MysqlServerOptions, 'directory'>): string {
+function socketOf(options: Pick<MysqlServerOptions, 'directory'>): string {
   const socket = path.join(options.directory, 'mysql.sock');
   if (Buffer.byteLength(socket) <= 100) return socket;
   const id = createHash('sha256').update(socket).digest('hex').slice(0, 16);

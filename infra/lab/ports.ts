@@ -14,7 +14,7 @@ export function defaultPortBase(directory: string): number {
 }
 
 /** True when nothing listens on 127.0.0.1:port. */
-export async function isFree(port: number): Promise<boolean> {
+async function isFree(port: number): Promise<boolean> {
   return new Promise((resolve) => {
     const server = createServer();
     server.once('error', () => resolve(false));

@@ -9,7 +9,7 @@ import type { LabDc } from '../options.js';
 import { processPart } from '../part.js';
 import type { LabContext, Part } from '../part.js';
 
-export function mysqlPartName(dc: LabDc, store: string): string {
+function mysqlPartName(dc: LabDc, store: string): string {
   return `${dc}-mysql-${store}`;
 }
 
@@ -73,35 +73,51 @@ const INTERLOCK_GRANTS = {
   ],
 } as const;
 
-/** Accounts, schemas and tables of the workload. Outside the binlog: each store is set up by itself. Idempotent. */
+/** Accounts, schemas and tables of the workload. Idempotent. */
 async function setUpAccounts(lab: LabContext, port: number): Promise<void> {
   const { shape, workload } = lab.state;
-  const connection = await mysql.createConnection({
-    host: '127.0.0.1',
-    port,
-    user: 'root',
-    password: lab.secret('mysql-root'),
-  });
-  try {
-    await connection.query('SET sql_log_bin = 0');
+  await asRoot(lab, port, async (connection) => {
     const plugin = shape.mysql === 'mysql' ? 'WITH mysql_native_password ' : '';
     for (const user of ['interlock', 'app']) {
-      const account = `'${user}'@'127.0.0.1'`;
       const password = connection.escape(lab.secret(`mysql-${user}`));
-      await connection.query(`CREATE USER IF NOT EXISTS ${account} IDENTIFIED ${plugin}BY ${password}`);
+      await connection.query(
+        `CREATE USER IF NOT EXISTS '${user}'@'127.0.0.1' IDENTIFIED ${plugin}BY ${password}`,
+      );
     }
     for (const grant of INTERLOCK_GRANTS[shape.mysql]) {
       await connection.query(`GRANT ${grant} ON *.* TO 'interlock'@'127.0.0.1'`);
     }
-    await connection.query('CREATE DATABASE IF NOT EXISTS interlock');
-    await connection.query(`GRANT SELECT ON interlock.* TO 'app'@'127.0.0.1'`);
     for (const schema of workload.schemas) {
-      await connection.query(`CREATE DATABASE IF NOT EXISTS ${connection.escapeId(schema)}`);
-      await connection.query(
-        `GRANT SELECT, INSERT, UPDATE, DELETE ON ${connection.escapeId(schema)}.* TO 'app'@'127.0.0.1'`,
-      );
+      const name = connection.escapeId(schema);
+      await connection.query(`CREATE DATABASE IF NOT EXISTS ${name}`);
+      await connection.query(`GRANT SELECT, INSERT, UPDATE, DELETE ON ${name}.* TO 'app'@'127.0.0.1'`);
     }
     for (const statement of workload.ddl) await connection.query(statement);
+  });
+}
+
+/** An application looks at its units' rows under a lock, and at nothing else of Interlock's. Once the schema is there. */
+export async function grantFenceCheck(lab: LabContext): Promise<void> {
+  for (const dc of DATACENTERS) {
+    for (const store of STORES.slice(0, lab.state.shape.stores)) {
+      await asRoot(lab, lab.port(mysqlPort(dc, store)), async (connection) => {
+        await connection.query(`GRANT SELECT ON interlock.unit_state TO 'app'@'127.0.0.1'`);
+      });
+    }
+  }
+}
+
+/** Outside the binlog: each store is set up by itself, and nothing of this is for a link. */
+async function asRoot(
+  lab: LabContext,
+  port: number,
+  work: (connection: mysql.Connection) => Promise<void>,
+): Promise<void> {
+  const password = lab.secret('mysql-root');
+  const connection = await mysql.createConnection({ host: '127.0.0.1', port, user: 'root', password });
+  try {
+    await connection.query('SET sql_log_bin = 0');
+    await work(connection);
   } finally {
     await connection.end();
   }

@@ -2,6 +2,7 @@ import { openAllStores } from '../../../src/fence/connect.js';
 import { initialise } from '../../../src/fence/init.js';
 import { initialRules } from '../../../src/topology/derive.js';
 import { loadTopology, resolveSecret } from '../../../src/topology/load.js';
+import { grantFenceCheck } from './mysql.js';
 import { taskPart } from '../part.js';
 import type { LabContext, Part } from '../part.js';
 
@@ -20,6 +21,7 @@ export function rulesPart(lab: LabContext, stores: readonly string[]): Part {
       } finally {
         await Promise.all([...all.values()].map((dc) => dc.close()));
       }
+      await grantFenceCheck(lab);
     },
   });
 }
