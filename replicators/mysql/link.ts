@@ -19,6 +19,7 @@ import type { MysqlPosition } from './position.js';
 import { connect, connectTarget, executedPosition, serverIdentity, takeLock } from './session.js';
 import { BinlogStream } from './stream.js';
 import type { StopPoint } from './stop-points.js';
+import { targetUnavailable } from './target-errors.js';
 import { isEmpty } from './transaction.js';
 import type { MarkerEvent, RowChange, SourceTransaction } from './transaction.js';
 
@@ -184,6 +185,7 @@ class Attempt {
   private readonly position: MysqlPosition;
   private executed: MysqlPosition;
   private behindSince: number | undefined;
+  private looking = false;
 
   constructor(
     private readonly config: LinkConfig,
@@ -244,14 +246,17 @@ class Attempt {
         this.queue.push(transaction);
         this.notify();
       },
-      onError: (error) => {
-        this.failure = error;
-        this.notify();
-      },
+      onError: (error) => this.fail(error),
     });
+    // An idle link asks its target nothing: it must hear that its session is gone (server down, another attempt took over).
+    this.target.on('error', (error: Error) => this.fail(targetUnavailable(error)));
+    this.target.on('end', () => this.fail(targetUnavailable(new Error('the session was ended'))));
     const onAbort = (): void => this.notify();
     signal.addEventListener('abort', onAbort, { once: true });
-    const poll = setInterval(() => void this.lookAtSource(), 1000);
+    const poll = setInterval(() => {
+      void this.lookAtSource();
+      void this.lookAtTarget();
+    }, 1000);
     try {
       await stream.start();
       await this.lookAtSource();
@@ -276,6 +281,11 @@ class Attempt {
       return Math.max(now - oldest.arrivedAt, bySource > 1000 ? bySource : 0, 1);
     }
     return this.behindSince === undefined ? 0 : Math.max(now - this.behindSince, 1);
+  }
+
+  private fail(error: InterlockError): void {
+    this.failure ??= error;
+    this.notify();
   }
 
   private notify(): void {
@@ -430,6 +440,24 @@ class Attempt {
       'UPDATE interlock.link_checkpoint SET source_server = ? WHERE link = ? AND generation = ?',
       [identity, this.config.link, this.checkpoint.generation],
     );
+  }
+
+  /** While nothing is applied: a target behind a dead network does not say so by itself. */
+  private async lookAtTarget(): Promise<void> {
+    if (this.looking || this.head < this.queue.length) return;
+    this.looking = true;
+    const timer = setTimeout(() => {
+      this.target.destroy();
+      this.fail(targetUnavailable(new Error(`no answer in ${SILENCE_MS} ms`)));
+    }, SILENCE_MS);
+    try {
+      await this.target.query('DO 0');
+    } catch (error) {
+      this.fail(targetUnavailable(error));
+    } finally {
+      clearTimeout(timer);
+      this.looking = false;
+    }
   }
 
   private async lookAtSource(): Promise<void> {

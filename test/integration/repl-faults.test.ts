@@ -146,7 +146,7 @@ describe.each(['mysql', 'mariadb'] as const)('a link on %s survives', (flavour) 
     programs.push(first);
     await first.prints('stopped at before-target-commit');
     first.child.kill('SIGSTOP');
-    const second = await runLink(config, undefined);
+    const second = await runLink(config, null);
     running.push(second);
     await settled(second, pair.a);
     first.child.kill('SIGCONT');
@@ -179,7 +179,7 @@ describe.each(['mysql', 'mariadb'] as const)('a link on %s survives', (flavour) 
     const schema = 't_hole';
     const proxy = await relay(pair.a.server.port);
     const plain = await prepare(schema);
-    const link = await runLink({ ...plain, source: { ...plain.source, port: proxy.port } }, undefined);
+    const link = await runLink({ ...plain, source: { ...plain.source, port: proxy.port } }, null);
     running.push(link);
     await write(schema, 2);
     await settled(link, pair.a);
@@ -197,7 +197,7 @@ describe.each(['mysql', 'mariadb'] as const)('a link on %s survives', (flavour) 
 
   it('an idle source: heartbeats keep the connection', async () => {
     const config = await prepare('t_quiet');
-    const link = await runLink(config, undefined);
+    const link = await runLink(config, null);
     running.push(link);
     const { generation } = link.status();
     await new Promise((resolve) => setTimeout(resolve, 8_000));
@@ -207,7 +207,7 @@ describe.each(['mysql', 'mariadb'] as const)('a link on %s survives', (flavour) 
   it('a restart of the source, and one of the target', async () => {
     const schema = 't_restart';
     const config = await prepare(schema);
-    const link = await runLink(config, undefined);
+    const link = await runLink(config, null);
     running.push(link);
     await write(schema, 3);
     await settled(link, pair.a);

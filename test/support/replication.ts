@@ -103,8 +103,8 @@ export interface RunningLink {
   stop: () => Promise<unknown>;
 }
 
-export async function runLink(config: LinkConfig, from: string | undefined = 'now'): Promise<RunningLink> {
-  if (from !== undefined) await initialiseLink(config, { from });
+export async function runLink(config: LinkConfig, from: string | null = 'now'): Promise<RunningLink> {
+  if (from !== null) await initialiseLink(config, { from });
   const markers: RunningLink['markers'] = [];
   const abort = new AbortController();
   const link = new Link(
