@@ -21,6 +21,7 @@ export type Damage =
   | 'unknown';
 
 export function damageOf(error: unknown): Damage {
+  if (error instanceof InterlockError) return 'unknown';
   const { code, fatal } = (error ?? {}) as { code?: unknown; fatal?: unknown };
   if (fatal === true || code === 'PROTOCOL_SEQUENCE_TIMEOUT' || code === 'PROTOCOL_CONNECTION_LOST')
     return 'connection';

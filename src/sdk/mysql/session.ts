@@ -4,7 +4,7 @@ import { InterlockError } from '../../errors.js';
 import type { Deadline } from './deadline.js';
 import { pipeline, watchStatus } from './driver.js';
 import type { Done } from './driver.js';
-import { unavailable } from './mysql-errors.js';
+import { damageOf, unavailable } from './mysql-errors.js';
 
 /** A pool of mysql2 or of mysql2/promise. It is used, never changed. */
 export type MysqlPool = Pool | PromisePool;
@@ -56,6 +56,8 @@ export function acquire(pool: Pool, deadline?: Deadline): Promise<Session> {
 export class Session {
   /** Status of the last answer that showed one. */
   status: number | undefined;
+  /** A statement failed in a way that leaves the connection lost, or in a state nobody knows. */
+  broken = false;
   private failPending: ((error: Error) => void) | undefined;
   private gone = false;
 
@@ -177,8 +179,10 @@ export class Session {
       try {
         started = start((error, value) => {
           this.failPending = undefined;
-          if (error) reject(error);
-          else resolve(value);
+          if (error) {
+            if (damageOf(error) === 'connection') this.broken = true;
+            reject(error);
+          } else resolve(value);
         });
       } catch (error) {
         this.failPending = undefined;

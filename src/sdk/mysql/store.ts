@@ -229,7 +229,7 @@ export class FencedMysql {
       const cause = handle.endedBy instanceof UnitAdded ? handle.endedBy : error;
       handle.end();
       await handle.idle();
-      await this.rollBack(session, cause);
+      await this.rollBack(session);
       throw await this.explained(cause, wanted, deadline);
     } finally {
       forget?.();
@@ -247,7 +247,7 @@ export class FencedMysql {
       try {
         return { session, epochs: await this.lock(session, wanted, 'START TRANSACTION') };
       } catch (error) {
-        await this.rollBack(session, error);
+        await this.rollBack(session);
         if (isControlSchemaError(error)) throw noControlSchema(error);
         if (isInterlockError(error) || damageOf(error) !== 'connection') throw error;
         if (attempt >= DEAD_CONNECTIONS) throw unavailable(error);
@@ -311,15 +311,14 @@ export class FencedMysql {
       effects.commitEnds(kept);
     }
     // completion_type=CHAIN opens another transaction at COMMIT.
-    if (session.inTransaction) await this.rollBack(session, undefined);
+    if (session.inTransaction) await this.rollBack(session);
     else session.release();
   }
 
   /** Gives the connection back clean, or ends it. */
-  private async rollBack(session: Session, error: unknown): Promise<void> {
-    const cause = isInterlockError(error, 'TransactionLost') ? error.cause : error;
-    if (cause !== undefined && damageOf(cause) === 'connection') {
-      session.destroy(error as Error);
+  private async rollBack(session: Session): Promise<void> {
+    if (session.broken) {
+      session.destroy(new InterlockError('TransactionLost', 'the connection was lost', { retryable: true }));
       return;
     }
     try {
@@ -347,7 +346,7 @@ export class FencedMysql {
     if (error.cause === undefined || damageOf(error.cause) !== 'connection') return error;
     try {
       const { session } = await this.begin(wanted, deadline);
-      await this.rollBack(session, undefined);
+      await this.rollBack(session);
       return error;
     } catch (refusal) {
       const said =
@@ -369,7 +368,7 @@ export class FencedMysql {
       });
     }
     const session = await acquire(this.pool);
-    let failure: unknown;
+    let failed = true;
     try {
       const statement = classify(text, session.backslashEscapes);
       if (statement.kind !== 'read') {
@@ -382,9 +381,9 @@ export class FencedMysql {
       }
       if (statement.opaque) await session.command('START TRANSACTION READ ONLY');
       const { answer } = await session.run(method, sql, values, true);
+      failed = false;
       return answer as [T, FieldPacket[]];
     } catch (error) {
-      failure = error;
       if (!isReadOnlyTransaction(error)) throw error;
       throw new InterlockError(
         'StatementRefused',
@@ -392,9 +391,8 @@ export class FencedMysql {
         { cause: error },
       );
     } finally {
-      const clean = failure === undefined && !session.inTransaction;
-      if (clean) session.release();
-      else await this.rollBack(session, failure);
+      if (failed || session.inTransaction) await this.rollBack(session);
+      else session.release();
     }
   }
 }
