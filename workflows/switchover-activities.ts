@@ -1,4 +1,4 @@
-import { proxyActivities } from '@temporalio/workflow';
+import { ActivityCancellationType, proxyActivities } from '@temporalio/workflow';
 import type { ActivityOptions } from '@temporalio/workflow';
 import type { ErrorCode } from '../src/errors.js';
 import type { ControlActivities, DatacenterActivities } from './contract.js';
@@ -16,6 +16,12 @@ const DECIDED: ErrorCode[] = [
   'NoRules',
 ];
 
+/**
+ * An abort goes on at once and asks nothing of the call that it gave up: that ends by its own bounds, and what it still carries out
+ * fails on the higher epoch of the compensation.
+ */
+const cancellationType = ActivityCancellationType.ABANDON;
+
 const retry = (more: ActivityOptions['retry']): ActivityOptions['retry'] => ({
   initialInterval: '100 ms',
   backoffCoefficient: 2,
@@ -31,6 +37,7 @@ const retry = (more: ActivityOptions['retry']): ActivityOptions['retry'] => ({
 export const looking = proxyActivities<DatacenterActivities & ControlActivities>({
   startToCloseTimeout: '20 s',
   scheduleToCloseTimeout: '60 s',
+  cancellationType,
   retry: retry({ maximumAttempts: 5 }),
 });
 
@@ -38,6 +45,7 @@ export const looking = proxyActivities<DatacenterActivities & ControlActivities>
 export const waiting = proxyActivities<DatacenterActivities>({
   startToCloseTimeout: '10 m',
   heartbeatTimeout: '15 s',
+  cancellationType,
   retry: retry({}),
 });
 
@@ -46,6 +54,7 @@ export const fencing = proxyActivities<DatacenterActivities>({
   startToCloseTimeout: '10 s',
   scheduleToStartTimeout: '5 s',
   scheduleToCloseTimeout: '15 s',
+  cancellationType,
   retry: retry({ initialInterval: '20 ms', maximumInterval: '1 s', maximumAttempts: 5 }),
 });
 
@@ -55,6 +64,7 @@ export const fencing = proxyActivities<DatacenterActivities>({
  */
 export const lasting = proxyActivities<DatacenterActivities & ControlActivities>({
   startToCloseTimeout: '15 s',
+  cancellationType,
   retry: retry({}),
 });
 
@@ -62,5 +72,6 @@ export const lasting = proxyActivities<DatacenterActivities & ControlActivities>
 export const glancing = proxyActivities<DatacenterActivities>({
   startToCloseTimeout: '3 s',
   scheduleToCloseTimeout: '4 s',
+  cancellationType,
   retry: retry({ maximumAttempts: 2 }),
 });

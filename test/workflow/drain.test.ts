@@ -6,7 +6,7 @@ let bench: Bench;
 beforeAll(async () => {
   bench = await Bench.create();
 });
-afterAll(() => bench.close());
+afterAll(() => bench?.close());
 
 test.each(['prompt', 'early', 'doubled', 'signal-lost'] satisfies Links[])(
   'marker signal %s: done',

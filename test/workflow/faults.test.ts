@@ -8,7 +8,7 @@ let bench: Bench;
 beforeAll(async () => {
   bench = await Bench.create();
 });
-afterAll(() => bench.close());
+afterAll(() => bench?.close());
 
 const FOR_EVER = 1_000;
 /** As many attempts as the window gives a call: more is for ever there. */

@@ -2,7 +2,7 @@ import { setTimeout as wait } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { Context } from '@temporalio/activity';
 import { QueryNotRegisteredError } from '@temporalio/client';
-import type { WorkflowHandle } from '@temporalio/client';
+import type { WorkflowHandle, WorkflowStartOptions } from '@temporalio/client';
 import type { TestWorkflowEnvironment } from '@temporalio/testing';
 import { DefaultLogger, Runtime, Worker, bundleWorkflowCode } from '@temporalio/worker';
 import type { WorkflowBundle } from '@temporalio/worker';
@@ -91,7 +91,17 @@ export class Bench {
     return world;
   }
 
-  async start(world: World, change: Change = {}): Promise<Run> {
+  get queue(): string {
+    return QUEUE;
+  }
+
+  start(world: World, change: Change = {}, options: Timeouts = {}): Promise<Run> {
+    return this.startAs(world, world.workflowId, change, options);
+  }
+
+  /** Under another workflow id, in the same world. */
+  async startAs(world: World, workflowId: string, change: Change = {}, options: Timeouts = {}): Promise<Run> {
+    this.worlds.set(workflowId, world);
     const { policies, ...request } = change;
     const input: SwitchRequest = {
       topology: world.topology,
@@ -105,21 +115,17 @@ export class Bench {
       ...request,
     };
     const handle = await this.env.client.workflow.start('switchover', {
-      workflowId: world.workflowId,
+      workflowId,
       taskQueue: QUEUE,
       args: [input],
+      ...options,
     });
-    return this.run(world, handle.firstExecutionRunId);
+    return this.run(world, handle.firstExecutionRunId, workflowId);
   }
 
-  run(world: World, runId: string): Run {
-    return new Run(
-      this.env,
-      world,
-      this.env.client.workflow.getHandle(world.workflowId, runId),
-      runId,
-      this.skips,
-    );
+  run(world: World, runId: string, workflowId = world.workflowId): Run {
+    const handle = this.env.client.workflow.getHandle(workflowId, runId);
+    return new Run(this.env, world, handle, runId, this.skips);
   }
 
   private activities(): DatacenterActivities & ControlActivities {
@@ -136,6 +142,7 @@ export class Bench {
   }
 }
 
+type Timeouts = Pick<WorkflowStartOptions, 'workflowRunTimeout' | 'workflowExecutionTimeout'>;
 export type Change = Partial<Omit<SwitchRequest, 'policies'>> & { policies?: Partial<SwitchPolicies> };
 
 /** One run, driven: time passes only when nothing happens any more. */

@@ -236,13 +236,17 @@ export class World {
     return owners.size === 1 ? [...owners][0]! : this.describe();
   }
 
+  ownerByRules(unit: string): string | undefined {
+    return new Router(this.newest()).assignmentOf(unit)?.owner;
+  }
+
   describe(): string {
     return [...this.rows].map(([key, r]) => `${key} ${r.state}@${r.epoch}`).join(', ');
   }
 
   // ---- the guards of a store
 
-  private row(dc: string, store: string, unit: string): Row {
+  row(dc: string, store: string, unit: string): Row {
     return this.rows.get(`${dc}/${store}/${unit}`)!;
   }
 

@@ -5,7 +5,7 @@ let bench: Bench;
 beforeAll(async () => {
   bench = await Bench.create();
 });
-afterAll(() => bench.close());
+afterAll(() => bench?.close());
 
 test('a switchover moves the units, soaks and ends', async () => {
   const world = bench.world();

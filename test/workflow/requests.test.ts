@@ -1,0 +1,437 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { WorkflowUpdateFailedError } from '@temporalio/client';
+import { Bench } from './harness.js';
+import type { ActivityName } from './model.js';
+
+let bench: Bench;
+beforeAll(async () => {
+  bench = await Bench.create();
+});
+afterAll(() => bench?.close());
+
+type Moment = ['before' | 'after', ActivityName];
+
+/** Every point at which somebody may come in between, and whether the switch can still be stopped there. */
+const BEFORE_THE_SWITCH: Moment[] = [
+  ['before', 'findHeld'],
+  ['after', 'findHeld'],
+  ['after', 'makePlan'],
+  ['before', 'preflight'],
+  ['after', 'catchUp'],
+  ['before', 'nextEpoch'],
+  ['after', 'gatewayTotals'],
+  ['before', 'writeDisable'],
+  ['after', 'writeDisable'],
+];
+const FROM_THE_SWITCH: Moment[] = [
+  ['before', 'switchTarget'],
+  ['after', 'switchTarget'],
+  ['before', 'handOverSource'],
+  ['after', 'handOverSource'],
+  ['before', 'confirm'],
+  ['after', 'postCheck'],
+];
+const IN_COMPENSATION: Moment[] = [
+  ['before', 'raiseTarget'],
+  ['after', 'raiseTarget'],
+  ['before', 'reopenSource'],
+  ['after', 'reopenSource'],
+];
+
+describe.each(['signal', 'cancel'] as const)('abort by %s', (by) => {
+  test.each(BEFORE_THE_SWITCH)('%s %s: aborted', async (when, name) => {
+    const world = bench.world();
+    const run = await bench.start(world, { policies: { soakMs: 60_000 } });
+    world.on(
+      when,
+      name,
+      async () => void (await (by === 'signal' ? run.handle.signal('abort') : run.handle.cancel())),
+    );
+    const report = await run.end();
+    expect(world.violations).toEqual([]);
+    expect(report.outcome).toBe('aborted');
+    expect(world.owner()).toBe('dc-a');
+  });
+
+  test.each(FROM_THE_SWITCH)(
+    '%s %s: the switch goes on, and the soak is not cut short',
+    async (when, name) => {
+      const world = bench.world();
+      const run = await bench.start(world);
+      world.on(
+        when,
+        name,
+        async () => void (await (by === 'signal' ? run.handle.signal('abort') : run.handle.cancel())),
+      );
+      const soaking = await run.settle();
+      expect(soaking.awaiting).toBe('rollback-or-finish');
+      expect(world.violations).toEqual([]);
+      expect(world.owner()).toBe('dc-b');
+      await run.handle.signal('rollback');
+      expect((await run.end()).outcome).toBe('rolled-back');
+      expect(world.owner()).toBe('dc-a');
+    },
+  );
+
+  test.each(IN_COMPENSATION)('%s %s: the compensation goes on', async (when, name) => {
+    const world = bench.world();
+    world.fault('switchTarget', 'refuses');
+    const run = await bench.start(world);
+    world.on(
+      when,
+      name,
+      async () => void (await (by === 'signal' ? run.handle.signal('abort') : run.handle.cancel())),
+    );
+    const report = await run.end();
+    expect(world.violations).toEqual([]);
+    expect(report.outcome).toBe('compensated');
+    expect(world.owner()).toBe('dc-a');
+  });
+
+  test('of a rollback, before its switch: the units stay moved and the soak begins again', async () => {
+    const world = bench.world();
+    const run = await bench.start(world);
+    await run.settle();
+    world.on(
+      'after',
+      'writeDisable',
+      async () => void (await (by === 'signal' ? run.handle.signal('abort') : run.handle.cancel())),
+    );
+    await run.handle.signal('rollback');
+    const soaking = await run.drive(
+      (s) => s.awaiting === 'rollback-or-finish' && s.steps.filter((x) => x.step === 'soak').length === 2,
+    );
+    expect(soaking.summary).toContain('The rollback was aborted');
+    expect(world.violations).toEqual([]);
+    expect(world.owner()).toBe('dc-b');
+    await run.handle.signal('finish');
+    expect((await run.end()).outcome).toBe('done');
+  });
+});
+
+describe('terminate and restart', () => {
+  const moments = [...BEFORE_THE_SWITCH, ...FROM_THE_SWITCH, ['after', 'recordReport'] as Moment];
+  test.each([
+    ...moments.map((moment) => ({ moment, compensating: false, title: moment.join(' ') })),
+    ...IN_COMPENSATION.map((moment) => ({
+      moment,
+      compensating: true,
+      title: `${moment.join(' ')} (compensating)`,
+    })),
+  ])('$title: the next run mends, and moves what is left to move', async ({ moment, compensating }) => {
+    const world = bench.world();
+    if (compensating) world.fault('switchTarget', 'refuses');
+    const first = await bench.start(world);
+    let terminated = false;
+    world.on(...moment, async () => {
+      await first.handle.terminate('test');
+      terminated = true;
+    });
+    while (!terminated || world.pending > 0) await new Promise((resolve) => setTimeout(resolve, 5));
+    const second = await bench.start(world);
+    await second.settle();
+    expect(world.violations).toEqual([]);
+    expect(world.owner()).toBe('dc-b');
+  });
+
+  /** The dead run's operation is still on its way when the next run has mended, or is about to. */
+  test.each(
+    (['writeDisable', 'switchTarget', 'handOverSource'] as const).flatMap((name) =>
+      (
+        [
+          ['after', 'findHeld'],
+          ['before', 'raiseTarget'],
+          ['after', 'raiseTarget'],
+          ['after', 'reopenSource'],
+          ['before', 'writeDisable'],
+          ['after', 'writeDisable'],
+          ['before', 'switchTarget'],
+          ['after', 'handOverSource'],
+        ] as Moment[]
+      ).map((at) => ({ name, at })),
+    ),
+  )('a late $name of a terminated run arrives $at', async ({ name, at }) => {
+    const world = bench.world();
+    const first = await bench.start(world);
+    let terminated = false;
+    world.on('before', name, async () => {
+      await first.handle.terminate('test');
+      terminated = true;
+    });
+    world.fault(name, 'late');
+    while (!terminated || world.pending > 0) await new Promise((resolve) => setTimeout(resolve, 5));
+    world.on(...at, () => world.arrive());
+    const second = await bench.start(world);
+    await second.settle();
+    world.arrive();
+    expect(world.violations).toEqual([]);
+    // Whatever the second run came to (an operation that arrives behind its look for leftovers stops it): the next one mends.
+    if (world.owner() === 'dc-b') return;
+    await second.end();
+    const third = await bench.start(world);
+    await third.settle();
+    expect(world.violations).toEqual([]);
+    expect(world.owner()).toBe('dc-b');
+  });
+
+  test('units of a run that is not closed are left alone', async () => {
+    const world = bench.world();
+    world.links = 'stuck';
+    const first = await bench.start(world);
+    await first.drive((s) => s.awaiting === 'drain');
+    // Another workflow id, as of a topology that was renamed: its fence is not ours.
+    const foreign = await bench.startAs(world, 'switchover/renamed');
+    const report = await foreign.end();
+    expect(report.outcome).toBe('needs-operator');
+    expect(report.needs).toContain('interlock fence release');
+    await world.unstick();
+    await first.settle();
+    expect(world.violations).toEqual([]);
+    expect(world.owner()).toBe('dc-b');
+  });
+});
+
+describe('a worker is lost', () => {
+  const points: ActivityName[] = [
+    'makePlan',
+    'nextEpoch',
+    'writeDisable',
+    'switchTarget',
+    'handOverSource',
+    'postCheck',
+    'recordReport',
+  ];
+  test.each(points)('behind %s: another one goes on', async (name) => {
+    const world = bench.world();
+    const run = await bench.start(world);
+    let passed = false;
+    world.on('after', name, () => void (passed = true));
+    while (!passed) await new Promise((resolve) => setTimeout(resolve, 5));
+    await bench.replaceWorker();
+    await run.settle();
+    expect(world.violations).toEqual([]);
+    expect(world.owner()).toBe('dc-b');
+  });
+
+  test.each(['raiseTarget', 'reopenSource'] as const)(
+    'while compensating, behind %s: another one goes on',
+    async (name) => {
+      const world = bench.world();
+      world.fault('switchTarget', 'refuses');
+      const run = await bench.start(world);
+      let passed = false;
+      world.on('after', name, () => void (passed = true));
+      while (!passed) await new Promise((resolve) => setTimeout(resolve, 5));
+      await bench.replaceWorker();
+      expect((await run.end()).outcome).toBe('compensated');
+      expect(world.violations).toEqual([]);
+      expect(world.owner()).toBe('dc-a');
+    },
+  );
+});
+
+describe('a data center is lost', () => {
+  test('the target, before it is asked to open: the source opens again without it, and the target is told when it is back', async () => {
+    const world = bench.world();
+    world.links = 'stuck';
+    const queue = `dead-${world.topology}`;
+    const stop = await bench.work(queue);
+    const run = await bench.start(world, {
+      taskQueues: { 'dc-a': bench.queue, 'dc-b': queue },
+      policies: { drainTimeoutMs: 5_000 },
+    });
+    await run.drive((s) => s.awaiting === 'drain');
+    await stop();
+    const waiting = await run.drive((s) => s.needs !== null);
+    expect(world.row('dc-a', 'main', 'cn-east/0').state).toBe('open');
+    expect(waiting.needs).toContain('interlock worker --dc dc-b');
+    await bench.work(queue);
+    const report = await run.end();
+    expect(report.outcome).toBe('compensated');
+    expect(world.violations).toEqual([]);
+    expect(world.owner()).toBe('dc-a');
+  });
+
+  test('the target, as it is asked to open: the units stay fenced until it says whether it did', async () => {
+    const world = bench.world();
+    world.links = 'stuck';
+    const queue = `dead-${world.topology}`;
+    const stop = await bench.work(queue);
+    const run = await bench.start(world, { taskQueues: { 'dc-a': bench.queue, 'dc-b': queue } });
+    await run.drive((s) => s.awaiting === 'drain');
+    await stop();
+    await world.unstick();
+    const waiting = await run.drive((s) => s.needs !== null);
+    expect(world.row('dc-a', 'main', 'cn-east/0').state).toBe('write_disabled');
+    expect(waiting.needs).toContain('interlock worker --dc dc-b');
+    await bench.work(queue);
+    await run.settle();
+    expect(world.violations).toEqual([]);
+    expect(world.owner()).toMatch(/^dc-[ab]$/);
+  });
+
+  test('before anything is fenced: refused, and nothing is changed', async () => {
+    const world = bench.world();
+    const run = await bench.start(world, { taskQueues: { 'dc-a': bench.queue, 'dc-b': 'nobody' } });
+    const report = await run.end();
+    expect(report.outcome).toBe('refused');
+    expect(report.error?.message).toContain('preflight');
+    expect(world.calls).not.toContain('writeDisable');
+    expect(world.owner()).toBe('dc-a');
+  });
+});
+
+describe('soak', () => {
+  test('ends by itself, after its time', async () => {
+    const world = bench.world();
+    const run = await bench.start(world, { policies: { soakMs: 900_000 } });
+    const report = await run.end();
+    expect(report.outcome).toBe('done');
+    const soak = report.steps.find((s) => s.step === 'soak')!;
+    expect(Date.parse(soak.endedAt!) - Date.parse(soak.startedAt)).toBeGreaterThanOrEqual(900_000);
+    await expect(run.update('rollback')).rejects.toThrow(/completed|not found/i);
+    expect(world.owner()).toBe('dc-b');
+  });
+
+  test('cancel finishes it', async () => {
+    const world = bench.world();
+    const run = await bench.start(world);
+    await run.settle();
+    await run.handle.cancel();
+    const report = await run.end();
+    expect(report.outcome).toBe('done');
+    const soak = report.steps.find((s) => s.step === 'soak')!;
+    expect(Date.parse(soak.endedAt!) - Date.parse(soak.startedAt)).toBeLessThan(600_000);
+  });
+
+  test('what others changed in the rules meanwhile outlives the rollback', async () => {
+    const world = bench.world();
+    const run = await bench.start(world);
+    await run.settle();
+    world.changeRules();
+    await run.update('rollback');
+    expect((await run.end()).outcome).toBe('rolled-back');
+    expect(world.owner()).toBe('dc-a');
+    expect(world.ownerByRules('cn-east/999')).toBe('dc-b');
+  });
+
+  test('a rollback whose preflight fails leaves the units where they are', async () => {
+    const world = bench.world();
+    const run = await bench.start(world);
+    await run.settle();
+    world.badChecks.set('preflight', 'a link is down');
+    await run.update('rollback');
+    const soaking = await run.drive((s) => s.steps.filter((x) => x.step === 'soak').length === 2);
+    expect(soaking.summary).toContain('a link is down');
+    world.badChecks.clear();
+    await run.update('rollback');
+    expect((await run.end()).outcome).toBe('rolled-back');
+    expect(world.violations).toEqual([]);
+  });
+});
+
+describe('refusals', () => {
+  test('a request that does not fit says what does', async () => {
+    const world = bench.world();
+    world.links = 'stuck';
+    const run = await bench.start(world);
+    await run.drive((s) => s.awaiting === 'drain');
+    const refusal = async (name: string) => {
+      const error: unknown = await run.update(name).catch((e: unknown) => e);
+      expect(error).toBeInstanceOf(WorkflowUpdateFailedError);
+      return (error as WorkflowUpdateFailedError).cause!.message;
+    };
+    expect(await refusal('rollback')).toContain('`abort`');
+    expect(await refusal('finish')).toContain('`abort`');
+    await world.unstick();
+    await run.settle();
+    expect(await refusal('abort')).toContain('`rollback`');
+    expect(await refusal('extend')).toContain('not under way');
+    await run.update('finish');
+    await run.end();
+  });
+
+  test('a plan with another hash, failed checks, rules that change meanwhile', async () => {
+    const planned = bench.world();
+    const refused = await (await bench.start(planned, { planHash: 'another' })).end();
+    expect(refused).toMatchObject({ outcome: 'refused', error: { code: 'Refused' } });
+    expect(refused.error?.message).toContain('interlock switch plan');
+
+    const checked = bench.world();
+    checked.badChecks.set('preflight', 'no InnoDB');
+    expect((await (await bench.start(checked)).end()).error?.message).toContain('no InnoDB');
+
+    const changing = bench.world();
+    changing.on('after', 'catchUp', () => changing.changeRules());
+    expect((await (await bench.start(changing)).end()).error?.message).toContain('rules changed');
+    for (const world of [planned, checked, changing]) {
+      expect(world.calls).not.toContain('writeDisable');
+      expect(world.owner()).toBe('dc-a');
+    }
+  });
+
+  test('a run or execution timeout, and bad input', async () => {
+    const world = bench.world();
+    for (const options of [{ workflowRunTimeout: '1h' }, { workflowExecutionTimeout: '1h' }] as const) {
+      const run = await bench.start(world, {}, options);
+      await expect(run.handle.result()).rejects.toMatchObject({ cause: { type: 'BadInput' } });
+    }
+    for (const change of [{ to: 'dc-a' }, { taskQueues: {} }, { policies: { soakMs: -1 } }, { scope: '' }]) {
+      const run = await bench.start(world, change);
+      await expect(run.handle.result()).rejects.toMatchObject({ cause: { type: 'BadInput' } });
+    }
+    expect(world.calls).toEqual([]);
+  });
+
+  test('a second switchover while one is under way', async () => {
+    const world = bench.world();
+    const run = await bench.start(world);
+    await expect(bench.start(world)).rejects.toThrow(/already started/i);
+    await run.settle();
+  });
+});
+
+test('gateways that do not confirm: reported, or awaited', async () => {
+  const reported = bench.world();
+  reported.unconfirmed = true;
+  const soaking = await (await bench.start(reported)).settle();
+  expect(soaking.needs).toBeNull();
+  expect(soaking.steps.find((s) => s.detail.includes('not confirmed'))?.detail).toContain('gw of dc-b');
+
+  const awaited = bench.world();
+  awaited.unconfirmed = true;
+  const run = await bench.start(awaited, { policies: { unconfirmed: 'wait' } });
+  const waiting = await run.drive((s) => s.needs !== null);
+  expect(waiting.needs).toContain('not confirmed by gw of dc-b');
+  awaited.unconfirmed = false;
+  expect((await run.settle()).needs).toBeNull();
+});
+
+test('the report tells what happened, is kept, and can be asked for after the end', async () => {
+  const world = bench.world();
+  const run = await bench.start(world, { reason: 'maintenance' });
+  const settled = run.handle.executeUpdate('settled');
+  await run.settle();
+  expect(await settled).toMatchObject({ awaiting: 'rollback-or-finish' });
+  await run.update('finish');
+  const report = await run.end();
+  expect(report).toMatchObject({
+    outcome: 'done',
+    unitCount: 2,
+    planHash: 'hash-1',
+    error: null,
+    needs: null,
+  });
+  expect(report.request).toMatchObject({ reason: 'maintenance', startedBy: 'tester' });
+  expect(report.flows[0]).toMatchObject({ fenceEpoch: 2, switchEpoch: 3, fencedMs: 20 });
+  expect(report.clients).toEqual({
+    heldRequests: 14,
+    refusedRequests: 0,
+    failedRequests: 0,
+    unavailableMs: 21,
+  });
+  expect(report.steps.every((s) => s.ok === true && s.endedAt !== null)).toBe(true);
+  expect(world.reports.at(-1)).toEqual(report);
+  expect(await run.handle.query('report')).toEqual(report);
+  expect(await run.status()).toMatchObject({ outcome: 'done', needs: null });
+});
