@@ -1,9 +1,8 @@
 import { spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { mkdtempSync, readFileSync, readdirSync, readlinkSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { messageOf } from '../src/errors.js';
 import { ensureAll } from './components/component.js';
@@ -11,8 +10,9 @@ import { mysqlComponent } from './components/mysql.js';
 import { nginxComponent } from './components/nginx.js';
 import { temporalTestServerComponent } from './components/temporal-test-server.js';
 import { temporalComponent } from './components/temporal.js';
-import { identify, isAlive, signalGroup } from './processes.js';
 import { projectRoot } from './project.js';
+import { TEST_RUN_VARIABLE, sweep, tallyOf } from './test-run.js';
+import type { Tally, TestRun } from './test-run.js';
 
 /**
  * `npm test`: sets up what the tests run on, then format, lint, types, unused code, then the groups of tests one after the other.
@@ -31,15 +31,7 @@ const CHECKS: readonly { name: string; command: string[] }[] = [
   { name: 'unused code', command: ['knip'] },
 ];
 
-interface Tally {
-  passed: number;
-  failed: number;
-}
-
-/** What marks a process as ours: its environment, or (nginx overwrites that) a path below the run's temporary directory. */
-interface Run {
-  id: string;
-  directory: string;
+interface Run extends TestRun {
   interrupted: NodeJS.Signals | null;
   child: number | null;
 }
@@ -135,7 +127,7 @@ async function execute(run: Run, program: string, args: readonly string[]): Prom
     cwd: projectRoot,
     stdio: ['ignore', 'inherit', 'inherit'],
     detached: true,
-    env: { ...process.env, INTERLOCK_TEST_RUN: run.id, TMPDIR: run.directory },
+    env: { ...process.env, [TEST_RUN_VARIABLE]: run.id, TMPDIR: run.directory },
   });
   run.child = child.pid ?? null;
   return new Promise((resolve) => {
@@ -150,10 +142,6 @@ async function execute(run: Run, program: string, args: readonly string[]): Prom
   });
 }
 
-interface VitestReport {
-  testResults: { name: string; status: string; assertionResults: { status: string }[] }[];
-}
-
 async function runGroup(run: Run, group: string, files: readonly string[]): Promise<Tally> {
   const report = path.join(run.directory, `${group}.json`);
   const code = await execute(run, path.join(projectRoot, 'node_modules', '.bin', 'vitest'), [
@@ -161,58 +149,11 @@ async function runGroup(run: Run, group: string, files: readonly string[]): Prom
     ...['--reporter=default', '--reporter=json', `--outputFile.json=${report}`],
     ...files,
   ]);
-  let parsed: VitestReport;
-  try {
-    parsed = JSON.parse(readFileSync(report, 'utf8')) as VitestReport;
-  } catch {
-    return { passed: 0, failed: code === 0 ? 0 : 1 };
-  }
-  const tally: Tally = { passed: 0, failed: 0 };
-  for (const file of parsed.testResults) {
-    const failed = file.assertionResults.filter((test) => test.status === 'failed').length;
-    tally.passed += file.assertionResults.filter((test) => test.status === 'passed').length;
-    // A file that cannot be loaded, or whose hooks fail, has no failed test.
-    tally.failed += failed === 0 && file.status === 'failed' ? 1 : failed;
-  }
+  const tally = tallyOf(report);
+  if (tally === null) return { passed: 0, failed: code === 0 ? 0 : 1 };
   // An unhandled error outside of any test.
   if (code !== 0 && tally.failed === 0) tally.failed = 1;
   return tally;
-}
-
-/** Ends what the tests started and did not end. Answers what it was. */
-async function sweep(run: Run): Promise<string[]> {
-  const left: string[] = [];
-  // What has just been told to end gets the time to do so.
-  for (let wait = 0; wait < 20 && ours(run).length > 0; wait += 1) await sleep(100);
-  for (let round = 0; round < 3; round += 1) {
-    for (const { pid, command } of ours(run)) {
-      const identity = identify(pid);
-      if (identity === null) continue;
-      if (round === 0) left.push(`pid ${pid} ${command}`);
-      if (isAlive(identity)) signalGroup(identity, run.directory, 'SIGKILL');
-    }
-    await sleep(100);
-  }
-  return left;
-}
-
-function ours(run: Run): { pid: number; command: string }[] {
-  const found: { pid: number; command: string }[] = [];
-  for (const entry of readdirSync('/proc')) {
-    const pid = Number(entry);
-    if (!Number.isInteger(pid) || pid === process.pid) continue;
-    try {
-      const command = readFileSync(`/proc/${entry}/cmdline`, 'utf8').replaceAll('\0', ' ').trim();
-      const marked =
-        command.includes(run.directory) ||
-        readlinkSync(`/proc/${entry}/cwd`).startsWith(run.directory) ||
-        readFileSync(`/proc/${entry}/environ`, 'utf8').includes(`INTERLOCK_TEST_RUN=${run.id}`);
-      if (marked && command !== '') found.push({ pid, command: command.slice(0, 120) });
-    } catch {
-      // It ended, or belongs to another user.
-    }
-  }
-  return found;
 }
 
 function signalTree(leader: number): void {

@@ -31,7 +31,7 @@ test('package-lock.json names no registry', () => {
 
 /** As Node looks for a package: in the folder's own node_modules, then upwards. */
 function resolves(folder: string, name: string): boolean {
-  for (let at = folder; ; ) {
+  for (let at = folder; ;) {
     if (Object.hasOwn(packages, path.posix.join(at, 'node_modules', name))) return true;
     if (at === '') return false;
     const above = at.lastIndexOf('/node_modules/');
