@@ -45,9 +45,15 @@ export async function assignPorts(
   return ports;
 }
 
+const RELEASE_MS = 3_000;
+
 /** @throws Refused when somebody else listens on the port that a part of the lab has */
 export async function assertFree(part: string, port: number): Promise<void> {
-  if (await isFree(port)) return;
+  // A server that was killed shows as ended when its first thread has; its sockets go with the last.
+  for (const deadline = Date.now() + RELEASE_MS; Date.now() < deadline;) {
+    if (await isFree(port)) return;
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
   throw new InterlockError(
     'Refused',
     `${part}: port ${port} of 127.0.0.1 is in use by ${listenerOf(port) ?? 'another process'}. ` +

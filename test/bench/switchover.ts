@@ -109,7 +109,7 @@ async function interlockSide(
     for (let round = 0; round < 2 * rounds; round++) {
       const [scope, from, to] =
         round % 2 === 0 ? ['cn-east:10%', 'dc-a', 'dc-b'] : ['cn-east/0-99', 'dc-b', 'dc-a'];
-      const cost = await rig.switchover(scope!, from!, to!);
+      const cost = await rig.switchover(scope, from, to);
       await rig.finish();
       if (cost.outcome !== 'done' || cost.fencedMs === null) {
         throw new Error(`switchover ${round + 1} of ${scope} is ${cost.outcome}`);

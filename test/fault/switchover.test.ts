@@ -39,7 +39,7 @@ describe('parts die during a switchover under load', () => {
   const reached = (point: string): Promise<void> =>
     expect
       .poll(() => existsSync(path.join(stops, `${point}.reached`)), { timeout: 30_000, interval: 5 })
-      .toBe(true) as Promise<void>;
+      .toBe(true);
   const disarm = async (point: string): Promise<void> => {
     await rm(path.join(stops, point), { force: true });
     await rm(path.join(stops, `${point}.reached`), { force: true });
