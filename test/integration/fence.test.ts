@@ -189,6 +189,17 @@ describe.each(['mysql', 'mariadb'] as const)('fence on %s', (flavour) => {
         expect(result.waitedMs).toBeLessThan(1_000);
         expect(result.blockers).toEqual([]);
       }
+      // At REPEATABLE READ a plan that scans would wait for every row: the session must not be at it whatever the plan is.
+      let isolation: unknown[] = [];
+      await f.fence.change(fenceChange(buckets(2), 9), undefined, {
+        beforeCommit: async () => {
+          const [trx] = await f.pool.query<RowDataPacket[]>(
+            'SELECT trx_isolation_level AS level FROM information_schema.innodb_trx WHERE trx_rows_modified > 0',
+          );
+          isolation = trx.map((row) => row['level'] as unknown);
+        },
+      });
+      expect(isolation).toEqual(['READ COMMITTED']);
       // And the fence's locks are of its own units only.
       const other = await f.connect();
       expect(await f.lockShared(other, 'cn-east/951')).toBe('open');
