@@ -257,7 +257,7 @@ describe('a killed `lab up`', () => {
     const stranger = spawn('sleep', ['60']);
     try {
       const identity = identify(stranger.pid!)!;
-      const noted = readFileSync(`/proc/${stranger.pid}/stat`, 'utf8').split(' ');
+      const noted = readFileSync(`/proc/${stranger.pid}/stat`, 'utf8').trim().split(' ');
       // The same pid, started at another time.
       noted[21] = String(Number(identity.startTicks) - 1);
       mkdirSync(path.join(directory, 'parts', 'temporal'), { recursive: true });
