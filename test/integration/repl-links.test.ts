@@ -206,7 +206,16 @@ describe.each(['mysql', 'mariadb'] as const)('links in both directions on %s', (
     const ab = await runLink(config, null);
     running.push(ab);
     await settled(ab, pair.a);
-    await swap().catch(() => undefined);
+    // Both rows are on the target now: each value is free only after the other row has left it.
+    const turn = await pool.getConnection();
+    await turn.beginTransaction();
+    await turn.query('UPDATE t_unique.seat SET place = NULL WHERE id = 1');
+    await turn.query('UPDATE t_unique.seat SET place = 20 WHERE id = 2');
+    await turn.query('UPDATE t_unique.seat SET place = 10 WHERE id = 1');
+    await turn.commit();
+    turn.release();
+    await settled(ab, pair.a);
+    expect(await dump(pair.b, 't_unique.seat')).toEqual(await dump(pair.a, 't_unique.seat'));
     await pool.query('UPDATE t_unique.seat SET place = place + 1 ORDER BY place DESC');
     await settled(ab, pair.a);
     expect(await dump(pair.b, 't_unique.seat')).toEqual(await dump(pair.a, 't_unique.seat'));
