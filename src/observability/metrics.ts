@@ -1,6 +1,6 @@
 import { Registry, collectDefaultMetrics } from 'prom-client';
 
-export { Counter, Gauge, Histogram } from 'prom-client';
+export { Counter, Gauge } from 'prom-client';
 export type { Registry } from 'prom-client';
 
 /** A registry of one process; every series carries `dc`, so that dashboards tell the data centers apart. */

@@ -2,7 +2,7 @@ import type { Rules, Segment } from '../routing/rules.js';
 import { BUCKETS } from '../routing/units.js';
 import type { DcId } from '../routing/units.js';
 import { InterlockError } from '../errors.js';
-import type { Datacenter, MysqlStore, TableRouting, Topology } from './schema.js';
+import type { Datacenter, MysqlStore, Topology } from './schema.js';
 
 /** One directed link that the topology wants; `kind`, `store`, `from`, `to` are its id (replicators/core/contract.ts). */
 export interface WantedLink {
@@ -84,10 +84,4 @@ export function otherDc(topology: Topology, dc: DcId): DcId {
 export function controlStore(topology: Topology, dc: DcId): { name: string; store: MysqlStore } {
   const found = Object.entries(datacenter(topology, dc).stores.mysql).find(([, store]) => store.control);
   return { name: found![0], store: found![1] };
-}
-
-/** Where the routing key of a table's rows is; undefined when the topology does not name the table. */
-export function tableRouting(topology: Topology, schema: string, table: string): TableRouting | undefined {
-  const key = `${schema}.${table}`;
-  return Object.hasOwn(topology.tables, key) ? topology.tables[key] : undefined;
 }

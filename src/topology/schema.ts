@@ -68,7 +68,6 @@ const keySourceSchema = z.union(
   ],
   { error: 'expected one of { header: NAME }, { cookie: NAME }, { query: NAME }, { path: /a/:userId/* }' },
 );
-export type KeySource = z.infer<typeof keySourceSchema>;
 
 const applicationSchema = z.strictObject({
   /** Requests whose path starts with one of these belong to the application; the longest wins. `/` takes the rest. */
@@ -158,4 +157,3 @@ export type Topology = z.infer<typeof topologySchema>;
 export type Datacenter = Topology['datacenters'][string];
 export type Gateway = Datacenter['gateways'][string];
 export type Application = Topology['applications'][string];
-export type LinkSpec = z.infer<typeof linkSchema>;
