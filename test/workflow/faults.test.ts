@@ -34,7 +34,6 @@ const CASES: Case[] = [
     { name, fault: 'fails', outcome: 'done' },
     { name, fault: 'fails', times: FOR_EVER, outcome: 'refused' },
     { name, fault: 'refuses', outcome: 'refused' },
-    { name, fault: 'silent', times: FOR_EVER, outcome: 'refused' },
   ]),
   { name: 'gatewayTotals', fault: 'fails', times: FOR_EVER, outcome: 'done' },
 
@@ -78,26 +77,32 @@ const CASES: Case[] = [
   { name: 'switchTarget', fault: 'answer-lost', times: FOR_EVER, outcome: 'done', needsHealing: true },
   { name: 'switchTarget', fault: 'half', times: WINDOW_ATTEMPTS, outcome: 'done' },
   { name: 'switchTarget', fault: 'silent', times: 2, outcome: 'compensated' },
-  { name: 'switchTarget', fault: 'late', times: 2, outcome: 'compensated' },
-  { name: 'switchTarget', fault: 'late', times: 2, outcome: 'done', arriving: ['before', 'raiseTarget'] },
+  { name: 'switchTarget', fault: 'late', times: WINDOW_ATTEMPTS, outcome: 'compensated' },
   {
     name: 'switchTarget',
     fault: 'late',
-    times: 2,
+    times: WINDOW_ATTEMPTS,
+    outcome: 'done',
+    arriving: ['before', 'raiseTarget'],
+  },
+  {
+    name: 'switchTarget',
+    fault: 'late',
+    times: WINDOW_ATTEMPTS,
     outcome: 'compensated',
     arriving: ['after', 'raiseTarget'],
   },
   {
     name: 'switchTarget',
     fault: 'late',
-    times: 2,
+    times: WINDOW_ATTEMPTS,
     outcome: 'compensated',
     arriving: ['before', 'reopenSource'],
   },
   {
     name: 'switchTarget',
     fault: 'late',
-    times: 2,
+    times: WINDOW_ATTEMPTS,
     outcome: 'compensated',
     arriving: ['after', 'reopenSource'],
   },
@@ -160,10 +165,8 @@ const CASES: Case[] = [
   },
 
   { name: 'confirm', fault: 'fails', times: FOR_EVER, outcome: 'done' },
-  { name: 'confirm', fault: 'silent', outcome: 'done' },
   { name: 'postCheck', fault: 'fails', times: FOR_EVER, outcome: 'done' },
   { name: 'recordReport', fault: 'fails', times: FOR_EVER, outcome: 'done' },
-  { name: 'recordReport', fault: 'silent', times: FOR_EVER, outcome: 'done' },
 ];
 
 const title = (c: Case): string =>
@@ -205,6 +208,7 @@ describe('a step that goes wrong', () => {
   });
 
   const behindTheFence = CASES.filter((c) => {
+    if (c.fault === 'silent') return false;
     const name = c.first ?? c.name;
     return ['preflight', 'nextEpoch', 'writeDisable', 'switchTarget', 'handOverSource'].includes(name);
   });

@@ -43,9 +43,9 @@ export type Fault =
   | 'answer-lost'
   /** Carried out in the first store only, then fails. */
   | 'half'
-  /** Answers after its time-out and is carried out then: when the test says so. */
+  /** Given up by the worker, and carried out later: when the test says so. */
   | 'late'
-  /** Does not answer, and is never carried out. */
+  /** Does not answer until its time-out (which the server lets pass in real time), and is never carried out. */
   | 'silent';
 
 /** How the links behave after the fence. */
@@ -74,7 +74,7 @@ export class World {
   readonly badChecks = new Map<ActivityName, string>();
   unconfirmed = false;
   /** Operations that arrive when the test lets them. */
-  readonly late: (() => void)[] = [];
+  readonly late: (() => Promise<void>)[] = [];
   private readonly faults: { name: ActivityName; fault: Fault; times: number }[] = [];
   private readonly hooks: {
     when: 'before' | 'after';
@@ -149,11 +149,10 @@ export class World {
   /** Late operations arrive now. */
   arrive(): void {
     for (const operation of this.late.splice(0)) {
-      try {
-        operation();
-      } catch (error) {
+      // What a guard refuses is what a late operation deserves.
+      operation().catch((error: unknown) => {
         if (!(error instanceof ApplicationFailure)) throw error;
-      }
+      });
     }
   }
 
@@ -166,8 +165,11 @@ export class World {
       const fault = this.takeFault(name);
       if (fault === 'fails') throw fail('Unavailable', `${name} does not work`);
       if (fault === 'refuses') throw fail('Refused', `${name} is refused`);
-      if (fault === 'late' || fault === 'silent') {
-        if (fault === 'late') this.late.push(() => void apply());
+      if (fault === 'late') {
+        this.late.push(async () => void (await apply()));
+        throw fail('Unavailable', `${name} was given up and may still arrive`);
+      }
+      if (fault === 'silent') {
         await this.outlast();
         throw fail('Unavailable', `${name} was late`);
       }
@@ -351,7 +353,8 @@ export class World {
 
   private async writeMarkers(input: Parameters<DatacenterActivities['writeDisable']>[0]): Promise<void> {
     for (const { markerId, link, store } of input.links) {
-      if (this.markers.has(markerId)) continue;
+      // A marker is in the same commit as its store's fence.
+      if (this.markers.has(markerId) || !this.stores().includes(store)) continue;
       const at = new Map(keysOf(input.from as Dc, [store]).map((key) => [key, this.written.get(key) ?? 0]));
       const marker = { link, runId: input.holder.runId, at, reached: false };
       this.markers.set(markerId, marker);
