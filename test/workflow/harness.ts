@@ -118,6 +118,8 @@ export class Bench {
       workflowId,
       taskQueue: QUEUE,
       args: [input],
+      // A task that a lost worker had taken comes again after this.
+      workflowTaskTimeout: '2 s',
       ...options,
     });
     return this.run(world, handle.firstExecutionRunId, workflowId);

@@ -230,57 +230,6 @@ describe('a worker is lost', () => {
   );
 });
 
-describe('a data center is lost', () => {
-  test('the target, before it is asked to open: the source opens again without it, and the target is told when it is back', async () => {
-    const world = bench.world();
-    world.links = 'stuck';
-    const queue = `dead-${world.topology}`;
-    const stop = await bench.work(queue);
-    const run = await bench.start(world, {
-      taskQueues: { 'dc-a': bench.queue, 'dc-b': queue },
-      policies: { drainTimeoutMs: 5_000 },
-    });
-    await run.drive((s) => s.awaiting === 'drain');
-    await stop();
-    const waiting = await run.drive((s) => s.needs !== null);
-    expect(world.row('dc-a', 'main', 'cn-east/0').state).toBe('open');
-    expect(waiting.needs).toContain('interlock worker --dc dc-b');
-    await bench.work(queue);
-    const report = await run.end();
-    expect(report.outcome).toBe('compensated');
-    expect(world.violations).toEqual([]);
-    expect(world.owner()).toBe('dc-a');
-  });
-
-  test('the target, as it is asked to open: the units stay fenced until it says whether it did', async () => {
-    const world = bench.world();
-    world.links = 'stuck';
-    const queue = `dead-${world.topology}`;
-    const stop = await bench.work(queue);
-    const run = await bench.start(world, { taskQueues: { 'dc-a': bench.queue, 'dc-b': queue } });
-    await run.drive((s) => s.awaiting === 'drain');
-    await stop();
-    await world.unstick();
-    const waiting = await run.drive((s) => s.needs !== null);
-    expect(world.row('dc-a', 'main', 'cn-east/0').state).toBe('write_disabled');
-    expect(waiting.needs).toContain('interlock worker --dc dc-b');
-    await bench.work(queue);
-    await run.settle();
-    expect(world.violations).toEqual([]);
-    expect(world.owner()).toMatch(/^dc-[ab]$/);
-  });
-
-  test('before anything is fenced: refused, and nothing is changed', async () => {
-    const world = bench.world();
-    const run = await bench.start(world, { taskQueues: { 'dc-a': bench.queue, 'dc-b': 'nobody' } });
-    const report = await run.end();
-    expect(report.outcome).toBe('refused');
-    expect(report.error?.message).toContain('preflight');
-    expect(world.calls).not.toContain('writeDisable');
-    expect(world.owner()).toBe('dc-a');
-  });
-});
-
 describe('soak', () => {
   test('ends by itself, after its time', async () => {
     const world = bench.world();
