@@ -306,6 +306,8 @@ describe.each(['mysql', 'mariadb'] as const)('guards of the fence on %s', (flavo
       expect(
         await codeOf(store.transaction(KEY, (tx) => tx.query('UPDATE t SET v = ? WHERE id = 1', [raw]))),
       ).toBe('StatementRefused');
+      expect(await codeOf(store.query('SELECT ?', [raw]))).toBe('StatementRefused');
+      expect(await codeOf(store.query({ sql: 'SELECT ?', values: [raw] }))).toBe('StatementRefused');
     });
 
     it('allows savepoints, and keeps the fence lock over them', async () => {

@@ -147,7 +147,7 @@ end
 -- by the rule center, and the file's hash tells whether it is whole.)
 local function persist(hash, text)
   local path = rules_file()
-  local partial = path .. ".partial"
+  local partial = path .. "." .. ngx.worker.pid() .. ".partial"
   local file, problem = io.open(partial, "wb")
   if not file then return nil, problem end
   local written
@@ -179,15 +179,17 @@ local function store(epoch, hash, text)
 end
 
 -- Two workers may each be given rules at once: without the lock the lower epoch could be stored last.
--- Nothing yields while it is held; one of a worker that died in it ends by itself.
+-- Nothing yields while it is held; one of a worker that died in it ends by itself, and so does one of a worker that a slow disk stalls:
+-- the token keeps that worker from ending the lock of the next.
 local function locked(action)
   local deadline = ngx.now() + 5
-  while not dict:safe_add("lock", true, 2) do
+  local token = ngx.worker.pid() .. ":" .. ngx.now() .. ":" .. math.random(1, 2 ^ 31)
+  while not dict:safe_add("lock", token, 2) do
     if ngx.now() > deadline then return refusal(503, "Unavailable", "another rules update is under way; try again", nil) end
     ngx.sleep(0.001)
   end
   local done, a, b = pcall(action)
-  dict:delete("lock")
+  if dict:get("lock") == token then dict:delete("lock") end
   if not done then return refusal(500, "Internal", tostring(a), nil) end
   return a, b
 end
@@ -211,6 +213,11 @@ function M.put(document)
     -- The switch goes on when the disk is full: rules that cannot be kept are pushed again after a restart.
     local persisted, problem = persist(hash, text)
     if not persisted then ngx.log(ngx.ERR, "interlock: the rules cannot be written to ", rules_file(), ": ", problem) end
+    -- A write that took longer than the lock lives may have been overtaken.
+    local now = dict:get("epoch")
+    if now and now >= epoch then
+      return refusal(409, "StaleEpoch", format("epoch %.0f was overtaken by epoch %.0f", epoch, now), { epoch = now })
+    end
     local stored
     stored, problem = store(epoch, hash, text)
     if not stored then

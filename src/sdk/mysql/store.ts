@@ -17,6 +17,7 @@ import {
   isReadOnlyTransaction,
   unavailable,
 } from './mysql-errors.js';
+import { refuseRawValues } from './raw-values.js';
 import { acquire, corePoolOf } from './session.js';
 import type { MysqlPool, Session } from './session.js';
 import { classify } from './statement.js';
@@ -367,6 +368,7 @@ export class FencedMysql {
         details: { field: 'sql' },
       });
     }
+    refuseRawValues(values ?? (typeof sql === 'string' ? undefined : sql.values));
     const session = await acquire(this.pool);
     let failed = true;
     try {

@@ -4,6 +4,7 @@ import type { UnitId } from '../../routing/units.js';
 import type { Target } from '../target.js';
 import { damageOf, isDeadlock } from './mysql-errors.js';
 import type { Session } from './session.js';
+import { refuseRawValues } from './raw-values.js';
 import { classify } from './statement.js';
 
 /** What the callback of `transaction` gets. */
@@ -177,12 +178,7 @@ export class TransactionHandle implements FencedTransaction {
         details: { field: 'sql' },
       });
     }
-    if (hasRawValue(values, 0)) {
-      throw new InterlockError(
-        'StatementRefused',
-        'a value with toSqlString() (mysql.raw) may hide a statement; write it into the SQL text',
-      );
-    }
+    refuseRawValues(values);
     const statement = classify(text, this.session.backslashEscapes);
     if (statement.kind !== 'refused') return statement.verb;
     throw new InterlockError(
@@ -232,16 +228,4 @@ function lost(message: string, cause: unknown): InterlockError {
     retryable: true,
     details: { deadlock: isDeadlock(cause) },
   });
-}
-
-function hasRawValue(values: unknown, depth: number): boolean {
-  if (values === null || typeof values !== 'object' || ArrayBuffer.isView(values)) return false;
-  if (Array.isArray(values)) {
-    for (const value of values) {
-      if (value !== null && typeof value === 'object' && hasRawValue(value, depth + 1)) return true;
-    }
-    return false;
-  }
-  if (typeof (values as { toSqlString?: unknown }).toSqlString === 'function') return true;
-  return depth <= 2 && Object.values(values).some((value) => hasRawValue(value, depth + 1));
 }
