@@ -95,7 +95,9 @@ async function checkStates(
     const row = rowOf.get(unit);
     if (row === undefined) return { wrong: `${unit} has no row: run \`interlock rules init\`` };
     if (row.server !== server) {
-      return { wrong: `${unit} was asserted on server ${row.server}: run \`interlock rules reassert\`` };
+      return {
+        wrong: `${unit} was asserted on server ${row.server}: run \`interlock rules reassert --dc ${dc}\``,
+      };
     }
     if (row.state !== expected || row.owner !== plan.from) {
       return {

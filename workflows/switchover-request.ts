@@ -10,6 +10,8 @@ const DURATIONS = [
 ] as const satisfies readonly (keyof SwitchPolicies)[];
 /** A year: longer is a typing error, and Temporal refuses much longer timers. */
 const LONGEST_MS = 366 * 86_400_000;
+/** The rules keep it within their own reason (1024), and refuse a longer one only when the fence is asked for. */
+const LONGEST_REASON = 400;
 
 /** What is wrong with a request, naming the field; undefined when nothing is. A client may be anybody: the types do not hold here. */
 export function checkRequest(request: SwitchRequest | undefined): string | undefined {
@@ -19,6 +21,10 @@ export function checkRequest(request: SwitchRequest | undefined): string | undef
     if (typeof request[field] !== 'string' || request[field] === '') return `${field}: expected a text`;
   }
   if (typeof request.reason !== 'string') return 'reason: expected a text';
+  // Hazard: rules whose reason is too long are refused in the fenced window, where it costs time.
+  if (request.reason.length > LONGEST_REASON) {
+    return `reason: expected at most ${LONGEST_REASON} characters (it has ${request.reason.length})`;
+  }
   if (request.from === request.to) return `to: expected another data center than from (${request.from})`;
   for (const dc of [request.from, request.to]) {
     if (!request.taskQueues?.[dc]) return `taskQueues: expected the task queue of ${dc}`;

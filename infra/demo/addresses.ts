@@ -19,12 +19,12 @@ export function addressesOf(lab: LabInfo, topology: Topology): string {
     '',
     'Try:',
     `  export INTERLOCK_TOPOLOGY=${lab.topology} INTERLOCK_LAB=${lab.directory}`,
-    '  interlock switch plan --scope cn-east:10% --from dc-a --to dc-b',
-    '  interlock switch start --scope cn-east:10% --from dc-a --to dc-b --reason "to see it" --watch',
-    '  interlock switch rollback',
-    '  interlock fence status',
-    '  interlock lab kill dc-a-worker; interlock lab start dc-a-worker',
+    '  npx interlock switch plan --scope cn-east:10% --from dc-a --to dc-b',
+    '  npx interlock switch start --scope cn-east:10% --from dc-a --to dc-b --reason "to see it" --watch',
+    '  npx interlock switch rollback',
+    '  npx interlock fence status',
+    '  npx interlock lab kill dc-a-worker; npx interlock lab start dc-a-worker',
     `  curl -H 'x-region: cn-east' ${gateway}/wallets/cn-east-u1`,
-    '  interlock lab down --wipe        # ends it',
+    '  npx interlock lab down --wipe        # ends it',
   ].join('\n');
 }

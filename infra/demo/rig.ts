@@ -104,15 +104,13 @@ export class DemoRig {
   /** Moves back what the running switchover has moved; returns when it has ended. */
   async rollback(): Promise<SwitchoverCost> {
     const startedAt = Date.now();
-    await this.cli(['switch', 'rollback']);
-    const { document } = await this.cli<SwitchStatus>(['switch', 'status', '--watch'], [0, 1, 3]);
+    const { document } = await this.cli<SwitchStatus>(['switch', 'rollback'], [0, 1, 3]);
     return this.cost(document.runId, startedAt, 'rollback');
   }
 
   /** Ends the soak; returns when the switchover has ended. */
   async finish(): Promise<void> {
-    await this.cli(['switch', 'finish']);
-    await this.cli<SwitchStatus>(['switch', 'status', '--watch'], [0, 1, 3]);
+    await this.cli<SwitchStatus>(['switch', 'finish'], [0, 1, 3]);
   }
 
   async cli<T>(args: readonly string[], expected: readonly number[] = [0]): Promise<CliResult<T>> {

@@ -59,6 +59,7 @@ async function status(options: StatusOptions): Promise<void> {
         rules,
         stores: views,
         unreachable,
+        problems: unreachableLines(diagnosis),
         findings: findings.map((finding) => ({ ...finding, todo: todo(finding) })),
       });
     } else printStatus(diagnosis);
@@ -96,6 +97,7 @@ function printStatus(diagnosis: Diagnosis): void {
       `${finding.text}: ${words(finding)} since epoch ${finding.epoch}, held by ${holder}. ${todo(finding)}`,
     );
   }
+  for (const line of unreachableLines(diagnosis)) print(line);
   if (
     diagnosis.findings.length === 0 &&
     diagnosis.unreachable.length === 0 &&
@@ -105,6 +107,21 @@ function printStatus(diagnosis: Diagnosis): void {
       `Nothing is write-disabled; every unit is open in one data center. Rules of epoch ${diagnosis.current!.rules.epoch}.`,
     );
   }
+}
+
+/** What does not answer, and what to do, in sentences. */
+function unreachableLines({ unreachable, stores }: Diagnosis): string[] {
+  const lines = unreachable.map((dc) => {
+    const silent = stores.filter((view) => view.dc === dc && view.problem !== null);
+    const names = silent.map((view) => `mysql/${view.store}`).join(', ');
+    return `${dc}: ${names} can't be reached, so nothing is known about its units.`;
+  });
+  if (lines.length > 0) {
+    lines.push(
+      'Check that these MySQL servers run (lab: `interlock lab up`) and that the topology has their addresses and secrets, then run `interlock fence status` again.',
+    );
+  }
+  return lines;
 }
 
 function words({ kind, owner, other }: Finding): string {

@@ -1,5 +1,6 @@
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
 import type { Command } from 'commander';
 import { labDown, labInfo, labKill, labLog, labStart, labUp } from '../../infra/lab/lab.js';
 import type { LabInfo } from '../../infra/lab/lab.js';
@@ -90,6 +91,20 @@ export function register(program: Command): void {
       const file = labLog(name, flags.state);
       if (!existsSync(file))
         throw new InterlockError('Refused', `${name} has not written a log yet (${file})`);
+      if (flags.json === true) {
+        if (flags.follow === true) {
+          throw new InterlockError(
+            'BadInput',
+            '--follow: a log that goes on is no JSON document; leave out one of --follow and --json',
+            {
+              details: { field: '--follow' },
+            },
+          );
+        }
+        const lines = (await readFile(file, 'utf8')).replace(/\n$/, '').split('\n');
+        printJson({ name, lines: lines.slice(-flags.lines) });
+        return;
+      }
       const args = ['-n', String(flags.lines), ...(flags.follow === true ? ['-F'] : []), file];
       await new Promise<void>((resolve, reject) => {
         const tail = spawn('tail', args, { stdio: 'inherit' });

@@ -1,7 +1,9 @@
 #!/usr/bin/env node
-import { realpathSync } from 'node:fs';
+import { readFileSync, realpathSync } from 'node:fs';
+import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { Command, CommanderError } from 'commander';
+import { projectRoot } from '../../infra/project.js';
 import { InterlockError } from '../errors.js';
 import { EXIT, printError, printJson } from './output.js';
 import type { ExitCode } from './output.js';
@@ -31,6 +33,7 @@ export async function main(argv: readonly string[]): Promise<ExitCode> {
   const json = argv.includes('--json');
   const program = new Command('interlock')
     .description('Moves live traffic between data centers that are all active, and loses nothing.')
+    .version(version())
     .exitOverride()
     .showHelpAfterError('(interlock --help shows what there is)')
     .addHelpText(
@@ -38,22 +41,39 @@ export async function main(argv: readonly string[]): Promise<ExitCode> {
       '\nExit codes: 0 done, 1 failed (and compensated), 2 bad input, 3 needs an operator.',
     );
   const typed = argv.find((word) => !word.startsWith('-'));
+  const words = [...argv];
+  // `--json` belongs to the commands; people write it in front of them, too.
+  if (typed !== undefined && words[0] === '--json') words.push(words.shift()!);
   const names = typed !== undefined && Object.hasOwn(COMMANDS, typed) ? [typed] : Object.keys(COMMANDS);
   try {
     for (const name of names) (await COMMANDS[name]!()).register(program);
-    await program.parseAsync([...argv], { from: 'user' });
+    await program.parseAsync(words, { from: 'user' });
     return (process.exitCode as ExitCode | undefined) ?? EXIT.done;
   } catch (error) {
     if (error instanceof CommanderError) {
       if (error.exitCode === 0) return EXIT.done;
       // commander has already said on stderr what is wrong.
       if (json) {
-        printJson({ error: { code: 'BadInput', message: error.message, details: { flag: error.code } } });
+        printJson({ error: { code: 'BadInput', message: error.message, details: detailsOf(error) } });
       }
       return EXIT.badInput;
     }
     return printError(error, json);
   }
+}
+
+/** What commander's message quotes: `unknown option '--soack'`, `unknown command 'nosuch'`, `missing required argument 'name'`. */
+function detailsOf(error: CommanderError): Record<string, string> {
+  const [, quoted = ''] = /'([^']*)'/.exec(error.message) ?? [];
+  const flag = /(?:^|\s)(--?[a-z][a-z-]*)/i.exec(quoted)?.[1];
+  if (flag !== undefined) return { flag: /--[a-z][a-z-]*/i.exec(quoted)?.[0] ?? flag };
+  if (error.code === 'commander.missingArgument') return { argument: quoted };
+  return { command: quoted };
+}
+
+function version(): string {
+  const text = readFileSync(path.join(projectRoot, 'package.json'), 'utf8');
+  return (JSON.parse(text) as { version: string }).version;
 }
 
 function isProgram(): boolean {
@@ -62,6 +82,13 @@ function isProgram(): boolean {
 }
 
 if (isProgram()) {
+  // Hazard: a reader that has seen enough (`| head`) closes the pipe. Nobody reads on: there is nothing left to do.
+  for (const stream of [process.stdout, process.stderr]) {
+    stream.on('error', (error: NodeJS.ErrnoException) => {
+      if (error.code !== 'EPIPE') throw error;
+      process.exit();
+    });
+  }
   process.exitCode = await main(process.argv.slice(2));
   // Hazard: a pool or socket that a command left open would keep the process for ever. A reader of the result
   // gets time to take it; nothing fires when nothing is left open.

@@ -10,6 +10,7 @@ import { ApplicationFailure, defaultPayloadConverter } from '@temporalio/common'
 import type { Command } from 'commander';
 import { formatLinkId, parseLinkId } from '../../replicators/core/contract.js';
 import type { LinkStatus } from '../../replicators/core/contract.js';
+import { parsePosition } from '../../replicators/mysql/position.js';
 import { replicatorWorkflowId } from '../../workflows/contract.js';
 import type { ReplicatorCommand, ReplicatorInput, ReplicatorView } from '../../workflows/replicator.js';
 import { InterlockError, messageOf } from '../errors.js';
@@ -87,10 +88,26 @@ async function start(link: string | undefined, options: StartOptions): Promise<v
   if (links.length > 1 && options.from !== undefined && options.from !== 'now') {
     throw badInput('from', 'a position belongs to one source: name the link, or use --from now');
   }
+  for (const id of links) checkFrom(topology, id, options.from);
   const reports = await withTemporal(topology, async (client) =>
     Promise.all(links.map((id) => startOne(client, topology, id, options))),
   );
   show(reports, options);
+}
+
+/** Bad input is told before anything is connected to. */
+function checkFrom(topology: Topology, link: string, from: string | undefined): void {
+  if (from === undefined || from === 'now') return;
+  const id = parseLinkId(link)!;
+  const { flavour } = datacenter(topology, id.from).stores.mysql[id.store]!;
+  try {
+    parsePosition(flavour, from);
+  } catch (error) {
+    throw badInput(
+      '--from',
+      `--from: ${JSON.stringify(from)}: expected \`now\`, or a GTID position of ${flavour} (${messageOf(error)})`,
+    );
+  }
 }
 
 async function startOne(

@@ -23,6 +23,7 @@ export function register(program: Command): void {
     .description('the HTTP service of a data center that serves its rules; runs until SIGTERM')
     .requiredOption('--dc <dc>', 'the data center')
     .option('--state <dir>', 'keep the last rules here, and serve them while the control store is down')
+    .option('--json', 'accepted as everywhere: what it writes on stdout is its log, a JSON document per line')
     .action(run);
 }
 

@@ -25,16 +25,19 @@ import type {
   SwitchRequest,
   SwitchStatus,
 } from '../../workflows/contract.js';
+import { checkRequest } from '../../workflows/switchover-request.js';
 import { InterlockError, messageOf } from '../errors.js';
 import type { ErrorCode } from '../errors.js';
 import { openAllStores } from '../fence/connect.js';
 import { parseScope } from '../routing/scope.js';
+import type { Scope } from '../routing/scope.js';
 import { dcIds } from '../topology/derive.js';
 import { loadTopology, resolveSecret } from '../topology/load.js';
 import type { Topology } from '../topology/schema.js';
 import {
   EXIT,
   durationFlag,
+  integerFlag,
   print,
   printJson,
   progress,
@@ -63,10 +66,14 @@ interface MoveOptions extends Options {
   catchUpTimeout: number;
   confirmTimeout: number;
   unconfirmed: SwitchPolicies['unconfirmed'];
+  /** Of `start` only. */
+  reason?: string;
+}
+interface OperateOptions extends Options {
+  detach?: boolean;
 }
 interface StartOptions extends MoveOptions {
   plan?: string;
-  reason: string;
   detach?: boolean;
   watch?: boolean;
 }
@@ -76,6 +83,7 @@ const QUERY_LIMIT_MS = 10_000;
 const PLAN_LIMIT_MS = 60_000;
 /** Without a word from a worker for so long, the operator is told where to look. */
 const QUIET_MS = 10_000;
+const ACCEPT_LIMIT_MS = 30_000;
 const OPERATOR = {
   abort: 'give up before the switch: what was fenced is opened again',
   rollback: 'during the soak: move the units back, by the same flow reversed',
@@ -100,6 +108,8 @@ Examples:
   $ interlock switch rollback
   $ interlock switch report
 
+rollback, abort and finish wait for the outcome; --detach returns when they are accepted.
+
 Exit codes: 0 done, 1 failed (and compensated), 2 bad input, 3 needs an operator.`,
     );
 
@@ -116,7 +126,7 @@ Exit codes: 0 done, 1 failed (and compensated), 2 bad input, 3 needs an operator
   move(command.command('start'))
     .description('start a switchover and wait until the soak begins')
     .option('--plan <hash>', 'refuse when the plan is not this one any more')
-    .option('--reason <text>', 'kept in the rules and in the report', '')
+    .option('--reason <text>', 'kept in the rules and in the report; at most 400 characters', '')
     .option('--detach', 'return the run id at once')
     .option('--watch', 'show live progress')
     .addHelpText(
@@ -137,15 +147,19 @@ Examples:
     .action(status);
 
   for (const [name, description] of Object.entries(OPERATOR)) {
-    common(command.command(name).argument('[run]', 'run id; default: the one under way'))
+    const one = common(command.command(name).argument('[run]', 'run id; default: the one under way'))
       .description(description)
       .addHelpText('after', `\nExample:\n  $ interlock switch ${name}`)
-      .action((run: string | undefined, options: Options) => operate(name, run, options));
+      .action((run: string | undefined, options: OperateOptions) =>
+        operate(name as keyof typeof OPERATOR, run, options),
+      );
+    if (name !== 'extend')
+      one.option('--detach', 'return when it is accepted, and do not wait for the outcome');
   }
 
   common(command.command('list'))
     .description('the switchovers of the topology that Temporal still knows, newest first')
-    .option('--limit <n>', 'at most so many', '20')
+    .option('--limit <n>', 'at most so many', integerFlag('--limit', 1, 100_000), 20)
     .addHelpText('after', '\nExample:\n  $ interlock switch list --json')
     .action(list);
 
@@ -226,7 +240,6 @@ async function start(options: StartOptions): Promise<void> {
   const topology = await topologyOf(options);
   const request = requestOf(topology, options);
   if (options.plan !== undefined) request.planHash = options.plan;
-  request.reason = options.reason;
   await withTemporal(topology, async (client) => {
     const run = await startRun(client, topology, request);
     if (options.detach) {
@@ -258,30 +271,58 @@ async function status(run: string | undefined, options: Options & { watch?: bool
   });
 }
 
-async function operate(name: string, run: string | undefined, options: Options): Promise<void> {
+async function operate(
+  name: keyof typeof OPERATOR,
+  run: string | undefined,
+  options: OperateOptions,
+): Promise<void> {
   const topology = await topologyOf(options);
+  const workflowId = switchoverWorkflowId(topology.name);
   await withTemporal(topology, async (client) => {
-    const handle = client.workflow.getHandle(switchoverWorkflowId(topology.name), run);
     let answer: string;
+    let handle: WorkflowHandle;
     try {
-      answer = await client.withDeadline(Date.now() + 30_000, () => handle.executeUpdate<string, []>(name));
+      // Hazard: another run may begin under the id while this one is waited for. Its run id names it.
+      const { runId } = await client.workflow.getHandle(workflowId, run).describe();
+      handle = client.workflow.getHandle(workflowId, runId);
+      answer = await client.withDeadline(Date.now() + ACCEPT_LIMIT_MS, () =>
+        handle.executeUpdate<string, []>(name),
+      );
     } catch (error) {
       throw refusalOf(error, topology, name);
     }
-    if (options.json) printJson({ accepted: true, answer });
-    else print(answer);
+    if (name === 'extend' || options.detach) {
+      if (options.json) printJson({ accepted: true, answer });
+      else print(answer);
+      return;
+    }
+    progress(answer);
+    const last = await outcomeAfter(handle);
+    showStatus(last, options);
+    process.exitCode = exitAfter(name, last);
   });
 }
 
-async function list(options: Options & { limit: string }): Promise<void> {
-  const topology = await topologyOf(options);
-  const limit = Number(options.limit);
-  if (!Number.isInteger(limit) || limit < 1) {
-    throw new InterlockError(
-      'BadInput',
-      `--limit: ${JSON.stringify(options.limit)}: expected a whole number above 0`,
-    );
+/** Where an accepted request has led: to the end of the run, back into the soak, or to a need for an operator. */
+async function outcomeAfter(handle: WorkflowHandle): Promise<SwitchStatus> {
+  // A need that stood when the request was accepted may be what the request mends: only a new one ends the wait.
+  const { needs } = await statusOf(handle);
+  for (;;) {
+    const last = await settled(handle);
+    if (last.outcome !== 'running') {
+      // It is still writing its report; the next switchover can start when it has closed.
+      await handle.result().catch(() => undefined);
+      return statusOf(handle);
+    }
+    if (last.awaiting === 'rollback-or-finish') return last;
+    if (last.needs !== null && last.needs !== needs) return last;
+    await sleep(WATCH_MS);
   }
+}
+
+async function list(options: Options & { limit: number }): Promise<void> {
+  const topology = await topologyOf(options);
+  const { limit } = options;
   const workflowId = switchoverWorkflowId(topology.name);
   await withTemporal(topology, async (client) => {
     const runs = [];
@@ -339,20 +380,20 @@ async function topologyOf(options: Options): Promise<Topology> {
 }
 
 function requestOf(topology: Topology, options: MoveOptions): SwitchRequest {
-  parseScope(options.scope);
   const names = dcIds(topology);
   for (const field of ['from', 'to'] as const) {
     if (names.includes(options[field])) continue;
     throw bad(`--${field}`, options[field], `expected one of ${names.join(', ')}`);
   }
   if (options.from === options.to) throw bad('--to', options.to, 'expected another data center than --from');
+  checkScope(topology, parseScope(options.scope), options);
   const taskQueues = Object.fromEntries(names.map((dc) => [dc, topology.datacenters[dc]!.taskQueue]));
-  return {
+  const request: SwitchRequest = {
     topology: topology.name,
     scope: options.scope,
     from: options.from,
     to: options.to,
-    reason: '',
+    reason: options.reason ?? '',
     startedBy: `${userInfo().username}@${hostname()}`,
     taskQueues,
     policies: {
@@ -367,6 +408,47 @@ function requestOf(topology: Topology, options: MoveOptions): SwitchRequest {
       confirmTimeoutMs: options.confirmTimeout,
     },
   };
+  const problem = checkRequest(request);
+  if (problem !== undefined) {
+    const [field = '', ...expected] = problem.split(': ');
+    const flag = FLAG_OF[field] ?? field;
+    throw new InterlockError('BadInput', `${flag}: ${expected.join(': ')}`, { details: { field: flag } });
+  }
+  return request;
+}
+
+/** The flags behind the fields that checkRequest names. */
+const FLAG_OF: Record<string, string> = {
+  reason: '--reason',
+  'policies.soakMs': '--soak',
+  'policies.drainTimeoutMs': '--drain-timeout',
+  'policies.fenceBudgetMs': '--fence-budget',
+  'policies.lagLimitMs': '--lag-limit',
+  'policies.catchUpTimeoutMs': '--catch-up-timeout',
+  'policies.confirmTimeoutMs': '--confirm-timeout',
+};
+
+/** What a scope names has to be in the topology; who owns it now is for the plan to say. */
+function checkScope(topology: Topology, scope: Scope, { scope: typed, from }: MoveOptions): void {
+  const known = (what: string, name: string, names: Record<string, unknown>): void => {
+    if (Object.hasOwn(names, name)) return;
+    const there = Object.keys(names).sort().join(', ') || 'none';
+    throw bad('--scope', typed, `the topology has no ${what} ${name}; it has ${there}`);
+  };
+  switch (scope.kind) {
+    case 'dc':
+      known('data center', scope.dc, topology.datacenters);
+      if (scope.dc !== from) throw bad('--scope', typed, `expected the data center of --from, dc:${from}`);
+      return;
+    case 'region':
+    case 'share':
+    case 'range':
+      return known('region', scope.region, topology.regions);
+    case 'segment':
+      return known('segment', scope.name, topology.segments);
+    case 'central':
+      return known('central unit', scope.name, topology.central);
+  }
 }
 
 function bad(flag: string, value: string, expected: string): InterlockError {
@@ -576,6 +658,19 @@ const EXIT_OF: Record<SwitchOutcome, ExitCode> = {
 
 function exitOf(last: SwitchStatus): ExitCode {
   return last.needs === null ? EXIT_OF[last.outcome] : EXIT.needsOperator;
+}
+
+/** 0 when the request has achieved what it was made for. */
+function exitAfter(name: keyof typeof OPERATOR, last: SwitchStatus): ExitCode {
+  if (last.needs !== null || last.outcome === 'needs-operator') return EXIT.needsOperator;
+  const soaking = last.awaiting === 'rollback-or-finish';
+  let achieved: boolean;
+  if (name === 'rollback') achieved = last.outcome === 'rolled-back';
+  else if (name === 'finish') achieved = last.outcome === 'done';
+  // Aborted on the way back, the units stay where they were moved, and soak there.
+  else if (last.steps.some((step) => step.flow === 'rollback')) achieved = soaking;
+  else achieved = ['aborted', 'compensated', 'refused'].includes(last.outcome);
+  return achieved ? EXIT.done : EXIT.failed;
 }
 
 async function quietly<T>(topology: Topology, wait: Promise<T>): Promise<T> {

@@ -55,7 +55,7 @@ export function verdictOf(
     // A restored or failed-over server may have missed a fence: its rows mean nothing until they are re-asserted.
     throw new InterlockError(
       'ServerIdentityChanged',
-      `${at} was asserted on server ${row.server}, and ${server} answers: compare both DCs, then run \`interlock rules reassert\``,
+      `${at} was asserted on server ${row.server}, and ${server} answers: compare both DCs, then run \`interlock rules reassert --dc ${dc}\``,
       { details: { ...details, asserted: row.server, server } },
     );
   }

@@ -352,7 +352,7 @@ async function checkStates(fence: FenceStore): Promise<Seen> {
   if (foreign.length > 0) {
     const units = foreign.reduce((sum, row) => sum + Number(row['units']), 0);
     return {
-      wrong: `${units} were asserted on ${foreign.map((row) => String(row['server'])).join(', ')}, and ${server} answers: run \`interlock rules reassert\``,
+      wrong: `${units} were asserted on ${foreign.map((row) => String(row['server'])).join(', ')}, and ${server} answers: run \`interlock rules reassert --dc ${fence.dc}\``,
     };
   }
   const fenced = Number(rows[0]!['fenced']);

@@ -6,9 +6,11 @@ import type { StatesPort } from './reassertion.js';
 /** The unit states of a FenceStore, counted by the server on which they were asserted. */
 export class FenceStates implements StatesPort {
   readonly name: string;
+  readonly dc: string;
 
   constructor(private readonly fence: FenceStore) {
     this.name = fence.name;
+    this.dc = fence.dc;
   }
 
   async look(): ReturnType<StatesPort['look']> {

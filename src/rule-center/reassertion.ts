@@ -10,6 +10,7 @@ import type { RuleBook } from './rule-book.js';
 export interface StatesPort {
   /** `dc-a mysql/main` */
   readonly name: string;
+  readonly dc: DcId;
   /** The server that answers now, and on which servers the rows were asserted, with how many are write-disabled. */
   look(): Promise<{ server: string; asserted: { server: string; rows: number; writeDisabled: number }[] }>;
   /** FenceStore.reassert */
@@ -105,7 +106,7 @@ export class Reassertion {
           code: 'ServerIdentityChanged',
           message:
             `${store.name}: ${rows} unit states were asserted on ${foreign.map((group) => group.server).join(', ')}, and ${server} answers; writes ` +
-            `of these units are refused. Not re-asserted by itself: ${objection}. Compare both data centers, then run \`interlock rules reassert\``,
+            `of these units are refused. Not re-asserted by itself: ${objection}. Compare both data centers, then run \`interlock rules reassert --dc ${store.dc}\``,
         };
       }
       const { written } = await store.reassert(this.book.current!.rules);

@@ -174,7 +174,7 @@ describe.each(['mysql', 'mariadb'] as const)('%s', (flavour) => {
         ["UPDATE interlock.unit_state SET server = 'other' WHERE unit = 'cn-east/0'"],
         [],
         /unit states$/,
-        /1 were asserted on other.*rules reassert/,
+        /1 were asserted on other.*rules reassert --dc dc-/,
       ],
       [
         'XA',

@@ -92,8 +92,8 @@ const cases: [string, (rules: any) => void, string][] = [
   ['a member twice', (r) => (r.segments.vip.members = ['a', 'a']), 'segments.vip.members.1'],
   [
     'a member of two segments',
-    (r) => (r.segments.wip = { ...A, members: ['vip-1'] }),
-    'segments.wip.members.0',
+    (r) => (r.segments.gold = { ...A, members: ['vip-1'] }),
+    'segments.gold.members.0',
   ],
   [
     'a mapping version of no unit',

@@ -13,6 +13,7 @@ const all = unitsOf(rules1).length;
 /** A store whose server was replaced: its rows were asserted on `old`, and `new` answers. */
 class FakeStates implements StatesPort {
   readonly name = 'dc-a mysql/main';
+  readonly dc = 'dc-a';
   server = 'new';
   asserted = [{ server: 'old', rows: all, writeDisabled: 0 }];
   reasserted: Rules[] = [];
@@ -115,7 +116,7 @@ test.each<[string, () => void, RegExp]>([
   expect(world.states.reasserted).toEqual([]);
   const problem = reassertion.problems.find((p) => p.code === 'ServerIdentityChanged');
   expect(problem?.message).toMatch(message);
-  expect(problem?.message).toMatch(/asserted on old, and new answers.*interlock rules reassert/s);
+  expect(problem?.message).toMatch(/asserted on old, and new answers.*interlock rules reassert --dc dc-a/s);
   expect(reassertion.reasserted).toBe(0);
 });
 

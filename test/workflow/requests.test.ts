@@ -325,7 +325,13 @@ describe('refusals', () => {
       const run = await bench.start(world, {}, options);
       await expect(run.handle.result()).rejects.toMatchObject({ cause: { type: 'BadInput' } });
     }
-    for (const change of [{ to: 'dc-a' }, { taskQueues: {} }, { policies: { soakMs: -1 } }, { scope: '' }]) {
+    for (const change of [
+      { to: 'dc-a' },
+      { taskQueues: {} },
+      { policies: { soakMs: -1 } },
+      { scope: '' },
+      { reason: 'x'.repeat(401) },
+    ]) {
       const run = await bench.start(world, change);
       await expect(run.handle.result()).rejects.toMatchObject({ cause: { type: 'BadInput' } });
     }

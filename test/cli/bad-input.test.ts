@@ -1,0 +1,136 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { failure, interlock, silentTopology } from './command-line.js';
+
+let topology: Awaited<ReturnType<typeof silentTopology>>;
+beforeAll(async () => {
+  topology = await silentTopology();
+});
+afterAll(() => topology.remove());
+
+const UUID = '3e11fa47-71ca-11e1-9e33-c80aa9429562';
+
+describe.each(['plan', 'start'])('switch %s', (command) => {
+  const move = (changes: Record<string, string>): string[] => {
+    const flags = { '--scope': 'cn-east:10%', '--from': 'dc-a', '--to': 'dc-b', ...changes };
+    return ['switch', command, '--topology', topology.file, '--json', ...Object.entries(flags).flat()];
+  };
+
+  test('what is right gets as far as Temporal', async () => {
+    expect(await failure(...move({}))).toMatchObject({ exitCode: 1, code: 'Unavailable' });
+  });
+
+  test.each<[Record<string, string>, string, string]>([
+    [{ '--scope': 'nope:10%' }, '--scope', 'no region nope; it has cn-east, cn-west'],
+    [{ '--scope': 'nope/0-9' }, '--scope', 'no region nope'],
+    [{ '--scope': 'region:mars' }, '--scope', 'no region mars'],
+    [{ '--scope': 'region:constructor' }, '--scope', 'no region constructor'],
+    [{ '--scope': 'segment:none' }, '--scope', 'no segment none; it has vip'],
+    [{ '--scope': 'central:none' }, '--scope', 'no central unit none; it has coupons'],
+    [{ '--scope': 'dc:dc-z' }, '--scope', 'no data center dc-z'],
+    [{ '--scope': 'dc:dc-b' }, '--scope', 'dc:dc-a'],
+    [{ '--scope': 'what?' }, 'scope', 'expected'],
+    [{ '--from': 'dc-z' }, '--from', 'dc-a, dc-b'],
+    [{ '--to': 'dc-z' }, '--to', 'dc-a, dc-b'],
+    [{ '--to': 'dc-a' }, '--to', 'another data center'],
+    [{ '--soak': '99999999h' }, '--soak', 'milliseconds'],
+    [{ '--soak': 'long' }, '--soak', 'duration'],
+    [{ '--drain-timeout': '99999999h' }, '--drain-timeout', 'milliseconds'],
+    [{ '--catch-up-timeout': '0s' }, '--catch-up-timeout', 'more than 0'],
+  ])('%j is refused before anything is connected to', async (changes, field, words) => {
+    const refused = await failure(...move(changes));
+    expect(refused).toMatchObject({ exitCode: 2, code: 'BadInput', details: { field } });
+    expect(refused.message).toContain(field);
+    expect(refused.message).toContain(words);
+  });
+});
+
+test('a reason has at most 400 characters', async () => {
+  const start = ['switch', 'start', '--topology', topology.file, '--json'];
+  const move = ['--scope', 'cn-east:10%', '--from', 'dc-a', '--to', 'dc-b', '--reason'];
+  expect(await failure(...start, ...move, 'x'.repeat(401))).toMatchObject({
+    exitCode: 2,
+    details: { field: '--reason' },
+    message: expect.stringContaining('400') as unknown,
+  });
+  expect(await failure(...start, ...move, 'x'.repeat(400))).toMatchObject({ exitCode: 1 });
+});
+
+describe('replicate start --from', () => {
+  const start = (from: string): string[] => [
+    ...['replicate', 'start', 'mysql/main:dc-a>dc-b', '--topology', topology.file, '--json'],
+    ...['--from', from],
+  ];
+  test.each(['garbage', `${UUID}:0`, '0-1-5'])(
+    '%s is refused before anything is connected to',
+    async (from) => {
+      expect(await failure(...start(from))).toMatchObject({
+        exitCode: 2,
+        code: 'BadInput',
+        details: { field: '--from' },
+      });
+    },
+  );
+  test.each(['now', `${UUID}:1-5`])('%s gets as far as Temporal', async (from) => {
+    expect(await failure(...start(from))).toMatchObject({ exitCode: 1, code: 'Unavailable' });
+  });
+});
+
+test.each([
+  'localhost:9464',
+  '127.0.0.1:99999',
+  '127.0.0.1:0',
+  '127.0.0.1',
+  '::1:9464',
+  '[127.0.0.1]:1',
+  '300.0.0.1:1',
+])('worker --metrics %s', async (address) => {
+  expect(
+    await failure('worker', '--dc', 'dc-z', '--topology', topology.file, '--json', '--metrics', address),
+  ).toMatchObject({ exitCode: 2, details: { field: '--metrics' } });
+});
+
+test.each(['127.0.0.1:9464', '[::1]:65535'])('worker --metrics %s is taken', async (address) => {
+  const refused = await failure(
+    ...['worker', '--dc', 'dc-z', '--topology', topology.file, '--json', '--metrics', address],
+  );
+  expect(refused.message).toContain('dc-z');
+  expect(refused.message).not.toContain('--metrics');
+});
+
+test('rule-center takes --json', async () => {
+  const refused = await failure('rule-center', '--dc', 'dc-z', '--topology', topology.file, '--json');
+  expect(refused.message).toContain('dc-z');
+});
+
+describe('what is wrong with a command line is named', () => {
+  test.each<[string[], Record<string, string>]>([
+    [['switch', 'list', '--soack', '--json'], { flag: '--soack' }],
+    [['switch', 'plan', '--json'], { flag: '--scope' }],
+    [['switch', 'start', '--json', '--scope'], { flag: '--scope' }],
+    [['switch', 'start', '--json', '--blockers', 'shoot'], { flag: '--blockers' }],
+    [['lab', 'logs', '--json', '-n'], { flag: '--lines' }],
+    [['lab', 'logs', '--json'], { argument: 'name' }],
+    [['nosuch', '--json'], { command: 'nosuch' }],
+    [['--json', 'nosuch'], { command: 'nosuch' }],
+    [['switch', 'nosuch', '--json'], { command: 'nosuch' }],
+    [['switch', 'list', '--limit', '0', '--json'], { field: '--limit' }],
+  ])('%j', async (argv, details) => {
+    const refused = await failure(...argv);
+    expect(refused).toMatchObject({ exitCode: 2, code: 'BadInput' });
+    expect(refused.details).toMatchObject(details);
+  });
+});
+
+test('--json may stand in front of the command', async () => {
+  const refused = await failure('--json', 'switch', 'list', '--topology', '/nowhere/topology.yaml');
+  expect(refused).toMatchObject({
+    exitCode: 2,
+    message: expect.stringContaining('/nowhere/topology.yaml') as unknown,
+  });
+});
+
+test('--version', async () => {
+  const { exitCode, stdout } = await interlock('--version');
+  expect(exitCode).toBe(0);
+  expect(stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
+});
