@@ -134,7 +134,9 @@ class Replicator {
     const { link } = this.input;
     if (this.refusal(command) !== null) return this.refusal(command)!;
     this.wanted = command === 'pause' ? 'paused' : command === 'resume' ? 'running' : 'stopped';
-    if (this.wanted !== 'running' && this.scope !== undefined) {
+    // Hazard: an initialisation that a pause cancels would be skipped by the resume, and `from` with it. It ends first.
+    const ends = this.state === 'initialising' ? command === 'stop' : this.wanted !== 'running';
+    if (ends && this.scope !== undefined) {
       if (this.state === 'running') this.enter('pausing');
       this.scope.cancel();
     }
@@ -146,6 +148,7 @@ class Replicator {
     if (this.state === 'initialising') await this.initialise();
     while (this.wanted !== 'stopped') {
       if (this.wanted === 'paused') {
+        if (this.state !== 'failed') this.enter('paused');
         await condition(() => this.wanted !== 'paused' || workflowInfo().continueAsNewSuggested);
       } else await this.carry();
       if (!this.stopAsked() && workflowInfo().continueAsNewSuggested) await this.again();

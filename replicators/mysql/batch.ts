@@ -84,6 +84,10 @@ export class Batch {
     }
     if ((net.after === null) !== (before === null)) throw new BatchMismatch();
     net.after = after;
+    // Hazard: rows that were deleted and inserted again, with each other's unique values, are net updates that meet. They go in order.
+    if (batch.log && net.before !== null && after !== null) {
+      batch.inOrder ||= movesUniqueValue(batch, net.before, after);
+    }
   }
 }
 

@@ -48,6 +48,8 @@ export class Link {
   private attempt: Attempt | undefined;
   /** The generation that this link took last. */
   private held: number | undefined;
+  /** The next generation was asked for, and the answer has not come: it may be taken. */
+  private taking = false;
 
   constructor(config: LinkConfig, events: LinkEvents, stopAt: (point: StopPoint) => void) {
     this.config = config;
@@ -61,7 +63,8 @@ export class Link {
   }
 
   /**
-   * Runs until `signal` is aborted (returns) or the link has to stop (throws an InterlockError that is not retryable).
+   * Runs until `signal` is aborted (returns) or the link has to stop (throws an InterlockError that is not retryable; it is retryable
+   * when only a new run can tell who holds the link).
    * Lost connections are mended here, without limit: only an operator knows when a server will not come back.
    */
   async run(signal: AbortSignal): Promise<void> {
@@ -74,7 +77,7 @@ export class Link {
           await this.once(signal);
         } catch (error) {
           this.tracker.failed(error);
-          if (!(error instanceof InterlockError) || !error.retryable) {
+          if (!(error instanceof InterlockError) || !error.retryable || error instanceof TakeOverUnknown) {
             if (this.tracker.state !== 'diverged' && this.tracker.state !== 'resync-required')
               this.tracker.state = 'failed';
             throw error;
@@ -104,7 +107,9 @@ export class Link {
       const source = await connect(sourceServer);
       opened.push(source);
       await preflightLink(this.config, source, target);
+      this.taking = true;
       const checkpoint = await takeGeneration(target, link, this.held);
+      this.taking = false;
       if (checkpoint === undefined) {
         await this.requireHeld(target);
         throw new InterlockError(
@@ -144,7 +149,21 @@ export class Link {
   private async requireHeld(target: Connection): Promise<void> {
     if (this.held === undefined) return;
     const found = await readCheckpoint(target, this.config.link);
-    if (found?.generation !== this.held) throw heldByOther(this.config.link);
+    if (found?.generation === this.held) return;
+    // Hazard: the generation may be this link's own, its answer lost: as final, nobody would run the link.
+    if (this.taking) throw new TakeOverUnknown(this.config.link);
+    throw heldByOther(this.config.link);
+  }
+}
+
+/** Ends the run, but not the link: the next run takes a generation of its own. */
+class TakeOverUnknown extends InterlockError {
+  constructor(link: string) {
+    super(
+      'Unavailable',
+      `${link}: the answer to its take-over was lost, and the generation is not the one it held; a new attempt takes the link over`,
+      { retryable: true, details: { link } },
+    );
   }
 }
 

@@ -1,0 +1,61 @@
+import { describe, expect, it } from 'vitest';
+import { Batch } from '../../replicators/mysql/batch.js';
+import type { CatalogTable } from '../../replicators/mysql/catalog.js';
+import type { SourceTable } from '../../replicators/mysql/source-table.js';
+import { statementsOf } from '../../replicators/mysql/statements.js';
+import { newTransaction } from '../../replicators/mysql/transaction.js';
+
+const source: SourceTable = {
+  name: 'shop.seat',
+  schema: 'shop',
+  table: 'seat',
+  sql: '`shop`.`seat`',
+  columns: ['id', 'place', 'note'],
+  primaryKey: [0],
+  decoders: [],
+  carried: true,
+  control: null,
+};
+const target: CatalogTable = {
+  name: source.name,
+  sql: source.sql,
+  engine: 'InnoDB',
+  columns: new Map(),
+  primaryKey: ['id'],
+  uniqueColumns: new Set(['place']),
+  uniqueKeys: ['one(place)'],
+  triggers: [],
+  cascades: [],
+};
+
+type Row = string[];
+
+function statements(changes: [Row | null, Row | null][]): string[] {
+  const transaction = newTransaction('t', 0);
+  transaction.changes = changes.map(([before, after]) => ({ table: source, before, after }));
+  const batch = new Batch();
+  batch.add(transaction, () => target);
+  return statementsOf(batch, 'mysql').map(({ sql }) => sql.split(' ')[0]!);
+}
+
+describe('a batch of a table with a unique key', () => {
+  it('keeps the order when rows come back with the unique values of each other', () => {
+    expect(
+      statements([
+        [['1', '1', "'a'"], null],
+        [['2', '2', "'b'"], null],
+        [null, ['1', '2', "'a'"]],
+        [null, ['2', '1', "'b'"]],
+      ]),
+    ).toEqual(['DELETE', 'DELETE', 'INSERT', 'INSERT']);
+  });
+
+  it('writes a row that comes back with its own unique value once', () => {
+    expect(
+      statements([
+        [['1', '1', "'a'"], null],
+        [null, ['1', '1', "'z'"]],
+      ]),
+    ).toEqual(['UPDATE']);
+  });
+});

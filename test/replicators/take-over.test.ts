@@ -1,0 +1,92 @@
+import { expect, it, vi } from 'vitest';
+import type { StreamOptions } from '../../replicators/mysql/stream.js';
+import { InterlockError, isInterlockError } from '../../src/errors.js';
+
+/** The target's checkpoint, and what the next take-overs do. */
+const target = vi.hoisted(() => ({ generation: 0, takeOvers: [] as ('answered' | 'lost' | 'never')[] }));
+
+vi.mock('../../replicators/mysql/session.js', () => {
+  const connect = (): Promise<unknown> =>
+    Promise.resolve({
+      query: () => Promise.resolve([[{ purged: '' }]]),
+      on: () => undefined,
+      destroy: () => undefined,
+    });
+  return {
+    connect,
+    connectTarget: connect,
+    takeLock: () => Promise.resolve(),
+    serverIdentity: () => Promise.resolve('server'),
+    executedPosition: () => Promise.resolve(''),
+  };
+});
+vi.mock('../../replicators/mysql/initialise.js', () => ({ preflightLink: () => Promise.resolve() }));
+vi.mock('../../replicators/mysql/catalog.js', () => ({ readCatalog: () => Promise.resolve(new Map()) }));
+vi.mock('../../replicators/mysql/checkpoint.js', () => {
+  const read = (): object => ({
+    generation: target.generation,
+    position: '',
+    sourceServer: 'server',
+    marker: null,
+    seq: 0,
+  });
+  return {
+    readCheckpoint: () => Promise.resolve(read()),
+    readLinkUnits: () => Promise.resolve([]),
+    takeGeneration: () => {
+      const what = target.takeOvers.shift();
+      if (what !== 'never') target.generation += 1;
+      return what === 'answered'
+        ? Promise.resolve(read())
+        : Promise.reject(Object.assign(new Error('connection lost'), { fatal: true }));
+    },
+  };
+});
+vi.mock('../../replicators/mysql/stream.js', () => ({
+  /** A stream that is lost at once. */
+  BinlogStream: class {
+    constructor(private readonly options: StreamOptions) {}
+    start(): Promise<void> {
+      this.options.onError(new InterlockError('Unavailable', 'source: gone', { retryable: true }));
+      return Promise.resolve();
+    }
+    stop(): void {}
+  },
+}));
+
+const { Link } = await import('../../replicators/mysql/link.js');
+
+async function run(takeOvers: typeof target.takeOvers): Promise<unknown> {
+  target.generation = 7;
+  target.takeOvers = takeOvers;
+  const server = { host: '127.0.0.1', port: 1, user: 'u', password: '', flavour: 'mysql' } as const;
+  const link = new Link(
+    {
+      link: 'mysql/main:dc-a>dc-b',
+      from: 'dc-a',
+      to: 'dc-b',
+      source: server,
+      target: server,
+      include: [],
+      exclude: [],
+      tables: {},
+      mapping: { defaultRegion: 'cn-east', regions: ['cn-east'], segments: {} },
+    },
+    { onStatus: () => undefined, onMarker: () => undefined },
+    () => undefined,
+  );
+  return link.run(AbortSignal.timeout(10_000)).catch((error: unknown) => error);
+}
+
+it('a take-over whose answer was lost ends the run, for a new one to take the link over', async () => {
+  const error = await run(['answered', 'lost', 'answered']);
+  expect(isInterlockError(error, 'Unavailable')).toBe(true);
+  expect((error as InterlockError).retryable).toBe(true);
+  expect(target).toEqual({ generation: 9, takeOvers: ['answered'] });
+});
+
+it('a take-over that did not reach the target is made again', async () => {
+  const error = await run(['answered', 'never', 'answered', 'lost']);
+  expect((error as InterlockError).message).toContain('answer to its take-over was lost');
+  expect(target).toEqual({ generation: 10, takeOvers: [] });
+});

@@ -1,0 +1,100 @@
+import { fileURLToPath } from 'node:url';
+import type { TestWorkflowEnvironment } from '@temporalio/testing';
+import { DefaultLogger, Worker, bundleWorkflowCode } from '@temporalio/worker';
+import { Context } from '@temporalio/activity';
+import type { WorkflowHandle } from '@temporalio/client';
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import type { ReplicatorActivities } from '../../activities/replicator.js';
+import type { replicator } from '../../workflows/replicator.js';
+import type { ReplicatorState } from '../../workflows/replicator.js';
+import { until } from '../support/replication.js';
+import { timeSkippingEnvironment } from '../support/temporal.js';
+
+const QUEUE = 'replicator-test';
+const LINK = 'mysql/main:dc-a>dc-b';
+
+describe('the life of a link', () => {
+  let env: TestWorkflowEnvironment;
+  let worker: Worker;
+  let ended: Promise<void>;
+  let count = 0;
+  /** Of the test that runs. */
+  let initialised: (string | undefined)[];
+  let runs: number;
+  let release: () => void;
+  let released: Promise<void>;
+
+  const activities: ReplicatorActivities = {
+    async initialiseLink({ from }) {
+      const { cancelled } = Context.current();
+      await Promise.race([released, cancelled]);
+      initialised.push(from);
+      return { position: '', created: true };
+    },
+    async runLink() {
+      runs += 1;
+      const context = Context.current();
+      const beat = setInterval(() => context.heartbeat(), 100);
+      try {
+        return await context.cancelled;
+      } finally {
+        clearInterval(beat);
+      }
+    },
+  };
+
+  beforeAll(async () => {
+    env = await timeSkippingEnvironment();
+    worker = await Worker.create({
+      connection: env.nativeConnection,
+      taskQueue: QUEUE,
+      workflowBundle: await bundleWorkflowCode({
+        workflowsPath: fileURLToPath(new URL('../../workflows/index.ts', import.meta.url)),
+        logger: new DefaultLogger('ERROR'),
+      }),
+      activities,
+      shutdownForceTime: '2 s',
+    });
+    ended = worker.run();
+  });
+  afterAll(async () => {
+    worker.shutdown();
+    await ended;
+    await env.teardown();
+  });
+  beforeEach(() => {
+    initialised = [];
+    runs = 0;
+    released = new Promise((resolve) => (release = resolve));
+  });
+
+  const start = (): Promise<WorkflowHandle<typeof replicator>> =>
+    env.client.workflow.start<typeof replicator>('replicator', {
+      taskQueue: QUEUE,
+      workflowId: `replicator-${++count}`,
+      args: [{ link: LINK, taskQueue: QUEUE, from: 'now' }],
+    });
+  const state = async (handle: WorkflowHandle): Promise<ReplicatorState> =>
+    (await handle.query<{ state: ReplicatorState }>('status')).state;
+
+  it('a pause while it initialises waits for that, and the resume goes on with what was initialised', async () => {
+    const handle = await start();
+    await handle.executeUpdate('pause');
+    expect(await state(handle)).toBe('initialising');
+    release();
+    await until(async () => (await state(handle)) === 'paused', 'the link is paused');
+    expect(initialised).toEqual(['now']);
+    expect(runs).toBe(0);
+    await handle.executeUpdate('resume');
+    await until(() => runs === 1, 'the link runs');
+    await handle.executeUpdate('stop');
+    expect((await handle.result()).state).toBe('stopped');
+  });
+
+  it('a stop while it initialises ends it', async () => {
+    const handle = await start();
+    await handle.executeUpdate('stop');
+    expect((await handle.result()).state).toBe('stopped');
+    expect([initialised, runs]).toEqual([[], 0]);
+  });
+});
