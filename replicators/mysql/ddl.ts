@@ -3,16 +3,15 @@ import { InterlockError } from '../../src/errors.js';
 import type { TableFilter } from '../core/table-filter.js';
 import { readCatalog } from './catalog.js';
 import type { Catalog } from './catalog.js';
+import { isIrrelevant, rowEffects } from './ddl-effects.js';
 import type { LinkConfig } from './link-config.js';
+import { identifier } from './literal.js';
 import { tableProblems } from './preflight.js';
-
-/** Statements on accounts, statistics, stored programs: no table of the link changes. */
-const IRRELEVANT =
-  /^(GRANT|REVOKE|FLUSH|ANALYZE|OPTIMIZE|REPAIR|SET|(CREATE|ALTER|DROP|RENAME)( OR REPLACE)?( DEFINER\s*=\s*\S+)?\s+(USER|ROLE|SERVER|FUNCTION|PROCEDURE|EVENT|VIEW|SEQUENCE|PACKAGE|TEMPORARY|TABLESPACE|RESOURCE))\b/i;
 
 /**
  * A statement in the stream that changes definitions is not repeated on the target. It is passed when both sides agree again on every
- * table of the link (and a table that was emptied is empty there, too); else the link stops and says what to run.
+ * table of the link (and a table or partition that was emptied is empty there, too); else the link stops and says what to run.
+ * @param behind the position that has the statement, for a start behind it
  * @returns the target's tables as they are now
  * @throws InterlockError LinkStopped
  */
@@ -23,46 +22,83 @@ export async function passDdl(
   target: Connection,
   ddl: { schema: string; statement: string },
   position: string,
+  behind: string,
 ): Promise<Catalog | null> {
-  const statement = ddl.statement
-    .replace(/\/\*[\s\S]*?\*\//g, ' ')
-    .replace(/\s+/g, ' ')
-    .trim();
-  if (statement === '' || IRRELEVANT.test(statement)) return null;
+  if (isIrrelevant(ddl.statement)) return null;
+  const statement = ddl.statement.replace(/\s+/g, ' ').trim();
   const [before, after] = [await readCatalog(source, filter), await readCatalog(target, filter)];
   const problems = tableProblems(before, after, config.tables);
-  for (const name of emptiedTables(statement, ddl.schema, after)) {
-    const table = after.get(name)!;
-    const [rows] = await target.query<RowDataPacket[]>(`SELECT 1 FROM ${table.sql} LIMIT 1`);
-    if (rows.length > 0) problems.push(`${name}: emptied at the source, has rows on the target`);
-  }
+  const rows = await rowProblems(filter, source, target, ddl, after);
+  problems.push(...rows.problems);
   if (problems.length === 0) return after;
+  const next = rows.unseen
+    ? `compare the rows, and begin behind it: interlock replicate stop ${config.link}; interlock replicate start ${config.link} --from '${behind}' --discard-checkpoint`
+    : `interlock replicate resume ${config.link}`;
   throw new InterlockError(
     'LinkStopped',
-    `${config.link} stopped in ${position} at: ${statement.slice(0, 200)}. Links do not carry definitions: run it on ${config.to}, too (with sql_log_bin=0 when it empties a table), then: interlock replicate resume ${config.link}\n  ${problems.join('\n  ')}`,
+    `${config.link} stopped in ${position} at: ${statement.slice(0, 200)}. Links do not carry definitions: run it on ${config.to}, too (with sql_log_bin=0 when it empties a table), then: ${next}\n  ${problems.join('\n  ')}`,
     { details: { link: config.link, position, statement, problems, kind: 'ddl' } },
   );
 }
 
-/** Carried tables that the statement leaves without the rows they had, as `schema.table`. */
-function emptiedTables(statement: string, defaultSchema: string, catalog: Catalog): string[] {
-  const database = /^DROP (?:DATABASE|SCHEMA)(?: IF EXISTS)? (\S+)/i.exec(statement);
-  if (database) {
-    const schema = unquote(database[1]!);
-    return [...catalog.keys()].filter((name) => name.startsWith(`${schema}.`));
+/** What the statement did to rows of carried tables, and is not so on the target. */
+async function rowProblems(
+  filter: TableFilter,
+  source: Connection,
+  target: Connection,
+  ddl: { schema: string; statement: string },
+  catalog: Catalog,
+): Promise<{ problems: string[]; unseen: boolean }> {
+  const effects = rowEffects(ddl.statement, ddl.schema);
+  if (effects.length === 0) return { problems: [], unseen: false };
+  const [variables] = await source.query<RowDataPacket[]>('SELECT @@lower_case_table_names AS folds');
+  const folds = Number((variables[0] as { folds: number }).folds) !== 0;
+  const problems = new Set<string>();
+  let unseen = false;
+  for (const effect of effects) {
+    const [schema, table] = [effect.schema, effect.table].map((n) => (folds ? n?.toLowerCase() : n));
+    const names =
+      table == null
+        ? [...catalog.keys()].filter((name) => name.startsWith(`${schema}.`))
+        : [`${schema}.${table}`];
+    for (const name of names) {
+      if (table != null && !filter.carries(schema!, table)) continue;
+      if (effect.how === 'unseen') {
+        unseen = true;
+        problems.add(`${name}: has other rows now, and the stream does not say which`);
+        continue;
+      }
+      const carried = catalog.get(name);
+      if (carried === undefined) continue;
+      const existing = await partitionsOf(target, carried.name, effect.partitions);
+      if (effect.how === 'dropped') {
+        for (const partition of existing)
+          problems.add(`${name}: partition ${partition} dropped at the source, is on the target`);
+        continue;
+      }
+      if (effect.partitions !== undefined && existing.length === 0) continue;
+      const part = existing.length === 0 ? '' : ` PARTITION (${existing.map(identifier).join(',')})`;
+      const [rows] = await target.query<RowDataPacket[]>(`SELECT 1 FROM ${carried.sql}${part} LIMIT 1`);
+      if (rows.length > 0) {
+        problems.add(`${name}${part}: emptied at the source, has rows on the target`);
+      }
+    }
   }
-  const tables = /^(?:DROP TABLE(?: IF EXISTS)?|TRUNCATE(?: TABLE)?) (.+)$/i.exec(statement);
-  if (!tables) return [];
-  return tables[1]!
-    .split(',')
-    .map((part) => part.trim().replace(/ (RESTRICT|CASCADE|WAIT \d+|NOWAIT)$/i, ''))
-    .map((part) => {
-      const [first, second] = part.split('.').map((name) => unquote(name.trim()));
-      return second === undefined ? `${defaultSchema}.${first}` : `${first}.${second}`;
-    })
-    .filter((name) => catalog.has(name));
+  return { problems: [...problems], unseen };
 }
 
-function unquote(name: string): string {
-  return name.startsWith('`') ? name.slice(1, -1).replaceAll('``', '`') : name;
+/** Those of the named partitions and subpartitions that the table has. */
+async function partitionsOf(
+  connection: Connection,
+  table: string,
+  names: string[] | undefined,
+): Promise<string[]> {
+  if (names === undefined) return [];
+  const [rows] = await connection.query<RowDataPacket[]>(
+    `SELECT partition_name AS p, subpartition_name AS s FROM information_schema.partitions WHERE CONCAT(table_schema, '.', table_name) = ?`,
+    [table],
+  );
+  const existing = new Set((rows as { p: string | null; s: string | null }[]).flatMap(({ p, s }) => [p, s]));
+  const wanted = new Set(names.map((name) => name.toLowerCase()));
+  return [...existing].filter((name): name is string => name !== null && wanted.has(name.toLowerCase()));
 }

@@ -403,7 +403,10 @@ class Attempt {
 
   private async passStatement(transaction: SourceTransaction): Promise<void> {
     const { config, source, target } = this;
-    const catalog = await passDdl(config, this.filter, source, target, transaction.ddl!, transaction.gtid);
+    const { gtid, ddl } = transaction;
+    const behind = this.position.clone();
+    behind.add(gtid);
+    const catalog = await passDdl(config, this.filter, source, target, ddl!, gtid, behind.toString());
     if (catalog !== null) this.catalog = catalog;
   }
 

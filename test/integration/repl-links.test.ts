@@ -408,6 +408,29 @@ describe.each(['mysql', 'mariadb'] as const)('links in both directions on %s', (
       expect((await stopped(again)).message).toContain('emptied at the source, has rows on the target');
     });
 
+    it('on a partition that is emptied, until it is empty on both sides', async () => {
+      await createOnBoth(pair, [
+        'CREATE DATABASE t_part',
+        'CREATE TABLE t_part.item (id INT PRIMARY KEY) PARTITION BY RANGE (id) (PARTITION p0 VALUES LESS THAN (10), PARTITION p1 VALUES LESS THAN (20))',
+      ]);
+      const link = await runLink(linkConfig(pair, 'a', 't_part', { 't_part.item': { unrouted: true } }));
+      running.push(link);
+      await pair.a.pool.query('INSERT INTO t_part.item VALUES (1), (11)');
+      await settled(link, pair.a);
+      await pair.a.pool.query('ALTER TABLE t_part.item TRUNCATE PARTITION p0');
+      const error = await stopped(link);
+      expect(error.details['kind']).toBe('ddl');
+      expect(error.message).toContain('t_part.item PARTITION (`p0`): emptied at the source');
+      await unlogged(pair.b, ['ALTER TABLE t_part.item TRUNCATE PARTITION p0']);
+      const again = await runLink(link.config, null);
+      running.push(again);
+      await settled(again, pair.a);
+      await pair.a.pool.query('RENAME TABLE t_part.item TO t_part.old, t_part.old TO t_part.item');
+      const { message } = await stopped(again);
+      expect(message).toContain('t_part.item: has other rows now');
+      expect(message).toMatch(/--from '.+' --discard-checkpoint/);
+    });
+
     it('on a write past the fence, and on one of a unit that is fenced', async () => {
       const schema = 't_owned';
       await createOnBoth(pair, [
