@@ -1,31 +1,24 @@
 import { spawn } from 'node:child_process';
-import { existsSync, readdirSync } from 'node:fs';
 import { messageOf } from '../src/errors.js';
-import { benchComponents } from './components/bench.js';
+import { BENCHMARKS } from './components/bench.js';
 import { ensureAll } from './components/component.js';
 import { compiled } from './project.js';
 
 /** `npm run bench -- NAME [flags]`: sets up what the benchmark runs on, then becomes it. */
 async function main(): Promise<number> {
   const [name, ...args] = process.argv.slice(2);
-  const folder = compiled('test', 'bench');
-  const names = existsSync(folder)
-    ? readdirSync(folder)
-        .filter((file) => file.endsWith('.js'))
-        .map((file) => file.slice(0, -'.js'.length))
-    : [];
-  const usage = `usage: npm run bench -- NAME [--json]\nbenchmarks: ${names.join(', ')}\n`;
+  const usage = `usage: npm run bench -- NAME [--json]\nbenchmarks: ${Object.keys(BENCHMARKS).join(', ')}\n`;
   if (name === '--help' || name === '-h') {
     process.stdout.write(usage);
     return 0;
   }
-  if (name === undefined || !names.includes(name)) {
+  if (name === undefined || !Object.hasOwn(BENCHMARKS, name)) {
     process.stderr.write(
       name === undefined ? usage : `benchmark ${JSON.stringify(name)}: there is none of that name\n${usage}`,
     );
     return 2;
   }
-  await ensureAll(benchComponents(name), (line) => process.stderr.write(`${line}\n`));
+  await ensureAll(BENCHMARKS[name]!(), (line) => process.stderr.write(`${line}\n`));
   const child = spawn(
     process.execPath,
     ['--enable-source-maps', compiled('test', 'bench', `${name}.js`), ...args],

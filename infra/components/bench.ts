@@ -11,14 +11,10 @@ const wrk: Component<string> = {
   install: async () => undefined,
 };
 
-/** What a benchmark runs on. */
-export function benchComponents(name: string): Component<unknown>[] {
-  switch (name) {
-    case 'gateway':
-      return [nginxComponent, wrk];
-    case 'fence':
-      return [mysqlComponent('mysql')];
-    default:
-      return [temporalComponent, mysqlComponent('mysql'), nginxComponent];
-  }
-}
+/** The benchmarks (`test/bench/NAME.ts`; what else is there helps them), and what each runs on. */
+export const BENCHMARKS: Record<string, () => Component<unknown>[]> = {
+  fence: () => [mysqlComponent('mysql')],
+  gateway: () => [nginxComponent, wrk],
+  routing: () => [],
+  switchover: () => [temporalComponent, mysqlComponent('mysql'), nginxComponent],
+};

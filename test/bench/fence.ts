@@ -10,6 +10,7 @@ import { createInterlock, FixedRules } from '../../src/sdk/index.js';
 import type { FencedMysql } from '../../src/sdk/index.js';
 import { testRules } from '../sdk/support.js';
 import { startTestMysql } from '../support/mysql.js';
+import { benchFlags, refuse } from './flags.js';
 import { compare, machine, printReport, quantile } from './report.js';
 import type { BenchResult } from './report.js';
 
@@ -110,8 +111,14 @@ async function compareOn(pool: mysql.Pool, label: string): Promise<BenchResult[]
 }
 
 async function main(): Promise<void> {
-  const args = process.argv.slice(2);
-  const flavour = args.includes('mariadb') ? 'mariadb' : 'mysql';
+  const flags = benchFlags({
+    json: { type: 'boolean', default: false },
+    mysql: { type: 'string', default: 'mysql' },
+  });
+  const flavour = flags.mysql;
+  if (flavour !== 'mysql' && flavour !== 'mariadb') {
+    refuse(`--mysql: ${JSON.stringify(flavour)}: expected mysql or mariadb`);
+  }
   const server = await startTestMysql(flavour);
   try {
     const admin = server.pool();
@@ -144,7 +151,7 @@ async function main(): Promise<void> {
         },
         results,
       },
-      args.includes('--json'),
+      flags.json,
     );
   } finally {
     await server.stop();

@@ -12,7 +12,7 @@ import { once } from 'node:events';
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { parseArgs, promisify } from 'node:util';
+import { promisify } from 'node:util';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { GatewayAdmin } from '../../src/gateway/admin-client.js';
@@ -20,17 +20,16 @@ import { findNginx, installGateway, luaDirectory } from '../../src/gateway/nginx
 import { rulesHash } from '../../src/routing/hash.js';
 import type { BucketRange } from '../../src/routing/rules.js';
 import { ADMIN_TOKEN, freePorts, pairRules, pairTopology } from '../gateway/harness.js';
+import { benchFlags, positive } from './flags.js';
 import { compare, machine, printReport } from './report.js';
 
 const run = promisify(execFile);
 
-const { values: flags } = parseArgs({
-  options: {
-    json: { type: 'boolean', default: false },
-    pairs: { type: 'string', default: '9' },
-    seconds: { type: 'string', default: '4' },
-    connections: { type: 'string', default: '32' },
-  },
+const flags = benchFlags({
+  json: { type: 'boolean', default: false },
+  pairs: { type: 'string', default: '9' },
+  seconds: { type: 'string', default: '4' },
+  connections: { type: 'string', default: '32' },
 });
 
 interface Measured {
@@ -39,9 +38,9 @@ interface Measured {
 }
 
 async function main(): Promise<void> {
-  const pairs = positive('pairs', flags.pairs);
-  const seconds = positive('seconds', flags.seconds);
-  const connections = positive('connections', flags.connections);
+  const pairs = positive('--pairs', flags.pairs);
+  const seconds = positive('--seconds', flags.seconds);
+  const connections = positive('--connections', flags.connections);
   const directory = await mkdtemp(path.join(tmpdir(), 'interlock-bench-gateway-'));
   const children: ChildProcess[] = [];
   try {
@@ -116,13 +115,6 @@ async function main(): Promise<void> {
     }
     await rm(directory, { recursive: true, force: true });
   }
-}
-
-function positive(name: string, text: string): number {
-  const value = Number(text);
-  if (Number.isInteger(value) && value > 0) return value;
-  process.stderr.write(`--${name} ${text}: expected a positive whole number\n`);
-  process.exit(2);
 }
 
 const asRoot = (): { user?: string } => (process.getuid?.() === 0 ? { user: 'root' } : {});

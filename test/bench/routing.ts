@@ -5,11 +5,14 @@
 import { KeyExtractor } from '../../src/routing/key.js';
 import { Router } from '../../src/routing/rules.js';
 import type { Route, Rules } from '../../src/routing/rules.js';
+import { benchFlags } from './flags.js';
 import { compare, machine, printReport } from './report.js';
 
 const USERS = 100_000;
 const PAIRS = 9;
 const RUN_MS = 400;
+
+const { json } = benchFlags({ json: { type: 'boolean', default: false } });
 
 const userIds = Array.from({ length: USERS }, (_, i) => `user-${i * 7919}`);
 const rules: Rules = {
@@ -91,5 +94,5 @@ printReport(
       compare('routing decisions from a request', '1/s', 'lookup of a ready-made answer in a Map', request),
     ],
   },
-  process.argv.includes('--json'),
+  json,
 );

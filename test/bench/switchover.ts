@@ -6,11 +6,11 @@
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { mkdtemp } from 'node:fs/promises';
-import { parseArgs } from 'node:util';
 import type { CheckReport } from '../../infra/demo/checker/checker.js';
 import type { WindowStats } from '../../infra/demo/load/journal.js';
 import { DemoRig } from '../../infra/demo/rig.js';
 import { messageOf } from '../../src/errors.js';
+import { benchFlags, positive, refuse } from './flags.js';
 import { compare, machine, median, printReport } from './report.js';
 import { ScriptRig } from './script/script-rig.js';
 
@@ -30,21 +30,19 @@ const SATURATING_CLIENTS = 32;
 const BETWEEN_MS = 500;
 
 async function main(): Promise<void> {
-  const { values } = parseArgs({
-    options: {
-      json: { type: 'boolean', default: false },
-      rate: { type: 'string', default: '200' },
-      rounds: { type: 'string', default: '10' },
-      rtt: { type: 'string', default: '0ms' },
-      saturation: { type: 'boolean', default: false },
-    },
+  const values = benchFlags({
+    json: { type: 'boolean', default: false },
+    rate: { type: 'string', default: '200' },
+    rounds: { type: 'string', default: '10' },
+    rtt: { type: 'string', default: '0ms' },
+    saturation: { type: 'boolean', default: false },
   });
-  const rate = Number(values.rate);
-  const rounds = Number(values.rounds);
+  const rate = positive('--rate', values.rate);
+  const rounds = positive('--rounds', values.rounds);
   const rtt = /^(\d+)ms$/.exec(values.rtt);
-  if (!Number.isInteger(rate) || rate < 1) throw new Error('--rate: expected writes per second');
-  if (!Number.isInteger(rounds) || rounds < 1) throw new Error('--rounds: expected a whole number above 0');
-  if (rtt === null) throw new Error('--rtt: expected milliseconds, such as 10ms');
+  if (rtt === null) {
+    refuse(`--rtt: ${JSON.stringify(values.rtt)}: expected milliseconds, such as 10ms`);
+  }
   const clients = values.saturation ? SATURATING_CLIENTS : undefined;
   const say = (line: string): void => void process.stderr.write(`${line}\n`);
 
