@@ -8,6 +8,7 @@ import type { LinkConfig } from './link-config.js';
 import { sourceProblems, tableProblems } from './preflight.js';
 import { contains, parsePosition } from './position.js';
 import { connect, executedPosition, serverIdentity } from './session.js';
+import { unitsAt } from './units-at.js';
 
 export interface InitialiseOptions {
   /** `now`, a position of the source, or nothing: go on from the checkpoint, or from now when all tables are empty. */
@@ -68,7 +69,7 @@ export async function initialiseLink(
         return { position: existing.position, created: false };
       }
       const snapshot = await snapshotUnits(config, source);
-      let { position } = snapshot;
+      let { position, units } = snapshot;
       if (options.from !== undefined && options.from !== 'now') {
         const { flavour } = config.source;
         position = parsePosition(flavour, options.from).toString();
@@ -80,13 +81,15 @@ export async function initialiseLink(
           );
         }
       }
+      // Owners of now would judge, and mostly refuse, what was written under those of then.
+      if (position !== snapshot.position) units = await unitsAt(config, position, snapshot);
       // After the position was read: a row that comes later is refused here or is in the stream, never lost.
       if (options.from === undefined) await requireEmpty(config, source, target);
       const sourceServer = await serverIdentity(source, config.source.flavour);
       await createCheckpoint(
         target,
         config.link,
-        { position, sourceServer, units: snapshot.units },
+        { position, sourceServer, units },
         options.discardCheckpoint === true,
       );
       return { position, created: true };

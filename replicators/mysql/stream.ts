@@ -9,7 +9,7 @@ import { Cursor, readImage } from './row-image.js';
 import { sourceTableOf } from './source-table.js';
 import type { SourceTable } from './source-table.js';
 import { newTransaction } from './transaction.js';
-import type { SourceTransaction } from './transaction.js';
+import type { SourceTransaction, UnitEvent } from './transaction.js';
 import { EVENT, HEADER_BYTES, seam } from './zongji-seam.js';
 import type { BinlogConnection, BinlogPacket } from './zongji-seam.js';
 
@@ -381,16 +381,21 @@ function readControlRow(
     return textOf(literal)!;
   };
   if (table.control === 'unit_state') {
-    if (before && (after === null || value(before, 'unit') !== value(after, 'unit'))) {
-      transaction.units.push({ unit: value(before, 'unit'), state: null });
+    const eventOf = (row: Literal[]): UnitEvent => {
+      const unit = value(row, 'unit');
+      const state = UNIT_STATES[Number(value(row, 'state'))];
+      return state
+        ? { unit, state, owner: value(row, 'owner'), epoch: Number(value(row, 'epoch')) }
+        : { unit, state: null };
+    };
+    const [was, is] = [before && eventOf(before), after && eventOf(after)];
+    if (was && was.unit !== is?.unit) {
+      transaction.units.push({ unit: was.unit, state: null });
+      transaction.unitsBefore.push(was);
     }
-    if (after) {
-      const state = UNIT_STATES[Number(value(after, 'state'))];
-      const unit = value(after, 'unit');
-      if (state) {
-        const [owner, epoch] = [value(after, 'owner'), Number(value(after, 'epoch'))];
-        transaction.units.push({ unit, state, owner, epoch });
-      } else transaction.units.push({ unit, state: null });
+    if (is) {
+      transaction.units.push(is);
+      transaction.unitsBefore.push(was?.unit === is.unit ? was : { unit: is.unit, state: null });
     }
   } else if (after && before === null) {
     transaction.markers.push({

@@ -31,6 +31,8 @@ export interface SourceTransaction {
   foreign: boolean;
   changes: RowChange[];
   units: UnitEvent[];
+  /** What the units of `units` were before, in the same order. */
+  unitsBefore: UnitEvent[];
   markers: MarkerEvent[];
   /** A statement that is not a row change, on data that may be carried. */
   ddl: { schema: string; statement: string } | null;
@@ -47,6 +49,7 @@ export function newTransaction(gtid: string, sourceTime: number): SourceTransact
     foreign: false,
     changes: [],
     units: [],
+    unitsBefore: [],
     markers: [],
     ddl: null,
     violation: null,

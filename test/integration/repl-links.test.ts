@@ -265,6 +265,34 @@ describe.each(['mysql', 'mariadb'] as const)('links in both directions on %s', (
     }
   });
 
+  it('begins at a position with the owners that the units had there', async () => {
+    await createOnBoth(pair, [
+      'CREATE DATABASE t_then',
+      'CREATE TABLE t_then.item (id INT PRIMARY KEY, user_id VARCHAR(20))',
+    ]);
+    const unit = bucketUnit('cn-east', bucketOf('then'));
+    const { pool, server } = pair.a;
+    const put = (state: string, owner: string, epoch: number): Promise<unknown> =>
+      pool.query(
+        `REPLACE INTO interlock.unit_state (unit, state, owner, epoch, mapping_version, server) VALUES (?, ?, ?, ?, 1, '')`,
+        [unit, state, owner, epoch],
+      );
+    await put('open', 'dc-a', 1);
+    const [row] = await rows(
+      pair.a,
+      `SELECT @@GLOBAL.${server.flavour === 'mysql' ? 'gtid_executed' : 'gtid_binlog_pos'} AS p`,
+    );
+    await pool.query("INSERT INTO t_then.item VALUES (1, 'then')");
+    await put('write_disabled', 'dc-a', 2);
+    await put('remote', 'dc-b', 3);
+    const config = linkConfig(pair, 'a', 't_then', { 't_then.item': { userId: 'user_id' } });
+    const link = await runLink(config, String(row!['p']));
+    running.push(link);
+    await settled(link, pair.a);
+    expect(await dump(pair.b, 't_then.item')).toEqual(await dump(pair.a, 't_then.item'));
+    await pool.query('DELETE FROM interlock.unit_state WHERE unit = ?', [unit]);
+  });
+
   describe('stops, with nothing of the transaction applied', () => {
     const stopped = async (link: RunningLink): Promise<InterlockError> => {
       const error = await Promise.race([
