@@ -1,7 +1,7 @@
 import { cancellationSignal, heartbeat, sleep } from '@temporalio/activity';
 import type { BaselineReached } from '../replicators/core/contract.js';
 import { parseLinkId } from '../replicators/core/contract.js';
-import { InterlockError, messageOf } from '../src/errors.js';
+import { InterlockError, isInterlockError, messageOf } from '../src/errors.js';
 import type { DcStores } from '../src/fence/connect.js';
 import type { FenceStore } from '../src/fence/fence-store.js';
 import { sameHolder } from '../src/fence/guard.js';
@@ -17,7 +17,7 @@ import type {
 import { announce, unconfirmed, within } from './announce.js';
 import { checkDatacenter, checkOutcome } from './checks.js';
 import type { DatacenterDeps } from './dependencies.js';
-import { allOrForemost, withFailures } from './failures.js';
+import { allOrForemost, foremost, withFailures } from './failures.js';
 import { planLink } from './links.js';
 
 /** How long the fence's answer waits for gateways that have not confirmed the hold: a slow one holds on the refusal anyway. */
@@ -54,7 +54,6 @@ export function createDatacenterActivities(deps: DatacenterDeps): DatacenterActi
       requireDc(deps, input.from);
       const holdSentAt = Date.now();
       const holds = [announce(deps, input.from, input.rules), announce(deps, input.to, input.rules)];
-      const budget: FenceBudget = { budgetMs: input.fenceBudgetMs, blockers: input.blockers };
       const fenced = await allOrForemost(
         [...own.fences.values()].map(async (fence) => {
           const link = input.links.find((one) => storeName(one.store) === fence.store);
@@ -65,7 +64,7 @@ export function createDatacenterActivities(deps: DatacenterDeps): DatacenterActi
               : { marker: { id: link.markerId, workflowId, runId, epoch: input.epoch } };
           const result = await fence.change(
             { ...changeOf(input, fence, own), to: 'write_disabled', owner: input.from, ...marker },
-            budget,
+            budgetOf(input),
           );
           return { link, result };
         }),
@@ -105,7 +104,7 @@ export function createDatacenterActivities(deps: DatacenterDeps): DatacenterActi
       const source = settled(checkSource(deps, input));
       await own.control.change(
         { ...changeOf(input, own.control, own), to: 'open', owner: input.to },
-        undefined,
+        budgetOf(input),
         {
           beforeCommit: async (before) => {
             // Once a row is open here, the point of no return is behind: the source may be gone, and only forward is possible.
@@ -118,7 +117,9 @@ export function createDatacenterActivities(deps: DatacenterDeps): DatacenterActi
       const routes = [announce(deps, input.to, input.rules), announce(deps, input.from, input.rules)];
       const others = [...own.fences.values()].filter((fence) => fence !== own.control);
       await allOrForemost(
-        others.map((fence) => fence.change({ ...changeOf(input, fence, own), to: 'open', owner: input.to })),
+        others.map((fence) =>
+          fence.change({ ...changeOf(input, fence, own), to: 'open', owner: input.to }, budgetOf(input)),
+        ),
       );
       const openAt = Date.now();
       const [target, sourceGateways] = await Promise.all(
@@ -138,7 +139,7 @@ export function createDatacenterActivities(deps: DatacenterDeps): DatacenterActi
       const route = announce(deps, input.from, input.rules);
       await allOrForemost(
         [...own.fences.values()].map((fence) =>
-          fence.change({ ...changeOf(input, fence, own), to: 'remote', owner: input.to }),
+          fence.change({ ...changeOf(input, fence, own), to: 'remote', owner: input.to }, budgetOf(input)),
         ),
       );
       const { at, gateways } = await confirmedWithin(deps, input.from, route, ROUTE_CONFIRM_MS);
@@ -148,7 +149,7 @@ export function createDatacenterActivities(deps: DatacenterDeps): DatacenterActi
     async raiseTarget(input) {
       requireDc(deps, input.to);
       const raise = (fence: FenceStore) =>
-        fence.raise({ ...changeOf(input, fence, own), to: 'remote', owner: input.from });
+        fence.raise({ ...changeOf(input, fence, own), to: 'remote', owner: input.from }, budgetOf(input));
       // The control store decides whether the switch has happened: it is asked first, and alone.
       await raise(own.control);
       await allOrForemost([...own.fences.values()].filter((fence) => fence !== own.control).map(raise));
@@ -156,15 +157,21 @@ export function createDatacenterActivities(deps: DatacenterDeps): DatacenterActi
 
     async reopenSource(input) {
       requireDc(deps, input.from);
-      await allOrForemost(
+      const reopened = await Promise.allSettled(
         [...own.fences.values()].map((fence) =>
-          fence.reopen({ ...changeOf(input, fence, own), to: 'open', owner: input.from }),
+          fence.reopen({ ...changeOf(input, fence, own), to: 'open', owner: input.from }, budgetOf(input)),
         ),
       );
+      const failures = reopened.flatMap((one) => (one.status === 'rejected' ? [one.reason as unknown] : []));
+      // Hazard: the transaction that a fence gave up on also keeps this from the rows, which are open, and the gateways hold for as
+      // long as it lasts. They release first: the stores refuse what is still write-disabled.
+      if (!failures.every(isBlocked)) throw foremost(failures);
       const releases = [input.from, input.to].map((dc) =>
         confirmedWithin(deps, dc, announce(deps, dc, input.rules), ROUTE_CONFIRM_MS),
       );
-      return (await Promise.all(releases)).flatMap(({ gateways }) => gateways);
+      const gateways = (await Promise.all(releases)).flatMap((one) => one.gateways);
+      if (failures.length > 0) throw foremost(failures);
+      return gateways;
     },
 
     async confirm({ epoch, timeoutMs }) {
@@ -287,6 +294,14 @@ function changeOf(
     ...(takeOverFrom === undefined ? {} : { takeOverFrom }),
     ...(fence === own.control ? { rules } : {}),
   };
+}
+
+function budgetOf({ fenceBudgetMs, blockers }: StepInput): FenceBudget {
+  return { budgetMs: fenceBudgetMs, blockers };
+}
+
+function isBlocked(failure: unknown): boolean {
+  return isInterlockError(failure) && failure.code === 'FenceBudgetExceeded';
 }
 
 async function confirmedWithin(

@@ -135,11 +135,12 @@ export interface StepInput {
   takeOverFrom?: Holder;
   /** The rules document of this epoch. */
   rules: Rules;
+  /** Milliseconds that the step waits for transactions that hold a unit's lock, then `blockers`. */
+  fenceBudgetMs: number;
+  blockers: BlockerPolicy;
 }
 
 export interface WriteDisableInput extends StepInput {
-  fenceBudgetMs: number;
-  blockers: BlockerPolicy;
   /** The links that have to reach the baseline: `mysql/main:dc-a>dc-b`. The marker of each store goes into its stream with the fence. */
   links: { link: string; store: string; markerId: string }[];
 }
@@ -226,6 +227,7 @@ export interface DatacenterActivities {
   /**
    * Compensation, second half, at the source: open again at a new epoch, gateways release. Opens rows that are write_disabled or
    * open; a `remote` row was handed over, so it fails with AlreadySwitched (a reset run may have forgotten that it switched).
+   * Gateways release also when it fails with FenceBudgetExceeded: what is open meanwhile takes writes.
    */
   reopenSource(input: StepInput): Promise<GatewayConfirmation[]>;
   /** Step 8: every gateway and SDK instance of this DC has the epoch. */

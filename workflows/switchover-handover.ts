@@ -21,6 +21,13 @@ import { stepRules } from './switchover-rules.js';
 /** The fall-back reads the checkpoints this long after the fence, in case a signal was lost; then ever more slowly. */
 const FIRST_READ_MS = 1_000;
 const SLOWEST_READ_MS = 10_000;
+/**
+ * Temporal ends a run whose history is too long, and the units stay fenced: what waits without limit asks ever more seldom, down to
+ * this, which is good for weeks.
+ */
+const SLOWEST_MS = 600_000;
+/** What a step behind the fence waits for blockers at most, so that its answer is there within the activities' time-outs. */
+const LONGEST_STEP_BUDGET_MS = 5_000;
 /** A wait without limit names itself to operators after this long. */
 const LOUD_AFTER_MS = 10_000;
 /** How long the target is waited for before the source re-opens, when the target was never asked to open. */
@@ -152,7 +159,6 @@ export class HandOver {
             {
               ...this.step(this.from, 'write_disabled', this.fenceEpoch, run.holder),
               fenceBudgetMs: budgetMs,
-              blockers: run.policies.blockers,
               links: this.markers,
             },
           ],
@@ -182,7 +188,7 @@ export class HandOver {
     const step = run.log.begin('drain', `Waiting for ${this.markers.length} links to reach the baseline.`);
     const startedMs = Date.now();
     this.deadlineMs = startedMs + run.policies.drainTimeoutMs;
-    const reads = this.readCheckpoints();
+    let reads = this.readCheckpoints(FIRST_READ_MS);
     try {
       for (;;) {
         if (run.aborting()) throw new Aborted('aborted while draining');
@@ -209,6 +215,11 @@ export class HandOver {
           run.log.phase !== before.phase;
         if (expired) await condition(changed);
         else await condition(changed, Math.max(1, this.deadlineMs - Date.now()));
+        if (this.deadlineMs !== before.deadlineMs) {
+          // The operator who extends has often just mended a link whose signal is long gone.
+          reads.cancel();
+          reads = this.readCheckpoints(0);
+        }
       }
     } catch (error) {
       run.log.close(step, false, stepError(error).message);
@@ -430,6 +441,7 @@ export class HandOver {
     const { units, from, to, base } = this;
     const what = state === 'write_disabled' ? 'write-disable' : owner === from ? 're-open' : 'switch';
     const reason = `${what} ${from} → ${to}: ${this.run.reason}`;
+    const { fenceBudgetMs, blockers } = this.run.policies;
     return {
       from,
       to,
@@ -438,6 +450,8 @@ export class HandOver {
       holder: this.run.holder,
       ...(this.takeOverFrom ? { takeOverFrom: this.takeOverFrom } : {}),
       rules: stepRules(base, { units, owner, state, epoch, reason, holder }),
+      fenceBudgetMs: Math.min(fenceBudgetMs, LONGEST_STEP_BUDGET_MS),
+      blockers,
     };
   }
 
@@ -494,13 +508,15 @@ export class HandOver {
   }
 
   /** The fall-back of the signal, from the target's checkpoints, until it is cancelled. */
-  private readCheckpoints(): CancellationScope {
+  private readCheckpoints(firstMs: number): CancellationScope {
     const scope = new CancellationScope();
     const links = this.markers.map(({ link, markerId }) => ({ link, markerId }));
     void scope
       .run(async () => {
-        for (let waitMs = FIRST_READ_MS; ; waitMs = Math.min(waitMs * 2, SLOWEST_READ_MS)) {
+        let waitMs = firstMs;
+        for (;;) {
           await sleep(waitMs);
+          waitMs = Math.min(Math.max(waitMs * 2, FIRST_READ_MS), this.slowestReadMs());
           try {
             const answers = await glancing.readBaselines.executeWithOptions(
               { taskQueue: this.queue(this.to), summary: `Read the checkpoints in ${this.to}` },
@@ -517,6 +533,10 @@ export class HandOver {
         if (!isCancellation(error)) throw error;
       });
     return scope;
+  }
+
+  private slowestReadMs(): number {
+    return this.run.log.phase === 'drain-expired' ? SLOWEST_MS : SLOWEST_READ_MS;
   }
 
   private drained(): boolean {
@@ -582,8 +602,9 @@ function isBaseline(signal: Partial<BaselineReached> | null | undefined): signal
   return typeof signal?.conflicts === 'number' && typeof signal.quarantined === 'number';
 }
 
-function backoffMs(attempt: number): number {
-  return Math.min(100 * 2 ** attempt, 60_000);
+/** Before attempt `attempt + 1` of what is tried without limit. */
+export function backoffMs(attempt: number): number {
+  return Math.min(100 * 2 ** attempt, SLOWEST_MS);
 }
 
 function waitingFor(where: string, what: string): string {

@@ -43,5 +43,8 @@ export function checkRequest(request: SwitchRequest | undefined): string | undef
   if (!['kill', 'give-up'].includes(policies.blockers)) return 'policies.blockers: expected kill or give-up';
   if (!['report', 'wait'].includes(policies.unconfirmed))
     return 'policies.unconfirmed: expected report or wait';
+  // Hazard: rounds that take no time fill the run's history, and Temporal ends the run.
+  if (policies.unconfirmed === 'wait' && policies.confirmTimeoutMs === 0)
+    return 'policies.confirmTimeoutMs: expected more than 0 when unconfirmed is wait';
   return undefined;
 }

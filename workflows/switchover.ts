@@ -8,6 +8,7 @@ import {
   defineUpdate,
   isCancellation,
   setHandler,
+  sleep,
   workflowInfo,
 } from '@temporalio/workflow';
 import type { BaselineReached } from '../replicators/core/contract.js';
@@ -24,7 +25,7 @@ import type {
 import { glancing, looking, waiting } from './switchover-activities.js';
 import { Aborted, Refusal, stepError } from './switchover-errors.js';
 import type { StepError } from './switchover-errors.js';
-import { HandOver } from './switchover-handover.js';
+import { HandOver, backoffMs } from './switchover-handover.js';
 import type { Run } from './switchover-handover.js';
 import { Logbook } from './switchover-logbook.js';
 import { decide } from './switchover-machine.js';
@@ -161,6 +162,8 @@ class Switchover implements Run {
       this.abortAsked = true;
       this.scope?.cancel();
     }
+    // What was aborted before is over; from here on an abort is the rollback's, also before rollBack() has begun.
+    if (request === 'rollback') this.abortAsked = false;
     if (request === 'extend') this.handOver?.extend();
     this.log.say(decision.say);
     return { accepted: true, text: decision.say };
@@ -307,14 +310,16 @@ class Switchover implements Run {
       'cancel-write-disable',
       `Confirming epoch ${epoch} at gateways and instances.`,
       async (detail) => {
-        do {
+        for (let round = 0; ; round++) {
           const answers = await Promise.all([to, from].map((dc) => this.confirm(dc, epoch)));
           handOver.note(answers.flat());
           const names = handOver.unconfirmed.map((g) => `${g.gateway} of ${g.dc} (${g.detail})`).join(', ');
           detail(names ? `not confirmed: ${names}` : 'all confirmed');
-          if (!names || this.policies.unconfirmed === 'report') this.log.met('confirm');
-          else this.log.need('confirm', `Epoch ${epoch} is not confirmed by ${names}.`);
-        } while (this.policies.unconfirmed === 'wait' && handOver.unconfirmed.length > 0);
+          if (!names || this.policies.unconfirmed === 'report') break;
+          this.log.need('confirm', `Epoch ${epoch} is not confirmed by ${names}.`);
+          await sleep(backoffMs(round));
+        }
+        this.log.met('confirm');
       },
     );
     await this.log.step('post-checks', 'Checking through the gateways.', async (detail) => {
@@ -367,8 +372,9 @@ class Switchover implements Run {
       this.log.soakEndsAt = new Date(Date.now() + this.policies.soakMs).toISOString();
       await this.count(before);
       await this.record();
-      if (!(await condition(() => this.log.phase !== 'soaking', this.policies.soakMs)))
-        this.event('soak-over');
+      const asked = await condition(() => this.log.phase !== 'soaking', this.policies.soakMs);
+      // Hazard: cancel and the end of the time in one task: the time is over, and the phase is no longer soaking.
+      if (!asked && this.log.phase === 'soaking') this.event('soak-over');
       this.log.close(soak, true);
       this.log.soakEndsAt = null;
       if (this.log.phase === 'ended')
@@ -384,7 +390,6 @@ class Switchover implements Run {
   /** The same flow, reversed; answers why not when the units stay. */
   private async rollBack(plan: SwitchPlan, move: HandOver): Promise<StepError | undefined> {
     this.log.flow = 'rollback';
-    this.abortAsked = false;
     try {
       let back: HandOver;
       try {

@@ -1,10 +1,12 @@
 import { userInfo } from 'node:os';
+import { Option } from 'commander';
 import type { Command } from 'commander';
 import { InterlockError, messageOf } from '../errors.js';
 import { openAllStores } from '../fence/connect.js';
 import { diagnose } from '../fence/diagnosis.js';
 import type { Diagnosis, Finding } from '../fence/diagnosis.js';
 import { release, releaseHolder } from '../fence/release.js';
+import type { BlockerPolicy } from '../fence/types.js';
 import type { Rules } from '../routing/rules.js';
 import { RuleCenterClient } from '../rule-center/client.js';
 import { loadTopology, resolveSecret } from '../topology/load.js';
@@ -19,6 +21,7 @@ interface StatusOptions {
 interface ReleaseFlags extends StatusOptions {
   reason?: string;
   assertTargetFenced?: string;
+  blockers: BlockerPolicy;
 }
 
 const ANNOUNCE_LIMIT_MS = 2_000;
@@ -40,6 +43,14 @@ export function register(program: Command): void {
     .option(
       '--assert-target-fenced <reason>',
       'your word that a data center that does not answer takes no writes; kept with the rules',
+    )
+    .addOption(
+      new Option(
+        '--blockers <policy>',
+        'transactions that hold a unit past 2 s: kill their connections, or give up and name them',
+      )
+        .choices(['kill', 'give-up'])
+        .default('kill'),
     )
     .option('--json', 'print one JSON document')
     .action(releaseAll);
@@ -180,6 +191,7 @@ async function releaseAll(options: ReleaseFlags): Promise<void> {
       holder: releaseHolder(startedBy, new Date()),
       reason: `fence release by ${startedBy}${options.reason === undefined ? '' : `: ${options.reason}`}`,
       ...(options.assertTargetFenced === undefined ? {} : { assertTargetFenced: options.assertTargetFenced }),
+      blockers: options.blockers,
       say: progress,
     });
     if (result.released.length > 0) await announce(topology, result.rules, result.unreachable);

@@ -7,7 +7,7 @@ import type { DcStores } from './connect.js';
 import { diagnose } from './diagnosis.js';
 import type { Diagnosis, Finding } from './diagnosis.js';
 import type { FenceStore } from './fence-store.js';
-import type { UnitChange } from './types.js';
+import type { BlockerPolicy, FenceBudget, UnitChange } from './types.js';
 
 export interface ReleaseOptions {
   /** Names this release in the rows: `{ workflowId: 'fence-release', runId: <unique> }`. */
@@ -16,6 +16,8 @@ export interface ReleaseOptions {
   reason: string;
   /** The operator's word that the DC that does not answer is fenced; kept with the rules. */
   assertTargetFenced?: string;
+  /** What happens to transactions that hold a unit's lock past the budget. */
+  blockers: BlockerPolicy;
   say: (line: string) => void;
 }
 
@@ -33,12 +35,15 @@ export interface ReleaseResult {
 
 /** Late operations of a dead run and other releases may come in between: each round looks again. */
 const ROUNDS = 10;
+/** What transactions in flight are given to end by themselves, in each store. */
+const BUDGET_MS = 2_000;
 
 /**
  * Brings every unit into one data center, from what both DCs' stores say and without Temporal: what is write-disabled opens again
  * where it is, after the other DC's rows were raised above every late switch; what the other DC has opened is completed there.
  *
- * Errors: NeedsOperator (a DC does not answer and `assertTargetFenced` is not given; a unit is open in both), Unavailable, Internal.
+ * Errors: NeedsOperator (a DC does not answer and `assertTargetFenced` is not given; a unit is open in both), FenceBudgetExceeded (`blockers` is
+ * give-up, or a prepared XA transaction holds a lock), Unavailable, Internal.
  */
 export async function release(
   stores: ReadonlyMap<DcId, DcStores>,
@@ -122,22 +127,23 @@ async function mend(
     ...(holder === null ? {} : { takeOverFrom: holder }),
     ...(fence === at(fence.dc).control ? { rules } : {}),
   });
+  const budget: FenceBudget = { budgetMs: BUDGET_MS, blockers: options.blockers };
   const others = (dc: DcId): FenceStore[] =>
     [...at(dc).fences.values()].filter((fence) => fence !== at(dc).control);
   if (finding.kind === 'half-switched') {
-    await at(owner).control.change(change(at(owner).control));
-    for (const fence of others(owner)) await fence.change(change(fence));
-    for (const fence of at(other).fences.values()) await fence.change(change(fence));
+    await at(owner).control.change(change(at(owner).control), budget);
+    for (const fence of others(owner)) await fence.change(change(fence), budget);
+    for (const fence of at(other).fences.values()) await fence.change(change(fence), budget);
     return 'rolled forward';
   }
   if (finding.kind !== 'unknown') {
     // The proof is made under the locks of the other DC's control rows: raise fails with AlreadySwitched when one is open.
-    await at(other).control.raise(change(at(other).control));
-    for (const fence of others(other)) await fence.change(change(fence));
+    await at(other).control.raise(change(at(other).control), budget);
+    for (const fence of others(other)) await fence.change(change(fence), budget);
   }
   for (const fence of at(owner).fences.values()) {
-    if (finding.kind === 'held' || finding.kind === 'unknown') await fence.reopen(change(fence));
-    else await fence.change(change(fence));
+    if (finding.kind === 'held' || finding.kind === 'unknown') await fence.reopen(change(fence), budget);
+    else await fence.change(change(fence), budget);
   }
   return 're-opened';
 }

@@ -1,3 +1,5 @@
+import mysql from 'mysql2/promise';
+import type { Connection } from 'mysql2/promise';
 import type { LinkStatus } from '../../replicators/core/contract.js';
 import { createControlActivities } from '../../activities/control.js';
 import { createDatacenterActivities } from '../../activities/datacenter.js';
@@ -79,6 +81,8 @@ export interface ActivitiesFixture {
   closedRuns: Set<string>;
   dc: Record<DcId, DatacenterActivities>;
   control: ControlActivities;
+  /** A client that holds a unit's row, as a fenced transaction does, and does nothing more. */
+  pausedClient: (dc: DcId, unit: UnitId) => Promise<Connection>;
   /** Deletes all and initialises again. */
   reset: () => Promise<void>;
   stop: () => Promise<void>;
@@ -130,6 +134,7 @@ export async function startActivities(flavour: 'mysql' | 'mariadb'): Promise<Act
   const ruleCenters = new Map(Object.keys(topology.datacenters).map((dc) => [dc, new FakeRuleCenter(dc)]));
   const links = new Map<string, LinkStatus>();
   const closedRuns = new Set<string>();
+  const paused: Connection[] = [];
   const shared: ControlDeps = {
     topology,
     stores,
@@ -149,7 +154,17 @@ export async function startActivities(flavour: 'mysql' | 'mariadb'): Promise<Act
       Object.keys(topology.datacenters).map((dc) => [dc, createDatacenterActivities({ ...shared, dc })]),
     ),
     control: createControlActivities(shared),
+    pausedClient: async (dc, unit) => {
+      const { host, port, user, password } = servers[dc]!;
+      const client = await mysql.createConnection({ host, port, user, password });
+      client.on('error', () => undefined);
+      paused.push(client);
+      await client.query('START TRANSACTION');
+      await client.query('SELECT state FROM interlock.unit_state WHERE unit = ? LOCK IN SHARE MODE', [unit]);
+      return client;
+    },
     reset: async () => {
+      for (const client of paused.splice(0)) client.destroy();
       for (const one of stores.values()) {
         for (const table of ['unit_state', 'marker', 'rules', 'report', 'link_checkpoint']) {
           await one.control.pool.query(`DELETE FROM interlock.${table}`).catch(() => undefined);
@@ -165,6 +180,7 @@ export async function startActivities(flavour: 'mysql' | 'mariadb'): Promise<Act
       await initialise(stores, initialRules(topology), () => undefined);
     },
     stop: async () => {
+      for (const client of paused.splice(0)) client.destroy();
       await Promise.all([...stores.values()].map((one) => one.close()));
       await Promise.all([a.stop(), b.stop()]);
     },
@@ -213,5 +229,14 @@ export function step(
     reason: 'test',
     holder: as.state === 'open' ? null : holder,
   });
-  return { from: 'dc-a', to: 'dc-b', units, epoch, holder, rules };
+  return {
+    from: 'dc-a',
+    to: 'dc-b',
+    units,
+    epoch,
+    holder,
+    rules,
+    fenceBudgetMs: 1_000,
+    blockers: 'kill',
+  };
 }

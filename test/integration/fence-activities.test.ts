@@ -129,6 +129,44 @@ describe.each(['mysql', 'mariadb'] as const)('activities on %s', (flavour) => {
     expect(rules[0]!.rules.epoch).toBe(4);
   });
 
+  it('a paused client keeps no step from its rows under the policy kill', async () => {
+    const soon = { fenceBudgetMs: 200 };
+    await run(f.dc['dc-a']!.writeDisable, fenceInput());
+    await f.pausedClient('dc-b', UNITS[0]!);
+    await run(f.dc['dc-b']!.raiseTarget, { ...reopenInput(), ...soon });
+    await f.pausedClient('dc-a', UNITS[0]!);
+    await run(f.dc['dc-a']!.reopenSource, { ...reopenInput(), ...soon });
+    expect(await seen('dc-a')).toBe('open of dc-a at 4');
+    await run(f.dc['dc-a']!.writeDisable, fenceInput(5));
+    await f.pausedClient('dc-b', UNITS[0]!);
+    await run(f.dc['dc-b']!.switchTarget, { ...switchInput(6), ...soon });
+    await f.pausedClient('dc-a', UNITS[0]!);
+    await run(f.dc['dc-a']!.handOverSource, { ...switchInput(6), ...soon });
+    expect(await seen('dc-b')).toBe('open of dc-b at 6');
+    expect(await seen('dc-a')).toBe('remote of dc-b at 6');
+  });
+
+  it('a client that the policy spares fails the fence and the re-opening, and the gateways release', async () => {
+    const spare = { fenceBudgetMs: 200, blockers: 'give-up' } as const;
+    const client = await f.pausedClient('dc-a', UNITS[0]!);
+    await failure(run(f.dc['dc-a']!.writeDisable, { ...fenceInput(), ...spare }), 'FenceBudgetExceeded');
+    await run(f.dc['dc-b']!.raiseTarget, { ...reopenInput(), ...spare });
+    await failure(run(f.dc['dc-a']!.reopenSource, { ...reopenInput(), ...spare }), 'FenceBudgetExceeded');
+    expect(await seen('dc-a')).toBe('open of dc-a at 1');
+    for (const ruleCenter of f.ruleCenters.values()) expect(ruleCenter.current?.epoch).toBe(4);
+    await client.query('COMMIT');
+    await run(f.dc['dc-a']!.reopenSource, { ...reopenInput(), ...spare });
+    expect(await seen('dc-a')).toBe('open of dc-a at 4');
+  });
+
+  it('another failure of the re-opening releases nothing', async () => {
+    await run(f.dc['dc-a']!.writeDisable, fenceInput());
+    await run(f.dc['dc-b']!.switchTarget, switchInput());
+    await run(f.dc['dc-a']!.handOverSource, switchInput());
+    await failure(run(f.dc['dc-a']!.reopenSource, reopenInput()), 'AlreadySwitched');
+    for (const ruleCenter of f.ruleCenters.values()) expect(ruleCenter.current?.epoch).toBe(3);
+  });
+
   it('does not compensate what has switched', async () => {
     await run(f.dc['dc-a']!.writeDisable, fenceInput());
     await run(f.dc['dc-b']!.switchTarget, switchInput());

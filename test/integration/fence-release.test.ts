@@ -51,6 +51,7 @@ describe.each(['mysql', 'mariadb'] as const)('fence release on %s', (flavour) =>
     release(f.stores, {
       holder: releaseHolder('tester', new Date()),
       reason: 'test',
+      blockers: 'kill',
       say: () => undefined,
       ...more,
     });
@@ -86,6 +87,17 @@ describe.each(['mysql', 'mariadb'] as const)('fence release on %s', (flavour) =>
     expect(await codeOf(switchTarget())).toBe('EpochConflict');
     expect(await codeOf(switchTarget(2))).toBe('StaleEpoch');
     expect(await codeOf(writeDisable())).toBe('StaleEpoch');
+    expect(await kinds()).toEqual([]);
+  });
+
+  it('is not kept from it by a paused client, unless it is told to spare it', async () => {
+    await writeDisable();
+    for (const dc of ['dc-a', 'dc-b']) {
+      const client = await f.pausedClient(dc, UNITS[0]!);
+      expect(await codeOf(go({ blockers: 'give-up' }))).toBe('FenceBudgetExceeded');
+      if (dc === 'dc-a') client.destroy();
+    }
+    expect((await go()).released).toMatchObject([{ owner: 'dc-a', how: 're-opened' }]);
     expect(await kinds()).toEqual([]);
   });
 

@@ -2,6 +2,8 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { Bench } from './harness.js';
 import type { Links } from './model.js';
 
+const HOUR_MS = 3_600_000;
+
 let bench: Bench;
 beforeAll(async () => {
   bench = await Bench.create();
@@ -56,6 +58,24 @@ test('links that do not arrive: the policy extend waits for an operator, again a
   expect(world.owner()).toBe('dc-b');
   await run.update('finish');
   expect((await run.end()).outcome).toBe('done');
+});
+
+test('links that do not arrive: the checkpoints are read ever more seldom, and at once on extend', async () => {
+  const world = bench.world();
+  world.links = 'stuck';
+  const run = await bench.start(world, { policies: { drainTimeout: 'extend', drainTimeoutMs: 5_000 } });
+  await run.drive((s) => s.awaiting === 'extend-or-abort');
+  await bench.env.sleep(3 * HOUR_MS);
+  // Temporal ends a run whose history is too long, and the units would stay fenced.
+  expect(world.calls.filter((name) => name === 'readBaselines').length).toBeLessThan(60);
+  await world.mendQuarantine();
+  const extendedAt = await bench.env.currentTimeMs();
+  await run.update('extend');
+  const soaking = await run.settle();
+  const drain = soaking.steps.find((s) => s.step === 'drain')!;
+  expect(Date.parse(drain.endedAt!) - extendedAt).toBeLessThan(1_000);
+  expect(world.violations).toEqual([]);
+  expect(world.owner()).toBe('dc-b');
 });
 
 test('links that do not arrive: extend before the time is up gives more of it', async () => {

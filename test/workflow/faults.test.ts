@@ -10,6 +10,7 @@ beforeAll(async () => {
 });
 afterAll(() => bench?.close());
 
+const HOUR_MS = 3_600_000;
 const FOR_EVER = 1_000;
 /** As many attempts as the window gives a call: more is for ever there. */
 const WINDOW_ATTEMPTS = 5;
@@ -232,4 +233,19 @@ describe('a step that goes wrong', () => {
     expect(report.outcome).toBe('rolled-back');
     expect(world.owner()).toBe('dc-a');
   });
+});
+
+test('a compensation that is refused again and again asks ever more seldom', async () => {
+  const world = bench.world();
+  world.fault('switchTarget', 'refuses');
+  world.fault('reopenSource', 'refuses', FOR_EVER);
+  const run = await bench.start(world);
+  await run.drive((s) => s.needs !== null);
+  await bench.env.sleep(6 * HOUR_MS);
+  // Temporal ends a run whose history is too long, and the units would stay fenced.
+  expect(world.calls.filter((name) => name === 'reopenSource').length).toBeLessThan(80);
+  world.heal();
+  expect((await run.end()).outcome).toBe('compensated');
+  expect(world.violations).toEqual([]);
+  expect(world.owner()).toBe('dc-a');
 });

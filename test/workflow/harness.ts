@@ -71,11 +71,12 @@ export class Bench {
     };
   }
 
-  /** The first worker is lost, another one comes. */
-  async replaceWorker(): Promise<void> {
+  /** The first worker is lost, another one comes when `meanwhile` is over. */
+  async replaceWorker(meanwhile?: () => Promise<void>): Promise<void> {
     const [lost] = this.workers.splice(0, 1);
     lost!.worker.shutdown();
     await lost!.ended;
+    await meanwhile?.();
     await this.work(QUEUE);
   }
 

@@ -198,7 +198,7 @@ export class World {
     for (const [id, marker] of this.markers) if (!marker.reached) await this.deliver(id, 1);
   }
 
-  /** What was quarantined is applied; no signal comes again, the checkpoints say it. */
+  /** What was quarantined (or stuck) is applied; no signal comes again, the checkpoints say it. */
   async mendQuarantine(): Promise<void> {
     this.links = 'prompt';
     for (const id of this.markers.keys()) await this.deliver(id, 0);

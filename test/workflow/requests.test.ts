@@ -9,6 +9,8 @@ beforeAll(async () => {
 });
 afterAll(() => bench?.close());
 
+const HOUR_MS = 3_600_000;
+
 type Moment = ['before' | 'after', ActivityName];
 
 /** Every point at which somebody may come in between, and whether the switch can still be stopped there. */
@@ -107,6 +109,24 @@ describe.each(['signal', 'cancel'] as const)('abort by %s', (by) => {
     await run.handle.signal('finish');
     expect((await run.end()).outcome).toBe('done');
   });
+});
+
+test('an abort that comes before an accepted rollback has begun aborts it', async () => {
+  const world = bench.world();
+  const run = await bench.start(world);
+  // The soak begins with the report being kept: the rollback is accepted, and waits for that.
+  world.on('before', 'recordReport', async () => {
+    await run.update('rollback');
+    await run.update('abort');
+  });
+  const soaking = await run.drive(
+    (s) => s.outcome !== 'running' || s.steps.filter((x) => x.step === 'soak').length === 2,
+  );
+  expect(soaking.summary).toContain('The rollback was aborted');
+  expect(world.owner()).toBe('dc-b');
+  await run.update('rollback');
+  expect((await run.end()).outcome).toBe('rolled-back');
+  expect(world.violations).toEqual([]);
 });
 
 describe('terminate and restart', () => {
@@ -253,6 +273,18 @@ describe('soak', () => {
     expect(Date.parse(soak.endedAt!) - Date.parse(soak.startedAt)).toBeLessThan(600_000);
   });
 
+  test('cancel and the end of its time in one workflow task finish it', async () => {
+    const world = bench.world();
+    const run = await bench.start(world, { policies: { soakMs: 60_000 } });
+    await run.settle();
+    await bench.replaceWorker(async () => {
+      await bench.env.sleep(61_000);
+      await run.handle.cancel();
+    });
+    expect((await run.end()).outcome).toBe('done');
+    expect(world.owner()).toBe('dc-b');
+  });
+
   test('what others changed in the rules meanwhile outlives the rollback', async () => {
     const world = bench.world();
     const run = await bench.start(world);
@@ -329,9 +361,10 @@ describe('refusals', () => {
       { to: 'dc-a' },
       { taskQueues: {} },
       { policies: { soakMs: -1 } },
+      { policies: { unconfirmed: 'wait', confirmTimeoutMs: 0 } },
       { scope: '' },
       { reason: 'x'.repeat(401) },
-    ]) {
+    ] as const) {
       const run = await bench.start(world, change);
       await expect(run.handle.result()).rejects.toMatchObject({ cause: { type: 'BadInput' } });
     }
@@ -358,6 +391,9 @@ test('gateways that do not confirm: reported, or awaited', async () => {
   const run = await bench.start(awaited, { policies: { unconfirmed: 'wait' } });
   const waiting = await run.drive((s) => s.needs !== null);
   expect(waiting.needs).toContain('not confirmed by gw of dc-b');
+  // Temporal ends a run whose history is too long.
+  await bench.env.sleep(3 * HOUR_MS);
+  expect(awaited.calls.filter((name) => name === 'confirm').length).toBeLessThan(100);
   awaited.unconfirmed = false;
   expect((await run.settle()).needs).toBeNull();
 });
