@@ -9,8 +9,6 @@ const group = (name: string, include: string[], exclude: string[] = [], serial =
     testTimeout: serial ? 180_000 : 30_000,
     hookTimeout: 180_000,
     fileParallelism: !serial,
-    // The time-skipping server sometimes loses a connection on a busy machine; servers and faults are never tried twice.
-    retry: name === 'workflow' ? 1 : 0,
     pool: 'forks' as const,
   },
 });

@@ -39,8 +39,8 @@ export interface Run {
   readonly policies: SwitchPolicies;
   readonly taskQueues: Readonly<Record<DcId, string>>;
   readonly log: Logbook;
-  /** The run was reset: it may have forgotten what it asked for. */
-  readonly forgetful: boolean;
+  /** The run was reset, and this is behind the point to which: it may have forgotten what it asked for. */
+  forgets(): boolean;
   readonly reason: string;
   event(event: SwitchEvent): void;
   aborting(): boolean;
@@ -273,7 +273,7 @@ export class HandOver {
     const entry = run.log.begin('compensate', words);
     for (let attempt = 0; ; attempt++) {
       // Hazard: epochs from the history of a reset run are old, and units may be held by a run that is closed by now.
-      if (attempt > 0 || overtaken || run.forgetful) await this.refresh();
+      if (attempt > 0 || overtaken || run.forgets()) await this.refresh();
       const epoch = run.nextEpoch(this.floor);
       const raise = await this.raise(epoch);
       if (raise === 'already-switched') {
@@ -315,7 +315,7 @@ export class HandOver {
     epoch: number,
     afterReopen = false,
   ): Promise<'raised' | 'already-switched' | 'overtaken' | 'unreachable'> {
-    const may = !this.switchAsked && !this.run.forgetful && !this.takeOverFrom && !afterReopen;
+    const may = !this.switchAsked && !this.takeOverFrom && !afterReopen && !this.run.forgets();
     const options = may ? { scheduleToCloseTimeout: RAISE_FIRST_MS } : {};
     try {
       await this.patiently(

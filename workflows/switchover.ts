@@ -7,6 +7,7 @@ import {
   defineSignal,
   defineUpdate,
   isCancellation,
+  patched,
   setHandler,
   sleep,
   workflowInfo,
@@ -104,16 +105,17 @@ class Switchover implements Run {
   readonly policies;
   readonly taskQueues;
   readonly reason: string;
-  readonly forgetful: boolean;
   handOver: HandOver | undefined;
   private abortAsked = false;
   private scope: CancellationScope | undefined;
+  private readonly wasReset: boolean;
+  private resetChecks = 0;
   private lastEpoch = 0;
 
   constructor(private readonly request: SwitchRequest) {
     const { workflowId, runId, originalExecutionRunId } = workflowInfo();
     this.holder = { workflowId, runId };
-    this.forgetful = runId !== originalExecutionRunId;
+    this.wasReset = runId !== originalExecutionRunId;
     this.policies = request.policies;
     this.taskQueues = request.taskQueues;
     this.reason = request.reason;
@@ -177,6 +179,15 @@ class Switchover implements Run {
 
   aborting(): boolean {
     return this.abortAsked;
+  }
+
+  /**
+   * Hazard: what the run did before the point to which it was reset is replayed as it was done, by a run that had not been reset:
+   * a look at the run's ids alone decides otherwise there, and the run is stuck. `patched` is false for what is replayed without its
+   * mark, and leaves one (of its own for each look) from there on.
+   */
+  forgets(): boolean {
+    return this.wasReset && patched(`reset ${++this.resetChecks}`);
   }
 
   async interruptible<T>(run: () => Promise<T>): Promise<T> {

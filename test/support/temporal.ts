@@ -2,6 +2,7 @@ import { chmodSync, existsSync, mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { TestWorkflowEnvironment } from '@temporalio/testing';
+import { temporalComponent } from '../../infra/components/temporal.js';
 import { interlockHome } from '../../infra/mysql-server.js';
 
 const VERSION = '1.32.0';
@@ -24,10 +25,24 @@ const STARTS = 6;
 /** A Temporal server on which time passes only as fast as the workflows want. The caller ends it with `teardown()`. */
 export async function timeSkippingEnvironment(): Promise<TestWorkflowEnvironment> {
   const executable = { type: 'existing-path', path: testServer() } as const;
-  // The SDK gives a server five seconds; a Java program on a machine that is busy needs more.
+  return started(() => TestWorkflowEnvironment.createTimeSkipping({ server: { executable } }));
+}
+
+/** The real dev server, in memory: for what the time-skipping one does not do (resets, tasks of a worker that is lost). */
+export async function realTimeEnvironment(): Promise<TestWorkflowEnvironment> {
+  const found = await temporalComponent.find();
+  if (found === null) throw new Error('Temporal is missing. `npm test` installs it.');
+  const executable = { type: 'existing-path', path: found.binary } as const;
+  // One history shard polls its own task queue: the default of 20 a second would cost 50 ms per hop.
+  const extraArgs = ['--dynamic-config-value', 'history.transferProcessorMaxPollRPS=10000'];
+  return started(() => TestWorkflowEnvironment.createLocal({ server: { executable, extraArgs } }));
+}
+
+/** The SDK gives a server five seconds; on a machine that is busy it may need more. */
+async function started(start: () => Promise<TestWorkflowEnvironment>): Promise<TestWorkflowEnvironment> {
   for (let attempt = 1; ; attempt++) {
     try {
-      return await TestWorkflowEnvironment.createTimeSkipping({ server: { executable } });
+      return await start();
     } catch (error) {
       if (attempt === STARTS) throw error;
     }

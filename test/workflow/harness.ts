@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { setTimeout as wait } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { Context } from '@temporalio/activity';
@@ -15,7 +16,7 @@ import type {
   SwitchRequest,
   SwitchStatus,
 } from '../../workflows/contract.js';
-import { timeSkippingEnvironment } from '../support/temporal.js';
+import { realTimeEnvironment, timeSkippingEnvironment } from '../support/temporal.js';
 import { World } from './model.js';
 import type { ActivityName } from './model.js';
 
@@ -36,7 +37,7 @@ export class Bench {
     private readonly skips: boolean,
   ) {}
 
-  static async create(env?: TestWorkflowEnvironment): Promise<Bench> {
+  static async create(time: 'skipping' | 'real' = 'skipping'): Promise<Bench> {
     try {
       Runtime.install({
         logger: new DefaultLogger('ERROR'),
@@ -47,7 +48,8 @@ export class Bench {
     }
     const path = fileURLToPath(new URL('../../workflows/index.ts', import.meta.url));
     const bundle = await bundleWorkflowCode({ workflowsPath: path, logger: new DefaultLogger('ERROR') });
-    const bench = new Bench(env ?? (await timeSkippingEnvironment()), bundle, env === undefined);
+    const env = await (time === 'skipping' ? timeSkippingEnvironment() : realTimeEnvironment());
+    const bench = new Bench(env, bundle, time === 'skipping');
     await bench.work(QUEUE);
     return bench;
   }
@@ -124,6 +126,22 @@ export class Bench {
       ...options,
     });
     return this.run(world, handle.firstExecutionRunId, workflowId);
+  }
+
+  /** Temporal's reset: the run ends, and another one goes on from behind one of its completed workflow tasks. */
+  async reset(run: Run, task: 'first' | 'last' | number): Promise<Run> {
+    const { events } = await run.handle.fetchHistory();
+    const completed = (events ?? []).filter((event) => event.workflowTaskCompletedEventAttributes);
+    const finished = task === 'first' ? completed[0] : task === 'last' ? completed.at(-1) : completed[task];
+    const { workflowService, options } = this.env.client;
+    const { runId } = await workflowService.resetWorkflowExecution({
+      namespace: options.namespace,
+      workflowExecution: { workflowId: run.world.workflowId, runId: run.runId },
+      reason: 'test',
+      requestId: randomUUID(),
+      workflowTaskFinishEventId: finished!.eventId!,
+    });
+    return this.run(run.world, runId);
   }
 
   run(world: World, runId: string, workflowId = world.workflowId): Run {

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { WorkflowUpdateFailedError } from '@temporalio/client';
 import { Bench } from './harness.js';
-import type { ActivityName } from './model.js';
+import { BEFORE_THE_SWITCH, FROM_THE_SWITCH, IN_COMPENSATION } from './moments.js';
 
 let bench: Bench;
 beforeAll(async () => {
@@ -10,35 +10,6 @@ beforeAll(async () => {
 afterAll(() => bench?.close());
 
 const HOUR_MS = 3_600_000;
-
-type Moment = ['before' | 'after', ActivityName];
-
-/** Every point at which somebody may come in between, and whether the switch can still be stopped there. */
-const BEFORE_THE_SWITCH: Moment[] = [
-  ['before', 'findHeld'],
-  ['after', 'findHeld'],
-  ['after', 'makePlan'],
-  ['before', 'preflight'],
-  ['after', 'catchUp'],
-  ['before', 'nextEpoch'],
-  ['after', 'gatewayTotals'],
-  ['before', 'writeDisable'],
-  ['after', 'writeDisable'],
-];
-const FROM_THE_SWITCH: Moment[] = [
-  ['before', 'switchTarget'],
-  ['after', 'switchTarget'],
-  ['before', 'handOverSource'],
-  ['after', 'handOverSource'],
-  ['before', 'confirm'],
-  ['after', 'postCheck'],
-];
-const IN_COMPENSATION: Moment[] = [
-  ['before', 'raiseTarget'],
-  ['after', 'raiseTarget'],
-  ['before', 'reopenSource'],
-  ['after', 'reopenSource'],
-];
 
 describe.each(['signal', 'cancel'] as const)('abort by %s', (by) => {
   test.each(BEFORE_THE_SWITCH)('%s %s: aborted', async (when, name) => {
@@ -129,127 +100,6 @@ test('an abort that comes before an accepted rollback has begun aborts it', asyn
   expect(world.violations).toEqual([]);
 });
 
-describe('terminate and restart', () => {
-  const moments = [...BEFORE_THE_SWITCH, ...FROM_THE_SWITCH, ['after', 'recordReport'] as Moment];
-  test.each([
-    ...moments.map((moment) => ({ moment, compensating: false, title: moment.join(' ') })),
-    ...IN_COMPENSATION.map((moment) => ({
-      moment,
-      compensating: true,
-      title: `${moment.join(' ')} (compensating)`,
-    })),
-  ])('$title: the next run mends, and moves what is left to move', async ({ moment, compensating }) => {
-    const world = bench.world();
-    if (compensating) world.fault('switchTarget', 'refuses');
-    const first = await bench.start(world);
-    let terminated = false;
-    world.on(...moment, async () => {
-      await first.handle.terminate('test');
-      terminated = true;
-    });
-    while (!terminated || world.pending > 0) await new Promise((resolve) => setTimeout(resolve, 5));
-    const second = await bench.start(world);
-    await second.settle();
-    expect(world.violations).toEqual([]);
-    expect(world.owner()).toBe('dc-b');
-  });
-
-  /** The dead run's operation is still on its way when the next run has mended, or is about to. */
-  test.each(
-    (['writeDisable', 'switchTarget', 'handOverSource'] as const).flatMap((name) =>
-      (
-        [
-          ['after', 'findHeld'],
-          ['before', 'raiseTarget'],
-          ['after', 'raiseTarget'],
-          ['after', 'reopenSource'],
-          ['before', 'writeDisable'],
-          ['after', 'writeDisable'],
-          ['before', 'switchTarget'],
-          ['after', 'handOverSource'],
-        ] as Moment[]
-      ).map((at) => ({ name, at })),
-    ),
-  )('a late $name of a terminated run arrives $at', async ({ name, at }) => {
-    const world = bench.world();
-    const first = await bench.start(world);
-    let terminated = false;
-    world.on('before', name, async () => {
-      await first.handle.terminate('test');
-      terminated = true;
-    });
-    world.fault(name, 'late');
-    while (!terminated || world.pending > 0) await new Promise((resolve) => setTimeout(resolve, 5));
-    world.on(...at, () => world.arrive());
-    const second = await bench.start(world);
-    await second.settle();
-    world.arrive();
-    expect(world.violations).toEqual([]);
-    // Whatever the second run came to (an operation that arrives behind its look for leftovers stops it): the next one mends.
-    if (world.owner() === 'dc-b') return;
-    await second.end();
-    const third = await bench.start(world);
-    await third.settle();
-    expect(world.violations).toEqual([]);
-    expect(world.owner()).toBe('dc-b');
-  });
-
-  test('units of a run that is not closed are left alone', async () => {
-    const world = bench.world();
-    world.links = 'stuck';
-    const first = await bench.start(world);
-    await first.drive((s) => s.awaiting === 'drain');
-    // Another workflow id, as of a topology that was renamed: its fence is not ours.
-    const foreign = await bench.startAs(world, 'switchover/renamed');
-    const report = await foreign.end();
-    expect(report.outcome).toBe('needs-operator');
-    expect(report.needs).toContain('interlock fence release');
-    await world.unstick();
-    await first.settle();
-    expect(world.violations).toEqual([]);
-    expect(world.owner()).toBe('dc-b');
-  });
-});
-
-describe('a worker is lost', () => {
-  const points: ActivityName[] = [
-    'makePlan',
-    'nextEpoch',
-    'writeDisable',
-    'switchTarget',
-    'handOverSource',
-    'postCheck',
-    'recordReport',
-  ];
-  test.each(points)('behind %s: another one goes on', async (name) => {
-    const world = bench.world();
-    const run = await bench.start(world);
-    let passed = false;
-    world.on('after', name, () => void (passed = true));
-    while (!passed) await new Promise((resolve) => setTimeout(resolve, 5));
-    await bench.replaceWorker();
-    await run.settle();
-    expect(world.violations).toEqual([]);
-    expect(world.owner()).toBe('dc-b');
-  });
-
-  test.each(['raiseTarget', 'reopenSource'] as const)(
-    'while compensating, behind %s: another one goes on',
-    async (name) => {
-      const world = bench.world();
-      world.fault('switchTarget', 'refuses');
-      const run = await bench.start(world);
-      let passed = false;
-      world.on('after', name, () => void (passed = true));
-      while (!passed) await new Promise((resolve) => setTimeout(resolve, 5));
-      await bench.replaceWorker();
-      expect((await run.end()).outcome).toBe('compensated');
-      expect(world.violations).toEqual([]);
-      expect(world.owner()).toBe('dc-a');
-    },
-  );
-});
-
 describe('soak', () => {
   test('ends by itself, after its time', async () => {
     const world = bench.world();
@@ -271,18 +121,6 @@ describe('soak', () => {
     expect(report.outcome).toBe('done');
     const soak = report.steps.find((s) => s.step === 'soak')!;
     expect(Date.parse(soak.endedAt!) - Date.parse(soak.startedAt)).toBeLessThan(600_000);
-  });
-
-  test('cancel and the end of its time in one workflow task finish it', async () => {
-    const world = bench.world();
-    const run = await bench.start(world, { policies: { soakMs: 60_000 } });
-    await run.settle();
-    await bench.replaceWorker(async () => {
-      await bench.env.sleep(61_000);
-      await run.handle.cancel();
-    });
-    expect((await run.end()).outcome).toBe('done');
-    expect(world.owner()).toBe('dc-b');
   });
 
   test('what others changed in the rules meanwhile outlives the rollback', async () => {
