@@ -20,8 +20,8 @@ import type { DatacenterDeps } from './dependencies.js';
 import { allOrForemost, foremost, withFailures } from './failures.js';
 import { planLink } from './links.js';
 
-/** How long the fence's answer waits for gateways that have not confirmed the hold: a slow one holds on the refusal anyway. */
-const HOLD_CONFIRM_MS = 15;
+/** The fence's answer does not wait for gateways that have not confirmed the hold: a slow one holds on the refusal anyway. */
+const HOLD_CONFIRM_MS = 1;
 /** A rule center or gateway that is slower than this is left to the confirm step. */
 const ROUTE_CONFIRM_MS = 2_000;
 const CATCH_UP_POLL_MS = 50;

@@ -92,7 +92,7 @@ export async function demo(options: DemoOptions, signal: AbortSignal): Promise<D
     sound = passed(document);
     if (!options.json) process.stdout.write(`\n${demoTable(document)}\n`);
     if (keep) {
-      await load.start();
+      await rig.keep();
       (options.json ? process.stderr : process.stdout).write(`\n${addressesOf(rig.lab, rig.topology)}\n`);
     }
     return document;

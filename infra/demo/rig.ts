@@ -5,6 +5,7 @@ import type { Topology } from '../../src/topology/schema.js';
 import type { FlowReport, SwitchReport, SwitchStatus } from '../../workflows/contract.js';
 import { labDown, labUp } from '../lab/lab.js';
 import type { LabInfo } from '../lab/lab.js';
+import { LabFiles } from '../lab/state.js';
 import type { LabShape } from '../lab/options.js';
 import { DATACENTERS } from '../lab/options.js';
 import { Checker } from './checker/checker.js';
@@ -121,6 +122,13 @@ export class DemoRig {
   async check(): Promise<{ report: CheckReport; counts: LoadCounts }> {
     const counts = await this.load.pause();
     return { report: await this.checker.check(), counts };
+  }
+
+  /** Leaves everything running, the load too, until `interlock lab down`. */
+  async keep(): Promise<void> {
+    const files = new LabFiles(this.options.directory);
+    const [directory, logFile, pidFile] = [files.part('load'), files.log('load'), files.pid('load')];
+    await this.load.handOver({ directory, logFile, pidFile });
   }
 
   /** Ends the load and everything else; with `wipe` forgets it. */

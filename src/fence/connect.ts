@@ -80,6 +80,8 @@ export function openPool(store: MysqlStore, secrets: Secrets): Pool {
     connectTimeout: CONNECT_TIMEOUT_MS,
     charset: 'utf8mb4',
     timezone: 'Z',
+    // A fence sends its statements in two messages. Every value passes `format`.
+    multipleStatements: true,
     // A connection that idles must not be closed before a fence needs it.
     idleTimeout: 24 * 3_600_000,
   });

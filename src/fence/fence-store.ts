@@ -1,3 +1,4 @@
+import { format } from 'mysql2/promise';
 import type { Pool, PoolConnection, RowDataPacket } from 'mysql2/promise';
 import { InterlockError } from '../errors.js';
 import { Router, unitsOf } from '../routing/rules.js';
@@ -10,14 +11,15 @@ import type { Flavour } from './flavour.js';
 import { checkChange, verdictOf } from './guard.js';
 import type { GuardContext } from './guard.js';
 import {
+  ER_DUP_ENTRY,
   ER_LOCK_DEADLOCK,
   ER_LOCK_WAIT_TIMEOUT,
   errnoOf,
   isConnectionLost,
   isInterrupted,
 } from './mysql-errors.js';
-import { insertRules } from './rules-store.js';
-import { openSession } from './session.js';
+import { rulesInTheWay, rulesInsert } from './rules-store.js';
+import { ask, openSession } from './session.js';
 import type { Blocker, ChangeResult, FenceBudget, Marker, UnitChange, UnitState } from './types.js';
 import { unavailable } from './unavailable.js';
 
@@ -50,6 +52,7 @@ const LOCK_WAIT_MARGIN_MS = 3_000;
 const BATCH = 1_000;
 const ATTEMPTS = 5;
 const XA_LOOK_AGAIN_MS = 10;
+const XA_RECOVER = 'XA RECOVER';
 
 const COLUMNS = 'unit, state, owner, epoch, mapping_version, server, holder_workflow, holder_run';
 
@@ -127,14 +130,9 @@ export class FenceStore {
 
   /** Prepared XA transactions, as XA RECOVER names them. MariaDB releases their locks at XA PREPARE: a fence does not wait for them. */
   async preparedXa(): Promise<string[]> {
-    return this.guarded(async () => xaRecover(this.pool));
-  }
-
-  /** Writes a marker into this store's stream; twice is once. Returns the position after it. */
-  async writeMarker(marker: Marker): Promise<string> {
     return this.guarded(async () => {
-      await insertMarker(this.pool, marker);
-      return this.position();
+      const [rows] = await this.pool.query<RowDataPacket[]>(XA_RECOVER);
+      return rows.map((row) => String(row['data']));
     });
   }
 
@@ -213,10 +211,8 @@ export class FenceStore {
       const session = await openSession(this.pool, lockWaitSeconds(DEFAULT_BUDGET));
       let done = false;
       try {
-        await session.query('START TRANSACTION');
-        const server = await this.identityIn(session);
         const units = unitsOf(rules).sort();
-        const { rows } = await this.lockRows(session, units, DEFAULT_BUDGET, deadline);
+        const { rows, server } = await this.lockRows(session, units, DEFAULT_BUDGET, deadline);
         const router = new Router(rules);
         const missing = units.filter((unit) => !rows.has(unit));
         const foreign =
@@ -313,32 +309,37 @@ export class FenceStore {
     const session = await openSession(this.pool, lockWaitSeconds(budget));
     let done = false;
     try {
-      await session.query('START TRANSACTION');
       const units = sortedUnique(change.units);
-      const { rows, server, blockers } = await this.lockRows(session, units, budget, deadline);
-      met.push(...blockers);
+      // A message with its answer costs more than what is asked in it: one up to the locks, one up to the commit.
+      const { marker, rules: document } = change;
+      const asked = [
+        ...(change.to === 'write_disabled' ? [XA_RECOVER] : []),
+        ...(marker === undefined
+          ? []
+          : [format('SELECT id FROM interlock.marker WHERE id = ?', [marker.id])]),
+        ...(document === undefined ? [] : rulesInTheWay(document)),
+      ];
+      const locked = await this.lockRows(session, units, budget, deadline, asked);
+      const { rows, server } = locked;
+      met.push(...locked.blockers);
       const waitedMs = performance.now() - started;
       const context = { store: this.name, dc: this.dc, server, mode };
       const apply = units.filter((unit) => verdictOf(unit, rows.get(unit), change, context) === 'apply');
-      if (change.to === 'write_disabled') await this.awaitNoXa(session, deadline, met);
-      for (const batch of batches(apply)) await updateRows(session, batch, change);
-      let changed = apply.length > 0;
-      if (change.marker !== undefined && (await insertMarker(session, change.marker))) changed = true;
-      if (change.rules !== undefined && (await insertRules(session, this.name, change.rules)).changed) {
-        changed = true;
-      }
+      if (change.to === 'write_disabled')
+        await this.awaitNoXa(session, deadline, met, locked.answers.shift()!);
+      const writes = batches(apply).map((batch) => updateOf(batch, change));
+      if (marker !== undefined && locked.answers.shift()!.length === 0) writes.push(insertOf(marker));
+      if (document !== undefined) writes.push(...rulesInsert(this.name, document, locked.answers.at(-1)!));
       await hooks.beforeCommit?.([...rows.values()]);
-      await session.query('COMMIT');
-      // The binlog position covers the marker only when it is read after the commit.
-      const [[row]] = (await session.query<RowDataPacket[]>(
-        `SELECT ${positionExpression(this.flavour)} AS position`,
-      )) as unknown as [RowDataPacket[]];
-      // A transaction that was being prepared when the locks were taken is seen now at the latest.
-      if (change.to === 'write_disabled') await this.awaitNoXa(session, deadline, met);
+      // The binlog position covers the marker only when it is read after the commit. A transaction that was being prepared as XA when the
+      // locks were taken is seen now at the latest.
+      const position = `SELECT ${positionExpression(this.flavour)} AS position`;
+      const [committed, prepared] = await ask(session, [...writes, 'COMMIT', position, XA_RECOVER], 2);
+      if (change.to === 'write_disabled') await this.awaitNoXa(session, deadline, met, prepared!);
       done = true;
       return {
-        changed,
-        position: String(row!['position']).replaceAll('\n', ''),
+        changed: writes.length > 0,
+        position: String(committed![0]!['position']).replaceAll('\n', ''),
         server,
         blockers: met,
         waitedMs,
@@ -348,13 +349,22 @@ export class FenceStore {
     }
   }
 
-  /** Locks the rows in the order of their units, as every fenced transaction does, within the budget. */
+  /**
+   * Starts a transaction and locks the rows in the order of their units, as every fenced transaction does, within the budget. `answers`
+   * are those to the statements `asked`, which are carried out when all is locked.
+   */
   private async lockRows(
     session: PoolConnection,
     units: readonly UnitId[],
     budget: FenceBudget,
     deadline: number,
-  ): Promise<{ rows: Map<UnitId, UnitState>; server: string; blockers: Blocker[] }> {
+    asked: readonly string[] = [],
+  ): Promise<{
+    rows: Map<UnitId, UnitState>;
+    server: string;
+    blockers: Blocker[];
+    answers: RowDataPacket[][];
+  }> {
     const watch = new BlockerWatch(
       this.pool,
       this.flavour,
@@ -364,20 +374,27 @@ export class FenceStore {
     );
     const rows = new Map<UnitId, UnitState>();
     let server: string | undefined;
+    let answers: RowDataPacket[][] = [];
     let failure: unknown;
     try {
-      for (const batch of batches(units)) {
-        const [found] = await session.query<RowDataPacket[]>(
+      const locks = batches(units).map((batch) =>
+        format(
           `SELECT ${COLUMNS}, ${identityExpression(this.flavour)} AS answers
            FROM interlock.unit_state FORCE INDEX (PRIMARY) WHERE unit IN (?) ORDER BY unit FOR UPDATE`,
           [batch],
-        );
-        for (const row of found) {
-          server = String(row['answers']);
-          const state = toUnitState(row);
-          rows.set(state.unit, state);
-        }
+        ),
+      );
+      const found = await ask(
+        session,
+        ['START TRANSACTION', ...locks, ...asked],
+        locks.length + asked.length,
+      );
+      for (const row of found.slice(0, locks.length).flat()) {
+        server = String(row['answers']);
+        const state = toUnitState(row);
+        rows.set(state.unit, state);
       }
+      answers = found.slice(locks.length);
     } catch (error) {
       failure = error;
     } finally {
@@ -386,7 +403,7 @@ export class FenceStore {
     const timedOut = isInterrupted(failure) || errnoOf(failure) === ER_LOCK_WAIT_TIMEOUT;
     if (watch.gaveUp || timedOut) throw this.budgetExceeded(budget, watch.blockers);
     if (failure !== undefined) throw failure as Error;
-    return { rows, server: server ?? (await this.identityIn(session)), blockers: watch.blockers };
+    return { rows, server: server ?? (await this.identityIn(session)), blockers: watch.blockers, answers };
   }
 
   private budgetExceeded(budget: FenceBudget, blockers: Blocker[]): InterlockError {
@@ -405,10 +422,14 @@ export class FenceStore {
    * A prepared XA transaction may commit later. MariaDB has released its locks: the fence would hold, and the write would land
    * behind the marker. Waits for an empty XA RECOVER until the budget is over.
    */
-  private async awaitNoXa(session: PoolConnection, deadline: number, met: Blocker[]): Promise<void> {
-    for (;;) {
-      const prepared = await xaRecover(session);
-      if (prepared.length === 0) return;
+  private async awaitNoXa(
+    session: PoolConnection,
+    deadline: number,
+    met: Blocker[],
+    found: RowDataPacket[],
+  ): Promise<void> {
+    for (let rows = found; rows.length > 0; [rows] = await session.query<RowDataPacket[]>(XA_RECOVER)) {
+      const prepared = rows.map((row) => String(row['data']));
       if (performance.now() > deadline) {
         throw new InterlockError(
           'FenceBudgetExceeded',
@@ -431,7 +452,9 @@ export class FenceStore {
       try {
         return await operation(deadline, met);
       } catch (error) {
-        const again = errnoOf(error) === ER_LOCK_DEADLOCK || isConnectionLost(error);
+        // A duplicate: two first documents at once, there was no row to take turns at.
+        const repeatable = [ER_LOCK_DEADLOCK, ER_DUP_ENTRY].includes(errnoOf(error) ?? 0);
+        const again = repeatable || isConnectionLost(error);
         if (!again || attempt >= ATTEMPTS) throw unavailable(this.name, error);
       }
     }
@@ -466,39 +489,24 @@ function finish(session: PoolConnection, done: boolean): void {
   else session.destroy();
 }
 
-async function updateRows(
-  session: PoolConnection,
-  units: readonly UnitId[],
-  change: UnitChange,
-): Promise<void> {
+function updateOf(units: readonly UnitId[], change: UnitChange): string {
   const mapping = units.filter((unit) => change.mappingVersions?.[unit] !== undefined);
   const cases = mapping.map(() => 'WHEN ? THEN ?').join(' ');
   const set = mapping.length === 0 ? '' : `, mapping_version = CASE unit ${cases} ELSE mapping_version END`;
   const versions = mapping.flatMap((unit) => [unit, change.mappingVersions![unit]]);
   const { to, owner, epoch, holder } = change;
-  await session.query(
+  return format(
     `UPDATE interlock.unit_state FORCE INDEX (PRIMARY)
      SET state = ?, owner = ?, epoch = ?, holder_workflow = ?, holder_run = ?${set} WHERE unit IN (?)`,
-    [to, owner, epoch, holder.workflowId, holder.runId, ...versions, units],
+    [to, owner, epoch, holder.workflowId, holder.runId, ...versions, [...units]],
   );
 }
 
-/** false when the marker was there already. */
-async function insertMarker(session: Pool | PoolConnection, marker: Marker): Promise<boolean> {
-  const [found] = await session.query<RowDataPacket[]>('SELECT id FROM interlock.marker WHERE id = ?', [
-    marker.id,
-  ]);
-  if (found.length > 0) return false;
-  await session.query(
+function insertOf(marker: Marker): string {
+  return format(
     'INSERT INTO interlock.marker (id, workflow_id, run_id, epoch, created_at) VALUES (?, ?, ?, ?, UTC_TIMESTAMP(6))',
     [marker.id, marker.workflowId, marker.runId, marker.epoch],
   );
-  return true;
-}
-
-async function xaRecover(session: Pool | PoolConnection): Promise<string[]> {
-  const [rows] = await session.query<RowDataPacket[]>('XA RECOVER');
-  return rows.map((row) => String(row['data']));
 }
 
 function lockWaitSeconds(budget: FenceBudget): number {

@@ -1,10 +1,11 @@
-import type { Pool, PoolConnection, ResultSetHeader, RowDataPacket } from 'mysql2/promise';
+import { format } from 'mysql2/promise';
+import type { Pool, RowDataPacket } from 'mysql2/promise';
 import { InterlockError } from '../errors.js';
 import { canonicalJson, sha256 } from '../routing/hash.js';
 import type { Rules } from '../routing/rules.js';
 import type { Flavour } from './flavour.js';
 import { ER_DUP_ENTRY, ER_LOCK_DEADLOCK, errnoOf } from './mysql-errors.js';
-import { openSession } from './session.js';
+import { ask, openSession } from './session.js';
 import { unavailable } from './unavailable.js';
 
 /** A rules document as it is kept; `hash` is `rulesHash(rules)`. */
@@ -56,14 +57,16 @@ export class RulesStore {
       for (let attempt = 1; ; attempt++) {
         const session = await openSession(this.pool, LOCK_WAIT_SECONDS);
         try {
-          await session.query('START TRANSACTION');
-          const result = await insertRules(session, this.name, rules);
-          await session.query('COMMIT');
+          const found = await ask(session, ['START TRANSACTION', ...rulesInTheWay(rules)], 1);
+          const insert = rulesInsert(this.name, rules, found[0]!);
+          await session.query([...insert, 'COMMIT'].join(';'));
           session.release();
-          return result;
+          return { changed: insert.length > 0, hash: sha256(canonicalJson(rules)) };
         } catch (error) {
           session.destroy();
-          if (errnoOf(error) !== ER_LOCK_DEADLOCK || attempt >= 5) throw error;
+          // A duplicate: two first documents at once, there was no row to take turns at.
+          const again = [ER_LOCK_DEADLOCK, ER_DUP_ENTRY].includes(errnoOf(error) ?? 0);
+          if (!again || attempt >= 5) throw error;
         }
       }
     } catch (error) {
@@ -96,55 +99,41 @@ export class RulesStore {
   }
 }
 
-/** Inserts a document within the caller's transaction (READ COMMITTED). Errors as `RulesStore.publish`. */
-export async function insertRules(
-  session: PoolConnection,
-  store: string,
-  rules: Rules,
-): Promise<{ changed: boolean; hash: string }> {
+/** What to ask in the transaction (READ COMMITTED) that is to insert a document; the rows of the last answer are for `rulesInsert`. */
+export function rulesInTheWay(rules: Rules): string[] {
+  return [
+    // The first document is the lock under which inserts of this store take turns: else a lower epoch could commit after a higher.
+    'SELECT epoch FROM interlock.rules ORDER BY epoch LIMIT 1 FOR UPDATE',
+    format('SELECT epoch, hash FROM interlock.rules WHERE epoch >= ? ORDER BY epoch', [rules.epoch]),
+  ];
+}
+
+/** The statement that keeps a document; none when it is there already. Errors as `RulesStore.publish`. */
+export function rulesInsert(store: string, rules: Rules, found: readonly RowDataPacket[]): string[] {
   const document = canonicalJson(rules);
   const hash = sha256(document);
   const details = { store, epoch: rules.epoch, hash };
-  // The first document is the lock under which inserts of this store take turns: else a lower epoch could commit after a higher.
-  await session.query('SELECT epoch FROM interlock.rules ORDER BY epoch LIMIT 1 FOR UPDATE');
-  const [rows] = await session.query<RowDataPacket[]>(
-    'SELECT epoch, hash FROM interlock.rules WHERE epoch >= ? ORDER BY epoch',
-    [rules.epoch],
-  );
-  const same = rows.find((row) => Number(row['epoch']) === rules.epoch);
+  const same = found.find((row) => Number(row['epoch']) === rules.epoch);
   if (same !== undefined) {
-    if (same['hash'] === hash) return { changed: false, hash };
-    throw conflict(store, rules.epoch, details);
+    if (same['hash'] === hash) return [];
+    throw new InterlockError(
+      'EpochConflict',
+      `${store} has other rules of epoch ${rules.epoch}: an epoch has one content`,
+      { details },
+    );
   }
-  if (rows.length > 0) {
-    const highest = Number(rows.at(-1)!['epoch']);
+  if (found.length > 0) {
+    const highest = Number(found.at(-1)!['epoch']);
     throw new InterlockError(
       'StaleEpoch',
       `${store} has rules of epoch ${highest}; those of epoch ${rules.epoch} came late and were not kept`,
       { details: { ...details, highest } },
     );
   }
-  try {
-    await session.query<ResultSetHeader>(
+  return [
+    format(
       'INSERT INTO interlock.rules (epoch, document, hash, reason, created_at) VALUES (?, ?, ?, ?, UTC_TIMESTAMP(6))',
       [rules.epoch, document, hash, rules.reason.slice(0, 1024)],
-    );
-  } catch (error) {
-    // Two first documents at once: there was no row to take turns at.
-    if (errnoOf(error) !== ER_DUP_ENTRY) throw error;
-    const [again] = await session.query<RowDataPacket[]>('SELECT hash FROM interlock.rules WHERE epoch = ?', [
-      rules.epoch,
-    ]);
-    if (again[0]?.['hash'] === hash) return { changed: false, hash };
-    throw conflict(store, rules.epoch, details);
-  }
-  return { changed: true, hash };
-}
-
-function conflict(store: string, epoch: number, details: Record<string, unknown>): InterlockError {
-  return new InterlockError(
-    'EpochConflict',
-    `${store} has other rules of epoch ${epoch}: an epoch has one content`,
-    { details },
-  );
+    ),
+  ];
 }

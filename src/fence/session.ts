@@ -1,4 +1,4 @@
-import type { Pool, PoolConnection } from 'mysql2/promise';
+import type { Pool, PoolConnection, RowDataPacket } from 'mysql2/promise';
 
 /** The InnoDB lock wait (seconds) each pooled connection was last set to; absent: not prepared yet. */
 const lockWaitOf = new WeakMap<object, number>();
@@ -26,4 +26,19 @@ export async function openSession(pool: Pool, lockWaitSeconds: number): Promise<
     connection.destroy();
     throw error;
   }
+}
+
+/**
+ * Sends several statements in one message (`format` has put their values in). Answers the rows of the last `count` that have some; the
+ * first that fails ends the message.
+ */
+export async function ask(
+  session: PoolConnection,
+  statements: readonly string[],
+  count: number,
+): Promise<RowDataPacket[][]> {
+  const [results] = await session.query(statements.join(';'));
+  return (results as unknown[])
+    .filter((result): result is RowDataPacket[] => Array.isArray(result))
+    .slice(-count);
 }

@@ -121,7 +121,7 @@ async function main(): Promise<void> {
   }
   const server = await startTestMysql(flavour);
   try {
-    const admin = server.pool();
+    const admin = server.pool({ multipleStatements: true });
     const fence = new FenceStore({ dc: 'dc-a', store: 'main', pool: admin, flavour });
     await fence.ensureSchema();
     await fence.addMissing(testRules());

@@ -57,7 +57,7 @@ export interface FenceFixture {
 /** One server that plays store `main` of `dc`. */
 export async function startFence(flavour: 'mysql' | 'mariadb', dc = 'dc-a'): Promise<FenceFixture> {
   const server = await startTestMysql(flavour);
-  const pool = server.pool({ connectionLimit: 10, timezone: 'Z' });
+  const pool = server.pool({ connectionLimit: 10, timezone: 'Z', multipleStatements: true });
   const fence = new FenceStore({ dc, store: 'main', pool, flavour });
   const rules = new RulesStore(fence.name, pool, flavour);
   const connections: Connection[] = [];

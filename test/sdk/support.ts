@@ -50,7 +50,7 @@ export interface FencedServer {
 /** A server of dc-a with the control schema, and `app.t(id, v)`. */
 export async function startFencedServer(flavour: Flavour, dc = 'dc-a'): Promise<FencedServer> {
   const server = await startTestMysql(flavour);
-  const admin = server.pool();
+  const admin = server.pool({ multipleStatements: true });
   const fence = new FenceStore({ dc, store: 'main', pool: admin, flavour });
   await fence.ensureSchema();
   await fence.addMissing(testRules());

@@ -1,6 +1,7 @@
 /**
  * The load generator as a process of its own, so that what else its starter does is not seen as latency. Started by LoadProcess; takes
- * its options as JSON in the first argument and commands over the IPC channel. It ends when its starter does.
+ * its options as JSON in the first argument and commands over the IPC channel. It ends when its starter does; without a channel it puts
+ * on its load until it is ended.
  */
 import { messageOf } from '../../../src/errors.js';
 import { LoadGenerator } from './generator.js';
@@ -27,5 +28,6 @@ process.on('message', (message: LoadCommand) => {
     });
 });
 process.on('disconnect', () => process.exit(1));
+if (process.send === undefined) load.start();
 // A Ctrl-C goes to the whole group of the terminal: the starter decides when the load ends.
 process.on('SIGINT', () => undefined);

@@ -3,6 +3,8 @@ import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import path from 'node:path';
 import { InterlockError } from '../../../src/errors.js';
+import { startDetached } from '../../processes.js';
+import type { DetachedOptions } from '../../processes.js';
 import { projectRoot } from '../../project.js';
 import type { LoadCounts, LoadOptions } from './generator.js';
 
@@ -17,6 +19,8 @@ export interface LoadAnswer {
   error: string | null;
 }
 
+const PROGRAM = path.join(projectRoot, 'dist', 'infra', 'demo', 'load', 'main.js');
+
 /** A load generator in a process of its own. */
 export class LoadProcess {
   private readonly child: ChildProcess;
@@ -26,9 +30,8 @@ export class LoadProcess {
   >();
   private lastId = 0;
 
-  constructor(options: LoadOptions) {
-    const program = path.join(projectRoot, 'dist', 'infra', 'demo', 'load', 'main.js');
-    this.child = fork(program, [JSON.stringify(options)], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+  constructor(private readonly options: LoadOptions) {
+    this.child = fork(PROGRAM, [JSON.stringify(options)], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
     this.child.on('message', (answer: LoadAnswer) => {
       const waiter = this.waiting.get(answer.id);
       this.waiting.delete(answer.id);
@@ -67,6 +70,16 @@ export class LoadProcess {
     const counts = await this.command('stop');
     await ended;
     return counts;
+  }
+
+  /** Ends the process; another one goes on with the same load, until the lab ends what has its pid file there. */
+  async handOver(files: Pick<DetachedOptions, 'directory' | 'logFile' | 'pidFile'>): Promise<void> {
+    await this.stop();
+    await startDetached({
+      program: process.execPath,
+      args: [PROGRAM, JSON.stringify(this.options)],
+      ...files,
+    });
   }
 
   /** Ends the process at once. */
