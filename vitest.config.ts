@@ -1,12 +1,16 @@
 import { defineConfig } from 'vitest/config';
 
-/** The groups of `npm test`; one alone: `npm test -- --project integration`. Real servers run one file at a time (2 cores). */
-const group = (name: string, include: string[], exclude: string[] = [], serial = false) => ({
+/** The groups of `npm test`; one alone: `npm test -- --project integration`. `slow`: real time-outs; `serial`: one file at a time (2 cores). */
+const group = (
+  name: string,
+  include: string[],
+  { exclude = [] as string[], slow = false, serial = false } = {},
+) => ({
   test: {
     name,
     include,
     exclude: ['**/node_modules/**', 'dist/**', ...exclude],
-    testTimeout: serial ? 180_000 : 30_000,
+    testTimeout: slow || serial ? 180_000 : 30_000,
     hookTimeout: 180_000,
     fileParallelism: !serial,
     pool: 'forks' as const,
@@ -16,15 +20,19 @@ const group = (name: string, include: string[], exclude: string[] = [], serial =
 export default defineConfig({
   test: {
     projects: [
-      group(
-        'unit',
-        ['test/**/*.test.ts'],
-        ['test/workflow/**', 'test/replay/**', 'test/integration/**', 'test/fault/**', 'test/walk/**'],
-      ),
-      group('workflow', ['test/workflow/**/*.test.ts', 'test/replay/**/*.test.ts'], [], true),
-      group('integration', ['test/integration/**/*.test.ts'], [], true),
-      group('fault', ['test/fault/**/*.test.ts'], [], true),
-      group('walk', ['test/walk/**/*.test.ts'], [], true),
+      group('unit', ['test/**/*.test.ts'], {
+        exclude: [
+          'test/workflow/**',
+          'test/replay/**',
+          'test/integration/**',
+          'test/fault/**',
+          'test/walk/**',
+        ],
+      }),
+      group('workflow', ['test/workflow/**/*.test.ts', 'test/replay/**/*.test.ts'], { slow: true }),
+      group('integration', ['test/integration/**/*.test.ts'], { serial: true }),
+      group('fault', ['test/fault/**/*.test.ts'], { serial: true }),
+      group('walk', ['test/walk/**/*.test.ts'], { serial: true }),
     ],
   },
 });

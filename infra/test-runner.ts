@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
@@ -15,14 +15,16 @@ import { TEST_RUN_VARIABLE, sweep, tallyOf } from './test-run.js';
 import type { Tally, TestRun } from './test-run.js';
 
 /**
- * `npm test`: sets up what the tests run on, then format, lint, types, unused code, then the groups of tests one after the other.
+ * `npm test`: sets up what the tests run on, then format, lint, types, unused code and the groups of tests, in two lanes side by side.
  * Its last line is `N passed, N failed`; a check that fails, a file that cannot be run and a process left behind each count as a failure.
  *
  *   npm test                                everything
  *   npm test -- --project unit fence        one group, files whose path contains `fence`
  *   npm test -- --no-check                  without format, lint, types, unused code
  */
-const GROUPS = ['unit', 'workflow', 'integration', 'fault', 'walk'] as const;
+const GROUPS = ['unit', 'workflow', 'fault', 'integration', 'walk'] as const;
+/** The groups that run beside the checks and the others: each half takes about as long. What they print comes when they end. */
+const SECOND_LANE: readonly string[] = ['integration', 'walk'];
 
 const CHECKS: readonly { name: string; command: string[] }[] = [
   { name: 'format', command: ['prettier', '--check', '.'] },
@@ -31,9 +33,101 @@ const CHECKS: readonly { name: string; command: string[] }[] = [
   { name: 'unused code', command: ['knip'] },
 ];
 
-interface Run extends TestRun {
-  interrupted: NodeJS.Signals | null;
-  child: number | null;
+interface Step {
+  name: string;
+  /** Group of tests; else a check. */
+  group?: string;
+  program: string;
+  args: string[];
+}
+
+/** Steps one after the other; what they start is marked as theirs. */
+class Lane implements TestRun {
+  readonly id = randomUUID();
+  readonly directory = mkdtempSync(path.join(tmpdir(), 'interlock-test-'));
+  readonly total: Tally = { passed: 0, failed: 0 };
+  readonly lines: string[] = [];
+  interrupted = false;
+  private child: number | null = null;
+
+  constructor(
+    private readonly steps: readonly Step[],
+    /** What the steps print is kept until each has ended. */
+    private readonly quiet: boolean,
+  ) {}
+
+  async run(): Promise<void> {
+    try {
+      for (const step of this.steps) {
+        if (this.interrupted) break;
+        await this.step(step);
+      }
+    } catch (error) {
+      console.error(messageOf(error));
+      this.total.failed += 1;
+    } finally {
+      await sweep(this);
+      rmSync(this.directory, { recursive: true, force: true });
+    }
+  }
+
+  interrupt(): void {
+    this.interrupted = true;
+    if (this.child !== null) signalTree(this.child);
+  }
+
+  private async step({ name, group, program, args }: Step): Promise<void> {
+    const begin = performance.now();
+    const report = path.join(this.directory, `${name}.json`);
+    if (!this.quiet) heading(name);
+    else console.error(`${name}: begun`);
+    const code = await this.execute(name, program, [
+      ...args,
+      ...(group === undefined ? [] : [`--outputFile.json=${report}`]),
+    ]);
+    const seconds = `${((performance.now() - begin) / 1000).toFixed(1)} s`;
+    if (group === undefined) {
+      if (code !== 0) this.total.failed += 1;
+      this.lines.push(`${name}: ${code === 0 ? 'ok' : 'FAILED'} (${seconds})`);
+      return;
+    }
+    const tally = tallyOf(report) ?? { passed: 0, failed: code === 0 ? 0 : 1 };
+    // An unhandled error outside of any test.
+    if (code !== 0 && tally.failed === 0) tally.failed = 1;
+    const left = await sweep(this);
+    for (const process_ of left) console.error(`left behind by ${group}, ended now: ${process_}`);
+    this.total.passed += tally.passed;
+    this.total.failed += tally.failed + left.length;
+    const leftBehind = left.length === 0 ? '' : `, ${left.length} processes left behind`;
+    this.lines.push(`${name}: ${tally.passed} passed, ${tally.failed} failed${leftBehind} (${seconds})`);
+  }
+
+  /** Runs a program in a process group of its own, so that an interruption reaches its children by way of us only. */
+  private async execute(name: string, program: string, args: readonly string[]): Promise<number> {
+    const log = path.join(this.directory, `${name.replaceAll(/\W+/g, '-')}.log`);
+    const output = this.quiet ? openSync(log, 'w') : 'inherit';
+    const child = spawn(path.join(projectRoot, 'node_modules', '.bin', program), args, {
+      cwd: projectRoot,
+      stdio: ['ignore', output, output],
+      detached: true,
+      env: { ...process.env, [TEST_RUN_VARIABLE]: this.id, TMPDIR: this.directory },
+    });
+    this.child = child.pid ?? null;
+    const code = await new Promise<number>((resolve) => {
+      child.once('error', (error) => {
+        console.error(`${program}: ${error.message}`);
+        resolve(1);
+      });
+      child.once('exit', (exitCode) => resolve(exitCode ?? 1));
+    });
+    this.child = null;
+    if (typeof output === 'number') {
+      closeSync(output);
+      heading(name);
+      process.stdout.write(readFileSync(log));
+    }
+    return code;
+  }
 }
 
 async function main(): Promise<number> {
@@ -47,20 +141,35 @@ async function main(): Promise<number> {
     process.stderr.write(`--project ${unknown.join(', ')}: expected one of ${GROUPS.join(', ')}\n`);
     return 2;
   }
-  const run: Run = {
-    id: randomUUID(),
-    directory: mkdtempSync(path.join(tmpdir(), 'interlock-test-')),
-    interrupted: null,
-    child: null,
-  };
+  const everything = values['no-check'] !== true && values.project === undefined && positionals.length === 0;
+  const checks = everything
+    ? CHECKS.map(({ name, command: [program = '', ...args] }) => ({ name, program, args }))
+    : [];
+  const tests = groups.map((group) => ({
+    ...{ name: group, group, program: 'vitest' },
+    args: [
+      'run',
+      '--project',
+      group,
+      '--passWithNoTests',
+      '--reporter=default',
+      '--reporter=json',
+      ...positionals,
+    ],
+  }));
+  const isSecond = ({ group }: Step): boolean => everything && SECOND_LANE.includes(group ?? '');
+  const lanes = [
+    new Lane([...checks, ...tests.filter((step) => !isSecond(step))], false),
+    new Lane(tests.filter(isSecond), true),
+  ];
+  let interrupted: NodeJS.Signals | null = null;
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
     process.on(signal, () => {
-      run.interrupted = signal;
-      if (run.child !== null) signalTree(run.child);
+      interrupted = signal;
+      for (const lane of lanes) lane.interrupt();
     });
   }
   const total: Tally = { passed: 0, failed: 0 };
-  const lines: string[] = [];
   try {
     await ensureAll(
       [
@@ -72,88 +181,29 @@ async function main(): Promise<number> {
       ],
       (line) => process.stderr.write(`${line}\n`),
     );
-    if (values['no-check'] !== true && values.project === undefined && positionals.length === 0) {
-      for (const { name, command } of CHECKS) {
-        if (run.interrupted !== null) break;
-        const begin = performance.now();
-        heading(name);
-        const [program = '', ...args] = command;
-        const code = await execute(run, path.join(projectRoot, 'node_modules', '.bin', program), args);
-        if (code !== 0) total.failed += 1;
-        lines.push(`${name}: ${code === 0 ? 'ok' : 'FAILED'} (${seconds(begin)})`);
-      }
-    }
-    for (const group of groups) {
-      if (run.interrupted !== null) break;
-      const begin = performance.now();
-      heading(`tests: ${group}`);
-      const tally = await runGroup(run, group, positionals);
-      const left = await sweep(run);
-      for (const process_ of left) console.error(`left behind by ${group}, ended now: ${process_}`);
-      total.passed += tally.passed;
-      total.failed += tally.failed + left.length;
-      const leftBehind = left.length === 0 ? '' : `, ${left.length} processes left behind`;
-      lines.push(`${group}: ${tally.passed} passed, ${tally.failed} failed${leftBehind} (${seconds(begin)})`);
-    }
   } catch (error) {
     console.error(messageOf(error));
     total.failed += 1;
-  } finally {
-    await sweep(run);
-    rmSync(run.directory, { recursive: true, force: true });
+    for (const lane of lanes) lane.interrupt();
   }
+  await Promise.all(lanes.map((lane) => lane.run()));
   heading('summary');
-  for (const line of lines) console.log(line);
-  if (run.interrupted !== null) {
-    console.error(`interrupted by ${run.interrupted}`);
+  for (const lane of lanes) {
+    total.passed += lane.total.passed;
+    total.failed += lane.total.failed;
+    for (const line of lane.lines) console.log(line);
+  }
+  if (interrupted !== null) {
+    console.error(`interrupted by ${String(interrupted)}`);
     total.failed += 1;
   }
   console.log(`${total.passed} passed, ${total.failed} failed`);
-  if (run.interrupted === 'SIGINT') return 130;
+  if (interrupted === 'SIGINT') return 130;
   return total.failed === 0 && total.passed > 0 ? 0 : 1;
 }
 
 function heading(text: string): void {
   console.log(`\n== ${text}`);
-}
-
-function seconds(begin: number): string {
-  return `${((performance.now() - begin) / 1000).toFixed(1)} s`;
-}
-
-/** Runs a program in a process group of its own, so that an interruption reaches its children by way of us only. */
-async function execute(run: Run, program: string, args: readonly string[]): Promise<number> {
-  const child = spawn(program, args, {
-    cwd: projectRoot,
-    stdio: ['ignore', 'inherit', 'inherit'],
-    detached: true,
-    env: { ...process.env, [TEST_RUN_VARIABLE]: run.id, TMPDIR: run.directory },
-  });
-  run.child = child.pid ?? null;
-  return new Promise((resolve) => {
-    child.once('error', (error) => {
-      console.error(`${program}: ${error.message}`);
-      resolve(1);
-    });
-    child.once('exit', (code) => {
-      run.child = null;
-      resolve(code ?? 1);
-    });
-  });
-}
-
-async function runGroup(run: Run, group: string, files: readonly string[]): Promise<Tally> {
-  const report = path.join(run.directory, `${group}.json`);
-  const code = await execute(run, path.join(projectRoot, 'node_modules', '.bin', 'vitest'), [
-    ...['run', '--project', group, '--passWithNoTests'],
-    ...['--reporter=default', '--reporter=json', `--outputFile.json=${report}`],
-    ...files,
-  ]);
-  const tally = tallyOf(report);
-  if (tally === null) return { passed: 0, failed: code === 0 ? 0 : 1 };
-  // An unhandled error outside of any test.
-  if (code !== 0 && tally.failed === 0) tally.failed = 1;
-  return tally;
 }
 
 function signalTree(leader: number): void {

@@ -194,7 +194,8 @@ describe.each(['mysql', 'mariadb'] as const)('fence on %s', (flavour) => {
       await f.fence.change(fenceChange(buckets(2), 9), undefined, {
         beforeCommit: async () => {
           const [trx] = await f.pool.query<RowDataPacket[]>(
-            'SELECT trx_isolation_level AS level FROM information_schema.innodb_trx ORDER BY trx_rows_locked DESC LIMIT 1',
+            'SELECT trx_isolation_level AS level FROM information_schema.innodb_trx WHERE trx_mysql_thread_id <> ?',
+            [writer.threadId],
           );
           isolation = trx.map((row) => row['level'] as unknown);
         },
