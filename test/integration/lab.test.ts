@@ -131,6 +131,16 @@ describe('a lab', () => {
     expect(pids(labInfo(directory))).toEqual(pids(lab));
   });
 
+  test('a rule center starts, and serves its rules, while its store is down', async () => {
+    await labKill('dc-b-mysql-main', { directory });
+    await labKill('dc-b-rule-center', { directory });
+    await labStart('dc-b-rule-center', { directory });
+    const answer = await fetch(`http://127.0.0.1:${lab.ports['dc-b.rule-center']}/v1/rules`);
+    const { rules } = (await answer.json()) as { rules: { epoch: number } };
+    expect(rules.epoch).toBe(1);
+    await labStart('dc-b-mysql-main', { directory });
+  });
+
   test('a killed part is seen, and started again with its data', async () => {
     const before = await rulesOf(lab);
     await labKill('dc-a-mysql-main', { directory });

@@ -3,7 +3,7 @@ import type { LabDc } from '../options.js';
 import type { Command, LabContext } from '../part.js';
 
 /** A command of `interlock` that runs in a DC: it sees the DC's topology. */
-export function interlockProgram(lab: LabContext, dc: LabDc, command: string): Command {
+export function interlockProgram(lab: LabContext, dc: LabDc, command: string, ...flags: string[]): Command {
   return {
     program: process.execPath,
     args: [
@@ -11,6 +11,7 @@ export function interlockProgram(lab: LabContext, dc: LabDc, command: string): C
       compiled('src', 'cli', 'main.js'),
       command,
       ...['--dc', dc, '--topology', lab.files.topologyOf(dc)],
+      ...flags,
     ],
   };
 }

@@ -10,14 +10,15 @@ export function ruleCenterPort(dc: LabDc): string {
 
 export function ruleCenterPart(lab: LabContext, dc: LabDc, network: readonly string[]): Part {
   const url = `http://127.0.0.1:${lab.port(ruleCenterPort(dc))}`;
+  const name = `${dc}-rule-center`;
   return processPart(lab, {
-    name: `${dc}-rule-center`,
+    name,
     kind: 'rule-center',
     dc,
     dependsOn: [RULES_PART, ...network],
     address: url,
     ports: [ruleCenterPort(dc)],
-    command: async () => interlockProgram(lab, dc, 'rule-center'),
+    command: async () => interlockProgram(lab, dc, 'rule-center', '--state', `${lab.files.part(name)}/rules`),
     probe: async () => httpOk(`${url}/v1/health`),
   });
 }
