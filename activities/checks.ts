@@ -2,6 +2,7 @@ import type { Pool, RowDataPacket } from 'mysql2/promise';
 import { messageOf } from '../src/errors.js';
 import type { FenceStore } from '../src/fence/fence-store.js';
 import type { DcId, UnitId } from '../src/routing/units.js';
+import { mappingDifference } from '../src/topology/derive.js';
 import type { Check, SwitchPlan } from '../workflows/contract.js';
 import type { DatacenterDeps } from './dependencies.js';
 import { planLink } from './links.js';
@@ -45,6 +46,11 @@ export async function checkDatacenter(
       };
     }
     return `epoch ${plan.baseEpoch}`;
+  });
+  await add(`${dc}: mapping of users to units`, async () => {
+    const wrong = mappingDifference(deps.topology, plan.rules);
+    if (wrong === undefined) return 'as in the topology';
+    return { wrong: `${wrong}: the links map by the topology. Undo the change in the topology file` };
   });
   for (const store of plan.stores) {
     const fence = own.fence(store);

@@ -107,8 +107,8 @@ export function createDatacenterActivities(deps: DatacenterDeps): DatacenterActi
         budgetOf(input),
         {
           beforeCommit: async (before) => {
-            // Once a row is open here, the point of no return is behind: the source may be gone, and only forward is possible.
-            if (before.some((row) => row.state !== 'remote')) return;
+            // Once the rows are open here, the point of no return is behind: the source may be gone, and only forward is possible.
+            if (before.every((row) => row.state !== 'remote')) return;
             await source();
           },
         },

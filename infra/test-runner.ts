@@ -54,6 +54,7 @@ class Lane implements TestRun {
     private readonly steps: readonly Step[],
     /** What the steps print is kept until each has ended. */
     private readonly quiet: boolean,
+    private readonly everything: boolean,
   ) {}
 
   async run(): Promise<void> {
@@ -92,6 +93,8 @@ class Lane implements TestRun {
       return;
     }
     const tally = tallyOf(report) ?? { passed: 0, failed: code === 0 ? 0 : 1 };
+    // A group of everything that has no test has lost its files.
+    if (code === 0 && tally.passed === 0 && this.everything) tally.failed += 1;
     // An unhandled error outside of any test.
     if (code !== 0 && tally.failed === 0) tally.failed = 1;
     const left = await sweep(this);
@@ -151,7 +154,7 @@ async function main(): Promise<number> {
       'run',
       '--project',
       group,
-      '--passWithNoTests',
+      ...(positionals.length === 0 ? [] : ['--passWithNoTests']),
       '--reporter=default',
       '--reporter=json',
       ...positionals,
@@ -159,8 +162,8 @@ async function main(): Promise<number> {
   }));
   const isSecond = ({ group }: Step): boolean => everything && SECOND_LANE.includes(group ?? '');
   const lanes = [
-    new Lane([...checks, ...tests.filter((step) => !isSecond(step))], false),
-    new Lane(tests.filter(isSecond), true),
+    new Lane([...checks, ...tests.filter((step) => !isSecond(step))], false, everything),
+    new Lane(tests.filter(isSecond), true, everything),
   ];
   let interrupted: NodeJS.Signals | null = null;
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {

@@ -193,7 +193,7 @@ export interface HeldUnits {
   holderClosed: boolean;
 }
 
-/** Sums over all gateways of a DC since they were started, and the last fence's write-unavailability (the longest of them). */
+/** Of all gateways of a DC since they were started: sums, and the longest write-unavailability. Take differences. */
 export interface GatewayTotals {
   heldRequests: number;
   refusedRequests: number;

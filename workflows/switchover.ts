@@ -109,6 +109,7 @@ class Switchover implements Run {
   private abortAsked = false;
   private scope: CancellationScope | undefined;
   private readonly wasReset: boolean;
+  private behindReset = false;
   private resetChecks = 0;
   private lastEpoch = 0;
 
@@ -184,10 +185,11 @@ class Switchover implements Run {
   /**
    * Hazard: what the run did before the point to which it was reset is replayed as it was done, by a run that had not been reset:
    * a look at the run's ids alone decides otherwise there, and the run is stuck. `patched` is false for what is replayed without its
-   * mark, and leaves one (of its own for each look) from there on.
+   * mark (each look has its own), and leaves one from there on.
    */
   forgets(): boolean {
-    return this.wasReset && patched(`reset ${++this.resetChecks}`);
+    if (this.wasReset && !this.behindReset) this.behindReset = patched(`reset ${++this.resetChecks}`);
+    return this.behindReset;
   }
 
   async interruptible<T>(run: () => Promise<T>): Promise<T> {
@@ -491,7 +493,7 @@ class Switchover implements Run {
       for (const key of ['heldRequests', 'refusedRequests', 'failedRequests'] as const) {
         sum[key] += Math.max(0, now[key] - then[key]);
       }
-      sum.unavailableMs = Math.max(sum.unavailableMs, now.unavailableMs);
+      sum.unavailableMs = Math.max(sum.unavailableMs, now.unavailableMs - then.unavailableMs);
     });
     this.log.report.clients = known ? sum : null;
   }

@@ -88,11 +88,11 @@ export async function demo(options: DemoOptions, signal: AbortSignal): Promise<D
     await check(back);
 
     const document = demoDocument(costs, checks, (performance.now() - started) / 1000);
-    keep = options.keep;
     sound = passed(document);
     if (!options.json) process.stdout.write(`\n${demoTable(document)}\n`);
-    if (keep) {
+    if (options.keep) {
       await rig.keep();
+      keep = true;
       (options.json ? process.stderr : process.stdout).write(`\n${addressesOf(rig.lab, rig.topology)}\n`);
     }
     return document;

@@ -194,3 +194,11 @@ function tokensOf(statement: string): Token[] {
   }
   return tokens;
 }
+
+const COMMENT = /^(?:\s+|\/\*(?!M?!)[\s\S]*?\*\/|--\s[^\n]*(?:\n|$)|#[^\n]*(?:\n|$))+/;
+
+/** Data that was changed by a statement in the stream, and not by row events: nobody can tell from it which rows. */
+export function changesRows(statement: string): boolean {
+  const text = statement.replace(COMMENT, '').replace(/^\/\*M?!\d*\s*/, '');
+  return /^(INSERT|UPDATE|DELETE|REPLACE|LOAD|CALL|WITH|DO|EXECUTE|IMPORT|SET\s+STATEMENT)\b/i.test(text);
+}

@@ -2,6 +2,7 @@ import ZongJi from '@vlasky/zongji';
 import type { AnyBinlogEvent } from './zongji-seam.js';
 import { InterlockError, messageOf } from '../../src/errors.js';
 import type { TableFilter } from '../core/table-filter.js';
+import { changesRows } from './ddl-effects.js';
 import { NULL, textOf } from './literal.js';
 import type { Literal } from './literal.js';
 import type { Flavour } from './position.js';
@@ -287,10 +288,7 @@ export class BinlogStream {
       this.complete();
       return;
     }
-    if (
-      /^(INSERT|UPDATE|DELETE|REPLACE|LOAD|CALL)\b/i.test(statement) &&
-      this.options.filter.mayCarry(schema)
-    ) {
+    if (changesRows(statement) && this.options.filter.mayCarry(schema)) {
       this.refuse(
         `a change written as a statement (${statement.slice(0, 80)}); binlog_format must be ROW, for sessions too`,
       );

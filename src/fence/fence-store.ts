@@ -19,7 +19,7 @@ import {
   isInterrupted,
 } from './mysql-errors.js';
 import { rulesInTheWay, rulesInsert } from './rules-store.js';
-import { ask, openSession } from './session.js';
+import { ABANDONED_AFTER_SECONDS, FORGIVING, abandonedAfter, ask, openSession } from './session.js';
 import type { Blocker, ChangeResult, FenceBudget, Marker, UnitChange, UnitState } from './types.js';
 import { unavailable } from './unavailable.js';
 
@@ -29,6 +29,8 @@ export interface FenceStoreOptions {
   store: string;
   pool: Pool;
   flavour: Flavour;
+  /** The server ends a change whose client is silent for so long with the rows locked (default 30). */
+  abandonedAfterSeconds?: number;
 }
 
 export interface ChangeHooks {
@@ -64,6 +66,7 @@ export class FenceStore {
   readonly name: string;
   readonly flavour: Flavour;
   readonly pool: Pool;
+  private readonly abandonedAfterSeconds: number;
 
   constructor(options: FenceStoreOptions) {
     this.dc = options.dc;
@@ -71,6 +74,7 @@ export class FenceStore {
     this.name = `${options.dc} mysql/${options.store}`;
     this.flavour = options.flavour;
     this.pool = options.pool;
+    this.abandonedAfterSeconds = options.abandonedAfterSeconds ?? ABANDONED_AFTER_SECONDS;
   }
 
   /** Creates the schema `interlock` and its tables where they are missing. */
@@ -159,7 +163,8 @@ export class FenceStore {
    *
    * Idempotent: a repeat with the same content answers `changed: false`. Nothing is changed when it fails with
    * StaleEpoch, EpochConflict, HeldByOther, NotOwner, ServerIdentityChanged, Refused, BadInput or FenceBudgetExceeded
-   * (`details.blockers`: Blocker[]). Unavailable means that nobody knows: repeat it.
+   * (`details.blockers`: Blocker[]), but for a FenceBudgetExceeded with `details.committed`: the fence is made, and a prepared XA
+   * transaction may still commit behind it. Unavailable means that nobody knows: repeat it.
    */
   async change(
     change: UnitChange,
@@ -236,7 +241,7 @@ export class FenceStore {
             [batch],
           );
         }
-        await session.query('COMMIT');
+        await session.query(`COMMIT;${FORGIVING}`);
         done = true;
         return { written: [...missing, ...foreign].sort(), server };
       } finally {
@@ -326,7 +331,7 @@ export class FenceStore {
       const context = { store: this.name, dc: this.dc, server, mode };
       const apply = units.filter((unit) => verdictOf(unit, rows.get(unit), change, context) === 'apply');
       if (change.to === 'write_disabled')
-        await this.awaitNoXa(session, deadline, met, locked.answers.shift()!);
+        await this.awaitNoXa(session, deadline, met, locked.answers.shift()!, false);
       const writes = batches(apply).map((batch) => updateOf(batch, change));
       if (marker !== undefined && locked.answers.shift()!.length === 0) writes.push(insertOf(marker));
       if (document !== undefined) writes.push(...rulesInsert(this.name, document, locked.answers.at(-1)!));
@@ -334,8 +339,12 @@ export class FenceStore {
       // The binlog position covers the marker only when it is read after the commit. A transaction that was being prepared as XA when the
       // locks were taken is seen now at the latest.
       const position = `SELECT ${positionExpression(this.flavour)} AS position`;
-      const [committed, prepared] = await ask(session, [...writes, 'COMMIT', position, XA_RECOVER], 2);
-      if (change.to === 'write_disabled') await this.awaitNoXa(session, deadline, met, prepared!);
+      const [committed, prepared] = await ask(
+        session,
+        [...writes, 'COMMIT', FORGIVING, position, XA_RECOVER],
+        2,
+      );
+      if (change.to === 'write_disabled') await this.awaitNoXa(session, deadline, met, prepared!, true);
       done = true;
       return {
         changed: writes.length > 0,
@@ -386,7 +395,7 @@ export class FenceStore {
       );
       const found = await ask(
         session,
-        ['START TRANSACTION', ...locks, ...asked],
+        [abandonedAfter(this.abandonedAfterSeconds), 'START TRANSACTION', ...locks, ...asked],
         locks.length + asked.length,
       );
       for (const row of found.slice(0, locks.length).flat()) {
@@ -427,6 +436,7 @@ export class FenceStore {
     deadline: number,
     met: Blocker[],
     found: RowDataPacket[],
+    committed: boolean,
   ): Promise<void> {
     for (let rows = found; rows.length > 0; [rows] = await session.query<RowDataPacket[]>(XA_RECOVER)) {
       const prepared = rows.map((row) => String(row['data']));
@@ -434,7 +444,7 @@ export class FenceStore {
         throw new InterlockError(
           'FenceBudgetExceeded',
           `${this.name}: prepared XA transactions may still commit behind the fence: ${prepared.join(', ')}. XA COMMIT or XA ROLLBACK them`,
-          { details: { store: this.name, xa: prepared, blockers: met } },
+          { details: { store: this.name, xa: prepared, blockers: met, committed } },
         );
       }
       await new Promise((resolve) => setTimeout(resolve, XA_LOOK_AGAIN_MS));

@@ -28,6 +28,19 @@ export async function openSession(pool: Pool, lockWaitSeconds: number): Promise<
   }
 }
 
+/** Longer than the other data center may take to answer while rows are locked, and than a busy process stands still. */
+export const ABANDONED_AFTER_SECONDS = 30;
+
+/**
+ * Hazard: a process that is stopped, or whose host is gone, between its locks and its commit keeps the rows for the hours of the server's
+ * `wait_timeout`: nobody may write them, and no committed state says so. Guard: the server ends such a session; `FORGIVING` goes behind
+ * the commit, for pooled sessions may idle.
+ */
+export function abandonedAfter(seconds: number): string {
+  return `SET SESSION wait_timeout = ${seconds}`;
+}
+export const FORGIVING = 'SET SESSION wait_timeout = DEFAULT';
+
 /**
  * Sends several statements in one message (`format` has put their values in). Answers the rows of the last `count` that have some; the
  * first that fails ends the message.

@@ -43,6 +43,27 @@ export function initialRules(topology: Topology): Rules {
   };
 }
 
+/**
+ * How the users of a topology map to units otherwise than in the rules in force; undefined when they do not. The rules are what counts:
+ * applications and gateways read them there, and the links the topology.
+ */
+export function mappingDifference(topology: Topology, rules: Rules): string | undefined {
+  const wanted = initialRules(topology);
+  const names = (of: object): string => Object.keys(of).sort().join(', ');
+  if (wanted.defaultRegion !== rules.defaultRegion) {
+    return `defaultRegion is ${wanted.defaultRegion} in the topology, ${rules.defaultRegion} in the rules`;
+  }
+  for (const kind of ['regions', 'segments', 'central'] as const) {
+    if (names(wanted[kind]) !== names(rules[kind])) {
+      return `${kind} are ${names(wanted[kind])} in the topology, ${names(rules[kind])} in the rules`;
+    }
+  }
+  const other = Object.keys(wanted.segments).find(
+    (name) => wanted.segments[name]!.members.join() !== [...rules.segments[name]!.members].sort().join(),
+  );
+  return other === undefined ? undefined : `members of segment ${other} differ between topology and rules`;
+}
+
 /** Every directed link that the topology wants, in a stable order. */
 export function wantedLinks(topology: Topology): WantedLink[] {
   const dcs = dcIds(topology);

@@ -1,4 +1,4 @@
-import { existsSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -6,7 +6,9 @@ import mysql from 'mysql2/promise';
 import type { RowDataPacket } from 'mysql2/promise';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { DemoRig } from '../../infra/demo/rig.js';
-import { labKill, labStart } from '../../infra/lab/lab.js';
+import { labDown, labKill, labStart } from '../../infra/lab/lab.js';
+import { LabFiles } from '../../infra/lab/state.js';
+import { isAlive, readPidFile } from '../../infra/processes.js';
 import type { SwitchReport, SwitchStatus } from '../../workflows/contract.js';
 
 /**
@@ -63,16 +65,19 @@ describe('parts die during a switchover under load', () => {
   };
 
   // {source} and {target} stand for the data centers of the case.
-  test.each<{ point: string; kill: string }>([
+  test.each<{ point: string; kill: string; outcome?: 'done' }>([
     { point: 'after-writeDisable', kill: '{source}-worker' },
     { point: 'before-switchTarget', kill: '{target}-worker' },
-    { point: 'after-switchTarget', kill: '{target}-worker' },
+    { point: 'after-switchTarget', kill: '{target}-worker', outcome: 'done' },
     { point: 'after-writeDisable', kill: '{source}-rule-center' },
-    { point: 'after-switchTarget', kill: '{target}-rule-center' },
+    { point: 'after-switchTarget', kill: '{target}-rule-center', outcome: 'done' },
+    { point: 'after-switchTarget', kill: '{target}-gateway-1', outcome: 'done' },
+    { point: 'after-switchTarget', kill: '{target}-mysql-main', outcome: 'done' },
+    { point: 'after-switchTarget', kill: '{source}-mysql-main', outcome: 'done' },
     { point: 'after-writeDisable', kill: '{source}-gateway-1' },
     { point: 'after-writeDisable', kill: '{source}-mysql-main' },
     { point: 'before-switchTarget', kill: '{target}-mysql-main' },
-  ])('kill -9 of $kill at $point', async ({ point, kill }) => {
+  ])('kill -9 of $kill at $point', async ({ point, kill, outcome }) => {
     const part = kill.replace('{source}', owner).replace('{target}', OTHER[owner]!);
     await rig.load.start();
     await writeFile(path.join(stops, point), '');
@@ -85,7 +90,9 @@ describe('parts die during a switchover under load', () => {
       await disarm(point);
     }
     await labStart(part, { directory: directory() });
-    await conclude(await switching);
+    const report = await conclude(await switching);
+    // Behind the point of no return there is one way.
+    if (outcome !== undefined) expect(report.outcome).toBe(outcome);
   });
 
   test('SIGSTOP of an application instance with a transaction open, across the switch', async () => {
@@ -103,6 +110,17 @@ describe('parts die during a switchover under load', () => {
     } finally {
       await labKill(part, { directory: directory(), signal: 'SIGCONT' }).catch(() => undefined);
     }
+  });
+
+  test('what is kept runs on without this process, until `lab down`', async () => {
+    await rig.keep();
+    const size = () => statSync(rig.journal).size;
+    const before = size();
+    await expect.poll(size, { timeout: 30_000 }).toBeGreaterThan(before);
+    const load = readPidFile(new LabFiles(directory()).pid('load'))!;
+    expect(isAlive(load)).toBe(true);
+    await labDown({ directory: directory() });
+    expect(isAlive(load)).toBe(false);
   });
 
   /** Stops the instance at a moment at which a transaction of it holds the lock of a unit that will move. */

@@ -1,4 +1,5 @@
 import type { RowDataPacket } from 'mysql2/promise';
+import { FenceStore } from '../../src/fence/fence-store.js';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { isInterlockError } from '../../src/errors.js';
 import type { InterlockError } from '../../src/errors.js';
@@ -368,6 +369,37 @@ describe.each(['mysql', 'mariadb'] as const)('fence on %s', (flavour) => {
       await sleep(100);
       await xa.query("XA ROLLBACK 'x1'");
       expect((await again).changed).toBe(true);
+    });
+
+    it('whose client is silent with the rows locked is ended by the server, and done when it wakes', async () => {
+      const { fence, pool, flavour } = { fence: f.fence, pool: f.pool, flavour: f.fence.flavour };
+      const silent = new FenceStore({
+        dc: fence.dc,
+        store: fence.store,
+        pool,
+        flavour,
+        abandonedAfterSeconds: 1,
+      });
+      const application = await f.connect();
+      const seen: unknown[] = [];
+      const change = silent.change(fenceChange(buckets(3), 2), undefined, {
+        beforeCommit: onceOnly(async () => {
+          for (
+            let state: unknown = 0;
+            state !== 'open';
+            state = await f.lockShared(application, 'cn-east/0')
+          ) {
+            seen.push(state);
+            await sleep(100);
+          }
+          await application.rollback();
+        }),
+      });
+      expect((await change).changed).toBe(true);
+      expect(seen.length).toBeGreaterThan(1);
+      expect(await stateOf('cn-east/0')).toBe('write_disabled of dc-a at 2');
+      const [rows] = await pool.query<RowDataPacket[]>('SELECT @@session.wait_timeout AS seconds');
+      expect(Number(rows[0]!['seconds'])).toBeGreaterThan(1);
     });
 
     it('lost the connection: the change is repeated and done once', async () => {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { isIrrelevant, rowEffects } from '../../replicators/mysql/ddl-effects.js';
+import { changesRows, isIrrelevant, rowEffects } from '../../replicators/mysql/ddl-effects.js';
 
 /** `how schema.table(partitions)` of each effect. */
 const effects = (statement: string): string[] =>
@@ -63,4 +63,23 @@ describe('rows that a statement removes or replaces', () => {
   ])('of no table: %s', (statement) => {
     expect(isIrrelevant(statement)).toBe(true);
   });
+});
+
+describe('data changed by a statement', () => {
+  it.each([
+    'INSERT INTO item VALUES (1)',
+    '/* app */ UPDATE item SET a = 1',
+    '-- who\n# and why\n  delete from item',
+    'WITH old AS (SELECT 1) DELETE FROM item',
+    'SET STATEMENT max_statement_time=1 FOR UPDATE item SET a = 1',
+    '/*!80000 REPLACE */ INTO item VALUES (1)',
+    "LOAD DATA INFILE 'x' INTO TABLE item",
+  ])('%s', (statement) => expect(changesRows(statement)).toBe(true));
+
+  it.each([
+    '/* INSERT */ ALTER TABLE item ADD b INT',
+    'CREATE TABLE t AS SELECT 1',
+    'DROP TABLE item',
+    'SET x = 1',
+  ])('not %s', (statement) => expect(changesRows(statement)).toBe(false));
 });

@@ -14,7 +14,7 @@ describe('classification of statements', () => {
     ['TABLE t', 'read'],
     ['VALUES ROW(1)', 'read'],
     ['SHOW CREATE TABLE t', 'read'],
-    ['EXPLAIN UPDATE t SET v = 1', 'read'],
+    ['EXPLAIN UPDATE t SET v = 1', 'opaque read'],
     ['EXPLAIN ANALYZE SELECT 1', 'read'],
     ['WITH a AS (SELECT 1), b (x) AS (SELECT 2) SELECT * FROM a', 'opaque read'],
     ['WITH RECURSIVE a AS (SELECT 1) SELECT * FROM a', 'read'],

@@ -475,7 +475,7 @@ export class World {
         heldRequests: this.calls.includes('writeDisable') ? 7 : 0,
         refusedRequests: 0,
         failedRequests: 0,
-        unavailableMs: 21,
+        unavailableMs: 21 * this.calls.filter((name) => name === 'writeDisable').length,
       })),
 
     makePlan: (request) => this.call('makePlan', () => this.plan(request)),
