@@ -5,7 +5,13 @@ import { Context } from '@temporalio/activity';
 import { QueryNotRegisteredError } from '@temporalio/client';
 import type { WorkflowHandle, WorkflowStartOptions } from '@temporalio/client';
 import type { TestWorkflowEnvironment } from '@temporalio/testing';
-import { DefaultLogger, Runtime, Worker, bundleWorkflowCode } from '@temporalio/worker';
+import {
+  DefaultLogger,
+  GracefulShutdownPeriodExpiredError,
+  Runtime,
+  Worker,
+  bundleWorkflowCode,
+} from '@temporalio/worker';
 import type { WorkflowBundle } from '@temporalio/worker';
 import { DEFAULT_POLICIES } from '../../workflows/contract.js';
 import type {
@@ -19,6 +25,7 @@ import type {
 import { realTimeEnvironment, timeSkippingEnvironment } from '../support/temporal.js';
 import { World } from './model.js';
 import type { ActivityName } from './model.js';
+import { skip } from './skipped-time.js';
 
 export const QUEUE = 'switchover-test';
 const QUIET_POLLS = 3;
@@ -83,8 +90,13 @@ export class Bench {
   }
 
   async close(): Promise<void> {
+    for (const world of this.worlds.values()) world.arrive();
     for (const { worker } of this.workers) worker.shutdown();
-    await Promise.all(this.workers.map((w) => w.ended));
+    // A call for whose answer nobody waits any more may still be under way.
+    const late = (error: unknown): void => {
+      if (!(error instanceof GracefulShutdownPeriodExpiredError)) throw error;
+    };
+    await Promise.all(this.workers.map(({ ended }) => ended.catch(late)));
     await this.env.teardown();
   }
 
@@ -212,7 +224,7 @@ export class Run {
         await wait(this.skips ? 4 : 20);
         passedMs += this.skips ? 0 : 20;
       } else {
-        await this.env.sleep(stepMs);
+        await skip(this.env, stepMs);
         passedMs += stepMs;
         stepMs = Math.min(stepMs * 2, 10_000);
       }
