@@ -1,5 +1,7 @@
 import { rm } from 'node:fs/promises';
 import path from 'node:path';
+import { Router } from '../../src/routing/rules.js';
+import { initialRules } from '../../src/topology/derive.js';
 import { loadTopology } from '../../src/topology/load.js';
 import type { Topology } from '../../src/topology/schema.js';
 import type { FlowReport, SwitchReport, SwitchStatus } from '../../workflows/contract.js';
@@ -22,6 +24,8 @@ export interface RigOptions {
   /** State of the lab and the journal; wiped first. */
   directory: string;
   shape?: Partial<LabShape>;
+  /** Segments of the topology; default none. */
+  segments?: Topology['segments'];
   /** Writes per second, open loop. */
   rate: number;
   /** Closed loop with so many clients instead. */
@@ -62,7 +66,7 @@ export class DemoRig {
     const lab = await labUp({
       directory,
       ...(options.shape ? { shape: options.shape } : {}),
-      workload: SHOP_WORKLOAD,
+      workload: { ...SHOP_WORKLOAD, segments: options.segments ?? {} },
       progress,
     });
     options.signal?.throwIfAborted();
@@ -79,9 +83,11 @@ export class DemoRig {
       ...(options.clients === undefined ? {} : { clients: options.clients }),
       readRate: options.readRate ?? options.rate / 10,
     });
+    const router = new Router(initialRules(topology));
     const checker = new Checker({
       datacenters: DATACENTERS.map((dc) => ({ dc, address: rootOf(topology, dc, lab.env) })),
       journal,
+      unitOf: (region, userId) => router.unitOf({ region, userId })!,
     });
     return new DemoRig(options, lab, topology, journal, load, checker);
   }

@@ -1,12 +1,11 @@
 import mysql from 'mysql2/promise';
 import type { Connection, RowDataPacket } from 'mysql2/promise';
-import { bucketOf, bucketUnit } from '../../../src/routing/units.js';
 import { readJournal } from '../load/journal.js';
 import type { ServerAddress } from './binlog-stream.js';
 import { auditLedger } from './ledger.js';
 import type { LedgerFindingKind, ShopBooks } from './ledger.js';
-import { OwnershipAudit, openedTwice } from './ownership-audit.js';
-import type { AuditFindingKind } from './ownership-audit.js';
+import { OwnershipAudit, bucketOfUser, openedTwice } from './ownership-audit.js';
+import type { AuditFindingKind, UnitOfUser } from './ownership-audit.js';
 import { compareTables, waitUntilEqual } from './tables.js';
 import type { TableComparison } from './tables.js';
 
@@ -17,6 +16,8 @@ export interface CheckerOptions {
   journal: string;
   /** For data without epochs: says who owns a unit, and no binlog is held against `unit_state`. */
   ownerOf?: (unit: string) => string;
+  /** The unit of a wallet; default: by region and bucket alone. */
+  unitOf?: UnitOfUser;
   /** How long promises may take to be kept and links to converge, once the load has paused. */
   settleTimeoutMs?: number;
 }
@@ -57,7 +58,7 @@ export class Checker {
   constructor(private readonly options: CheckerOptions) {
     this.audits =
       options.ownerOf === undefined
-        ? options.datacenters.map(({ dc, address }) => new OwnershipAudit(dc, address))
+        ? options.datacenters.map(({ dc, address }) => new OwnershipAudit(dc, address, options.unitOf))
         : [];
   }
 
@@ -103,7 +104,7 @@ export class Checker {
         const owners = open.get(unit) ?? [];
         return owners.length === 1 ? owners[0] : undefined;
       },
-      unitOf: (region, userId) => bucketUnit(region, bucketOf(userId)),
+      unitOf: this.options.unitOf ?? bucketOfUser,
     });
 
     const audited = this.audits.flatMap((audit) => audit.findings);

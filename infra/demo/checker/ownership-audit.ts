@@ -19,6 +19,11 @@ export type AuditFindingKind =
   /** A row's own columns contradict each other or the transaction. */
   | 'malformed';
 
+export type UnitOfUser = (region: string, userId: string) => string;
+
+/** Where there are no segments. */
+export const bucketOfUser: UnitOfUser = (region, userId) => bucketUnit(region, bucketOf(userId));
+
 export interface AuditFinding {
   kind: AuditFindingKind;
   dc: string;
@@ -46,6 +51,7 @@ export class OwnershipAudit {
   constructor(
     readonly dc: string,
     private readonly address: ServerAddress,
+    private readonly unitOf: UnitOfUser = bucketOfUser,
   ) {}
 
   /** Reads on to where the server's binlog ends now. */
@@ -93,7 +99,7 @@ export class OwnershipAudit {
       return;
     }
     this.localRows++;
-    const unit = unitOfRow(change.table, row);
+    const unit = unitOfRow(change.table, row, this.unitOf);
     const epoch = Number(row['epoch']);
     if (text(row['unit']) !== unit || text(row['dc']) !== this.dc) {
       this.find(
@@ -127,7 +133,7 @@ export class OwnershipAudit {
       this.find('loop', change, transaction, 'a change that was made here came back over the link');
       return;
     }
-    const unit = unitOfRow(change.table, row);
+    const unit = unitOfRow(change.table, row, this.unitOf);
     const owned = this.units.get(unit);
     if (owned?.state === 'open' && owned.owner === this.dc && Number(row['epoch']) < owned.epoch) {
       this.find(
@@ -158,10 +164,10 @@ export function openedTwice(a: OwnershipAudit, b: OwnershipAudit): string[] {
   return [...a.opened].filter((opening) => b.opened.has(opening));
 }
 
-/** The unit that a row's routing columns map to; the demo has no segments. */
-export function unitOfRow(table: string, row: Row): string {
+/** The unit that a row's routing columns map to. */
+function unitOfRow(table: string, row: Row, unitOf: UnitOfUser): string {
   if (ROUTED.get(table) !== true) return COUPON_UNIT;
-  return bucketUnit(text(row['region']), bucketOf(text(row['user_id'])));
+  return unitOf(text(row['region']), text(row['user_id']));
 }
 
 function text(value: unknown): string {
