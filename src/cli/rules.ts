@@ -1,14 +1,15 @@
 import type { Command } from 'commander';
-import { InterlockError } from '../errors.js';
+import { InterlockError, isInterlockError } from '../errors.js';
 import { openAllStores } from '../fence/connect.js';
 import type { DcStores } from '../fence/connect.js';
 import { diagnose } from '../fence/diagnosis.js';
 import { initialise, newest } from '../fence/init.js';
+import type { StoredRules } from '../fence/rules-store.js';
 import type { DcId } from '../routing/units.js';
 import { datacenter, initialRules } from '../topology/derive.js';
 import { loadTopology, resolveSecret } from '../topology/load.js';
 import type { Topology } from '../topology/schema.js';
-import { print, printJson, progress, table, topologyFile, topologyOption } from './output.js';
+import { EXIT, print, printJson, progress, table, topologyFile, topologyOption } from './output.js';
 
 interface Options {
   topology?: string;
@@ -47,30 +48,35 @@ async function init(options: Options): Promise<void> {
 
 async function show(options: Options): Promise<void> {
   await withStores(options, async (_topology, stores) => {
-    const found = await Promise.all(
-      [...stores.values()].map(async (dc) => ({ dc: dc.dc, stored: await dc.rules.current() })),
-    );
+    const found = await Promise.all([...stores.values()].map(rulesOf));
+    const silent = found.filter(({ problem }) => problem !== null);
     const current = newest(found.map((one) => one.stored));
     if (current === undefined) {
+      const unreadable = silent[0]?.problem ?? null;
+      if (unreadable !== null) throw unreadable;
       throw new InterlockError('NoRules', 'there are no rules yet: run `interlock rules init`');
     }
+    // A data center that does not answer may have rules of a higher epoch.
+    if (silent.length > 0) process.exitCode = EXIT.needsOperator;
     const { rules, hash } = current;
     if (options.json) {
       printJson({
         rules,
         hash,
-        datacenters: found.map(({ dc, stored }) => ({
+        datacenters: found.map(({ dc, stored, problem }) => ({
           dc,
           epoch: stored?.rules.epoch ?? null,
           hash: stored?.hash ?? null,
+          problem: problem?.message ?? null,
         })),
       });
       return;
     }
     print(`Epoch ${rules.epoch} of topology ${rules.topology}: ${rules.reason}`);
-    for (const { dc, stored } of found) {
+    for (const { dc, stored, problem } of found) {
       const epoch = stored?.rules.epoch;
-      if (epoch !== rules.epoch) print(`${dc} is behind: it has epoch ${epoch ?? 'none'}.`);
+      if (problem !== null) print(`${dc}: ${problem.message}. Its rules are not known.`);
+      else if (epoch !== rules.epoch) print(`${dc} is behind: it has epoch ${epoch ?? 'none'}.`);
     }
     const rows = [['units', 'owner', 'state']];
     for (const [region, ranges] of Object.entries(rules.regions)) {
@@ -84,6 +90,20 @@ async function show(options: Options): Promise<void> {
       rows.push([`central:${name}`, central.owner, central.state]);
     print(table(rows));
   });
+}
+
+/** The newest rules of a data center. They have to be seen while the other one is down: a release by an operator's word is kept there. */
+async function rulesOf({ dc, rules }: DcStores): Promise<{
+  dc: DcId;
+  stored: StoredRules | undefined;
+  problem: InterlockError | null;
+}> {
+  try {
+    return { dc, stored: await rules.current(), problem: null };
+  } catch (error) {
+    if (!isInterlockError(error, 'Unavailable')) throw error;
+    return { dc, stored: undefined, problem: error };
+  }
 }
 
 /** A restored server may have missed a fence or a hand-over: it opens only what the other data center, too, says is its own. */
