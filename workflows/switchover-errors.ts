@@ -36,6 +36,11 @@ export function stepError(error: unknown): StepError {
   throw error;
 }
 
+/** Nobody answered: neither the work nor what went wrong with it. */
+export function isTimeout(error: unknown): boolean {
+  return error instanceof ActivityFailure && error.cause instanceof TimeoutFailure;
+}
+
 /** The operation lost against a higher epoch or another holder: ask for a fresh epoch, and let the target's answer decide. */
 export function isOvertaken(code: StepError['code']): boolean {
   return code === 'StaleEpoch' || code === 'EpochConflict' || code === 'HeldByOther';

@@ -24,7 +24,7 @@ import type {
   SwitchStatus,
 } from './contract.js';
 import { glancing, looking, waiting } from './switchover-activities.js';
-import { Aborted, Refusal, stepError } from './switchover-errors.js';
+import { Aborted, Refusal, isTimeout, stepError } from './switchover-errors.js';
 import type { StepError } from './switchover-errors.js';
 import { HandOver, backoffMs } from './switchover-handover.js';
 import type { Run } from './switchover-handover.js';
@@ -272,9 +272,12 @@ class Switchover implements Run {
       this.interruptible(async () => {
         const checks = await Promise.all(
           [from, to].map((dc) =>
-            looking.preflight.executeWithOptions(
-              { taskQueue: this.taskQueues[dc]!, summary: `Preflight of ${dc}` },
-              [{ dc, plan }],
+            answerOf(
+              dc,
+              looking.preflight.executeWithOptions(
+                { taskQueue: this.taskQueues[dc]!, summary: `Preflight of ${dc}` },
+                [{ dc, plan }],
+              ),
             ),
           ),
         );
@@ -504,6 +507,20 @@ class Switchover implements Run {
       const failed = stepError(error);
       this.log.report.summary += ` (The report could not be kept in the control stores: ${failed.message})`;
     }
+  }
+}
+
+/** Hazard: nobody polls the queue of a data center that is down, and a time-out alone does not say where to look. */
+async function answerOf<T>(dc: string, call: Promise<T>): Promise<T> {
+  try {
+    return await call;
+  } catch (error) {
+    if (!isTimeout(error)) throw error;
+    const { code, message } = stepError(error);
+    throw new Refusal({
+      code,
+      message: `${message}: look at the worker of ${dc} (\`interlock worker --dc ${dc}\`)`,
+    });
   }
 }
 

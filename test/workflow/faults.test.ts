@@ -1,8 +1,10 @@
+import { setTimeout as wait } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { SwitchOutcome } from '../../workflows/contract.js';
-import { Bench } from './harness.js';
+import { Bench, QUEUE } from './harness.js';
 import type { Run } from './harness.js';
 import type { ActivityName, Fault, World } from './model.js';
+import { passTimeout } from './skipped-time.js';
 
 let bench: Bench;
 beforeAll(async () => {
@@ -35,6 +37,7 @@ const CASES: Case[] = [
     { name, fault: 'fails', outcome: 'done' },
     { name, fault: 'fails', times: FOR_EVER, outcome: 'refused' },
     { name, fault: 'refuses', outcome: 'refused' },
+    { name, fault: 'overdue', outcome: 'done', arriving: ['before', 'writeDisable'] },
   ]),
   { name: 'gatewayTotals', fault: 'fails', times: FOR_EVER, outcome: 'done' },
 
@@ -113,6 +116,8 @@ const CASES: Case[] = [
   { name: 'handOverSource', fault: 'half', outcome: 'done' },
   { name: 'handOverSource', fault: 'late', outcome: 'done' },
   { name: 'handOverSource', fault: 'refuses', times: 3, outcome: 'done' },
+  { name: 'handOverSource', fault: 'silent', outcome: 'done' },
+  { name: 'handOverSource', fault: 'silent', times: FOR_EVER, outcome: 'done', needsHealing: true },
   { name: 'handOverSource', fault: 'fails', times: FOR_EVER, outcome: 'done', needsHealing: true },
   { name: 'handOverSource', fault: 'refuses', times: FOR_EVER, outcome: 'done', needsHealing: true },
 
@@ -120,6 +125,16 @@ const CASES: Case[] = [
   { name: 'raiseTarget', first: 'switchTarget', fault: 'answer-lost', outcome: 'compensated' },
   { name: 'raiseTarget', first: 'switchTarget', fault: 'half', outcome: 'compensated' },
   { name: 'raiseTarget', first: 'switchTarget', fault: 'late', outcome: 'compensated' },
+  { name: 'raiseTarget', first: 'switchTarget', fault: 'silent', outcome: 'compensated' },
+  { name: 'raiseTarget', first: 'writeDisable', fault: 'silent', outcome: 'compensated' },
+  {
+    name: 'raiseTarget',
+    first: 'switchTarget',
+    fault: 'silent',
+    times: FOR_EVER,
+    outcome: 'compensated',
+    needsHealing: true,
+  },
   {
     name: 'raiseTarget',
     first: 'switchTarget',
@@ -148,6 +163,15 @@ const CASES: Case[] = [
   { name: 'reopenSource', first: 'writeDisable', fault: 'half', outcome: 'compensated' },
   { name: 'reopenSource', first: 'switchTarget', fault: 'answer-lost', outcome: 'compensated' },
   { name: 'reopenSource', first: 'switchTarget', fault: 'late', outcome: 'compensated' },
+  { name: 'reopenSource', first: 'switchTarget', fault: 'silent', outcome: 'compensated' },
+  {
+    name: 'reopenSource',
+    first: 'switchTarget',
+    fault: 'silent',
+    times: FOR_EVER,
+    outcome: 'compensated',
+    needsHealing: true,
+  },
   {
     name: 'reopenSource',
     first: 'switchTarget',
@@ -209,7 +233,8 @@ describe('a step that goes wrong', () => {
   });
 
   const behindTheFence = CASES.filter((c) => {
-    if (c.fault === 'silent') return false;
+    // Time-outs are the server's, and take their time.
+    if (c.fault === 'silent' || c.fault === 'overdue') return false;
     const name = c.first ?? c.name;
     return ['preflight', 'nextEpoch', 'writeDisable', 'switchTarget', 'handOverSource'].includes(name);
   });
@@ -234,6 +259,180 @@ describe('a step that goes wrong', () => {
     expect(world.owner()).toBe('dc-a');
   });
 });
+
+describe('an answer to a call that an abort has given up changes nothing', () => {
+  /** The next call of `name` answers when it is let; its answer is in the history when `answer` returns. */
+  function hold(world: World, name: ActivityName) {
+    let release = (): void => undefined;
+    const released = new Promise<void>((resolve) => (release = resolve));
+    const asked = new Promise<void>((resolve) => {
+      world.on('before', name, () => {
+        resolve();
+        return released;
+      });
+    });
+    const answered = async (run: Run): Promise<number> => {
+      const { events } = await run.handle.fetchHistory();
+      const scheduled = events!
+        .filter((e) => e.activityTaskScheduledEventAttributes?.activityType?.name === name)
+        .map((e) => String(e.eventId));
+      return events!.filter((e) =>
+        scheduled.includes(String(e.activityTaskCompletedEventAttributes?.scheduledEventId)),
+      ).length;
+    };
+    return {
+      asked,
+      async answer(run: Run): Promise<void> {
+        const before = await answered(run);
+        release();
+        while ((await answered(run)) === before) await wait(10);
+      },
+    };
+  }
+
+  test.each(UNFENCED)('%s', async (name) => {
+    const world = bench.world();
+    const call = hold(world, name);
+    const report = hold(world, 'recordReport');
+    const run = await bench.start(world);
+    await call.asked;
+    await run.update('abort');
+    await report.asked;
+    const status = await run.status();
+    const calls = world.calls.length;
+    await call.answer(run);
+    expect(await run.status()).toEqual(status);
+    await report.answer(run);
+    expect((await run.end()).outcome).toBe('aborted');
+    expect(world.calls).toHaveLength(calls);
+    expect(world.owner()).toBe('dc-a');
+  });
+
+  test.each(UNFENCED.filter((name) => name !== 'findHeld'))('rollback: %s', async (name) => {
+    const world = bench.world();
+    const run = await bench.start(world);
+    await run.settle();
+    const call = hold(world, name);
+    await run.update('rollback');
+    await call.asked;
+    const report = hold(world, 'recordReport');
+    await run.update('abort');
+    await report.asked;
+    await report.answer(run);
+    const soaking = await run.status();
+    expect(soaking.summary).toContain('The rollback was aborted');
+    const calls = world.calls.length;
+    await call.answer(run);
+    expect(await run.status()).toEqual(soaking);
+    expect(world.calls).toHaveLength(calls);
+    await run.update('rollback');
+    expect((await run.end()).outcome).toBe('rolled-back');
+    expect(world.violations).toEqual([]);
+    expect(world.owner()).toBe('dc-a');
+  });
+});
+
+describe('the signals of the links are lost, and the checkpoints', () => {
+  function lost(): World {
+    const world = bench.world();
+    world.links = 'signal-lost';
+    return world;
+  }
+
+  test.each(['fails', 'silent', 'answer-lost'] as const)('can not be read (%s) once: done', async (fault) => {
+    const world = lost();
+    world.fault('readBaselines', fault);
+    const run = await bench.start(world);
+    await run.settle();
+    expect(world.violations).toEqual([]);
+    expect(world.owner()).toBe('dc-b');
+  });
+
+  test('can not be read for ever: the policy abort opens the source again and says why', async () => {
+    const world = lost();
+    world.fault('readBaselines', 'fails', FOR_EVER);
+    const report = await (await bench.start(world)).end();
+    expect(world.violations).toEqual([]);
+    expect(report.outcome).toBe('compensated');
+    expect(report.error?.message).toContain(
+      'mysql/main:dc-a>dc-b, mysql/orders:dc-a>dc-b did not reach the baseline',
+    );
+    expect(report.error?.message).toContain('readBaselines does not work');
+    expect(world.owner()).toBe('dc-a');
+  });
+
+  test('can not be read for ever: the policy extend waits until they can', async () => {
+    const world = lost();
+    world.fault('readBaselines', 'fails', FOR_EVER);
+    const run = await bench.start(world, { policies: { drainTimeout: 'extend', drainTimeoutMs: 5_000 } });
+    const waiting = await run.drive((s) => s.awaiting === 'extend-or-abort');
+    expect(waiting.needs).toContain('readBaselines does not work');
+    expect(world.calls).not.toContain('switchTarget');
+    world.heal();
+    await run.update('extend');
+    expect((await run.settle()).needs).toBeNull();
+    expect(world.violations).toEqual([]);
+    expect(world.owner()).toBe('dc-b');
+  });
+
+  test.each(['markerId', 'link'] as const)(
+    'answer with a stranger’s %s: it drains nothing',
+    async (field) => {
+      const world = lost();
+      world.misread = (answers) => answers.map((a) => ({ ...a, [field]: 'a stranger’s' }));
+      const report = await (await bench.start(world)).end();
+      expect(world.calls).toContain('readBaselines');
+      expect(world.calls).not.toContain('switchTarget');
+      expect(report.outcome).toBe('compensated');
+      expect(report.error?.message).toContain('did not reach the baseline');
+      expect(world.violations).toEqual([]);
+      expect(world.owner()).toBe('dc-a');
+    },
+  );
+
+  test.each(['quarantined', 'conflicts'] as const)('answer with %s changes: not drained', async (field) => {
+    const world = lost();
+    world.misread = (answers) => answers.map((a) => ({ ...a, [field]: 1 }));
+    const report = await (await bench.start(world)).end();
+    expect(world.calls).not.toContain('switchTarget');
+    expect(report.outcome).toBe('compensated');
+    expect(report.error?.code).toBe('LinkStopped');
+    expect(report.error?.message).toContain(`1 ${field}`);
+    expect(world.owner()).toBe('dc-a');
+  });
+
+  test('answer with quarantined changes: the policy extend waits until they are mended', async () => {
+    const world = lost();
+    world.misread = (answers) => answers.map((a) => ({ ...a, quarantined: 1 }));
+    const run = await bench.start(world, { policies: { drainTimeout: 'extend', drainTimeoutMs: 5_000 } });
+    const waiting = await run.drive((s) => s.awaiting === 'extend-or-abort');
+    expect(waiting.needs).toContain('1 quarantined');
+    world.misread = undefined;
+    await run.update('extend');
+    await run.settle();
+    expect(world.violations).toEqual([]);
+    expect(world.owner()).toBe('dc-b');
+  });
+});
+
+test.each(['dc-a', 'dc-b'])(
+  '%s is dead before the fence: refused, with the name of its worker',
+  async (dead) => {
+    const world = bench.world();
+    const taskQueues = { 'dc-a': QUEUE, 'dc-b': QUEUE, [dead]: 'polled-by-nobody' };
+    const startedMs = await bench.env.currentTimeMs();
+    const run = await bench.start(world, { taskQueues });
+    await new Promise<void>((resolve) => world.on('after', 'preflight', resolve));
+    await passTimeout(bench.env, startedMs + 60_000);
+    const report = await run.end();
+    expect(report.outcome).toBe('refused');
+    expect(report.error).toMatchObject({ code: 'Unavailable' });
+    expect(report.summary).toContain(`interlock worker --dc ${dead}`);
+    expect(report.steps.at(-1)).toMatchObject({ step: 'preflight', ok: false });
+    expect(world.calls).not.toContain('writeDisable');
+    expect(world.owner()).toBe('dc-a');
+  },
+);
 
 test('a compensation that is refused again and again asks ever more seldom', async () => {
   const world = bench.world();

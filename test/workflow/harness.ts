@@ -19,6 +19,7 @@ import type {
 import { realTimeEnvironment, timeSkippingEnvironment } from '../support/temporal.js';
 import { World } from './model.js';
 import type { ActivityName } from './model.js';
+import { skip } from './skipped-time.js';
 
 export const QUEUE = 'switchover-test';
 const QUIET_POLLS = 3;
@@ -212,7 +213,7 @@ export class Run {
         await wait(this.skips ? 4 : 20);
         passedMs += this.skips ? 0 : 20;
       } else {
-        await this.env.sleep(stepMs);
+        await skip(this.env, stepMs);
         passedMs += stepMs;
         stepMs = Math.min(stepMs * 2, 10_000);
       }

@@ -1,5 +1,5 @@
 import { Context } from '@temporalio/activity';
-import { ApplicationFailure, CancelledFailure } from '@temporalio/common';
+import { ApplicationFailure } from '@temporalio/common';
 import type { Client } from '@temporalio/client';
 import type { TestWorkflowEnvironment } from '@temporalio/testing';
 import type { ErrorCode } from '../../src/errors.js';
@@ -19,6 +19,7 @@ import type {
   SwitchReport,
   SwitchRequest,
 } from '../../workflows/contract.js';
+import { passTimeout } from './skipped-time.js';
 
 type Dc = 'dc-a' | 'dc-b';
 const DCS: readonly Dc[] = ['dc-a', 'dc-b'];
@@ -45,8 +46,10 @@ export type Fault =
   | 'half'
   /** Given up by the worker, and carried out later: when the test says so. */
   | 'late'
-  /** Does not answer until its time-out (which the server lets pass in real time), and is never carried out. */
-  | 'silent';
+  /** Does not answer until its time-out, and is never carried out. */
+  | 'silent'
+  /** Does not answer until its time-out, and answers later: when the test says so. */
+  | 'overdue';
 
 /** How the links behave after the fence. */
 export type Links = 'prompt' | 'early' | 'signal-lost' | 'doubled' | 'stuck' | 'quarantined';
@@ -73,6 +76,8 @@ export class World {
   /** Checks that fail, by the name of the activity. */
   readonly badChecks = new Map<ActivityName, string>();
   unconfirmed = false;
+  /** What the checkpoints say, instead of the truth. */
+  misread: ((answers: BaselineReached[]) => BaselineReached[]) | undefined;
   /** Operations that arrive when the test lets them. */
   readonly late: (() => Promise<void>)[] = [];
   private readonly faults: { name: ActivityName; fault: Fault; times: number }[] = [];
@@ -169,9 +174,12 @@ export class World {
         this.late.push(async () => void (await apply()));
         throw fail('Unavailable', `${name} was given up and may still arrive`);
       }
-      if (fault === 'silent') {
+      if (fault === 'silent' || fault === 'overdue') {
         await this.outlast();
-        throw fail('Unavailable', `${name} was late`);
+        return await this.arrival(() => {
+          if (fault === 'silent') throw fail('Unavailable', `${name} was late`);
+          return apply();
+        });
       }
       if (fault === 'half') {
         this.limit = 1;
@@ -405,20 +413,14 @@ export class World {
       }),
 
     readBaselines: ({ links }) =>
-      this.call('readBaselines', () =>
-        links.flatMap(({ link, markerId }) => {
+      this.call('readBaselines', () => {
+        const answers = links.flatMap(({ link, markerId }): BaselineReached[] => {
           if (this.markers.get(markerId)?.reached !== true) return [];
-          return [
-            {
-              link,
-              markerId,
-              conflicts: 0,
-              quarantined: this.links === 'quarantined' ? 1 : 0,
-              position: 'p',
-            },
-          ];
-        }),
-      ),
+          const quarantined = this.links === 'quarantined' ? 1 : 0;
+          return [{ link, markerId, conflicts: 0, quarantined, position: 'p' }];
+        });
+        return this.misread ? this.misread(answers) : answers;
+      }),
 
     switchTarget: (input) =>
       this.call('switchTarget', () => {
@@ -593,23 +595,26 @@ export class World {
     return planned?.fault;
   }
 
-  /** Time passes until this call has timed out for good. */
+  /** Time passes until this call has timed out. */
   private async outlast(): Promise<void> {
-    const { startToCloseTimeoutMs } = timeouts();
-    await this.env.sleep(startToCloseTimeoutMs + 1_000);
-    const { cancelled } = Context.current();
-    // A cancelled call has nobody who waits for its answer; give the workflow the turn it needs before this task goes.
-    await Promise.race([cancelled, new Promise((resolve) => setTimeout(resolve, 50))]).catch(
-      (error: unknown) => {
-        if (!(error instanceof CancelledFailure)) throw error;
-      },
-    );
+    const { info } = Context.current();
+    // Zero is none.
+    const timeoutMs = Math.min(info.startToCloseTimeoutMs, info.heartbeatTimeoutMs || Infinity);
+    await passTimeout(this.env, info.currentAttemptScheduledTimestampMs + timeoutMs);
   }
-}
 
-function timeouts(): { startToCloseTimeoutMs: number } {
-  const { startToCloseTimeoutMs } = Context.current().info;
-  return { startToCloseTimeoutMs };
+  /** An answer for which nobody waits is given when the test says so, or when the worker ends. */
+  private async arrival<T>(apply: () => T | Promise<T>): Promise<T> {
+    this.pending--;
+    try {
+      const answer = new Promise<T>((resolve, reject) => {
+        this.late.push(() => Promise.resolve().then(apply).then(resolve, reject));
+      });
+      return await Promise.race([answer, Context.current().cancelled]);
+    } finally {
+      this.pending++;
+    }
+  }
 }
 
 function other(dc: Dc): Dc {
