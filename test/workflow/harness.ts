@@ -95,6 +95,11 @@ export class Bench {
     return world;
   }
 
+  /** Two topologies of the same stores: `other`'s runs act in `world`. */
+  share(world: World, other: World): void {
+    this.worlds.set(other.workflowId, world);
+  }
+
   get queue(): string {
     return QUEUE;
   }
