@@ -1,5 +1,7 @@
 import { CancellationScope, condition, isCancellation, sleep, uuid4 } from '@temporalio/workflow';
-import type { AssignmentState, Holder, Rules } from '../src/routing/rules.js';
+import { fenceRules, switchRules } from '../src/routing/plan.js';
+import { Router } from '../src/routing/rules.js';
+import type { Holder, Rules } from '../src/routing/rules.js';
 import type { DcId, UnitId } from '../src/routing/units.js';
 import type { BaselineReached } from '../replicators/core/contract.js';
 import type {
@@ -16,7 +18,6 @@ import type { SwitchEvent } from './switchover-machine.js';
 import { fencing, glancing, lasting } from './switchover-activities.js';
 import { Aborted, Refusal, isOvertaken, stepError } from './switchover-errors.js';
 import type { StepError } from './switchover-errors.js';
-import { stepRules } from './switchover-rules.js';
 
 /** The fall-back reads the checkpoints this long after the fence, in case a signal was lost; then ever more slowly. */
 const FIRST_READ_MS = 1_000;
@@ -157,7 +158,7 @@ export class HandOver {
           },
           [
             {
-              ...this.step(this.from, 'write_disabled', this.fenceEpoch, run.holder),
+              ...this.fenceStep(this.fenceEpoch),
               fenceBudgetMs: budgetMs,
               links: this.markers,
             },
@@ -254,7 +255,7 @@ export class HandOver {
           taskQueue: this.queue(this.to),
           summary: `Open ${this.units.length} units in ${this.to}: the point of no return`,
         },
-        [this.step(this.to, 'open', this.switchEpoch, null)],
+        [this.openStep(this.to, this.switchEpoch)],
       ),
     );
     this.event('switched');
@@ -328,7 +329,7 @@ export class HandOver {
               summary: `Refuse late switches: raise ${this.to} to epoch ${epoch}`,
               ...options,
             },
-            [this.step(this.from, 'open', epoch, null)],
+            [this.openStep(this.from, epoch)],
           ),
         may,
       );
@@ -354,7 +355,7 @@ export class HandOver {
               taskQueue: this.queue(this.from),
               summary: `Open ${this.units.length} units again in ${this.from}`,
             },
-            [this.step(this.from, 'open', epoch, null)],
+            [this.openStep(this.from, epoch)],
           ),
       );
       this.note(gateways);
@@ -384,7 +385,7 @@ export class HandOver {
       this.switched ??= await this.patiently(this.to, `open ${this.units.length} units in ${this.to}`, () =>
         lasting.switchTarget.executeWithOptions(
           { taskQueue: this.queue(this.to), summary: `Complete the switch in ${this.to}` },
-          [this.step(this.to, 'open', this.switchEpoch, null)],
+          [this.openStep(this.to, this.switchEpoch)],
         ),
       );
       this.handed = await this.patiently(
@@ -396,7 +397,7 @@ export class HandOver {
               taskQueue: this.queue(this.from),
               summary: `Hand over in ${this.from}, release held requests to ${this.to}`,
             },
-            [this.step(this.to, 'open', this.switchEpoch, null)],
+            [this.openStep(this.to, this.switchEpoch)],
           ),
       );
     } catch (error) {
@@ -437,22 +438,46 @@ export class HandOver {
     return this.run.taskQueues[dc]!;
   }
 
-  private step(owner: DcId, state: AssignmentState, epoch: number, holder: Holder | null): StepInput {
-    const { units, from, to, base } = this;
-    const what = state === 'write_disabled' ? 'write-disable' : owner === from ? 're-open' : 'switch';
-    const reason = `${what} ${from} → ${to}: ${this.run.reason}`;
-    const { fenceBudgetMs, blockers } = this.run.policies;
+  /** The step that fences the units at the source. */
+  private fenceStep(epoch: number): StepInput {
+    const { base, run } = this;
+    const reason = this.reason('write-disable');
+    return this.step(epoch, fenceRules(base, this.unitsInRules(), epoch, run.holder, reason));
+  }
+
+  /**
+   * A step of a document in which the units are open at `owner`. Re-opening names the owner, too: whatever the rules in force say,
+   * the rows that are opened are the source's.
+   */
+  private openStep(owner: DcId, epoch: number): StepInput {
+    const reason = this.reason(owner === this.from ? 're-open' : 'switch');
+    return this.step(epoch, switchRules(this.base, this.unitsInRules(), owner, epoch, reason));
+  }
+
+  private step(epoch: number, rules: Rules): StepInput {
+    const { units, from, to, run, takeOverFrom } = this;
+    const { fenceBudgetMs, blockers } = run.policies;
     return {
       from,
       to,
       units,
       epoch,
-      holder: this.run.holder,
-      ...(this.takeOverFrom ? { takeOverFrom: this.takeOverFrom } : {}),
-      rules: stepRules(base, { units, owner, state, epoch, reason, holder }),
+      holder: run.holder,
+      ...(takeOverFrom ? { takeOverFrom } : {}),
+      rules,
       fenceBudgetMs: Math.min(fenceBudgetMs, LONGEST_STEP_BUDGET_MS),
       blockers,
     };
+  }
+
+  private reason(what: string): string {
+    return `${what} ${this.from} → ${this.to}: ${this.run.reason}`;
+  }
+
+  /** Hazard: a dead run's rows may name units that the rules no longer have. They are opened all the same. */
+  private unitsInRules(): UnitId[] {
+    const router = new Router(this.base);
+    return this.units.filter((unit) => router.assignmentOf(unit) !== undefined);
   }
 
   /** A fresh epoch, the rules in force, and a closed run to take the units over from. */

@@ -249,12 +249,13 @@ async function start(options: StartOptions): Promise<void> {
     }
     progress(`Run ${run.runId}; \`interlock switch abort\` gives up before the switch.`);
     const handle = client.workflow.getHandle(run.workflowId, run.runId);
-    const last = options.watch
+    const seen = options.watch
       ? await watch(
           handle,
           (s) => s.awaiting === 'rollback-or-finish' || s.outcome !== 'running' || s.needs !== null,
         )
       : await settled(handle);
+    const last = await closed(handle, seen);
     showStatus(last, options);
     process.exitCode = exitOf(last);
   });
@@ -309,15 +310,18 @@ async function outcomeAfter(handle: WorkflowHandle): Promise<SwitchStatus> {
   const { needs } = await statusOf(handle);
   for (;;) {
     const last = await settled(handle);
-    if (last.outcome !== 'running') {
-      // It is still writing its report; the next switchover can start when it has closed.
-      await handle.result().catch(() => undefined);
-      return statusOf(handle);
-    }
+    if (last.outcome !== 'running') return closed(handle, last);
     if (last.awaiting === 'rollback-or-finish') return last;
     if (last.needs !== null && last.needs !== needs) return last;
     await sleep(WATCH_MS);
   }
+}
+
+/** A run that knows its outcome is still writing its report; the next switchover can start when it has closed. */
+async function closed(handle: WorkflowHandle, last: SwitchStatus): Promise<SwitchStatus> {
+  if (last.outcome === 'running') return last;
+  await handle.result().catch(() => undefined);
+  return statusOf(handle);
 }
 
 async function list(options: Options & { limit: number }): Promise<void> {

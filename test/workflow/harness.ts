@@ -5,13 +5,7 @@ import { Context } from '@temporalio/activity';
 import { QueryNotRegisteredError } from '@temporalio/client';
 import type { WorkflowHandle, WorkflowStartOptions } from '@temporalio/client';
 import type { TestWorkflowEnvironment } from '@temporalio/testing';
-import {
-  DefaultLogger,
-  GracefulShutdownPeriodExpiredError,
-  Runtime,
-  Worker,
-  bundleWorkflowCode,
-} from '@temporalio/worker';
+import { DefaultLogger, Runtime, Worker, bundleWorkflowCode } from '@temporalio/worker';
 import type { WorkflowBundle } from '@temporalio/worker';
 import { DEFAULT_POLICIES } from '../../workflows/contract.js';
 import type {
@@ -90,13 +84,8 @@ export class Bench {
   }
 
   async close(): Promise<void> {
-    for (const world of this.worlds.values()) world.arrive();
     for (const { worker } of this.workers) worker.shutdown();
-    // A call for whose answer nobody waits any more may still be under way.
-    const late = (error: unknown): void => {
-      if (!(error instanceof GracefulShutdownPeriodExpiredError)) throw error;
-    };
-    await Promise.all(this.workers.map(({ ended }) => ended.catch(late)));
+    await Promise.all(this.workers.map(({ ended }) => ended));
     await this.env.teardown();
   }
 
@@ -104,6 +93,11 @@ export class Bench {
     const world = new World(`t${++this.count}`, this.env);
     this.worlds.set(world.workflowId, world);
     return world;
+  }
+
+  /** Two topologies of the same stores: `other`'s runs act in `world`. */
+  share(world: World, other: World): void {
+    this.worlds.set(other.workflowId, world);
   }
 
   get queue(): string {

@@ -86,6 +86,7 @@ export class World {
     name: ActivityName;
     run: () => Promise<void> | void;
   }[] = [];
+  private readonly left: string[] = [];
   private readonly rows = new Map<string, Row>();
   private readonly rules: Record<Dc, Rules>;
   private readonly documents = new Map<number, string>();
@@ -248,6 +249,19 @@ export class World {
 
   ownerByRules(unit: string): string | undefined {
     return new Router(this.newest()).assignmentOf(unit)?.owner;
+  }
+
+  /** A dead run has left a unit write-disabled that the rules do not have (any more). */
+  leave(unit: string, holder: Holder): void {
+    this.left.push(unit);
+    for (const store of STORES) {
+      this.rows.set(`dc-a/${store}/${unit}`, { state: 'write_disabled', owner: 'dc-a', epoch: 1, holder });
+      this.rows.set(`dc-b/${store}/${unit}`, { state: 'remote', owner: 'dc-a', epoch: 1, holder: null });
+    }
+  }
+
+  get holderByRules(): Holder | null {
+    return this.newest().holder;
   }
 
   describe(): string {
@@ -500,9 +514,9 @@ export class World {
       this.call('findHeld', async () => {
         const router = new Router(this.newest());
         for (const dc of DCS) {
-          const held = UNITS.filter((unit) => {
-            const assignment = router.assignmentOf(unit)!;
-            if (assignment.state === 'write_disabled' && assignment.owner === dc) return true;
+          const held = [...UNITS, ...this.left].filter((unit) => {
+            const assignment = router.assignmentOf(unit);
+            if (assignment?.state === 'write_disabled' && assignment.owner === dc) return true;
             return STORES.some((s) => this.row(dc, s, unit).state === 'write_disabled');
           });
           if (held.length === 0) continue;
@@ -547,11 +561,12 @@ export class World {
     return this.rules['dc-a'].epoch >= this.rules['dc-b'].epoch ? this.rules['dc-a'] : this.rules['dc-b'];
   }
 
-  /** Somebody else changes the rules (other units) during the run. */
-  changeRules(): void {
+  /** Somebody else changes the rules (other units), or holds them. */
+  changeRules(holder: Holder | null = null): void {
     const base = this.newest();
-    const changes = new Map([['cn-east/999', { owner: 'dc-b', state: 'open' as const }]]);
-    const rules = withAssignments(base, changes, { epoch: base.epoch + 1, reason: 'other', holder: null });
+    const state = holder === null ? 'open' : 'write_disabled';
+    const changes = new Map([['cn-east/999', { owner: 'dc-b', state } as const]]);
+    const rules = withAssignments(base, changes, { epoch: base.epoch + 1, reason: 'other', holder });
     for (const dc of DCS) this.publish(dc, rules, 'refuse');
   }
 
@@ -599,21 +614,18 @@ export class World {
   private async outlast(): Promise<void> {
     const { info } = Context.current();
     // Zero is none.
-    const attemptMs = Math.min(info.startToCloseTimeoutMs, info.heartbeatTimeoutMs || Infinity);
-    const atMs = Math.min(
-      info.currentAttemptScheduledTimestampMs + attemptMs,
-      info.scheduledTimestampMs + (info.scheduleToCloseTimeoutMs || Infinity),
-    );
-    await passTimeout(this.env, atMs);
+    const timeoutMs = Math.min(info.startToCloseTimeoutMs, info.heartbeatTimeoutMs || Infinity);
+    await passTimeout(this.env, info.currentAttemptScheduledTimestampMs + timeoutMs);
   }
 
-  /** An answer for which nobody waits is given when the test says so. */
+  /** An answer for which nobody waits is given when the test says so, or when the worker ends. */
   private async arrival<T>(apply: () => T | Promise<T>): Promise<T> {
     this.pending--;
     try {
-      return await new Promise<T>((resolve, reject) => {
+      const answer = new Promise<T>((resolve, reject) => {
         this.late.push(() => Promise.resolve().then(apply).then(resolve, reject));
       });
+      return await Promise.race([answer, Context.current().cancelled]);
     } finally {
       this.pending++;
     }

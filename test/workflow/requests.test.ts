@@ -149,6 +149,28 @@ describe('soak', () => {
   });
 });
 
+test.each(['done', 'compensated'] as const)('who holds other units is not forgotten: %s', async (outcome) => {
+  const world = bench.world();
+  const holder = { workflowId: 'switchover/renamed', runId: 'another' };
+  world.changeRules(holder);
+  if (outcome === 'compensated') world.fault('switchTarget', 'refuses');
+  const report = await (await bench.start(world)).end();
+  expect(report.outcome).toBe(outcome);
+  expect(world.violations).toEqual([]);
+  expect(world.holderByRules).toEqual(holder);
+});
+
+test('what a dead run left write-disabled is opened, also when the rules do not have it any more', async () => {
+  const world = bench.world();
+  world.badChecks.set('preflight', 'a link is down');
+  const { workflowId, runId } = await (await bench.start(world)).end();
+  world.badChecks.clear();
+  world.leave('segment:gone', { workflowId, runId });
+  expect((await (await bench.start(world)).end()).outcome).toBe('done');
+  expect(world.row('dc-a', 'main', 'segment:gone').state).toBe('open');
+  expect(world.violations).toEqual([]);
+});
+
 describe('refusals', () => {
   test('a request that does not fit says what does', async () => {
     const world = bench.world();
