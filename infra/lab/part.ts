@@ -131,10 +131,29 @@ export function processPart(lab: LabContext, spec: ProcessPartSpec): Part {
       if (identity === null || !isAlive(identity)) {
         throw new InterlockError('Refused', `${spec.name} does not run`);
       }
-      if (signal === 'SIGKILL') await endGroup(identity, directory, 0);
-      else signalGroup(identity, directory, signal);
+      if (signal === 'SIGKILL') {
+        await endGroup(identity, directory, 0);
+        return;
+      }
+      signalGroup(identity, directory, signal);
+      // The kernel stops and continues a process some time after the signal was sent.
+      if (signal === 'SIGSTOP') await stateReached(spec.name, () => isStopped(identity));
+      if (signal === 'SIGCONT') await stateReached(spec.name, () => !isStopped(identity));
     },
   };
+}
+
+async function stateReached(name: string, reached: () => boolean): Promise<void> {
+  const deadline = Date.now() + 10_000;
+  while (!reached()) {
+    if (Date.now() > deadline) {
+      throw new InterlockError(
+        'Unavailable',
+        `${name} has not taken the signal in 10 s; see its state in /proc`,
+      );
+    }
+    await sleep(5);
+  }
 }
 
 /** Work to be done once its dependencies are ready; idempotent, without a process. */
