@@ -9,11 +9,17 @@ const ANNOUNCE_LIMIT_MS = 5_000;
 
 /**
  * Hands a rules document to a DC's rule center, which pushes it to its gateways. Never fails: the stores are what is correct, and a
- * rule center polls its own; what did not confirm is named in the answer.
+ * rule center polls its own; what did not confirm is named in the answer. `committed`: see RuleCenterClient.publish.
  */
-export async function announce(deps: DatacenterDeps, dc: DcId, rules: Rules): Promise<GatewayConfirmation[]> {
+export async function announce(
+  deps: DatacenterDeps,
+  dc: DcId,
+  rules: Rules,
+  { committed = false }: { committed?: boolean } = {},
+): Promise<GatewayConfirmation[]> {
   try {
-    return await deps.ruleCenters.get(dc)!.publish(rules, AbortSignal.timeout(ANNOUNCE_LIMIT_MS));
+    const signal = AbortSignal.timeout(ANNOUNCE_LIMIT_MS);
+    return await deps.ruleCenters.get(dc)!.publish(rules, { signal, committed });
   } catch (error) {
     deps.log.warn({ dc, epoch: rules.epoch, error: messageOf(error) }, 'rules not announced');
     return unconfirmed(deps, dc, `the rule center did not take epoch ${rules.epoch}: ${messageOf(error)}`);

@@ -232,7 +232,7 @@ export async function checkOutcome(
   const expected = dc === owner ? 'open' : 'remote';
   const stores = [...own.fences.values()].map((fence) =>
     check(`${fence.name}: ${units.length} units ${expected}`, async () => {
-      const [states, server] = await Promise.all([fence.states(units), fence.identity()]);
+      const { states, server } = await fence.evidence(units);
       const wrong = states.filter(
         (row) => row.state !== expected || row.owner !== owner || row.epoch < epoch || row.server !== server,
       );

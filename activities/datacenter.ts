@@ -10,8 +10,10 @@ import type { DcId } from '../src/routing/units.js';
 import type {
   DatacenterActivities,
   GatewayConfirmation,
+  LinkMarker,
   PlanLink,
   StepInput,
+  SwitchResult,
   WriteDisableResult,
 } from '../workflows/contract.js';
 import { announce, unconfirmed, within } from './announce.js';
@@ -20,12 +22,23 @@ import type { DatacenterDeps } from './dependencies.js';
 import { allOrForemost, foremost, withFailures } from './failures.js';
 import { planLink } from './links.js';
 
-/** The fence's answer does not wait for gateways that have not confirmed the hold: a slow one holds on the refusal anyway. */
-const HOLD_CONFIRM_MS = 1;
+/**
+ * A gateway holds what a store refuses. Telling it of the fence saves those refusals, and is worth what it costs when the fence stands
+ * for longer than a quick switch takes.
+ */
+const HOLD_AFTER_MS = 100;
+/**
+ * The target switches by itself, and the turn of the workflow that the fence's answer makes would take the machine's time from it: the
+ * answer is given when the target is open, or after this long.
+ */
+const QUIET_MS = 250;
+const QUIET_POLL_MS = 20;
 /** A rule center or gateway that is slower than this is left to the confirm step. */
 const ROUTE_CONFIRM_MS = 2_000;
 const CATCH_UP_POLL_MS = 50;
 const CONFIRM_POLL_MS = 50;
+/** For links that run in another process; those of this one say when they have committed a marker. */
+const MARKER_POLL_MS = 10;
 
 /** The activities of one DC's task queue. All talk to this DC's stores; the rule centers may be down. */
 export function createDatacenterActivities(deps: DatacenterDeps): DatacenterActivities {
@@ -52,8 +65,8 @@ export function createDatacenterActivities(deps: DatacenterDeps): DatacenterActi
 
     async writeDisable(input): Promise<WriteDisableResult> {
       requireDc(deps, input.from);
-      const holdSentAt = Date.now();
-      const holds = [announce(deps, input.from, input.rules), announce(deps, input.to, input.rules)];
+      const askedAt = Date.now();
+      const holding = setTimeout(() => void hold(deps, own, input), HOLD_AFTER_MS);
       const fenced = await allOrForemost(
         [...own.fences.values()].map(async (fence) => {
           const link = input.links.find((one) => storeName(one.store) === fence.store);
@@ -68,17 +81,19 @@ export function createDatacenterActivities(deps: DatacenterDeps): DatacenterActi
           );
           return { link, result };
         }),
-      );
+      ).catch((error: unknown) => {
+        clearTimeout(holding);
+        throw error;
+      });
       const fencedAt = Date.now();
-      const gateways = await Promise.all(holds.map((hold) => within(hold, HOLD_CONFIRM_MS)));
+      await opened(storesOf(deps, input.to).control, input, fencedAt + QUIET_MS);
       return {
-        holdSentAt,
+        askedAt,
         fencedAt,
         baselines: fenced.flatMap(({ link, result }) =>
           link === undefined ? [] : [{ ...link, position: result.position }],
         ),
         blockers: fenced.flatMap(({ result }) => result.blockers),
-        gateways: gateways.flatMap((confirmed) => confirmed ?? []),
       };
     },
 
@@ -98,40 +113,45 @@ export function createDatacenterActivities(deps: DatacenterDeps): DatacenterActi
       return reached;
     },
 
+    async switchWhenDrained(input) {
+      requireDc(deps, input.to);
+      const deadline = performance.now() + input.waitMs;
+      const arrivals = deps.markers.await(input.links.map(({ markerId }) => markerId));
+      let reachedAt = 0;
+      let notOpened: string | undefined;
+      const drained = async (): Promise<void> => {
+        while (!(await haveReached(own, input.links))) {
+          if (performance.now() > deadline || cancellationSignal().aborted)
+            throw new Error('it took too long');
+          await arrivals.next(MARKER_POLL_MS);
+        }
+        reachedAt = Date.now();
+      };
+      try {
+        // The target's rows are locked meanwhile, which nobody else wants.
+        const switched = await switchOver(deps, own, input, () =>
+          drained()
+            .then(() => checkSource(deps, input, { xa: true }))
+            .catch((error: unknown) => {
+              notOpened = messageOf(error);
+              throw error;
+            }),
+        );
+        return { ...switched, reachedAt };
+      } catch (error) {
+        // Under the locks and before the commit: nothing was changed.
+        if (notOpened === undefined) throw error;
+        deps.log.info({ epoch: input.epoch, reason: notOpened }, 'not switched with the fence');
+        return null;
+      } finally {
+        arrivals.end();
+      }
+    },
+
     async switchTarget(input) {
       requireDc(deps, input.to);
       // The source is looked at while the target's rows are being locked, and has answered before they are committed.
-      const source = settled(checkSource(deps, input));
-      await own.control.change(
-        { ...changeOf(input, own.control, own), to: 'open', owner: input.to },
-        budgetOf(input),
-        {
-          beforeCommit: async (before) => {
-            // Once the rows are open here, the point of no return is behind: the source may be gone, and only forward is possible.
-            if (before.every((row) => row.state !== 'remote')) return;
-            await source();
-          },
-        },
-      );
-      const committedAt = Date.now();
-      const routes = [announce(deps, input.to, input.rules), announce(deps, input.from, input.rules)];
-      const others = [...own.fences.values()].filter((fence) => fence !== own.control);
-      await allOrForemost(
-        others.map((fence) =>
-          fence.change({ ...changeOf(input, fence, own), to: 'open', owner: input.to }, budgetOf(input)),
-        ),
-      );
-      const openAt = Date.now();
-      const [target, sourceGateways] = await Promise.all(
-        [input.to, input.from].map((dc, i) => confirmedWithin(deps, dc, routes[i]!, ROUTE_CONFIRM_MS)),
-      );
-      return {
-        committedAt,
-        openAt,
-        routedAt: target!.at,
-        sourceRoutedAt: sourceGateways!.gateways.every(({ ok }) => ok) ? sourceGateways!.at : null,
-        gateways: [...target!.gateways, ...sourceGateways!.gateways],
-      };
+      return switchOver(deps, own, input, settled(checkSource(deps, input, { xa: false })));
     },
 
     async handOverSource(input) {
@@ -200,6 +220,78 @@ export function createDatacenterActivities(deps: DatacenterDeps): DatacenterActi
   });
 }
 
+/** Returns when the target is open, cannot be asked, or at the deadline (Date.now). Decides nothing. */
+async function opened(target: FenceStore, { units, to }: StepInput, deadline: number): Promise<void> {
+  const some = units.slice(0, 1);
+  while (Date.now() < deadline) {
+    const rows = await within(target.states(some), deadline - Date.now()).catch(() => undefined);
+    if (rows?.[0]?.owner !== to) await sleep(QUIET_POLL_MS);
+    else return;
+  }
+}
+
+/** Tells the gateways of both DCs of the fence, when it is not over by now. Never fails. */
+async function hold(
+  deps: DatacenterDeps,
+  own: DcStores,
+  { from, to, epoch, rules }: StepInput,
+): Promise<void> {
+  const known = await own.rules.highestEpoch().catch(() => 0);
+  if (known > epoch) return;
+  await Promise.all([from, to].map((dc) => announce(deps, dc, rules)));
+}
+
+/** Have the links committed the markers here, and with them all that came before? */
+async function haveReached(own: DcStores, links: readonly LinkMarker[]): Promise<boolean> {
+  for (const fence of own.fences.values()) {
+    const here = links.filter(({ store }) => storeName(store) === fence.store);
+    const checkpoints = await fence.checkpointMarkers(here.map(({ link }) => link));
+    const passed = ({ link, markerId }: LinkMarker): boolean =>
+      checkpoints.some((checkpoint) => checkpoint.link === link && checkpoint.marker === markerId);
+    if (!here.every(passed)) return false;
+  }
+  return true;
+}
+
+/** Step 7. `mayOpen` runs under the locks of the target's rows, and keeps them closed when it fails. */
+async function switchOver(
+  deps: DatacenterDeps,
+  own: DcStores,
+  input: StepInput,
+  mayOpen: () => Promise<void>,
+): Promise<SwitchResult> {
+  await own.control.change(
+    { ...changeOf(input, own.control, own), to: 'open', owner: input.to },
+    budgetOf(input),
+    {
+      beforeCommit: async (before) => {
+        // Once the rows are open here, the point of no return is behind: the source may be gone, and only forward is possible.
+        if (before.every((row) => row.state !== 'remote')) return;
+        await mayOpen();
+      },
+    },
+  );
+  const committedAt = Date.now();
+  const routes = [input.to, input.from].map((dc) => announce(deps, dc, input.rules, { committed: true }));
+  const others = [...own.fences.values()].filter((fence) => fence !== own.control);
+  await allOrForemost(
+    others.map((fence) =>
+      fence.change({ ...changeOf(input, fence, own), to: 'open', owner: input.to }, budgetOf(input)),
+    ),
+  );
+  const openAt = Date.now();
+  const [target, sourceGateways] = await Promise.all(
+    [input.to, input.from].map((dc, i) => confirmedWithin(deps, dc, routes[i]!, ROUTE_CONFIRM_MS)),
+  );
+  return {
+    committedAt,
+    openAt,
+    routedAt: target!.at,
+    sourceRoutedAt: sourceGateways!.gateways.every(({ ok }) => ok) ? sourceGateways!.at : null,
+    gateways: [...target!.gateways, ...sourceGateways!.gateways],
+  };
+}
+
 /** The gateways and SDK instances of this DC, and whether each has the epoch. */
 async function confirmationsOf(deps: DatacenterDeps, epoch: number): Promise<GatewayConfirmation[]> {
   const { dc } = deps;
@@ -232,13 +324,20 @@ async function confirmationsOf(deps: DatacenterDeps, epoch: number): Promise<Gat
 
 /**
  * Step 7 re-checks the source: the fence must stand, on the servers on which it was made. Errors: Refused (open, or held by another),
- * ServerIdentityChanged, Unavailable.
+ * ServerIdentityChanged, Unavailable. `xa`: the fence has not answered yet, and the prepared transactions that it waits for are looked at here.
  */
-async function checkSource(deps: DatacenterDeps, input: StepInput): Promise<void> {
+async function checkSource(deps: DatacenterDeps, input: StepInput, look: { xa: boolean }): Promise<void> {
   const source = storesOf(deps, input.from);
   await allOrForemost(
     [...source.fences.values()].map(async (fence) => {
-      const [states, server] = await Promise.all([fence.states(input.units), fence.identity()]);
+      const { states, server, preparedXa } = await fence.evidence(input.units);
+      if (look.xa && preparedXa.length > 0) {
+        throw new InterlockError(
+          'Refused',
+          `${fence.name}: prepared XA transactions may still commit behind the fence: ${preparedXa.join(', ')}`,
+          { details: { store: fence.name, xa: preparedXa } },
+        );
+      }
       if (states.length !== input.units.length) {
         const missing = input.units.length - states.length;
         throw new InterlockError(
@@ -251,7 +350,7 @@ async function checkSource(deps: DatacenterDeps, input: StepInput): Promise<void
   );
 }
 
-function checkFenced(fence: FenceStore, row: UnitState, server: string, input: StepInput): void {
+function checkFenced(fence: FenceStore, row: UnitState, server: string | null, input: StepInput): void {
   const at = `${row.unit} in ${fence.name}`;
   const details = {
     store: fence.name,

@@ -1,5 +1,6 @@
 import type { Logger } from 'pino';
 import type { LinkStatus } from '../replicators/core/contract.js';
+import type { MarkerArrivals } from '../replicators/core/marker-arrivals.js';
 import type { DcStores } from '../src/fence/connect.js';
 import type { Holder } from '../src/routing/rules.js';
 import type { DcId } from '../src/routing/units.js';
@@ -24,6 +25,7 @@ interface Shared {
 /** Of the worker of one DC. */
 export interface DatacenterDeps extends Shared {
   dc: DcId;
+  markers: MarkerArrivals;
 }
 
 export interface ControlDeps extends Shared {

@@ -4,6 +4,7 @@ import type { Client } from '@temporalio/client';
 import { ApplicationFailure, CancelledFailure } from '@temporalio/common';
 import type { Logger } from 'pino';
 import type { BaselineReached, LinkStatus } from '../replicators/core/contract.js';
+import type { MarkerArrivals } from '../replicators/core/marker-arrivals.js';
 import { linkConfigOf } from '../replicators/mysql/configure.js';
 import { initialiseLink } from '../replicators/mysql/initialise.js';
 import type { InitialiseOptions } from '../replicators/mysql/initialise.js';
@@ -17,6 +18,7 @@ export interface ReplicatorDeps {
   topology: Topology;
   secret: (reference: SecretReference) => string;
   client: Client;
+  markers: MarkerArrivals;
   log: Logger;
   /** Threads of links; one host per process. */
   host?: LinkHost;
@@ -69,11 +71,13 @@ export function createReplicatorActivities(deps: ReplicatorDeps): ReplicatorActi
  * attempt says it again, from its checkpoint.
  */
 async function announceBaseline(
-  { client, log }: ReplicatorDeps,
+  { client, markers, log }: ReplicatorDeps,
   baseline: BaselineReached,
   to: { workflowId: string; runId: string },
   signal: AbortSignal,
 ): Promise<void> {
+  // The switch itself goes first: the signal costs the workflow a turn, which it can take behind the fenced window.
+  await markers.arrived(baseline.markerId);
   const handle = client.workflow.getHandle(to.workflowId, to.runId);
   for (let wait = SIGNAL_RETRY_MS.first; ; wait = Math.min(wait * 2, SIGNAL_RETRY_MS.most)) {
     try {

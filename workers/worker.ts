@@ -2,6 +2,7 @@ import os from 'node:os';
 import { Client } from '@temporalio/client';
 import { DefaultLogger, Runtime, Worker } from '@temporalio/worker';
 import type { NativeConnection } from '@temporalio/worker';
+import { MarkerArrivals } from '../replicators/core/marker-arrivals.js';
 import { createControlActivities } from '../activities/control.js';
 import { createDatacenterActivities } from '../activities/datacenter.js';
 import { createReplicatorActivities } from '../activities/replicator.js';
@@ -63,8 +64,9 @@ export async function runWorker(options: WorkerOptions): Promise<void> {
     const bundle = await workflowBundle(say);
     connection = await connectToTemporal(address, signal, say);
     const client = new Client({ connection, namespace });
+    const markers = new MarkerArrivals();
     const shared: DatacenterDeps & ControlDeps = {
-      dc,
+      ...{ dc, markers },
       topology,
       stores,
       ruleCenters,
@@ -94,7 +96,7 @@ export async function runWorker(options: WorkerOptions): Promise<void> {
         taskQueue,
         activities: {
           ...withStopPoints(createDatacenterActivities(shared), process.env['INTERLOCK_STOP_DIR']),
-          ...createReplicatorActivities({ topology, secret: resolveSecret, client, log }),
+          ...createReplicatorActivities({ topology, secret: resolveSecret, client, markers, log }),
         },
       }),
     ]);

@@ -140,18 +140,30 @@ export interface StepInput {
   blockers: BlockerPolicy;
 }
 
+/** A link that has to reach the baseline (`mysql/main:dc-a>dc-b`), and the marker that says so in its store's stream. */
+export interface LinkMarker {
+  link: string;
+  store: string;
+  markerId: string;
+}
+
 export interface WriteDisableInput extends StepInput {
-  /** The links that have to reach the baseline: `mysql/main:dc-a>dc-b`. The marker of each store goes into its stream with the fence. */
-  links: { link: string; store: string; markerId: string }[];
+  /** The marker of each store goes into its stream with the fence. */
+  links: LinkMarker[];
+}
+
+export interface SwitchWhenDrainedInput extends StepInput {
+  links: LinkMarker[];
+  /** Milliseconds that the links have, from when the activity begins. */
+  waitMs: number;
 }
 
 export interface WriteDisableResult {
-  /** ms since the epoch (Date.now) on the source DC's worker. */
-  holdSentAt: number;
+  /** ms since the epoch (Date.now) on the source DC's worker: the stores were asked, the last has answered. */
+  askedAt: number;
   fencedAt: number;
-  baselines: { link: string; store: string; markerId: string; position: string }[];
+  baselines: (LinkMarker & { position: string })[];
   blockers: Blocker[];
-  gateways: GatewayConfirmation[];
 }
 
 export interface GatewayConfirmation {
@@ -210,10 +222,16 @@ export interface DatacenterActivities {
   preflight(input: { dc: DcId; plan: SwitchPlan }): Promise<Check[]>;
   /** Step 3: returns when every link into this DC is below the lag limit; heartbeats. */
   catchUp(input: { links: string[]; lagLimitMs: number }): Promise<PlanLink[]>;
-  /** Steps 4 and 5: hold at the gateways, fence the units in every store of `from`, the markers in the same commits. */
+  /** Steps 4 and 5: fence the units in every store of `from`, the markers in the same commits; gateways hold. */
   writeDisable(input: WriteDisableInput): Promise<WriteDisableResult>;
   /** Step 6, fall-back: the markers that this DC's checkpoints have passed. */
   readBaselines(input: { links: { link: string; markerId: string }[] }): Promise<BaselineReached[]>;
+  /**
+   * Steps 6 and 7 in one, asked for together with the fence so that the window has no turn of the workflow in it: waits until this DC's
+   * checkpoints have every marker (each is in the commit of its store's fence), then does what switchTarget does. null: they had not in
+   * time, or the source is not fenced as it was: nothing was changed.
+   */
+  switchWhenDrained(input: SwitchWhenDrainedInput): Promise<(SwitchResult & { reachedAt: number }) | null>;
   /** Step 7 at the target: the switch epoch commits in its control store (point of no return), then units open in every store, gateways route. */
   switchTarget(input: StepInput): Promise<SwitchResult>;
   /** Step 7 at the source: units become remote, gateways of the source route to the target. */

@@ -1,13 +1,15 @@
-import { CancellationScope, condition, isCancellation, sleep, uuid4 } from '@temporalio/workflow';
+import { CancellationScope, condition, isCancellation, patched, sleep, uuid4 } from '@temporalio/workflow';
 import { fenceRules, switchRules } from '../src/routing/plan.js';
 import { Router } from '../src/routing/rules.js';
 import type { Holder, Rules } from '../src/routing/rules.js';
 import type { DcId, UnitId } from '../src/routing/units.js';
 import type { BaselineReached } from '../replicators/core/contract.js';
 import type {
+  DatacenterActivities,
   FlowReport,
   GatewayConfirmation,
   HandOverResult,
+  LinkMarker,
   StepInput,
   SwitchPolicies,
   SwitchResult,
@@ -31,6 +33,10 @@ const SLOWEST_MS = 600_000;
 const LONGEST_STEP_BUDGET_MS = 5_000;
 /** A wait without limit names itself to operators after this long. */
 const LOUD_AFTER_MS = 10_000;
+/** How long the links have, behind the fence's budget, to be so quick that the target switches without a turn of the workflow. */
+const QUICK_DRAIN_MS = 1_000;
+/** The links have reached the baseline: how long the target, which sees it by itself, is left to it. */
+const QUICK_SWITCH_MS = 1_000;
 /** How long the target is waited for before the source re-opens, when the target was never asked to open. */
 const RAISE_FIRST_MS = 3_000;
 
@@ -51,18 +57,12 @@ export interface Run {
   nextEpoch(floor: number): number;
 }
 
-export interface Marker {
-  link: string;
-  store: string;
-  markerId: string;
-}
-
 /** One set of units on its way from one DC to the other: steps 4 to 8, and the way back out of each. */
 export class HandOver {
   readonly from: DcId;
   readonly to: DcId;
   readonly units: UnitId[];
-  readonly markers: Marker[];
+  readonly markers: LinkMarker[];
   private readonly report: FlowReport;
   private base: Rules;
   private fenceEpoch = 0;
@@ -70,6 +70,12 @@ export class HandOver {
   private takeOverFrom: Holder | undefined;
   /** The target was asked to open: from then on only its answer tells whether it did. */
   private switchAsked = false;
+  /** The same, with the fence: `null` says that it did not, and will not. */
+  private quick:
+    | {
+        answer?: Awaited<ReturnType<DatacenterActivities['switchWhenDrained']>> | 'unknown';
+      }
+    | undefined;
   private fence: WriteDisableResult | undefined;
   private switched: SwitchResult | undefined;
   private handed: HandOverResult | undefined;
@@ -145,6 +151,7 @@ export class HandOver {
     // way out from here passes settle().
     this.event('fence');
     this.showLinks();
+    this.askQuickly();
     const words = `Write-disabling ${this.units.length} units in ${this.from} (epoch ${this.fenceEpoch}).`;
     this.fence = await run.log.step('write-disable', words, async (detail) => {
       const budgetMs = run.policies.fenceBudgetMs;
@@ -165,17 +172,46 @@ export class HandOver {
           ],
         ),
       );
-      detail(`epoch ${this.fenceEpoch}, ${fence.fencedAt - fence.holdSentAt} ms`);
+      detail(`epoch ${this.fenceEpoch}, ${fence.fencedAt - fence.askedAt} ms`);
       return fence;
     });
     this.report.blockers = this.fence.blockers;
-    this.note(this.fence.gateways);
     this.report.baselines = this.fence.baselines.map(({ link, position }) => ({
       link,
       position,
       drainMs: null,
     }));
     this.event('fenced');
+  }
+
+  /**
+   * Steps 6 and 7, asked for with the fence. Every answer but a switch leaves them to drain() and switchTarget(), at the same epoch: what
+   * the target may have done then is done once.
+   */
+  private askQuickly(): void {
+    if (!patched('switch-when-drained')) return;
+    const quick: NonNullable<typeof this.quick> = {};
+    this.quick = quick;
+    const waitMs = this.run.policies.fenceBudgetMs + QUICK_DRAIN_MS;
+    const options = {
+      taskQueue: this.queue(this.to),
+      startToCloseTimeout: waitMs + 10_000,
+      scheduleToCloseTimeout: waitMs + 15_000,
+      // switchTarget is the other attempt.
+      retry: { maximumAttempts: 1 },
+      summary: `Open ${this.units.length} units in ${this.to} as soon as the links have reached the baseline`,
+    };
+    const input = { ...this.openStep(this.to, this.switchEpoch), links: this.markers, waitMs };
+    fencing.switchWhenDrained
+      .executeWithOptions(options, [input])
+      .then((answer) => (quick.answer = answer))
+      .catch(() => (quick.answer = 'unknown'));
+  }
+
+  /** The target has switched by itself. */
+  private switchedQuickly(): (SwitchResult & { reachedAt: number }) | undefined {
+    const answer = this.quick?.answer;
+    return answer === null || answer === 'unknown' ? undefined : answer;
   }
 
   // Steps 5 and 6.
@@ -193,9 +229,16 @@ export class HandOver {
     try {
       for (;;) {
         if (run.aborting()) throw new Aborted('aborted while draining');
+        if (this.switchedQuickly()) break;
         const dirty = this.dirty();
         if (dirty && run.policies.drainTimeout === 'abort') throw new Refusal(dirty);
-        if (this.drained()) break;
+        if (this.drained()) {
+          const { quick } = this;
+          if (!quick || 'answer' in quick) break;
+          const asked = () => 'answer' in quick || run.aborting();
+          if (await condition(asked, QUICK_SWITCH_MS)) continue;
+          break;
+        }
         const expired = run.log.phase === 'drain-expired';
         if (!expired && Date.now() >= this.deadlineMs) {
           if (run.policies.drainTimeout === 'abort') throw new Refusal(this.undrained());
@@ -211,6 +254,7 @@ export class HandOver {
         const changed = () =>
           run.aborting() ||
           this.drained() ||
+          this.switchedQuickly() !== undefined ||
           this.counts() !== before.counts ||
           this.deadlineMs !== before.deadlineMs ||
           run.log.phase !== before.phase;
@@ -231,7 +275,7 @@ export class HandOver {
     }
     for (const { markerId, link } of this.markers) {
       const entry = this.report.baselines.find((b) => b.link === link);
-      const atMs = this.reached.get(markerId)!.atMs;
+      const atMs = this.switchedQuickly()?.reachedAt ?? this.reached.get(markerId)!.atMs;
       if (entry) entry.drainMs = Math.max(0, atMs - this.fence!.fencedAt);
     }
     run.log.close(step, true, `${Date.now() - startedMs} ms`);
@@ -247,8 +291,15 @@ export class HandOver {
   private async switchTarget(): Promise<void> {
     const { run } = this;
     this.event('drained');
-    this.switchAsked = true;
     const words = `Switching ${this.units.length} units to ${this.to} (epoch ${this.switchEpoch}). The point of no return.`;
+    const switched = this.switchedQuickly();
+    if (switched) {
+      this.switched = switched;
+      run.log.close(run.log.begin('switch', words), true, `${switched.openAt - switched.reachedAt} ms`);
+      this.event('switched');
+      return;
+    }
+    this.switchAsked = true;
     this.switched = await run.log.step('switch', words, () =>
       fencing.switchTarget.executeWithOptions(
         {
@@ -268,7 +319,7 @@ export class HandOver {
   private async settle(failed: StepError | undefined, overtaken: boolean): Promise<boolean> {
     const { run } = this;
     const because = failed ? ` (${failed.message})` : '';
-    const words = this.switchAsked
+    const words = this.mayHaveSwitched()
       ? `Asking ${this.to} whether it opened${because}.`
       : `Opening ${this.units.length} units again in ${this.from}${because}.`;
     const entry = run.log.begin('compensate', words);
@@ -316,7 +367,7 @@ export class HandOver {
     epoch: number,
     afterReopen = false,
   ): Promise<'raised' | 'already-switched' | 'overtaken' | 'unreachable'> {
-    const may = !this.switchAsked && !this.takeOverFrom && !afterReopen && !this.run.forgets();
+    const may = !this.mayHaveSwitched() && !this.takeOverFrom && !afterReopen && !this.run.forgets();
     const options = may ? { scheduleToCloseTimeout: RAISE_FIRST_MS } : {};
     try {
       await this.patiently(
@@ -412,7 +463,7 @@ export class HandOver {
     if (this.fence) {
       const sourceRoutedAt = this.switched.sourceRoutedAt ?? this.handed.routedAt;
       const end = Math.max(this.switched.openAt, this.switched.routedAt, sourceRoutedAt);
-      this.report.fencedMs = end - Math.min(this.fence.holdSentAt, this.fence.fencedAt);
+      this.report.fencedMs = end - Math.min(this.fence.askedAt, this.fence.fencedAt);
     }
     run.log.close(entry, true, this.report.fencedMs === null ? '' : `fenced for ${this.report.fencedMs} ms`);
     return true;
@@ -427,6 +478,10 @@ export class HandOver {
       );
     }
     await sleep(backoffMs(attempt));
+  }
+
+  private mayHaveSwitched(): boolean {
+    return this.switchAsked || (this.quick !== undefined && this.quick.answer !== null);
   }
 
   private event(event: SwitchEvent): void {

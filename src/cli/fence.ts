@@ -217,7 +217,7 @@ async function announce(topology: Topology, rules: Rules, unreachable: readonly 
         token: resolveSecret(ruleCenter.token),
       });
       try {
-        await client.publish(rules, AbortSignal.timeout(ANNOUNCE_LIMIT_MS));
+        await client.publish(rules, { signal: AbortSignal.timeout(ANNOUNCE_LIMIT_MS) });
       } catch (error) {
         progress(
           `${dc}: the rule center was not told (${messageOf(error)}); it will find epoch ${rules.epoch} by itself`,

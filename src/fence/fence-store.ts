@@ -19,7 +19,7 @@ import {
   isInterrupted,
 } from './mysql-errors.js';
 import { rulesInTheWay, rulesInsert } from './rules-store.js';
-import { ABANDONED_AFTER_SECONDS, FORGIVING, abandonedAfter, ask, openSession } from './session.js';
+import { ABANDONED_AFTER_SECONDS, FORGIVING, ask, bounds, openSession } from './session.js';
 import type { Blocker, ChangeResult, FenceBudget, Marker, UnitChange, UnitState } from './types.js';
 import { unavailable } from './unavailable.js';
 
@@ -98,10 +98,7 @@ export class FenceStore {
   /** Opens the sessions that a fence needs, so that the fenced window pays for no connect. */
   async warm(): Promise<void> {
     await this.guarded(async () => {
-      const sessions = await Promise.all([
-        openSession(this.pool, lockWaitSeconds(DEFAULT_BUDGET)),
-        openSession(this.pool, lockWaitSeconds(DEFAULT_BUDGET)),
-      ]);
+      const sessions = await Promise.all([openSession(this.pool), openSession(this.pool)]);
       for (const session of sessions) session.release();
     });
   }
@@ -124,6 +121,28 @@ export class FenceStore {
         states.push(...rows.map(toUnitState));
       }
       return states;
+    });
+  }
+
+  /** The rows of `units`, the server that answers (null: it has none of them), and its prepared XA transactions, in one message. */
+  async evidence(
+    units: readonly UnitId[],
+  ): Promise<{ states: UnitState[]; server: string | null; preparedXa: string[] }> {
+    return this.guarded(async () => {
+      const looks = batches(sortedUnique(units)).map((batch) =>
+        format(
+          `SELECT ${COLUMNS}, ${identityExpression(this.flavour)} AS answers FROM interlock.unit_state WHERE unit IN (?) ORDER BY unit`,
+          [batch],
+        ),
+      );
+      const answers = await ask(this.pool, [...looks, XA_RECOVER], looks.length + 1);
+      const prepared = answers.pop()!;
+      const rows = answers.flat();
+      return {
+        states: rows.map(toUnitState),
+        server: rows.length === 0 ? null : String(rows[0]!['answers']),
+        preparedXa: prepared.map((row) => String(row['data'])),
+      };
     });
   }
 
@@ -213,7 +232,7 @@ export class FenceStore {
     which: 'missing' | 'missing or of another server',
   ): Promise<{ written: UnitId[]; server: string }> {
     return this.withRetries(async (deadline) => {
-      const session = await openSession(this.pool, lockWaitSeconds(DEFAULT_BUDGET));
+      const session = await openSession(this.pool);
       let done = false;
       try {
         const units = unitsOf(rules).sort();
@@ -311,7 +330,7 @@ export class FenceStore {
     started: number,
     met: Blocker[],
   ): Promise<ChangeResult> {
-    const session = await openSession(this.pool, lockWaitSeconds(budget));
+    const session = await openSession(this.pool);
     let done = false;
     try {
       const units = sortedUnique(change.units);
@@ -395,7 +414,12 @@ export class FenceStore {
       );
       const found = await ask(
         session,
-        [abandonedAfter(this.abandonedAfterSeconds), 'START TRANSACTION', ...locks, ...asked],
+        [
+          bounds(this.abandonedAfterSeconds, lockWaitSeconds(budget)),
+          'START TRANSACTION',
+          ...locks,
+          ...asked,
+        ],
         locks.length + asked.length,
       );
       for (const row of found.slice(0, locks.length).flat()) {

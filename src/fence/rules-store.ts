@@ -5,7 +5,7 @@ import { canonicalJson, sha256 } from '../routing/hash.js';
 import type { Rules } from '../routing/rules.js';
 import type { Flavour } from './flavour.js';
 import { ER_DUP_ENTRY, ER_LOCK_DEADLOCK, errnoOf } from './mysql-errors.js';
-import { ABANDONED_AFTER_SECONDS, FORGIVING, abandonedAfter, ask, openSession } from './session.js';
+import { ABANDONED_AFTER_SECONDS, FORGIVING, ask, bounds, openSession } from './session.js';
 import { unavailable } from './unavailable.js';
 
 /** A rules document as it is kept; `hash` is `rulesHash(rules)`. */
@@ -55,9 +55,9 @@ export class RulesStore {
   async publish(rules: Rules): Promise<{ changed: boolean; hash: string }> {
     try {
       for (let attempt = 1; ; attempt++) {
-        const session = await openSession(this.pool, LOCK_WAIT_SECONDS);
+        const session = await openSession(this.pool);
         try {
-          const begin = [abandonedAfter(ABANDONED_AFTER_SECONDS), 'START TRANSACTION'];
+          const begin = [bounds(ABANDONED_AFTER_SECONDS, LOCK_WAIT_SECONDS), 'START TRANSACTION'];
           const found = await ask(session, [...begin, ...rulesInTheWay(rules)], 1);
           const insert = rulesInsert(this.name, rules, found[0]!);
           await session.query([...insert, 'COMMIT', FORGIVING].join(';'));

@@ -1,7 +1,6 @@
 import type { Pool, PoolConnection, RowDataPacket } from 'mysql2/promise';
 
-/** The InnoDB lock wait (seconds) each pooled connection was last set to; absent: not prepared yet. */
-const lockWaitOf = new WeakMap<object, number>();
+const prepared = new WeakSet<object>();
 
 /**
  * A connection of the pool, prepared for changes of `unit_state` and `rules`; settings stay on the connection, so that a warm
@@ -9,17 +8,14 @@ const lockWaitOf = new WeakMap<object, number>();
  *
  * READ COMMITTED: at REPEATABLE READ an update of many units scans, locks every row and waits for transactions of other units.
  */
-export async function openSession(pool: Pool, lockWaitSeconds: number): Promise<PoolConnection> {
+export async function openSession(pool: Pool): Promise<PoolConnection> {
   const connection = await pool.getConnection();
   const key = connection.connection;
   try {
-    if (!lockWaitOf.has(key)) {
+    if (!prepared.has(key)) {
       await connection.query("SET SESSION sql_mode = 'STRICT_ALL_TABLES'");
       await connection.query('SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED');
-    }
-    if (lockWaitOf.get(key) !== lockWaitSeconds) {
-      await connection.query(`SET SESSION innodb_lock_wait_timeout = ${lockWaitSeconds}`);
-      lockWaitOf.set(key, lockWaitSeconds);
+      prepared.add(key);
     }
     return connection;
   } catch (error) {
@@ -36,8 +32,8 @@ export const ABANDONED_AFTER_SECONDS = 30;
  * `wait_timeout`: nobody may write them, and no committed state says so. Guard: the server ends such a session; `FORGIVING` goes behind
  * the commit, for pooled sessions may idle.
  */
-export function abandonedAfter(seconds: number): string {
-  return `SET SESSION wait_timeout = ${seconds}`;
+export function bounds(abandonedAfterSeconds: number, lockWaitSeconds: number): string {
+  return `SET SESSION wait_timeout = ${abandonedAfterSeconds}, innodb_lock_wait_timeout = ${lockWaitSeconds}`;
 }
 export const FORGIVING = 'SET SESSION wait_timeout = DEFAULT';
 
@@ -46,7 +42,7 @@ export const FORGIVING = 'SET SESSION wait_timeout = DEFAULT';
  * first that fails ends the message.
  */
 export async function ask(
-  session: PoolConnection,
+  session: Pick<PoolConnection, 'query'>,
   statements: readonly string[],
   count: number,
 ): Promise<RowDataPacket[][]> {

@@ -88,10 +88,14 @@ export class RuleCenterClient {
 
   /**
    * Keeps rules in the DC's control store and hands them to its gateways; answers what each gateway said. A repeat is answered the same.
+   * `committed`: a control store of the topology has committed them, and the gateways need not wait for this one.
    * Errors: StaleEpoch, EpochConflict, BadInput, Refused (token), Unavailable.
    */
-  async publish(rules: Rules, signal?: AbortSignal): Promise<Confirmation[]> {
-    const body = JSON.stringify({ rules });
+  async publish(
+    rules: Rules,
+    { signal, committed = false }: { signal?: AbortSignal; committed?: boolean } = {},
+  ): Promise<Confirmation[]> {
+    const body = JSON.stringify({ rules, committed });
     return ((await this.call('POST', '/v1/rules', { signal, body })) as PublishAnswer).gateways;
   }
 

@@ -84,7 +84,7 @@ export class RuleCenter {
       log,
       health: () => this.health(),
       gateways: () => Promise.all(this.pushers.map((pusher) => pusher.look())),
-      publish: (rules) => this.publish(rules),
+      publish: (rules, committed) => this.publish(rules, committed),
     });
   }
 
@@ -125,12 +125,19 @@ export class RuleCenter {
   }
 
   /**
-   * Keeps rules in the control store, then hands them to every gateway at once. The store comes first: an epoch that a gateway has, a restart
-   * must find.
+   * Keeps rules in the control store, then hands them to every gateway at once. The store comes first: an epoch that a gateway has, the next
+   * switchover must find. It finds those that are `committed` in the other DC, and the gateways get them beside this store.
    */
-  private async publish(rules: Rules): Promise<PublishAnswer> {
+  private async publish(rules: Rules, committed: boolean): Promise<PublishAnswer> {
     const hash = rulesHash(rules);
-    await this.options.rules.publish(rules);
+    const kept = this.options.rules.publish(rules);
+    if (!committed) await kept;
+    else {
+      kept.catch((error: unknown) => {
+        const line = { epoch: rules.epoch, error: messageOf(error) };
+        this.options.log.warn(line, 'rules that the other data center has are not kept here');
+      });
+    }
     this.book.offer({ rules, hash });
     const inForce = this.book.current!;
     // Hazard: since the store has answered, a higher epoch may have come into force; this one must not go to a gateway then.

@@ -40,7 +40,7 @@ export interface ServerParts {
   health: () => HealthAnswer;
   gateways: () => Promise<GatewayView[]>;
   /** Keeps rules in the control store and hands them to the gateways. */
-  publish: (rules: Rules) => Promise<PublishAnswer>;
+  publish: (rules: Rules, committed: boolean) => Promise<PublishAnswer>;
 }
 
 const RULES_BODY_BYTES = 32 * 1024 * 1024;
@@ -128,9 +128,11 @@ export function createServer(parts: ServerParts): FastifyInstance {
     { bodyLimit: RULES_BODY_BYTES, onRequest: authorized },
     async (request): Promise<PublishAnswer> => {
       const body = objectOf(request.body);
-      const unknown = Object.keys(body).find((key) => key !== 'rules');
+      const unknown = Object.keys(body).find((key) => key !== 'rules' && key !== 'committed');
       if (unknown !== undefined) throw badField(unknown, 'expected no such key');
-      return parts.publish(checkedRules(body['rules'], parts));
+      const { rules, committed = false } = body;
+      if (typeof committed !== 'boolean') throw badField('committed', 'expected true or false');
+      return parts.publish(checkedRules(rules, parts), committed);
     },
   );
 

@@ -65,29 +65,31 @@ describe('parts die during a switchover under load', () => {
   };
 
   // {source} and {target} stand for the data centers of the case.
-  test.each<{ point: string; kill: string; outcome?: 'done' }>([
-    { point: 'after-writeDisable', kill: '{source}-worker' },
-    { point: 'before-switchTarget', kill: '{target}-worker' },
-    { point: 'after-switchTarget', kill: '{target}-worker', outcome: 'done' },
-    { point: 'after-writeDisable', kill: '{source}-rule-center' },
-    { point: 'after-switchTarget', kill: '{target}-rule-center', outcome: 'done' },
-    { point: 'after-switchTarget', kill: '{target}-gateway-1', outcome: 'done' },
-    { point: 'after-switchTarget', kill: '{target}-mysql-main', outcome: 'done' },
-    { point: 'after-switchTarget', kill: '{source}-mysql-main', outcome: 'done' },
-    { point: 'after-writeDisable', kill: '{source}-gateway-1' },
-    { point: 'after-writeDisable', kill: '{source}-mysql-main' },
-    { point: 'before-switchTarget', kill: '{target}-mysql-main' },
-  ])('kill -9 of $kill at $point', async ({ point, kill, outcome }) => {
+  const FENCED = ['after-writeDisable', 'before-switchWhenDrained'];
+  const SWITCHED = ['after-switchWhenDrained'];
+  test.each<{ points: string[]; kill: string; outcome?: 'done' }>([
+    { points: FENCED, kill: '{source}-worker' },
+    { points: FENCED, kill: '{source}-rule-center' },
+    { points: FENCED, kill: '{source}-gateway-1' },
+    { points: FENCED, kill: '{source}-mysql-main' },
+    { points: FENCED, kill: '{target}-worker' },
+    { points: FENCED, kill: '{target}-mysql-main' },
+    { points: SWITCHED, kill: '{target}-worker', outcome: 'done' },
+    { points: SWITCHED, kill: '{target}-rule-center', outcome: 'done' },
+    { points: SWITCHED, kill: '{target}-gateway-1', outcome: 'done' },
+    { points: SWITCHED, kill: '{target}-mysql-main', outcome: 'done' },
+    { points: SWITCHED, kill: '{source}-mysql-main', outcome: 'done' },
+  ])('kill -9 of $kill at $points', async ({ points, kill, outcome }) => {
     const part = kill.replace('{source}', owner).replace('{target}', OTHER[owner]!);
     await rig.load.start();
-    await writeFile(path.join(stops, point), '');
+    for (const point of points) await writeFile(path.join(stops, point), '');
     const switching = start();
     switching.catch(() => undefined);
     try {
-      await reached(point);
+      for (const point of points) await reached(point);
       await labKill(part, { directory: directory() });
     } finally {
-      await disarm(point);
+      for (const point of points) await disarm(point);
     }
     await labStart(part, { directory: directory() });
     const report = await conclude(await switching);

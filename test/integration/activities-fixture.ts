@@ -1,6 +1,7 @@
 import mysql from 'mysql2/promise';
 import type { Connection } from 'mysql2/promise';
 import type { LinkStatus } from '../../replicators/core/contract.js';
+import { MarkerArrivals } from '../../replicators/core/marker-arrivals.js';
 import { createControlActivities } from '../../activities/control.js';
 import { createDatacenterActivities } from '../../activities/datacenter.js';
 import type { ControlDeps, RuleCenter } from '../../activities/dependencies.js';
@@ -29,7 +30,7 @@ export class FakeRuleCenter implements RuleCenter {
 
   constructor(readonly dc: DcId) {}
 
-  async publish(rules: Rules, signal?: AbortSignal) {
+  async publish(rules: Rules, { signal }: { signal?: AbortSignal } = {}) {
     await this.reach(signal);
     this.published.push(rules.epoch);
     if (this.current === undefined || rules.epoch > this.current.epoch) this.current = rules;
@@ -73,6 +74,8 @@ export class FakeRuleCenter implements RuleCenter {
 }
 
 export interface ActivitiesFixture {
+  /** Of the workers of both DCs. */
+  markers: MarkerArrivals;
   topology: Topology;
   servers: Record<DcId, TestMysql>;
   stores: Map<DcId, DcStores>;
@@ -135,6 +138,7 @@ export async function startActivities(flavour: 'mysql' | 'mariadb'): Promise<Act
   const links = new Map<string, LinkStatus>();
   const closedRuns = new Set<string>();
   const paused: Connection[] = [];
+  const markers = new MarkerArrivals();
   const shared: ControlDeps = {
     topology,
     stores,
@@ -150,8 +154,12 @@ export async function startActivities(flavour: 'mysql' | 'mariadb'): Promise<Act
     ruleCenters,
     links,
     closedRuns,
+    markers,
     dc: Object.fromEntries(
-      Object.keys(topology.datacenters).map((dc) => [dc, createDatacenterActivities({ ...shared, dc })]),
+      Object.keys(topology.datacenters).map((dc) => [
+        dc,
+        createDatacenterActivities({ ...shared, dc, markers }),
+      ]),
     ),
     control: createControlActivities(shared),
     pausedClient: async (dc, unit) => {

@@ -64,6 +64,22 @@ const SWITCHOVERS: Record<string, (bench: Bench, world: World) => Promise<Run>> 
     await run.update('rollback');
     return run;
   },
+  async 'done-quick'(bench, world) {
+    world.quick = true;
+    return bench.start(world);
+  },
+  async 'done-quick-in-doubt'(bench, world) {
+    world.quick = true;
+    world.fault('switchWhenDrained', 'answer-lost');
+    return bench.start(world);
+  },
+  async 'rolled-back-quick'(bench, world) {
+    world.quick = true;
+    const run = await bench.start(world);
+    await run.settle();
+    await run.update('rollback');
+    return run;
+  },
   async refused(bench, world) {
     world.badChecks.set('preflight', 'no InnoDB');
     return bench.start(world);

@@ -18,6 +18,14 @@ afterAll(() => bench?.close());
 
 const MOMENTS: Moment[] = [...BEFORE_THE_SWITCH, ...FROM_THE_SWITCH, ['after', 'recordReport']];
 
+/** The switch that is asked for with the fence. */
+const QUICK: Moment[] = [
+  ['before', 'switchWhenDrained'],
+  ['after', 'switchWhenDrained'],
+  ['after', 'writeDisable'],
+  ['before', 'handOverSource'],
+];
+
 async function passed(world: World, ...moment: Moment): Promise<void> {
   await new Promise<void>((resolve) => world.on(...moment, resolve));
 }
@@ -74,6 +82,18 @@ describe('a worker is lost', () => {
     },
   );
 
+  test('behind switchWhenDrained: another one goes on', async () => {
+    const world = bench.world();
+    world.quick = true;
+    const there = passed(world, 'after', 'switchWhenDrained');
+    const run = await bench.start(world);
+    await there;
+    await bench.replaceWorker();
+    await run.settle();
+    expect(world.violations).toEqual([]);
+    expect(world.owner()).toBe('dc-b');
+  });
+
   test('in the soak: cancel and the end of its time in one workflow task finish it', async () => {
     const world = bench.world();
     const run = await bench.start(world, { policies: { soakMs: 4_000 } });
@@ -98,6 +118,22 @@ describe('a run is terminated and another one started', () => {
   ])('$title: the next run mends, and moves what is left to move', async ({ moment, compensating }) => {
     const world = bench.world();
     if (compensating) world.fault('switchTarget', 'refuses');
+    const first = await bench.start(world);
+    let terminated = false;
+    world.on(...moment, async () => {
+      await first.handle.terminate('test');
+      terminated = true;
+    });
+    while (!terminated || world.pending > 0) await wait(5);
+    const second = await bench.start(world);
+    await second.settle();
+    expect(world.violations).toEqual([]);
+    expect(world.owner()).toBe('dc-b');
+  });
+
+  test.each(QUICK)('%s %s, which the target does by itself: the same', async (...moment) => {
+    const world = bench.world();
+    world.quick = true;
     const first = await bench.start(world);
     let terminated = false;
     world.on(...moment, async () => {
@@ -196,16 +232,32 @@ describe('a run is reset', () => {
     await mends(world, reset);
   });
 
-  test('from the soak, to each of its tasks: nothing breaks', async () => {
-    for (let task = 0; ; task++) {
-      const world = bench.world();
-      const first = await bench.start(world);
-      await first.settle();
-      const { events } = await first.handle.fetchHistory();
-      if (events!.filter((event) => event.workflowTaskCompletedEventAttributes).length <= task) break;
-      await mends(world, await bench.reset(first, task));
-    }
+  test.each(
+    QUICK.flatMap(([when, name]) => (['first', 'last'] as const).map((task) => [when, name, task] as const)),
+  )('%s %s, which the target does by itself, to its %s task: nothing breaks', async (when, name, task) => {
+    const world = bench.world();
+    world.quick = true;
+    const first = await bench.start(world);
+    const reset = await new Promise<Run>((resolve, reject) => {
+      world.on(when, name, () => bench.reset(first, task).then(resolve, reject));
+    });
+    await mends(world, reset);
   });
+
+  test.each([false, true])(
+    'from the soak, to each of its tasks (quick switch: %s): nothing breaks',
+    async (quick) => {
+      for (let task = 0; ; task++) {
+        const world = bench.world();
+        world.quick = quick;
+        const first = await bench.start(world);
+        await first.settle();
+        const { events } = await first.handle.fetchHistory();
+        if (events!.filter((event) => event.workflowTaskCompletedEventAttributes).length <= task) break;
+        await mends(world, await bench.reset(first, task));
+      }
+    },
+  );
 
   test('from its end as rolled back, to its first task: it moves the units again', async () => {
     const world = bench.world();

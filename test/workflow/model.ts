@@ -1,3 +1,4 @@
+import { setTimeout as wait } from 'node:timers/promises';
 import { Context } from '@temporalio/activity';
 import { ApplicationFailure } from '@temporalio/common';
 import type { Client } from '@temporalio/client';
@@ -18,6 +19,7 @@ import type {
   SwitchPlan,
   SwitchReport,
   SwitchRequest,
+  SwitchResult,
 } from '../../workflows/contract.js';
 import { passTimeout } from './skipped-time.js';
 
@@ -25,6 +27,8 @@ type Dc = 'dc-a' | 'dc-b';
 const DCS: readonly Dc[] = ['dc-a', 'dc-b'];
 const STORES = ['main', 'orders'];
 export const UNITS = ['cn-east/0', 'cn-east/1'];
+/** Longer than the links of this world take, and real time. */
+const QUICK_MS = 1_000;
 export type ActivityName = keyof DatacenterActivities | keyof ControlActivities;
 
 interface Row {
@@ -76,6 +80,8 @@ export class World {
   /** Checks that fail, by the name of the activity. */
   readonly badChecks = new Map<ActivityName, string>();
   unconfirmed = false;
+  /** The target sees by itself that the links have reached the baseline; else the switchover has to ask it to switch. */
+  quick = false;
   /** What the checkpoints say, instead of the truth. */
   misread: ((answers: BaselineReached[]) => BaselineReached[]) | undefined;
   /** Operations that arrive when the test lets them. */
@@ -418,11 +424,10 @@ export class World {
         this.publish(from, input.rules, 'refuse');
         await this.writeMarkers(input);
         return {
-          holdSentAt: 1_000,
+          askedAt: 1_000,
           fencedAt: 1_005,
           baselines: input.links.map((l) => ({ ...l, position: `p ${l.store}` })),
           blockers: [],
-          gateways: [],
         };
       }),
 
@@ -436,19 +441,23 @@ export class World {
         return this.misread ? this.misread(answers) : answers;
       }),
 
-    switchTarget: (input) =>
-      this.call('switchTarget', () => {
-        const to = input.to as Dc;
-        const control = STORES[0]!;
-        if (input.units.every((unit) => this.row(to, control, unit).state === 'remote'))
-          this.checkSource(input);
-        for (const store of this.stores()) {
-          this.change(to, store, input, 'open', to, 'change');
-          if (store === control) this.publish(to, input.rules, 'refuse');
-        }
-        this.publish(input.from as Dc, input.rules, 'ignore');
-        return { committedAt: 1_010, openAt: 1_012, routedAt: 1_014, sourceRoutedAt: null, gateways: [] };
-      }),
+    switchWhenDrained: async (input) => {
+      const reached = () => input.links.every(({ markerId }) => this.markers.get(markerId)?.reached === true);
+      this.pending++;
+      try {
+        const waits = this.quick && this.links !== 'stuck';
+        for (let ms = 0; waits && ms < QUICK_MS && !reached(); ms++) await wait(1);
+        return await this.call('switchWhenDrained', () =>
+          this.quick && reached() && this.links !== 'quarantined'
+            ? { ...this.switchOver(input), reachedAt: 1_009 }
+            : null,
+        );
+      } finally {
+        this.pending--;
+      }
+    },
+
+    switchTarget: (input) => this.call('switchTarget', () => this.switchOver(input)),
 
     handOverSource: (input) =>
       this.call('handOverSource', () => {
@@ -573,6 +582,18 @@ export class World {
   private checks(name: ActivityName): Check[] {
     const detail = this.badChecks.get(name);
     return detail === undefined ? [{ name, ok: true, detail: '' }] : [{ name, ok: false, detail }];
+  }
+
+  private switchOver(input: StepInput): SwitchResult {
+    const to = input.to as Dc;
+    const control = STORES[0]!;
+    if (input.units.every((unit) => this.row(to, control, unit).state === 'remote')) this.checkSource(input);
+    for (const store of this.stores()) {
+      this.change(to, store, input, 'open', to, 'change');
+      if (store === control) this.publish(to, input.rules, 'refuse');
+    }
+    this.publish(input.from as Dc, input.rules, 'ignore');
+    return { committedAt: 1_010, openAt: 1_012, routedAt: 1_014, sourceRoutedAt: null, gateways: [] };
   }
 
   private checkSource(input: StepInput): void {

@@ -91,6 +91,7 @@ test('a move: every step and activity in words', async () => {
     'catchUp: Catch up 2 links dc-a → dc-b',
     'nextEpoch: Epochs of fence and switch',
     ...both('gatewayTotals: Counters of the gateways of DC'),
+    'switchWhenDrained: Open 2 units in dc-b as soon as the links have reached the baseline',
     'writeDisable: Hold writes of 2 units in dc-a, fence them, write the markers',
     'switchTarget: Open 2 units in dc-b: the point of no return',
     'handOverSource: Hand over in dc-a, release held requests to dc-b',

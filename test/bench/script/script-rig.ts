@@ -98,7 +98,11 @@ export class ScriptRig {
           'SELECT WAIT_FOR_EXECUTED_GTID_SET(?, ?) AS late',
           [executed!['gtids'], GTID_WAIT_SECONDS],
         );
-        if (waited!['late'] !== 0) throw new InterlockError('Unavailable', 'the other side did not catch up');
+        if (waited!['late'] !== 0) {
+          const [[replica]] = await target.query<RowDataPacket[]>('SHOW REPLICA STATUS');
+          const why = String(replica?.['Last_SQL_Error'] || replica?.['Last_IO_Error'] || 'it is slow');
+          throw new InterlockError('Unavailable', `the other side did not catch up: ${why}`);
+        }
         this.routes = { moved: to };
         await this.writeConfigs();
         await Promise.all(DCS.map((dc) => this.nginx(this.sites[dc], ['-s', 'reload'])));
