@@ -464,11 +464,16 @@ describe('MySQL with 10 ms between the data centers', () => {
       walletOf('cn-east', HALF)(write) && !members.includes(write.userId);
     await rig.load.start();
     await here.served('dc-a', ofHalf);
+    const writeDisabled = async (): Promise<number> => {
+      const rows = await here.unitStates('dc-a', 'main');
+      return rows.filter((line) => line.includes(' write_disabled ')).length;
+    };
     await here.stoppedAt(
-      'after-writeDisable',
+      'before-switchWhenDrained',
       async () =>
         (await start<{ workflowId: string; runId: string }>('cn-east:50%', 'dc-a', ['--detach'])).document,
       async ({ workflowId, runId }) => {
+        await expect.poll(writeDisabled, DEADLINE).toBe(HALF);
         await labKill('dc-b-mysql-main', { directory: here.directory });
         await withTemporal(rig.topology, (client) =>
           client.workflow.getHandle(workflowId, runId).terminate('fault test'),

@@ -132,25 +132,28 @@ describe('parts die during a switchover under load', () => {
       ...{ host: store.host, port: store.port, user: 'root' },
       password: rig.lab.env['INTERLOCK_LAB_MYSQL_ROOT_PASSWORD']!,
     });
+    const moving = async (): Promise<number> => {
+      const [rows] = await root.query<RowDataPacket[]>(
+        `SELECT COUNT(*) AS n FROM performance_schema.data_locks
+         WHERE object_schema = 'interlock' AND object_name = 'unit_state' AND lock_mode LIKE 'S%'
+           AND lock_data REGEXP '^.cn-east/[0-9]{1,2}.$'`,
+      );
+      return Number(rows[0]!['n']);
+    };
+    const pass = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
     try {
-      for (let tries = 0; tries < 400; tries++) {
+      for (let tries = 0; tries < 40; tries++) {
+        // Wallets are locked, so that the transactions of both instances get no further than their unit's lock and this.
+        await root.query('START TRANSACTION');
+        await root.query('SELECT COUNT(*) FROM shop.wallet FOR UPDATE');
+        while ((await moving()) < 3) await pass(10);
         await labKill(part, { directory: directory(), signal: 'SIGSTOP' });
-        await new Promise((resolve) => setTimeout(resolve, 20));
-        const [rows] = await root.query<RowDataPacket[]>(
-          `SELECT COUNT(*) AS n FROM performance_schema.data_locks
-           WHERE object_schema = 'interlock' AND object_name = 'unit_state' AND lock_mode LIKE 'S%'
-             AND lock_data REGEXP '^.cn-east/[0-9]{1,2}.$'`,
-        );
-        await new Promise((resolve) => setTimeout(resolve, 100));
-        const [still] = await root.query<RowDataPacket[]>(
-          `SELECT COUNT(*) AS n FROM performance_schema.data_locks
-           WHERE object_schema = 'interlock' AND object_name = 'unit_state' AND lock_mode LIKE 'S%'
-             AND lock_data REGEXP '^.cn-east/[0-9]{1,2}.$'`,
-        );
-        // Seen twice 100 ms apart: not another instance's, which would be over by now.
-        if (Number(rows[0]!['n']) > 0 && Number(still[0]!['n']) > 0) return;
+        await root.query('ROLLBACK');
+        // The other instance ends its own.
+        await pass(500);
+        if ((await moving()) > 0) return;
         await labKill(part, { directory: directory(), signal: 'SIGCONT' });
-        await new Promise((resolve) => setTimeout(resolve, 20));
+        await pass(500);
       }
       throw new Error(`${part} was never caught with a transaction of the moving units open`);
     } finally {
