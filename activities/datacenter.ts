@@ -13,6 +13,7 @@ import type {
   LinkMarker,
   PlanLink,
   StepInput,
+  SwitchPlan,
   SwitchResult,
   WriteDisableResult,
 } from '../workflows/contract.js';
@@ -37,6 +38,7 @@ const QUIET_POLL_MS = 20;
 const ROUTE_CONFIRM_MS = 2_000;
 const CATCH_UP_POLL_MS = 50;
 const CONFIRM_POLL_MS = 50;
+const REHEARSALS = 3;
 /** For links that run in another process; those of this one say when they have committed a marker. */
 const MARKER_POLL_MS = 10;
 
@@ -45,7 +47,10 @@ export function createDatacenterActivities(deps: DatacenterDeps): DatacenterActi
   const own = storesOf(deps, deps.dc);
 
   return withFailures<DatacenterActivities>({
-    preflight: ({ plan }) => checkDatacenter(deps, plan, heartbeat),
+    async preflight({ plan }) {
+      await rehearse(deps, plan);
+      return checkDatacenter(deps, plan, heartbeat);
+    },
 
     async catchUp({ links, lagLimitMs }) {
       for (;;) {
@@ -218,6 +223,20 @@ export function createDatacenterActivities(deps: DatacenterDeps): DatacenterActi
       };
     },
   });
+}
+
+/**
+ * Goes the ways of the window, and changes nothing: connections are open then, and programs warm. A gateway that cannot be reached is
+ * named by the checks.
+ */
+async function rehearse(deps: DatacenterDeps, { from, to, units, rules }: SwitchPlan): Promise<void> {
+  for (let round = 0; round < REHEARSALS; round++) {
+    await Promise.all([from, to].map((dc) => announce(deps, dc, rules)));
+    const fences = [from, to].flatMap((dc) => [...storesOf(deps, dc).fences.values()]);
+    // What a store has to say is said by the checks.
+    await Promise.allSettled(fences.map((fence) => fence.evidence(units)));
+    await Promise.allSettled(fences.map((fence) => fence.warm()));
+  }
 }
 
 /** Returns when the target is open, cannot be asked, or at the deadline (Date.now). Decides nothing. */

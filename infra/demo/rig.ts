@@ -148,7 +148,7 @@ export class DemoRig {
     const endedAt = Date.now();
     const { document: report } = await this.cli<SwitchReport>(['switch', 'report', runId]);
     await this.load.settle();
-    const clients = windowStats(await readJournal(this.journal), startedAt, endedAt);
+    const clients = windowStats(await readJournal(this.journal, { live: true }), startedAt, endedAt);
     const flowReport = report.flows.find((candidate) => candidate.flow === flow);
     return {
       scope: flow === 'rollback' ? `${report.request.scope} (rollback)` : report.request.scope,

@@ -50,8 +50,11 @@ export interface LinkCheckpoint {
 const DEFAULT_BUDGET: FenceBudget = { budgetMs: 5_000, blockers: 'give-up' };
 /** InnoDB's lock wait is the back-stop behind the watch: whole seconds, well past budget and kill grace. */
 const LOCK_WAIT_MARGIN_MS = 3_000;
-/** Units per statement: keeps `IN (…)` within what both optimizers resolve as ranges of the primary key. */
-const BATCH = 1_000;
+/**
+ * Units per statement. Hazard: of an `IN (…)` that names most rows of the table, MySQL makes a scan, which waits for transactions of
+ * other units. Few enough are ranges of the primary key on both flavours.
+ */
+export const UNITS_PER_STATEMENT = 100;
 const ATTEMPTS = 5;
 const XA_LOOK_AGAIN_MS = 10;
 const XA_RECOVER = 'XA RECOVER';
@@ -95,11 +98,22 @@ export class FenceStore {
     return (await this.scalar(positionExpression(this.flavour))).replaceAll('\n', '');
   }
 
-  /** Opens the sessions that a fence needs, so that the fenced window pays for no connect. */
+  /** Opens the sessions that a fence needs, and goes through its messages with no rows, so that the fenced window pays for neither. */
   async warm(): Promise<void> {
     await this.guarded(async () => {
       const sessions = await Promise.all([openSession(this.pool), openSession(this.pool)]);
       for (const session of sessions) session.release();
+      await this.withRetries(async (deadline) => {
+        const session = await openSession(this.pool);
+        let done = false;
+        try {
+          await this.lockRows(session, [''], DEFAULT_BUDGET, deadline, [XA_RECOVER]);
+          await ask(session, ['COMMIT', FORGIVING, `SELECT ${positionExpression(this.flavour)}`], 1);
+          done = true;
+        } finally {
+          finish(session, done);
+        }
+      });
     });
   }
 
@@ -568,6 +582,7 @@ function sortedUnique(units: readonly UnitId[]): UnitId[] {
 
 function batches<T>(items: readonly T[]): T[][] {
   const result: T[][] = [];
-  for (let at = 0; at < items.length; at += BATCH) result.push(items.slice(at, at + BATCH));
+  for (let at = 0; at < items.length; at += UNITS_PER_STATEMENT)
+    result.push(items.slice(at, at + UNITS_PER_STATEMENT));
   return result;
 }

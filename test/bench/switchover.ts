@@ -46,8 +46,11 @@ async function main(): Promise<void> {
   const clients = values.saturation ? SATURATING_CLIENTS : undefined;
   const say = (line: string): void => void process.stderr.write(`${line}\n`);
 
-  const peer = await scriptSide(rate, rounds, clients, say);
-  const ours = await interlockSide(rate, rounds, clients, Number(rtt[1]), say);
+  const stop = new AbortController();
+  for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(name, () => stop.abort());
+
+  const peer = await scriptSide(rate, rounds, clients, say, stop.signal);
+  const ours = await interlockSide(rate, rounds, clients, Number(rtt[1]), say, stop.signal);
   const pairs = (of: (side: Side) => number[]): { ours: number; peer: number }[] =>
     of(ours).map((value, index) => ({ ours: value, peer: of(peer)[index]! }));
   const peerName = 'script: read_only, GTID wait, nginx reload';
@@ -90,12 +93,11 @@ async function interlockSide(
   clients: number | undefined,
   rttMs: number,
   say: (line: string) => void,
+  signal: AbortSignal,
 ): Promise<Side> {
   const directory = await mkdtemp(path.join(tmpdir(), 'interlock-bench-'));
-  const stop = new AbortController();
-  for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => stop.abort());
   const rig = await DemoRig.up({
-    ...{ directory, rate, signal: stop.signal },
+    ...{ directory, rate, signal },
     shape: { rttMs },
     ...(clients === undefined ? {} : { clients }),
     progress: say,
@@ -129,13 +131,15 @@ async function scriptSide(
   rounds: number,
   clients: number | undefined,
   say: (line: string) => void,
+  signal: AbortSignal,
 ): Promise<Side> {
-  const rig = await ScriptRig.up(rate, clients);
+  const rig = await ScriptRig.up(rate, clients, signal);
   try {
     const side = newSide();
     await rig.load.start();
     await sleep(2000);
     for (let round = 0; round < 2 * rounds; round++) {
+      signal.throwIfAborted();
       const move = await rig.move(round % 2 === 0 ? 'dc-b' : 'dc-a');
       add(side, move.fencedMs, move.clients);
       say(`script ${round + 1}: fenced ${move.fencedMs.toFixed(0)} ms, ${words(move.clients)}`);

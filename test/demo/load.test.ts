@@ -85,4 +85,13 @@ describe('journal', () => {
     await writeFile(file, `${JSON.stringify(write(1, 2))}\n{"id":"x`);
     await expect(readJournal(file)).rejects.toThrow(/journal\.jsonl, line 2/);
   });
+
+  test('a last line that is being written is left out of a live journal', async () => {
+    const file = path.join(directory, 'journal.jsonl');
+    const { writeFile } = await import('node:fs/promises');
+    await writeFile(file, `${JSON.stringify(write(1, 2))}\n{"id":"x`);
+    expect(await readJournal(file, { live: true })).toEqual([write(1, 2)]);
+    await writeFile(file, `{"id":"x\n${JSON.stringify(write(1, 2))}\n`);
+    await expect(readJournal(file, { live: true })).rejects.toThrow(/journal\.jsonl, line 1/);
+  });
 });

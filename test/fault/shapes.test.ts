@@ -134,7 +134,7 @@ class Lab {
     await expect
       .poll(async () => {
         await this.rig.load.settle();
-        const writes = await readJournal(this.rig.journal);
+        const writes = await readJournal(this.rig.journal, { live: true });
         return writes.some(
           (write) => write.sentAt >= since && write.status === 'acked' && write.servedBy === dc && of(write),
         );

@@ -25,6 +25,8 @@ export class FakeRuleCenter implements RuleCenter {
   down = false;
   /** Answers never come while this is set. */
   silent = false;
+  /** Its gateway takes nothing. */
+  deaf = false;
   current: Rules | undefined;
   readonly published: number[] = [];
 
@@ -33,7 +35,8 @@ export class FakeRuleCenter implements RuleCenter {
   async publish(rules: Rules, { signal }: { signal?: AbortSignal } = {}) {
     await this.reach(signal);
     this.published.push(rules.epoch);
-    if (this.current === undefined || rules.epoch > this.current.epoch) this.current = rules;
+    const newer = this.current === undefined || rules.epoch > this.current.epoch;
+    if (newer && !this.deaf) this.current = rules;
     return [{ dc: this.dc, gateway: 'g1', epoch: rules.epoch, ok: true, detail: '' }];
   }
 
@@ -179,7 +182,12 @@ export async function startActivities(flavour: 'mysql' | 'mariadb'): Promise<Act
         }
       }
       for (const ruleCenter of ruleCenters.values()) {
-        Object.assign(ruleCenter, { down: false, silent: false, current: initialRules(topology) });
+        Object.assign(ruleCenter, {
+          down: false,
+          silent: false,
+          deaf: false,
+          current: initialRules(topology),
+        });
         ruleCenter.published.length = 0;
       }
       closedRuns.clear();

@@ -433,7 +433,9 @@ describe.each(['mysql', 'mariadb'] as const)('activities on %s', (flavour) => {
     it('a link that stopped, a gateway that is behind, keys that can collide', async () => {
       const change = async (): Promise<void> => {
         f.links.get(LINK)!.state = 'failed';
-        f.ruleCenters.get('dc-b')!.current = undefined;
+        const gateway = f.ruleCenters.get('dc-b')!;
+        gateway.deaf = true;
+        gateway.current = undefined;
         await sql('dc-b', 'SET GLOBAL auto_increment_offset = 1');
       };
       try {

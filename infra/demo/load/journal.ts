@@ -73,9 +73,15 @@ export class Journal {
   }
 }
 
-/** All writes of a journal file, in the order in which they ended. */
-export async function readJournal(file: string): Promise<WriteRecord[]> {
-  const lines = (await readFile(file, 'utf8')).split('\n');
+/**
+ * All writes of a journal file, in the order in which they ended. `live`: its load goes on, and a last line without its end is left out.
+ * Errors: BadInput (a line that is no document).
+ */
+export async function readJournal(
+  file: string,
+  { live = false }: { live?: boolean } = {},
+): Promise<WriteRecord[]> {
+  const lines = (await readFile(file, 'utf8')).split('\n').slice(0, live ? -1 : undefined);
   const records: WriteRecord[] = [];
   for (const [index, line] of lines.entries()) {
     if (line === '') continue;

@@ -40,47 +40,56 @@ interface Site {
  * fence, and a script that moves buckets: read_only on, wait for the GTIDs on the other side, rewrite nginx, reload, read_only off.
  */
 export class ScriptRig {
+  load!: LoadProcess;
   private routes: Routes = { moved: 'dc-a' };
+  private readonly sites = {} as Record<Dc, Site>;
+  private readonly journal: string;
 
-  private constructor(
-    private readonly directory: string,
-    private readonly sites: Record<Dc, Site>,
-    readonly load: LoadProcess,
-    private readonly journal: string,
-  ) {}
+  private constructor(private readonly directory: string) {
+    this.journal = path.join(directory, 'journal.jsonl');
+  }
 
-  static async up(rate: number, clients?: number): Promise<ScriptRig> {
-    const directory = await mkdtemp(path.join(tmpdir(), 'interlock-script-'));
-    const sites = {} as Record<Dc, Site>;
+  static async up(rate: number, clients: number | undefined, signal: AbortSignal): Promise<ScriptRig> {
+    const rig = new ScriptRig(await mkdtemp(path.join(tmpdir(), 'interlock-script-')));
+    try {
+      await rig.start(rate, clients, signal);
+      return rig;
+    } catch (error) {
+      await rig.down();
+      throw error;
+    }
+  }
+
+  private async start(rate: number, clients: number | undefined, signal: AbortSignal): Promise<void> {
+    const { sites } = this;
     for (const [index, dc] of DCS.entries()) {
       const server = await startTestMysql('mysql', { offset: (index + 1) as 1 | 2 });
-      await prepare(server);
       const site: Site = {
         ...{ dc, server, children: [] },
         shops: [],
         gatewayPort: await freePort(),
-        directory: path.join(directory, dc),
+        directory: path.join(this.directory, dc),
       };
+      sites[dc] = site;
+      signal.throwIfAborted();
+      await prepare(server);
       for (let n = 0; n < SHOPS_PER_DC; n++) site.shops.push(await freePort());
       await mkdir(site.directory, { recursive: true });
-      sites[dc] = site;
     }
     await replicate(sites['dc-a'].server, sites['dc-b'].server);
     await replicate(sites['dc-b'].server, sites['dc-a'].server);
-    const journal = path.join(directory, 'journal.jsonl');
-    const load = new LoadProcess({
+    this.load = new LoadProcess({
       gateways: DCS.map((dc) => ({ name: dc, url: `http://127.0.0.1:${sites[dc].gatewayPort}` })),
       regions: Object.keys(HOMES),
-      journal,
+      journal: this.journal,
       rate,
       ...(clients === undefined ? {} : { clients }),
       readRate: rate / 10,
       bucketHeader: true,
     });
-    const rig = new ScriptRig(directory, sites, load, journal);
-    await rig.writeConfigs();
-    for (const dc of DCS) await rig.startSite(sites[dc]);
-    return rig;
+    await this.writeConfigs();
+    for (const dc of DCS) await this.startSite(sites[dc]);
+    signal.throwIfAborted();
   }
 
   /** The script. Answers how long writes were disabled. */
@@ -113,7 +122,10 @@ export class ScriptRig {
       await new Promise((resolve) => setTimeout(resolve, 500));
       const endedAt = Date.now();
       await this.load.settle();
-      return { fencedMs, clients: windowStats(await readJournal(this.journal), startedAt, endedAt) };
+      return {
+        fencedMs,
+        clients: windowStats(await readJournal(this.journal, { live: true }), startedAt, endedAt),
+      };
     } finally {
       await Promise.all([source.end(), target.end()]);
     }
@@ -134,7 +146,7 @@ export class ScriptRig {
   }
 
   async down(): Promise<void> {
-    await this.load.kill();
+    await (this.load as LoadProcess | undefined)?.kill();
     for (const site of Object.values(this.sites)) {
       for (const child of site.children) child.kill('SIGKILL');
       await this.nginx(site, ['-s', 'stop']).catch(() => undefined);
@@ -192,6 +204,9 @@ function connect(server: TestMysql): Promise<mysql.Connection> {
 async function prepare(server: TestMysql): Promise<void> {
   const connection = await connect(server);
   await connection.query('SET sql_log_bin = 0');
+  // With writers in both sites a row may be there, or gone, when its change comes: whoever runs this lets the replica go on. The checker
+  // says what it cost.
+  await connection.query("SET GLOBAL replica_exec_mode = 'IDEMPOTENT'");
   // Hazard: `read_only` waits for a statement that waits for a row, whose holder's next statement waits for `read_only`: nothing moves
   // for the 50 s that a lock is waited for by default. Whoever uses such a script learns to set this.
   await connection.query('SET GLOBAL innodb_lock_wait_timeout = 1');
