@@ -16,7 +16,7 @@ export class Leases {
 
   /** @throws InterlockError Refused: there are too many instances already. */
   renew(lease: LeaseRequest): void {
-    const key = JSON.stringify([lease.application, lease.instance]);
+    const key = keyOf(lease);
     if (!this.byInstance.has(key) && this.byInstance.size >= MOST_INSTANCES) {
       this.sweep();
       // Anybody who reaches the port may ask for a lease: the memory for it has a bound.
@@ -25,6 +25,11 @@ export class Leases {
       }
     }
     this.byInstance.set(key, { ...lease, renewedAt: this.now() });
+  }
+
+  /** An instance that ends needs not be waited for. */
+  end(lease: Pick<LeaseRequest, 'application' | 'instance'>): void {
+    this.byInstance.delete(keyOf(lease));
   }
 
   /** The living, by application and instance. */
@@ -46,6 +51,10 @@ export class Leases {
       if (renewedAt <= oldest) this.byInstance.delete(key);
     }
   }
+}
+
+function keyOf({ application, instance }: Pick<LeaseRequest, 'application' | 'instance'>): string {
+  return JSON.stringify([application, instance]);
 }
 
 function compare(a: string, b: string): number {

@@ -45,6 +45,11 @@ export function leaseOf(body: unknown): LeaseRequest {
   return parsed(leaseSchema, body, 'body');
 }
 
+/** `?application=&instance=` */
+export function holderOf(query: unknown): Omit<LeaseRequest, 'epoch'> {
+  return parsed(leaseSchema.omit({ epoch: true }), query, 'query');
+}
+
 /** `?since=` or the `Last-Event-ID` of a reader that comes back; the header says what it has seen last. */
 export function sinceOf(query: unknown, lastEventId: string | string[] | undefined): number {
   const epoch = (field: string, value: unknown): number => {

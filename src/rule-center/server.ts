@@ -21,7 +21,7 @@ import type {
 } from './api.js';
 import { LEASE_TTL_MS } from './leases.js';
 import type { Leases } from './leases.js';
-import { badField, keyOf, keyOrUnitOf, leaseOf, sinceOf } from './requests.js';
+import { badField, holderOf, keyOf, keyOrUnitOf, leaseOf, sinceOf } from './requests.js';
 import type { Entry, RuleBook } from './rule-book.js';
 import type { Watchers } from './watchers.js';
 
@@ -139,6 +139,11 @@ export function createServer(parts: ServerParts): FastifyInstance {
   server.post('/v1/leases', (request): LeaseAnswer => {
     parts.leases.renew(leaseOf(request.body));
     return { epoch: book.current?.rules.epoch ?? 0, ttlMs: LEASE_TTL_MS };
+  });
+
+  server.delete('/v1/leases', (request) => {
+    parts.leases.end(holderOf(request.query));
+    return {};
   });
 
   server.get('/v1/instances', () => ({

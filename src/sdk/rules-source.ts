@@ -53,6 +53,8 @@ const RECONNECT_MS = { first: 50, most: 2_000 };
 /** A watch that says nothing for this long is taken for half-open and made anew; it resumes by epoch. */
 const SILENCE_MS = 45_000;
 
+const GIVE_BACK_MS = 1_000;
+
 /**
  * The rules of this DC's rule center: fetched, then watched (SSE, resumed by epoch), and acknowledged with the instance's lease.
  * Hazard: a rule center that is down stops traffic. Guard: the last rules stay in use for ever; every write is checked by its store.
@@ -93,6 +95,18 @@ export class RuleCenterRules implements RulesSource {
     this.closing.abort();
     await this.watching;
     await this.acknowledging;
+    await this.giveBack();
+  }
+
+  /** A switchover waits until every lease has its epoch, or is over: this one need not run out. */
+  private async giveBack(): Promise<void> {
+    if (this.leasedAt === undefined) return;
+    const { instance, application } = this.options;
+    const query = new URLSearchParams({ application, instance }).toString();
+    const signal = AbortSignal.timeout(GIVE_BACK_MS);
+    await fetch(this.url(`/v1/leases?${query}`), { method: 'DELETE', headers: this.authorization(), signal })
+      .then((response) => response.arrayBuffer())
+      .catch(() => undefined);
   }
 
   private async fetchRules(): Promise<Router> {

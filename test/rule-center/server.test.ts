@@ -322,6 +322,15 @@ describe('questions', () => {
     ]);
   });
 
+  test('a lease that is given back is not waited for', async () => {
+    const { url } = await start(new FakeRulesTable(rules1, rules2));
+    for (const instance of ['i-1', 'i-2']) await client.lease({ instance, application: 'shop', epoch: 1 });
+    for (const lease of ['application=shop&instance=i-1', 'application=other&instance=i-2']) {
+      expect((await fetch(`${url}/v1/leases?${lease}`, { method: 'DELETE' })).status).toBe(200);
+    }
+    expect((await client.instances()).map(({ instance }) => instance)).toEqual(['i-2']);
+  });
+
   test('metrics carry the data center', async () => {
     const { url } = await start(new FakeRulesTable(rules1, rules2));
     const text = await (await fetch(`${url}/metrics`)).text();
@@ -381,6 +390,7 @@ describe('hostile requests', () => {
       400,
       'ttl',
     ],
+    ['a lease to end without an instance', 'DELETE', '/v1/leases?application=a', undefined, 400, 'instance'],
     ['a lease that is a list', 'POST', '/v1/leases', [], 400, 'body'],
     ['a lease too large', 'POST', '/v1/leases', { instance: 'x'.repeat(70_000) }, 413, 'body'],
     ['a body that is no JSON', 'POST', '/v1/leases', '{"instance":', 400, 'body'],

@@ -16,6 +16,7 @@ async function startRuleCenter(port = 0) {
     epoch: number;
     authorization: string | undefined;
   }[] = [];
+  const ended: string[] = [];
   const state: { rules: Rules | undefined; hash?: string } = { rules: testRules(1) };
   const document = () => JSON.stringify({ rules: state.rules, hash: state.hash ?? rulesHash(state.rules!) });
   const handle = (request: IncomingMessage, response: ServerResponse): void => {
@@ -28,6 +29,10 @@ async function startRuleCenter(port = 0) {
       response.writeHead(200, { 'content-type': 'text/event-stream' });
       response.write(': hello\n\n');
       watchers.push({ response, since: url.searchParams.get('since') });
+    } else if (url.pathname === '/v1/leases' && request.method === 'DELETE') {
+      const { application, instance } = Object.fromEntries(url.searchParams);
+      ended.push(`${application} ${instance} ${request.headers.authorization}`);
+      response.end('{}');
     } else if (url.pathname === '/v1/leases') {
       let body = '';
       request.on('data', (chunk: Buffer) => (body += chunk.toString()));
@@ -47,6 +52,7 @@ async function startRuleCenter(port = 0) {
     port: (server.address() as AddressInfo).port,
     watchers,
     leases,
+    ended,
     state,
     publish: (rules: Rules, hash = rulesHash(rules)) => {
       state.rules = rules;
@@ -103,6 +109,8 @@ describe('rules from the rule center', () => {
     expect(center.watchers[1]!.since).toBe('2');
     const renewed = center.leases.length;
     await expect.poll(() => center.leases.length).toBeGreaterThan(renewed + 1);
+    await rules.close();
+    expect(center.ended).toEqual(['shop i1 Bearer secret']);
   });
 
   it('refuses a wrong hash, other content of an epoch, and going back', async () => {
