@@ -2,6 +2,7 @@ import { cancellationSignal, heartbeat, sleep } from '@temporalio/activity';
 import type { BaselineReached } from '../replicators/core/contract.js';
 import { parseLinkId } from '../replicators/core/contract.js';
 import { InterlockError, isInterlockError, messageOf } from '../src/errors.js';
+import type { ErrorCode } from '../src/errors.js';
 import type { DcStores } from '../src/fence/connect.js';
 import type { FenceStore } from '../src/fence/fence-store.js';
 import { sameHolder } from '../src/fence/guard.js';
@@ -15,6 +16,7 @@ import type {
   StepInput,
   SwitchPlan,
   SwitchResult,
+  SwitchWhenDrainedInput,
   WriteDisableResult,
 } from '../workflows/contract.js';
 import { announce, unconfirmed, within } from './announce.js';
@@ -39,6 +41,7 @@ const ROUTE_CONFIRM_MS = 2_000;
 const CATCH_UP_POLL_MS = 50;
 const CONFIRM_POLL_MS = 50;
 const REHEARSALS = 3;
+const REHEARSAL_MS = 2_000;
 /** For links that run in another process; those of this one say when they have committed a marker. */
 const MARKER_POLL_MS = 10;
 
@@ -48,8 +51,9 @@ export function createDatacenterActivities(deps: DatacenterDeps): DatacenterActi
 
   return withFailures<DatacenterActivities>({
     async preflight({ plan }) {
-      await rehearse(deps, plan);
-      return checkDatacenter(deps, plan, heartbeat);
+      const checks = await checkDatacenter(deps, plan, heartbeat);
+      if (checks.every(({ ok }) => ok)) await rehearse(deps, plan);
+      return checks;
     },
 
     async catchUp({ links, lagLimitMs }) {
@@ -70,7 +74,7 @@ export function createDatacenterActivities(deps: DatacenterDeps): DatacenterActi
 
     async writeDisable(input): Promise<WriteDisableResult> {
       requireDc(deps, input.from);
-      const askedAt = Date.now();
+      const holdSentAt = Date.now();
       const holding = setTimeout(() => void hold(deps, own, input), HOLD_AFTER_MS);
       const fenced = await allOrForemost(
         [...own.fences.values()].map(async (fence) => {
@@ -93,7 +97,7 @@ export function createDatacenterActivities(deps: DatacenterDeps): DatacenterActi
       const fencedAt = Date.now();
       await opened(storesOf(deps, input.to).control, input, fencedAt + QUIET_MS);
       return {
-        askedAt,
+        holdSentAt,
         fencedAt,
         baselines: fenced.flatMap(({ link, result }) =>
           link === undefined ? [] : [{ ...link, position: result.position }],
@@ -122,32 +126,19 @@ export function createDatacenterActivities(deps: DatacenterDeps): DatacenterActi
       requireDc(deps, input.to);
       const deadline = performance.now() + input.waitMs;
       const arrivals = deps.markers.await(input.links.map(({ markerId }) => markerId));
-      let reachedAt = 0;
-      let notOpened: string | undefined;
-      const drained = async (): Promise<void> => {
-        while (!(await haveReached(own, input.links))) {
-          if (performance.now() > deadline || cancellationSignal().aborted)
-            throw new Error('it took too long');
+      try {
+        for (;;) {
+          const missing = await notDrained(deps, own, input);
+          if (missing === undefined) break;
+          if (performance.now() > deadline) {
+            deps.log.info({ epoch: input.epoch, missing }, 'not switched with the fence');
+            return null;
+          }
           await arrivals.next(MARKER_POLL_MS);
         }
-        reachedAt = Date.now();
-      };
-      try {
-        // The target's rows are locked meanwhile, which nobody else wants.
-        const switched = await switchOver(deps, own, input, () =>
-          drained()
-            .then(() => checkSource(deps, input, { xa: true }))
-            .catch((error: unknown) => {
-              notOpened = messageOf(error);
-              throw error;
-            }),
-        );
-        return { ...switched, reachedAt };
-      } catch (error) {
-        // Under the locks and before the commit: nothing was changed.
-        if (notOpened === undefined) throw error;
-        deps.log.info({ epoch: input.epoch, reason: notOpened }, 'not switched with the fence');
-        return null;
+        const reachedAt = Date.now();
+        const switched = await switchOver(deps, own, input, { fencing: true });
+        return switched && { ...switched, reachedAt };
       } finally {
         arrivals.end();
       }
@@ -155,8 +146,7 @@ export function createDatacenterActivities(deps: DatacenterDeps): DatacenterActi
 
     async switchTarget(input) {
       requireDc(deps, input.to);
-      // The source is looked at while the target's rows are being locked, and has answered before they are committed.
-      return switchOver(deps, own, input, settled(checkSource(deps, input, { xa: false })));
+      return (await switchOver(deps, own, input, { fencing: false }))!;
     },
 
     async handOverSource(input) {
@@ -226,26 +216,29 @@ export function createDatacenterActivities(deps: DatacenterDeps): DatacenterActi
 }
 
 /**
- * Goes the ways of the window, and changes nothing: connections are open then, and programs warm. A gateway that cannot be reached is
- * named by the checks.
+ * Goes the ways of the window with the rules in force, so that connections are open and programs warm. It proves nothing, and gives up
+ * what is slow.
  */
 async function rehearse(deps: DatacenterDeps, { from, to, units, rules }: SwitchPlan): Promise<void> {
-  for (let round = 0; round < REHEARSALS; round++) {
-    await Promise.all([from, to].map((dc) => announce(deps, dc, rules)));
-    const fences = [from, to].flatMap((dc) => [...storesOf(deps, dc).fences.values()]);
-    // What a store has to say is said by the checks.
-    await Promise.allSettled(fences.map((fence) => fence.evidence(units)));
-    await Promise.allSettled(fences.map((fence) => fence.warm()));
+  const fences = [from, to].flatMap((dc) => [...storesOf(deps, dc).fences.values()]);
+  const deadline = Date.now() + REHEARSAL_MS;
+  for (let round = 0; round < REHEARSALS && Date.now() < deadline; round++) {
+    const ways = [
+      ...[from, to].map((dc) => announce(deps, dc, rules)),
+      ...fences.map((fence) => fence.evidence(units).then(() => fence.warm())),
+    ];
+    await within(Promise.allSettled(ways), deadline - Date.now());
   }
 }
 
 /** Returns when the target is open, cannot be asked, or at the deadline (Date.now). Decides nothing. */
 async function opened(target: FenceStore, { units, to }: StepInput, deadline: number): Promise<void> {
   const some = units.slice(0, 1);
+  const isOpen = async (): Promise<boolean> => (await target.states(some))[0]?.owner === to;
   while (Date.now() < deadline) {
-    const rows = await within(target.states(some), deadline - Date.now()).catch(() => undefined);
-    if (rows?.[0]?.owner !== to) await sleep(QUIET_POLL_MS);
-    else return;
+    const over = await within(isOpen(), deadline - Date.now()).catch(() => true);
+    if (over === true) return;
+    await sleep(QUIET_POLL_MS);
   }
 }
 
@@ -272,24 +265,56 @@ async function haveReached(own: DcStores, links: readonly LinkMarker[]): Promise
   return true;
 }
 
-/** Step 7. `mayOpen` runs under the locks of the target's rows, and keeps them closed when it fails. */
+/**
+ * What is missing for a switch that the fence has not been waited for; undefined: nothing. Whatever it is, it may still come: the source's
+ * row is not visible before its server has committed what is in the binlog already.
+ */
+async function notDrained(
+  deps: DatacenterDeps,
+  own: DcStores,
+  input: SwitchWhenDrainedInput,
+): Promise<string | undefined> {
+  try {
+    if (!(await haveReached(own, input.links))) return 'a link has not reached the baseline';
+    await checkSource(deps, input, { xa: true });
+    return undefined;
+  } catch (error) {
+    return messageOf(error);
+  }
+}
+
+/** What a store answers, with the rows locked, when it has changed nothing and no earlier attempt has. */
+const UNCHANGED: readonly ErrorCode[] = [
+  ...(['StaleEpoch', 'EpochConflict', 'HeldByOther', 'NotOwner', 'ServerIdentityChanged'] as const),
+  ...(['Refused', 'NoRules'] as const),
+];
+
+/** Step 7. `fencing`: asked for with the fence; null then: nothing was changed. Else that is an error. */
 async function switchOver(
   deps: DatacenterDeps,
   own: DcStores,
   input: StepInput,
-  mayOpen: () => Promise<void>,
-): Promise<SwitchResult> {
-  await own.control.change(
-    { ...changeOf(input, own.control, own), to: 'open', owner: input.to },
-    budgetOf(input),
-    {
-      beforeCommit: async (before) => {
-        // Once the rows are open here, the point of no return is behind: the source may be gone, and only forward is possible.
-        if (before.every((row) => row.state !== 'remote')) return;
-        await mayOpen();
+  { fencing }: { fencing: boolean },
+): Promise<SwitchResult | null> {
+  // The source is looked at while the target's rows are being locked, and has answered before they are committed.
+  const source = settled(checkSource(deps, input, { xa: fencing }));
+  try {
+    await own.control.change(
+      { ...changeOf(input, own.control, own), to: 'open', owner: input.to },
+      budgetOf(input),
+      {
+        beforeCommit: async (before) => {
+          // Once the rows are open here, the point of no return is behind: the source may be gone, and only forward is possible.
+          if (before.every((row) => row.state !== 'remote')) return;
+          await source();
+        },
       },
-    },
-  );
+    );
+  } catch (error) {
+    if (!fencing || !isInterlockError(error) || !UNCHANGED.includes(error.code)) throw error;
+    deps.log.info({ epoch: input.epoch, error: error.message }, 'not switched with the fence');
+    return null;
+  }
   const committedAt = Date.now();
   const routes = [input.to, input.from].map((dc) => announce(deps, dc, input.rules, { committed: true }));
   const others = [...own.fences.values()].filter((fence) => fence !== own.control);

@@ -160,7 +160,7 @@ export interface SwitchWhenDrainedInput extends StepInput {
 
 export interface WriteDisableResult {
   /** ms since the epoch (Date.now) on the source DC's worker: the stores were asked, the last has answered. */
-  askedAt: number;
+  holdSentAt: number;
   fencedAt: number;
   baselines: (LinkMarker & { position: string })[];
   blockers: Blocker[];

@@ -41,6 +41,11 @@ export function isTimeout(error: unknown): boolean {
   return error instanceof ActivityFailure && error.cause instanceof TimeoutFailure;
 }
 
+/** No worker has taken the activity. Of one with several attempts that says nothing of those before. */
+export function isUntaken(error: unknown): boolean {
+  return isTimeout(error) && (error as { cause: TimeoutFailure }).cause.timeoutType === 'SCHEDULE_TO_START';
+}
+
 /** The operation lost against a higher epoch or another holder: ask for a fresh epoch, and let the target's answer decide. */
 export function isOvertaken(code: StepError['code']): boolean {
   return code === 'StaleEpoch' || code === 'EpochConflict' || code === 'HeldByOther';

@@ -18,7 +18,7 @@ import type {
 import type { Logbook } from './switchover-logbook.js';
 import type { SwitchEvent } from './switchover-machine.js';
 import { fencing, glancing, lasting } from './switchover-activities.js';
-import { Aborted, Refusal, isOvertaken, stepError } from './switchover-errors.js';
+import { Aborted, Refusal, isOvertaken, isUntaken, stepError } from './switchover-errors.js';
 import type { StepError } from './switchover-errors.js';
 
 /** The fall-back reads the checkpoints this long after the fence, in case a signal was lost; then ever more slowly. */
@@ -172,7 +172,7 @@ export class HandOver {
           ],
         ),
       );
-      detail(`epoch ${this.fenceEpoch}, ${fence.fencedAt - fence.askedAt} ms`);
+      detail(`epoch ${this.fenceEpoch}, ${fence.fencedAt - fence.holdSentAt} ms`);
       return fence;
     });
     this.report.blockers = this.fence.blockers;
@@ -205,7 +205,8 @@ export class HandOver {
     fencing.switchWhenDrained
       .executeWithOptions(options, [input])
       .then((answer) => (quick.answer = answer))
-      .catch(() => (quick.answer = 'unknown'));
+      // What no worker took was never begun.
+      .catch((error: unknown) => (quick.answer = isUntaken(error) ? null : 'unknown'));
   }
 
   /** The target has switched by itself. */
@@ -463,7 +464,7 @@ export class HandOver {
     if (this.fence) {
       const sourceRoutedAt = this.switched.sourceRoutedAt ?? this.handed.routedAt;
       const end = Math.max(this.switched.openAt, this.switched.routedAt, sourceRoutedAt);
-      this.report.fencedMs = end - Math.min(this.fence.askedAt, this.fence.fencedAt);
+      this.report.fencedMs = end - Math.min(this.fence.holdSentAt, this.fence.fencedAt);
     }
     run.log.close(entry, true, this.report.fencedMs === null ? '' : `fenced for ${this.report.fencedMs} ms`);
     return true;

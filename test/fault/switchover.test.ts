@@ -87,6 +87,9 @@ describe('parts die during a switchover under load', () => {
     switching.catch(() => undefined);
     try {
       for (const point of points) await reached(point);
+      // The target has switched by itself, and nobody was asked to; or it has not, and the source is fenced.
+      expect(await movedStates(OTHER[owner]!)).toEqual([points === SWITCHED ? 'open' : 'remote']);
+      if (points === FENCED) expect(await movedStates(owner)).toEqual(['write_disabled']);
       await labKill(part, { directory: directory() });
     } finally {
       for (const point of points) await disarm(point);
@@ -125,13 +128,28 @@ describe('parts die during a switchover under load', () => {
     expect(isAlive(load)).toBe(false);
   });
 
+  /** The states that the moving units have in a data center. */
+  async function movedStates(dc: string): Promise<string[]> {
+    const root = await rootOf(dc);
+    try {
+      const [rows] = await root.query<RowDataPacket[]>(
+        "SELECT DISTINCT state FROM interlock.unit_state WHERE unit REGEXP '^cn-east/[0-9]{1,2}$'",
+      );
+      return rows.map((row) => String(row['state']));
+    } finally {
+      await root.end();
+    }
+  }
+
+  async function rootOf(dc: string): Promise<mysql.Connection> {
+    const { host, port } = rig.topology.datacenters[dc]!.stores.mysql['main']!;
+    const password = rig.lab.env['INTERLOCK_LAB_MYSQL_ROOT_PASSWORD']!;
+    return mysql.createConnection({ host, port, user: 'root', password });
+  }
+
   /** Stops the instance at a moment at which a transaction of it holds the lock of a unit that will move. */
   async function stopInTransaction(part: string, dc: string): Promise<void> {
-    const store = rig.topology.datacenters[dc]!.stores.mysql['main']!;
-    const root = await mysql.createConnection({
-      ...{ host: store.host, port: store.port, user: 'root' },
-      password: rig.lab.env['INTERLOCK_LAB_MYSQL_ROOT_PASSWORD']!,
-    });
+    const root = await rootOf(dc);
     const moving = async (): Promise<number> => {
       const [rows] = await root.query<RowDataPacket[]>(
         `SELECT COUNT(*) AS n FROM performance_schema.data_locks

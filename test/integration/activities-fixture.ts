@@ -25,8 +25,6 @@ export class FakeRuleCenter implements RuleCenter {
   down = false;
   /** Answers never come while this is set. */
   silent = false;
-  /** Its gateway takes nothing. */
-  deaf = false;
   current: Rules | undefined;
   readonly published: number[] = [];
 
@@ -35,8 +33,7 @@ export class FakeRuleCenter implements RuleCenter {
   async publish(rules: Rules, { signal }: { signal?: AbortSignal } = {}) {
     await this.reach(signal);
     this.published.push(rules.epoch);
-    const newer = this.current === undefined || rules.epoch > this.current.epoch;
-    if (newer && !this.deaf) this.current = rules;
+    if (this.current === undefined || rules.epoch > this.current.epoch) this.current = rules;
     return [{ dc: this.dc, gateway: 'g1', epoch: rules.epoch, ok: true, detail: '' }];
   }
 

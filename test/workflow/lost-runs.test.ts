@@ -94,6 +94,24 @@ describe('a worker is lost', () => {
     expect(world.owner()).toBe('dc-b');
   });
 
+  test('of the target, before it took the switch: the source opens without it', async () => {
+    const world = bench.world();
+    world.links = 'stuck';
+    const stop = await bench.work('target');
+    world.on('before', 'nextEpoch', stop);
+    const taskQueues = { 'dc-a': bench.queue, 'dc-b': 'target' };
+    const run = await bench.start(world, { taskQueues, policies: { drainTimeoutMs: 6_000 } });
+    await run.drive(
+      (s) => s.steps.some(({ step }) => step === 'compensate') && world.calls.includes('reopenSource'),
+    );
+    expect(world.row('dc-a', 'main', 'cn-east/0').state).toBe('open');
+    expect(world.calls).not.toContain('switchWhenDrained');
+    await bench.work('target');
+    expect((await run.end()).outcome).toBe('compensated');
+    expect(world.violations).toEqual([]);
+    expect(world.owner()).toBe('dc-a');
+  });
+
   test('in the soak: cancel and the end of its time in one workflow task finish it', async () => {
     const world = bench.world();
     const run = await bench.start(world, { policies: { soakMs: 4_000 } });
