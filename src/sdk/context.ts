@@ -59,6 +59,8 @@ export class Effects {
 export interface RequestContext {
   target?: Target | readonly Target[] | undefined;
   effects: Effects;
+  /** In the callback of a fenced transaction. */
+  inTransaction?: boolean;
 }
 
 export const contexts = new AsyncLocalStorage<RequestContext>();

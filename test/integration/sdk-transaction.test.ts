@@ -58,6 +58,61 @@ describe.each(['mysql', 'mariadb'] as const)('fenced transactions on %s', (flavo
       );
     });
 
+    describe('a plain write with an ambient key', () => {
+      const v = async (id: number): Promise<number> => {
+        const [rows] = await dc.admin.query<RowDataPacket[]>('SELECT v FROM app.t WHERE id = ?', [id]);
+        return Number(rows[0]!['v']);
+      };
+
+      it.each(['query', 'execute'] as const)('%s is a fenced transaction of its own', async (method) => {
+        await interlock.run(KEY, async () => {
+          const [result] = await store[method]<ResultSetHeader>(
+            'UPDATE t SET v = v + ? WHERE id = ?',
+            [5, 1],
+          );
+          expect(result.affectedRows).toBe(1);
+          const [rows] = await store[method]<RowDataPacket[]>('SELECT v FROM t WHERE id = ?', [1]);
+          expect(rows[0]!['v']).toBe(15);
+        });
+        await dc.admin.query("UPDATE interlock.unit_state SET state = 'write_disabled' WHERE unit = ?", [
+          UNIT,
+        ]);
+        const refused = interlock.run(KEY, () => store[method]('UPDATE t SET v = 0 WHERE id = 1'));
+        expect(await codeOf(refused)).toBe('WriteDisabled');
+        expect(await v(1)).toBe(15);
+      });
+
+      it('counts as committed: what is refused later in the request is not executed elsewhere', async () => {
+        const request = interlock.run(KEY, async () => {
+          await store.query('UPDATE t SET v = 11 WHERE id = 1');
+          await dc.admin.query(
+            "UPDATE interlock.unit_state SET state = 'remote', owner = 'dc-b' WHERE unit = ?",
+            [UNIT],
+          );
+          await store.query('UPDATE t SET v = 12 WHERE id = 1');
+        });
+        expect(await codeOf(request)).toBe('PartiallyExecuted');
+        expect(await v(1)).toBe(11);
+      });
+
+      it('is refused in the callback of a transaction, and what cannot be fenced is refused as ever', async () => {
+        const nested = interlock.run(KEY, () =>
+          store.transaction(async (tx) => {
+            await tx.query('UPDATE t SET v = 13 WHERE id = 1');
+            await store.query('UPDATE t SET v = 14 WHERE id = 2');
+          }),
+        );
+        const error = await failure(nested);
+        expect(error.code).toBe('StatementRefused');
+        expect(error.message).toContain('tx.query');
+        expect(await codeOf(interlock.run(KEY, () => store.query('TRUNCATE t')))).toBe('StatementRefused');
+        expect(await codeOf(interlock.run(undefined, () => store.query('DELETE FROM t')))).toBe(
+          'StatementRefused',
+        );
+        expect([await v(1), await v(2)]).toEqual([10, 20]);
+      });
+    });
+
     const openTransactions = async (): Promise<unknown[]> => {
       const [rows] = await dc.admin.query<RowDataPacket[]>(
         "SELECT p.ID, p.INFO FROM information_schema.innodb_trx t JOIN information_schema.processlist p ON p.ID = t.trx_mysql_thread_id WHERE p.USER = 'app'",

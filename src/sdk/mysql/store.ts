@@ -21,6 +21,7 @@ import { refuseRawValues } from './raw-values.js';
 import { acquire, corePoolOf } from './session.js';
 import type { MysqlPool, Session } from './session.js';
 import { classify } from './statement.js';
+import type { Statement } from './statement.js';
 import { TransactionHandle, UnitAdded } from './transaction.js';
 import type { FencedTransaction } from './transaction.js';
 
@@ -117,14 +118,16 @@ export class FencedMysql {
   }
 
   /**
-   * A read on any connection of the pool, not fenced: it may be answered in a DC that is not the owner any more. Writes are refused.
-   * A statement that may call a stored function runs in a READ ONLY transaction.
+   * A read: on any connection of the pool, not fenced; it may be answered in a DC that is not the owner any more. One that may call a
+   * stored function runs in a READ ONLY transaction.
+   * A write: with an ambient routing key, a fenced transaction of its own, with the errors of `transaction`. Without one, or in the
+   * callback of a transaction, it is StatementRefused.
    */
   async query<T extends QueryResult>(
     sql: string | QueryOptions,
     values?: unknown,
   ): Promise<[T, FieldPacket[]]> {
-    return this.read<T>('query', sql, values);
+    return this.plain<T>('query', sql, values);
   }
 
   /** As `query`, prepared on the server. */
@@ -132,7 +135,7 @@ export class FencedMysql {
     sql: string | QueryOptions,
     values?: unknown,
   ): Promise<[T, FieldPacket[]]> {
-    return this.read<T>('execute', sql, values);
+    return this.plain<T>('execute', sql, values);
   }
 
   private async tries<R>(
@@ -220,7 +223,8 @@ export class FencedMysql {
         };
         if (deadline.passed) return giveUp(deadline.passed);
         forget = deadline.onPassed(giveUp);
-        contexts.run({ target: ambientTarget, effects }, async () => work(handle)).then(resolve, reject);
+        const inside = { target: ambientTarget, effects, inTransaction: true };
+        contexts.run(inside, async () => work(handle)).then(resolve, reject);
       });
       await handle.settle();
       await this.commit(session, effects, handle.statements > 0);
@@ -357,7 +361,7 @@ export class FencedMysql {
     }
   }
 
-  private async read<T extends QueryResult>(
+  private async plain<T extends QueryResult>(
     method: 'query' | 'execute',
     sql: string | QueryOptions,
     values: unknown,
@@ -369,17 +373,30 @@ export class FencedMysql {
       });
     }
     refuseRawValues(values ?? (typeof sql === 'string' ? undefined : sql.values));
+    const answer = await this.readUnlessWrite<T>(method, text, sql, values);
+    return answer ?? this.transaction((tx) => tx[method]<T>(sql, values));
+  }
+
+  /** Undefined: it writes, and there is a routing key to fence it by. Nothing was sent then. */
+  private async readUnlessWrite<T extends QueryResult>(
+    method: 'query' | 'execute',
+    text: string,
+    sql: string | QueryOptions,
+    values: unknown,
+  ): Promise<[T, FieldPacket[]] | undefined> {
     const session = await acquire(this.pool);
     let failed = true;
     try {
       const statement = classify(text, session.backslashEscapes);
       if (statement.kind !== 'read') {
-        throw new InterlockError(
-          'StatementRefused',
-          `${statement.verb} outside of a fenced transaction: use interlock.mysql(pool).transaction({ userId, region }, (tx) => tx.query(…))` +
-            (statement.kind === 'refused' ? `; and there too it is refused: ${statement.reason}` : ''),
-          { details: { verb: statement.verb } },
-        );
+        const ambient = contexts.getStore();
+        if (statement.kind === 'write' && ambient?.target !== undefined && !ambient.inTransaction) {
+          failed = false;
+          return undefined;
+        }
+        throw new InterlockError('StatementRefused', refusalOf(statement, ambient?.inTransaction), {
+          details: { verb: statement.verb },
+        });
       }
       if (statement.opaque) await session.command('START TRANSACTION READ ONLY');
       const { answer } = await session.run(method, sql, values, true);
@@ -397,6 +414,17 @@ export class FencedMysql {
       else session.release();
     }
   }
+}
+
+function refusalOf(
+  statement: Exclude<Statement, { kind: 'read' }>,
+  inTransaction: boolean | undefined,
+): string {
+  const { verb } = statement;
+  if (statement.kind === 'refused') return `${verb} is refused, in transaction(…) too: ${statement.reason}`;
+  if (inTransaction === true)
+    return `${verb} by the store inside of a transaction is not part of it: use tx.query(…)`;
+  return `${verb} without a routing key: use interlock.mysql(pool).transaction({ userId, region }, (tx) => tx.query(…)), interlock.run(key, …) or the HTTP middleware`;
 }
 
 function isList(key: Target | readonly Target[]): key is readonly Target[] {
