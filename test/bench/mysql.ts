@@ -4,6 +4,7 @@
  * everything is stopped; the time runs from the order to start until the last transaction is visible at the target.
  *   --rows N (20000; bulk ten times as many, latency a quarter)  --rounds N (1)  --only WORK  --json
  */
+import { loadavg } from 'node:os';
 import { messageOf } from '../../src/errors.js';
 import { benchFlags, positive, refuse } from './flags.js';
 import type { LinkUsage } from './mysql/link-child.js';
@@ -78,6 +79,8 @@ async function main(): Promise<void> {
     refuse(`--only: ${JSON.stringify(only)}: expected one of ${all.join(', ')}`);
   const works = only === undefined ? all : [only];
 
+  // Both sides wait for the disk and for two or three processes each: what else the machine does counts.
+  const loadAtStart = Number(loadavg()[0]!.toFixed(1));
   const rig = new MysqlRig();
   for (const [name, code] of [
     ['SIGINT', 130],
@@ -104,7 +107,7 @@ async function main(): Promise<void> {
           native:
             'replica_parallel_workers 4 (1), replica_preserve_commit_order ON, WRITESET; receiver and appliers start together',
           link: 'one process for each work, so that its code is cold; tables routed by user, every row checked against its owner',
-          ...{ rows, rounds, checked: 'all rows of all tables, on all sides' },
+          ...{ rows, rounds, loadAtStart, checked: 'all rows of all tables, on all sides' },
           linkCosts: Object.assign({}, ...outcomes.map((outcome) => outcome.link)) as unknown,
           nativeOneApplier: Object.assign(
             {},
