@@ -134,8 +134,9 @@ export class MysqlRig {
     const expected = await checksums(this.source, table);
     for (const side of this.sides) {
       const found = await checksums(side.target, table);
-      const wrong = expected.findIndex((sum, i) => sum !== found[i]);
-      if (wrong < 0 && found.length === expected.length) continue;
+      const longer = found.length > expected.length ? found : expected;
+      const wrong = longer.findIndex((_, i) => expected[i] !== found[i]);
+      if (wrong < 0) continue;
       throw new Error(
         `${side.name}: ${table} differs from the source: ${expected[wrong] ?? 'nothing'} there, ${found[wrong] ?? 'nothing'} here`,
       );
