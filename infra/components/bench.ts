@@ -15,6 +15,7 @@ const wrk: Component<string> = {
 export const BENCHMARKS: Record<string, () => Component<unknown>[]> = {
   fence: () => [mysqlComponent('mysql')],
   gateway: () => [nginxComponent, wrk],
+  mysql: () => [mysqlComponent('mysql')],
   routing: () => [],
   switchover: () => [temporalComponent, mysqlComponent('mysql'), nginxComponent],
 };

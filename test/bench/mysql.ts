@@ -1,0 +1,137 @@
+/**
+ * `npm run bench -- mysql`: how fast a link applies, and in the same run how fast MySQL's own replication applies the same transactions of the
+ * same source: row binlog, GTID, default durability (binlog and redo log synced at each commit) everywhere. A backlog is written while
+ * everything is stopped; the time runs from the order to start until the last transaction is visible at the target.
+ *   --rows N (20000; bulk ten times as many, latency a quarter)  --rounds N (1)  --only WORK  --json
+ */
+import { loadavg } from 'node:os';
+import { messageOf } from '../../src/errors.js';
+import { benchFlags, positive, refuse } from './flags.js';
+import type { LinkUsage } from './mysql/link-child.js';
+import { MysqlRig } from './mysql/rig.js';
+import { BACKLOGS, LATENCY_WORKS, runBacklog, runLatency } from './mysql/works.js';
+import { compare, machine, median, printReport } from './report.js';
+import type { BenchResult } from './report.js';
+
+const FOUR = 'MySQL replication, 4 appliers';
+const ONE = 'MySQL replication, 1 applier';
+
+interface Outcome {
+  results: BenchResult[];
+  link: Record<string, unknown>;
+  /** Of the peer that is not in `results`. */
+  nativeOneApplier: Record<string, unknown>;
+}
+
+async function backlog(rig: MysqlRig, work: string, rounds: number, rows: number): Promise<Outcome> {
+  const { unit, changes } = BACKLOGS[work]!;
+  const runs = [];
+  for (let round = 0; round < rounds; round++) {
+    say(`${work}: round ${round + 1} of ${rounds}`);
+    runs.push(await runBacklog(rig, work, round, rows));
+  }
+  const one = median(runs.map((run) => run.one));
+  // One applier can be the faster one where there is little to do side by side.
+  const better = unit === 'rows/s' && one > median(runs.map((run) => run.four)) ? 'one' : 'four';
+  const pairs = runs.map((run) => ({ ours: run.ours, peer: run[better] }));
+  return {
+    results: [compare(work, unit, better === 'one' ? ONE : FOUR, pairs)],
+    link: { [work]: costs(runs.map((run) => ({ ...run.usage, changes: changes(rows) }))) },
+    nativeOneApplier: { [work]: Math.round(one) },
+  };
+}
+
+async function latency(rig: MysqlRig, works: string[], rounds: number, rows: number): Promise<Outcome> {
+  const runs: Awaited<ReturnType<typeof runLatency>>[] = [];
+  for (let round = 0; round < rounds; round++) {
+    say(`steady latency: round ${round + 1} of ${rounds}`);
+    runs.push(await runLatency(rig, round, rows));
+  }
+  const results = works.map((work) => {
+    const of = work === 'steady latency p50' ? ('p50' as const) : ('p99' as const);
+    const pairs = runs.map((run) => ({ ours: run.ours[of], peer: run.four[of] }));
+    return compare(work, 'ms', FOUR, pairs, false);
+  });
+  const link = { 'steady latency': costs(runs.map((run) => ({ ...run.usage, changes: run.changes }))) };
+  return { results, link, nativeOneApplier: {} };
+}
+
+function costs(runs: (LinkUsage & { changes: number })[]): Record<string, number> {
+  return {
+    cpuSecondsPerMillionRows: Math.round(median(runs.map((run) => (run.cpuSeconds / run.changes) * 1e6))),
+    peakRssMb: Math.round(Math.max(...runs.map((run) => run.peakRssMb))),
+    startMs: Math.round(median(runs.map((run) => run.startMs ?? Number.NaN))),
+  };
+}
+
+async function main(): Promise<void> {
+  const flags = benchFlags({
+    json: { type: 'boolean', default: false },
+    rows: { type: 'string', default: '20000' },
+    rounds: { type: 'string', default: '1' },
+    only: { type: 'string' },
+  });
+  const rows = positive('--rows', flags.rows);
+  const rounds = positive('--rounds', flags.rounds);
+  const all = [...Object.keys(BACKLOGS), ...LATENCY_WORKS];
+  const { only } = flags;
+  if (only !== undefined && !all.includes(only))
+    refuse(`--only: ${JSON.stringify(only)}: expected one of ${all.join(', ')}`);
+  const works = only === undefined ? all : [only];
+
+  // Both sides wait for the disk and for two or three processes each: what else the machine does counts.
+  const loadAtStart = Number(loadavg()[0]!.toFixed(1));
+  const rig = new MysqlRig();
+  for (const [name, code] of [
+    ['SIGINT', 130],
+    ['SIGTERM', 143],
+    ['SIGHUP', 129],
+  ] as const) {
+    process.once(name, () => void rig.down().finally(() => process.exit(code)));
+  }
+  try {
+    await rig.up();
+    const outcomes: Outcome[] = [];
+    for (const work of works.filter((name) => name in BACKLOGS)) {
+      outcomes.push(await backlog(rig, work, rounds, rows));
+    }
+    const steady = works.filter((name) => !(name in BACKLOGS));
+    if (steady.length > 0) outcomes.push(await latency(rig, steady, rounds, rows));
+    printReport(
+      {
+        bench: 'mysql',
+        machine: machine(),
+        settings: {
+          server: rig.version,
+          durability: 'default on all servers: sync_binlog=1, innodb_flush_log_at_trx_commit=1',
+          native:
+            'replica_parallel_workers 4 (1), replica_preserve_commit_order ON, WRITESET; receiver and appliers start together',
+          link: 'one process for each work, so that its code is cold; tables routed by user, every row checked against its owner',
+          ...{ rows, rounds, loadAtStart, checked: 'all rows of all tables, on all sides' },
+          linkCosts: Object.assign({}, ...outcomes.map((outcome) => outcome.link)) as unknown,
+          nativeOneApplier: Object.assign(
+            {},
+            ...outcomes.map((outcome) => outcome.nativeOneApplier),
+          ) as unknown,
+          notMeasured:
+            'initial copy, both directions at once, a network (all servers and the link share the machine and its cores), MariaDB, large rows, CPU time of the servers',
+        },
+        results: outcomes.flatMap((outcome) => outcome.results),
+      },
+      flags.json,
+    );
+  } finally {
+    await rig.down();
+  }
+}
+
+function say(line: string): void {
+  process.stderr.write(`mysql: ${line}\n`);
+}
+
+try {
+  await main();
+} catch (error) {
+  process.stderr.write(`${messageOf(error)}\n`);
+  process.exitCode = 1;
+}

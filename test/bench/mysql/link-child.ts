@@ -1,0 +1,51 @@
+import { readFileSync } from 'node:fs';
+import { LinkHost } from '../../../replicators/mysql/link-host.js';
+import type { LinkConfig } from '../../../replicators/mysql/link-config.js';
+import { messageOf } from '../../../src/errors.js';
+
+/** What the benchmark says to the process of a link, and what that answers. */
+export type LinkOrder = { type: 'start'; config: LinkConfig } | { type: 'stop' };
+export type LinkAnswer = { type: 'ready' } | ({ type: 'ended'; error: string | null } & LinkUsage);
+
+export interface LinkUsage {
+  /** User and system time of the whole process, from the order to start. */
+  cpuSeconds: number;
+  peakRssMb: number;
+  /** From the order to start until the link streamed; null when it never did. */
+  startMs: number | null;
+}
+
+/** A process with one link, as a worker of the target's data center has it: in a thread of its own. */
+const abort = new AbortController();
+const say = (answer: LinkAnswer): void => void process.send!(answer);
+
+// Hazard: VmHWM is of this program; the kernel's `ru_maxrss` begins with what the parent had at the fork.
+function peakRssMb(): number {
+  const found = /^VmHWM:\s+(\d+) kB$/m.exec(readFileSync('/proc/self/status', 'utf8'));
+  return Number(found?.[1] ?? Number.NaN) / 1024;
+}
+
+async function run(config: LinkConfig): Promise<void> {
+  const cpu = process.cpuUsage();
+  const startedAt = performance.now();
+  let startMs: number | null = null;
+  const onStatus = ({ state }: { state: string }): void => {
+    if (state === 'streaming') startMs ??= performance.now() - startedAt;
+  };
+  let error: string | null = null;
+  try {
+    await new LinkHost().run(config, { onStatus, onMarker: () => undefined }, abort.signal);
+  } catch (failure) {
+    error = messageOf(failure);
+  }
+  const { user, system } = process.cpuUsage(cpu);
+  say({ type: 'ended', error, cpuSeconds: (user + system) / 1e6, peakRssMb: peakRssMb(), startMs });
+  process.disconnect();
+}
+
+process.on('message', (order: LinkOrder) => {
+  if (order.type === 'start') void run(order.config);
+  else abort.abort();
+});
+process.once('disconnect', () => process.exit());
+say({ type: 'ready' });
