@@ -107,19 +107,9 @@ export function createDatacenterActivities(deps: DatacenterDeps): DatacenterActi
     },
 
     async readBaselines({ links }): Promise<BaselineReached[]> {
-      const reached: BaselineReached[] = [];
-      for (const fence of own.fences.values()) {
-        const here = links.filter(({ link }) => parseLinkId(link)?.store === fence.store);
-        for (const checkpoint of await fence.checkpointMarkers(here.map(({ link }) => link))) {
-          const { link, position } = checkpoint;
-          const waited = here.find((one) => one.link === link && one.markerId === checkpoint.marker);
-          // A link with a conflict or a quarantined change stops before the marker: a marker in the checkpoint is a clean one.
-          if (waited !== undefined) {
-            reached.push({ markerId: waited.markerId, link, conflicts: 0, quarantined: 0, position });
-          }
-        }
-      }
-      return reached;
+      // A link with a conflict or a quarantined change stops before the marker: a marker in the checkpoint is a clean one.
+      const reached = await reachedMarkers(own, links);
+      return reached.map((marker) => ({ ...marker, conflicts: 0, quarantined: 0 }));
     },
 
     async switchWhenDrained(input) {
@@ -253,16 +243,20 @@ async function hold(
   await Promise.all([from, to].map((dc) => announce(deps, dc, rules)));
 }
 
-/** Have the links committed the markers here, and with them all that came before? */
-async function haveReached(own: DcStores, links: readonly LinkMarker[]): Promise<boolean> {
+/** The markers that the links have committed here, and with them all that came before. */
+async function reachedMarkers(
+  own: DcStores,
+  links: readonly Pick<LinkMarker, 'link' | 'markerId'>[],
+): Promise<Pick<BaselineReached, 'markerId' | 'link' | 'position'>[]> {
+  const reached = [];
   for (const fence of own.fences.values()) {
-    const here = links.filter(({ store }) => storeName(store) === fence.store);
-    const checkpoints = await fence.checkpointMarkers(here.map(({ link }) => link));
-    const passed = ({ link, markerId }: LinkMarker): boolean =>
-      checkpoints.some((checkpoint) => checkpoint.link === link && checkpoint.marker === markerId);
-    if (!here.every(passed)) return false;
+    const here = links.filter(({ link }) => parseLinkId(link)?.store === fence.store);
+    for (const { link, position, marker } of await fence.checkpointMarkers(here.map((one) => one.link))) {
+      const waited = here.find((one) => one.link === link && one.markerId === marker);
+      if (waited !== undefined) reached.push({ markerId: waited.markerId, link, position });
+    }
   }
-  return true;
+  return reached;
 }
 
 /**
@@ -275,7 +269,8 @@ async function notDrained(
   input: SwitchWhenDrainedInput,
 ): Promise<string | undefined> {
   try {
-    if (!(await haveReached(own, input.links))) return 'a link has not reached the baseline';
+    const reached = await reachedMarkers(own, input.links);
+    if (reached.length < input.links.length) return 'a link has not reached the baseline';
     await checkSource(deps, input, { xa: true });
     return undefined;
   } catch (error) {

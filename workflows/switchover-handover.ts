@@ -70,12 +70,9 @@ export class HandOver {
   private takeOverFrom: Holder | undefined;
   /** The target was asked to open: from then on only its answer tells whether it did. */
   private switchAsked = false;
-  /** The same, with the fence: `null` says that it did not, and will not. */
-  private quick:
-    | {
-        answer?: Awaited<ReturnType<DatacenterActivities['switchWhenDrained']>> | 'unknown';
-      }
-    | undefined;
+  /** The answer to the switch that was asked for with the fence. `null`: it was not, or the target has not opened by it and will not. */
+  private quick: Awaited<ReturnType<DatacenterActivities['switchWhenDrained']>> | 'pending' | 'unknown' =
+    null;
   private fence: WriteDisableResult | undefined;
   private switched: SwitchResult | undefined;
   private handed: HandOverResult | undefined;
@@ -190,8 +187,7 @@ export class HandOver {
    */
   private askQuickly(): void {
     if (!patched('switch-when-drained')) return;
-    const quick: NonNullable<typeof this.quick> = {};
-    this.quick = quick;
+    this.quick = 'pending';
     const waitMs = this.run.policies.fenceBudgetMs + QUICK_DRAIN_MS;
     const options = {
       taskQueue: this.queue(this.to),
@@ -204,15 +200,14 @@ export class HandOver {
     const input = { ...this.openStep(this.to, this.switchEpoch), links: this.markers, waitMs };
     fencing.switchWhenDrained
       .executeWithOptions(options, [input])
-      .then((answer) => (quick.answer = answer))
+      .then((answer) => (this.quick = answer))
       // What no worker took was never begun.
-      .catch((error: unknown) => (quick.answer = isUntaken(error) ? null : 'unknown'));
+      .catch((error: unknown) => (this.quick = isUntaken(error) ? null : 'unknown'));
   }
 
   /** The target has switched by itself. */
   private switchedQuickly(): (SwitchResult & { reachedAt: number }) | undefined {
-    const answer = this.quick?.answer;
-    return answer === null || answer === 'unknown' ? undefined : answer;
+    return typeof this.quick === 'string' ? undefined : (this.quick ?? undefined);
   }
 
   // Steps 5 and 6.
@@ -234,10 +229,9 @@ export class HandOver {
         const dirty = this.dirty();
         if (dirty && run.policies.drainTimeout === 'abort') throw new Refusal(dirty);
         if (this.drained()) {
-          const { quick } = this;
-          if (!quick || 'answer' in quick) break;
-          const asked = () => 'answer' in quick || run.aborting();
-          if (await condition(asked, QUICK_SWITCH_MS)) continue;
+          if (this.quick !== 'pending') break;
+          const answered = () => this.quick !== 'pending' || run.aborting();
+          if (await condition(answered, QUICK_SWITCH_MS)) continue;
           break;
         }
         const expired = run.log.phase === 'drain-expired';
@@ -482,7 +476,7 @@ export class HandOver {
   }
 
   private mayHaveSwitched(): boolean {
-    return this.switchAsked || (this.quick !== undefined && this.quick.answer !== null);
+    return this.switchAsked || this.quick !== null;
   }
 
   private event(event: SwitchEvent): void {

@@ -175,9 +175,15 @@ function gatewaysOf(topology: Topology): { name: string; url: string }[] {
   );
 }
 
-/** The checker looks with an account of its own rights: it must see what the parts under test cannot hide. */
-function rootOf(topology: Topology, dc: string, env: Record<string, string>): ServerAddress {
-  const store = Object.values(topology.datacenters[dc]!.stores.mysql).find(({ control }) => control)!;
+/** The account of the checker and of tests, of one store or the control store: they must see what the parts under test cannot hide. */
+export function rootOf(
+  topology: Topology,
+  dc: string,
+  env: Record<string, string>,
+  name?: string,
+): ServerAddress {
+  const stores = Object.entries(topology.datacenters[dc]!.stores.mysql);
+  const [, store] = stores.find(([known, { control }]) => (name === undefined ? control : known === name))!;
   return {
     host: store.host,
     port: store.port,

@@ -155,7 +155,7 @@ export class FenceStore {
       return {
         states: rows.map(toUnitState),
         server: rows.length === 0 ? null : String(rows[0]!['answers']),
-        preparedXa: prepared.map((row) => String(row['data'])),
+        preparedXa: xaNames(prepared),
       };
     });
   }
@@ -169,7 +169,7 @@ export class FenceStore {
   async preparedXa(): Promise<string[]> {
     return this.guarded(async () => {
       const [rows] = await this.pool.query<RowDataPacket[]>(XA_RECOVER);
-      return rows.map((row) => String(row['data']));
+      return xaNames(rows);
     });
   }
 
@@ -477,7 +477,7 @@ export class FenceStore {
     committed: boolean,
   ): Promise<void> {
     for (let rows = found; rows.length > 0; [rows] = await session.query<RowDataPacket[]>(XA_RECOVER)) {
-      const prepared = rows.map((row) => String(row['data']));
+      const prepared = xaNames(rows);
       if (performance.now() > deadline) {
         throw new InterlockError(
           'FenceBudgetExceeded',
@@ -573,6 +573,10 @@ function toUnitState(row: RowDataPacket): UnitState {
     server: String(row['server']),
     holder: workflowId === null ? null : { workflowId, runId: runId ?? '' },
   };
+}
+
+function xaNames(recovered: readonly RowDataPacket[]): string[] {
+  return recovered.map((row) => String(row['data']));
 }
 
 /** Sorted as the primary key (ascii_bin) sorts. */

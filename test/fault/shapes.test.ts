@@ -8,7 +8,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { readJournal } from '../../infra/demo/load/journal.js';
 import type { WriteRecord } from '../../infra/demo/load/journal.js';
 import { usersOf } from '../../infra/demo/load/users.js';
-import { DemoRig } from '../../infra/demo/rig.js';
+import { DemoRig, rootOf } from '../../infra/demo/rig.js';
 import type { RigOptions } from '../../infra/demo/rig.js';
 import { COUPON_UNIT } from '../../infra/demo/schema.sql.js';
 import { labKill, labStart } from '../../infra/lab/lab.js';
@@ -63,9 +63,8 @@ class Lab {
   }
 
   async query<T>(dc: string, store: string, sql: string, values: unknown[] = []): Promise<T[]> {
-    const { host, port } = this.rig.topology.datacenters[dc]!.stores.mysql[store]!;
-    const password = this.rig.lab.env['INTERLOCK_LAB_MYSQL_ROOT_PASSWORD']!;
-    const connection = await mysql.createConnection({ host, port, user: 'root', password });
+    const { topology, lab } = this.rig;
+    const connection = await mysql.createConnection(rootOf(topology, dc, lab.env, store));
     try {
       const [rows] = await connection.query<RowDataPacket[]>(sql, values);
       return rows as unknown as T[];

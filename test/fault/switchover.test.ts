@@ -5,7 +5,7 @@ import path from 'node:path';
 import mysql from 'mysql2/promise';
 import type { RowDataPacket } from 'mysql2/promise';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { DemoRig } from '../../infra/demo/rig.js';
+import { DemoRig, rootOf } from '../../infra/demo/rig.js';
 import { labDown, labKill, labStart } from '../../infra/lab/lab.js';
 import { LabFiles } from '../../infra/lab/state.js';
 import { isAlive, readPidFile } from '../../infra/processes.js';
@@ -130,7 +130,7 @@ describe('parts die during a switchover under load', () => {
 
   /** The states that the moving units have in a data center. */
   async function movedStates(dc: string): Promise<string[]> {
-    const root = await rootOf(dc);
+    const root = await mysql.createConnection(rootOf(rig.topology, dc, rig.lab.env));
     try {
       const [rows] = await root.query<RowDataPacket[]>(
         "SELECT DISTINCT state FROM interlock.unit_state WHERE unit REGEXP '^cn-east/[0-9]{1,2}$'",
@@ -141,15 +141,9 @@ describe('parts die during a switchover under load', () => {
     }
   }
 
-  async function rootOf(dc: string): Promise<mysql.Connection> {
-    const { host, port } = rig.topology.datacenters[dc]!.stores.mysql['main']!;
-    const password = rig.lab.env['INTERLOCK_LAB_MYSQL_ROOT_PASSWORD']!;
-    return mysql.createConnection({ host, port, user: 'root', password });
-  }
-
   /** Stops the instance at a moment at which a transaction of it holds the lock of a unit that will move. */
   async function stopInTransaction(part: string, dc: string): Promise<void> {
-    const root = await rootOf(dc);
+    const root = await mysql.createConnection(rootOf(rig.topology, dc, rig.lab.env));
     const moving = async (): Promise<number> => {
       const [rows] = await root.query<RowDataPacket[]>(
         `SELECT COUNT(*) AS n FROM performance_schema.data_locks

@@ -39,6 +39,7 @@ describe('a worker is lost', () => {
     'nextEpoch',
     'gatewayTotals',
     'writeDisable',
+    'switchWhenDrained',
     'switchTarget',
     'handOverSource',
     'confirm',
@@ -47,6 +48,7 @@ describe('a worker is lost', () => {
   ];
   test.each(points)('behind %s: another one goes on', async (name) => {
     const world = bench.world();
+    world.quick = name === 'switchWhenDrained';
     const there = passed(world, 'after', name);
     const run = await bench.start(world);
     await there;
@@ -82,18 +84,6 @@ describe('a worker is lost', () => {
     },
   );
 
-  test('behind switchWhenDrained: another one goes on', async () => {
-    const world = bench.world();
-    world.quick = true;
-    const there = passed(world, 'after', 'switchWhenDrained');
-    const run = await bench.start(world);
-    await there;
-    await bench.replaceWorker();
-    await run.settle();
-    expect(world.violations).toEqual([]);
-    expect(world.owner()).toBe('dc-b');
-  });
-
   test('of the target, before it took the switch: the source opens without it', async () => {
     const world = bench.world();
     world.links = 'stuck';
@@ -127,31 +117,13 @@ describe('a worker is lost', () => {
 
 describe('a run is terminated and another one started', () => {
   test.each([
-    ...MOMENTS.map((moment) => ({ moment, compensating: false, title: moment.join(' ') })),
-    ...IN_COMPENSATION.map((moment) => ({
-      moment,
-      compensating: true,
-      title: `${moment.join(' ')} (compensating)`,
-    })),
-  ])('$title: the next run mends, and moves what is left to move', async ({ moment, compensating }) => {
+    ...MOMENTS.map((moment) => ({ moment, how: '' })),
+    ...IN_COMPENSATION.map((moment) => ({ moment, how: ' (compensating)' })),
+    ...QUICK.map((moment) => ({ moment, how: ' (quick switch)' })),
+  ])('$moment$how: the next run mends, and moves what is left to move', async ({ moment, how }) => {
     const world = bench.world();
-    if (compensating) world.fault('switchTarget', 'refuses');
-    const first = await bench.start(world);
-    let terminated = false;
-    world.on(...moment, async () => {
-      await first.handle.terminate('test');
-      terminated = true;
-    });
-    while (!terminated || world.pending > 0) await wait(5);
-    const second = await bench.start(world);
-    await second.settle();
-    expect(world.violations).toEqual([]);
-    expect(world.owner()).toBe('dc-b');
-  });
-
-  test.each(QUICK)('%s %s, which the target does by itself: the same', async (...moment) => {
-    const world = bench.world();
-    world.quick = true;
+    if (how === ' (compensating)') world.fault('switchTarget', 'refuses');
+    world.quick = how === ' (quick switch)';
     const first = await bench.start(world);
     let terminated = false;
     world.on(...moment, async () => {
@@ -237,27 +209,17 @@ describe('a run is reset', () => {
   }
 
   test.each(
-    [...MOMENTS, ...IN_COMPENSATION].flatMap((moment) =>
-      (['first', 'last'] as const).map((task) => ({ moment, task, title: moment.join(' ') })),
-    ),
-  )('$title, to its $task task: nothing breaks', async ({ moment, task }) => {
+    [
+      ...[...MOMENTS, ...IN_COMPENSATION].map((moment) => ({ moment, quick: false })),
+      ...QUICK.map((moment) => ({ moment, quick: true })),
+    ].flatMap((one) => (['first', 'last'] as const).map((task) => ({ ...one, task }))),
+  )('$moment, to its $task task (quick switch: $quick): nothing breaks', async ({ moment, quick, task }) => {
     const world = bench.world();
+    world.quick = quick;
     if (IN_COMPENSATION.includes(moment)) world.fault('switchTarget', 'refuses');
     const first = await bench.start(world);
     const reset = await new Promise<Run>((resolve, reject) => {
       world.on(...moment, () => bench.reset(first, task).then(resolve, reject));
-    });
-    await mends(world, reset);
-  });
-
-  test.each(
-    QUICK.flatMap(([when, name]) => (['first', 'last'] as const).map((task) => [when, name, task] as const)),
-  )('%s %s, which the target does by itself, to its %s task: nothing breaks', async (when, name, task) => {
-    const world = bench.world();
-    world.quick = true;
-    const first = await bench.start(world);
-    const reset = await new Promise<Run>((resolve, reject) => {
-      world.on(when, name, () => bench.reset(first, task).then(resolve, reject));
     });
     await mends(world, reset);
   });

@@ -14,7 +14,8 @@ const LATENCY_WARM_UP_MS = 1_000;
 const LATENCY_POLL_MS = 1;
 
 export interface Backlog {
-  table: (rows: number) => { rows: number };
+  /** Rows that the table has before. */
+  rowsBefore: (rows: number) => number;
   /** Row changes of the work at `--rows N`, and how many of them make one of the result's unit. */
   changes: (rows: number) => number;
   /** The loop of one session, over `lo` … `hi` (at most `changes`). */
@@ -34,26 +35,26 @@ const values = (id: string): string =>
 
 export const BACKLOGS: Record<string, Backlog> = {
   'single-row insert backlog': {
-    table: () => ({ rows: 0 }),
+    rowsBefore: () => 0,
     changes: (rows) => rows,
     loop: (table) =>
       `WHILE lo <= hi DO INSERT INTO ${table} VALUES ${values('lo')}; SET lo = lo + 1; END WHILE`,
     unit: 'tx/s',
   },
   'single-row update backlog': {
-    table: (rows) => ({ rows }),
+    rowsBefore: (rows) => rows,
     changes: (rows) => rows,
     loop: (table, rows) => update(table, rows),
     unit: 'tx/s',
   },
   'hot update backlog': {
-    table: () => ({ rows: HOT_ROWS }),
+    rowsBefore: () => HOT_ROWS,
     changes: (rows) => rows,
     loop: (table) => update(table, HOT_ROWS),
     unit: 'tx/s',
   },
   'bulk backlog': {
-    table: () => ({ rows: 0 }),
+    rowsBefore: () => 0,
     changes: (rows) => Math.ceil((10 * rows) / BULK_ROWS) * BULK_ROWS,
     loop: (table) => {
       const rows = Array.from({ length: BULK_ROWS }, (_, i) => values(`(lo + ${i})`));
@@ -86,7 +87,7 @@ export async function runBacklog(
 ): Promise<Measured> {
   const backlog = BACKLOGS[name]!;
   const short = `${name.replaceAll(/[^a-z]/g, '_')}_${round}`;
-  const table = await rig.table(short, backlog.table(rows).rows);
+  const table = await rig.table(short, backlog.rowsBefore(rows));
   const changes = backlog.changes(rows);
   await unlogged(rig.source, [
     `CREATE PROCEDURE bench.load_${short} (IN lo INT, IN hi INT) BEGIN DECLARE at INT; ${backlog.loop(table, rows)}; END`,
