@@ -1,6 +1,7 @@
 import type { Pool, RowDataPacket } from 'mysql2/promise';
 import { messageOf } from '../src/errors.js';
 import type { FenceStore } from '../src/fence/fence-store.js';
+import { checkGrants, checkReadOnly } from '../src/fence/preflight.js';
 import type { DcId, UnitId } from '../src/routing/units.js';
 import { mappingDifference } from '../src/topology/derive.js';
 import type { Check, SwitchPlan } from '../workflows/contract.js';
@@ -62,6 +63,9 @@ export async function checkDatacenter(
     });
     await add(`${fence.name}: routed tables`, () => checkTables(fence.pool, deps));
     await add(`${fence.name}: binlog`, () => checkBinlog(fence));
+    await add(`${fence.name}: read_only`, () => checkReadOnly(fence));
+    if (plan.scope === `dc:${dc}`)
+      await add(`${fence.name}: grants`, () => checkGrants(fence.pool, fence.flavour, deps.topology));
     await add(`${fence.name}: auto-increment`, () => checkAutoIncrement(deps, store));
   }
   const inbound = [...plan.links, ...plan.reverseLinks].filter(({ link }) => link.endsWith(`>${dc}`));
@@ -161,14 +165,13 @@ function matches(pattern: string, table: string): boolean {
 
 async function checkBinlog(fence: FenceStore): Promise<string | { wrong: string }> {
   const [rows] = await fence.pool.query<RowDataPacket[]>(
-    `SHOW GLOBAL VARIABLES WHERE Variable_name IN ('log_bin', 'binlog_format', 'binlog_row_image', 'gtid_mode', 'read_only')`,
+    `SHOW GLOBAL VARIABLES WHERE Variable_name IN ('log_bin', 'binlog_format', 'binlog_row_image', 'gtid_mode')`,
   );
   const values = new Map(rows.map((row) => [String(row['Variable_name']), String(row['Value'])]));
   const wanted: [string, string][] = [
     ['log_bin', 'ON'],
     ['binlog_format', 'ROW'],
     ['binlog_row_image', 'FULL'],
-    ['read_only', 'OFF'],
   ];
   if (fence.flavour === 'mysql') wanted.push(['gtid_mode', 'ON']);
   const wrong = wanted.filter(([name, value]) => values.get(name) !== value);

@@ -85,7 +85,13 @@ export function createDatacenterActivities(deps: DatacenterDeps): DatacenterActi
               ? {}
               : { marker: { id: link.markerId, workflowId, runId, epoch: input.epoch } };
           const result = await fence.change(
-            { ...changeOf(input, fence, own), to: 'write_disabled', owner: input.from, ...marker },
+            {
+              ...changeOf(input, fence, own),
+              to: 'write_disabled',
+              owner: input.from,
+              readOnly: input.readOnly === true,
+              ...marker,
+            },
             budgetOf(input),
           );
           return { link, result };

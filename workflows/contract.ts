@@ -148,6 +148,8 @@ export interface LinkMarker {
 }
 
 export interface WriteDisableInput extends StepInput {
+  /** The scope is all that the source owns (`dc:dc-a`): its servers become read_only, for writers without the SDK. */
+  readOnly?: boolean;
   /** The marker of each store goes into its stream with the fence. */
   links: LinkMarker[];
 }

@@ -63,6 +63,7 @@ export class HandOver {
   readonly to: DcId;
   readonly units: UnitId[];
   readonly markers: LinkMarker[];
+  private readonly wholeDc: boolean;
   private readonly report: FlowReport;
   private base: Rules;
   private fenceEpoch = 0;
@@ -84,13 +85,22 @@ export class HandOver {
 
   constructor(
     private readonly run: Run,
-    scope: { from: DcId; to: DcId; units: UnitId[]; links: { link: string; store: string }[]; base: Rules },
+    scope: {
+      from: DcId;
+      to: DcId;
+      units: UnitId[];
+      links: { link: string; store: string }[];
+      base: Rules;
+      /** The units are all that `from` owns. */
+      wholeDc?: boolean;
+    },
     mend?: { holder: Holder | null },
   ) {
     this.from = scope.from;
     this.to = scope.to;
     this.units = scope.units;
     this.base = scope.base;
+    this.wholeDc = scope.wholeDc === true;
     this.mending = mend !== undefined;
     this.takeOverFrom = mend?.holder ?? undefined;
     this.switchAsked = this.mending;
@@ -163,15 +173,18 @@ export class HandOver {
           [
             {
               ...this.fenceStep(this.fenceEpoch),
+              ...(this.wholeDc ? { readOnly: true } : {}),
               fenceBudgetMs: budgetMs,
               links: this.markers,
             },
           ],
         ),
       );
-      detail(`epoch ${this.fenceEpoch}, ${fence.fencedAt - fence.holdSentAt} ms`);
+      detail(`epoch ${this.fenceEpoch}${this.wholeDc ? `, ${this.from} read_only` : ''}`);
       return fence;
     });
+    // Its answer waits for the target's; the drain begins where the fence was made.
+    run.log.took(run.log.last(), this.fence.holdSentAt, this.fence.fencedAt);
     this.report.blockers = this.fence.blockers;
     this.report.baselines = this.fence.baselines.map(({ link, position }) => ({
       link,
@@ -273,7 +286,9 @@ export class HandOver {
       const atMs = this.switchedQuickly()?.reachedAt ?? this.reached.get(markerId)!.atMs;
       if (entry) entry.drainMs = Math.max(0, atMs - this.fence!.fencedAt);
     }
-    run.log.close(step, true, `${Date.now() - startedMs} ms`);
+    const quick = this.switchedQuickly();
+    run.log.close(step, true);
+    if (quick) run.log.took(step, this.fence!.fencedAt, quick.reachedAt);
   }
 
   /** The operator's `extend`: the drain may take its time-out once more. */
@@ -290,7 +305,9 @@ export class HandOver {
     const switched = this.switchedQuickly();
     if (switched) {
       this.switched = switched;
-      run.log.close(run.log.begin('switch', words), true, `${switched.openAt - switched.reachedAt} ms`);
+      const step = run.log.begin('switch', words);
+      run.log.close(step, true, 'with the fence');
+      run.log.took(step, switched.reachedAt, switched.openAt);
       this.event('switched');
       return;
     }

@@ -79,6 +79,16 @@ export class Logbook {
     this.show();
   }
 
+  last(): SwitchReport['steps'][number] {
+    return this.report.steps.at(-1)!;
+  }
+
+  /** The step was carried out between these times (ms since the epoch), before the workflow heard of it. */
+  took(entry: SwitchReport['steps'][number], fromMs: number, toMs: number): void {
+    entry.startedAt = new Date(fromMs).toISOString();
+    entry.endedAt = new Date(Math.max(fromMs, toMs)).toISOString();
+  }
+
   /** A mend is not a flow of this switchover: it is kept as a step only. */
   beginFlow(from: DcId, to: DcId, kept = true): FlowReport {
     const flow: FlowReport = {
@@ -171,9 +181,11 @@ export class Logbook {
       lines.push('', ...this.links.map((l) => `- ${l.reached ? '✓' : '…'} ${l.link}`));
     }
     lines.push('');
-    for (const { step, flow, ok, detail } of report.steps) {
+    for (const { step, flow, ok, detail, startedAt, endedAt } of report.steps) {
       const mark = ok === null ? '…' : ok ? '✓' : '✗';
-      lines.push(`- ${mark} ${flow === 'rollback' ? 'rollback: ' : ''}${step}${detail ? `: ${detail}` : ''}`);
+      const took = endedAt === null ? '' : ` (${Date.parse(endedAt) - Date.parse(startedAt)} ms)`;
+      const words = `${step}${took}${detail ? `: ${detail}` : ''}`;
+      lines.push(`- ${mark} ${flow === 'rollback' ? 'rollback: ' : ''}${words}`);
     }
     setCurrentDetails(lines.join('\n'));
   }

@@ -268,7 +268,8 @@ class Switchover implements Run {
   // Steps 2 and 3, and the epochs, so that the window needs none of them.
   private async prepare(plan: SwitchPlan): Promise<HandOver> {
     const { from, to, units, links, rules } = plan;
-    const handOver = new HandOver(this, { from, to, units, links, base: rules });
+    const wholeDc = plan.scope === `dc:${from}`;
+    const handOver = new HandOver(this, { from, to, units, links, base: rules, wholeDc });
     this.handOver = handOver;
     await this.log.step('preflight', `Checking ${from} and ${to}.`, (detail) =>
       this.interruptible(async () => {

@@ -61,8 +61,7 @@ async function status(options: StatusOptions): Promise<void> {
   const stores = openAllStores(topology, resolveSecret);
   try {
     const diagnosis = await diagnose(stores);
-    const troubled =
-      diagnosis.findings.length > 0 || diagnosis.unreachable.length > 0 || behind(diagnosis).length > 0;
+    const troubled = isTroubled(diagnosis);
     if (options.json) {
       const { findings, stores: views, rules, current, unreachable } = diagnosis;
       printJson({
@@ -70,7 +69,7 @@ async function status(options: StatusOptions): Promise<void> {
         rules,
         stores: views,
         unreachable,
-        problems: unreachableLines(diagnosis),
+        problems: [...readOnlyLines(diagnosis), ...unreachableLines(diagnosis)],
         findings: findings.map((finding) => ({ ...finding, todo: todo(finding) })),
       });
     } else printStatus(diagnosis);
@@ -108,16 +107,48 @@ function printStatus(diagnosis: Diagnosis): void {
       `${finding.text}: ${words(finding)} since epoch ${finding.epoch}, held by ${holder}. ${todo(finding)}`,
     );
   }
-  for (const line of unreachableLines(diagnosis)) print(line);
-  if (
-    diagnosis.findings.length === 0 &&
-    diagnosis.unreachable.length === 0 &&
-    behind(diagnosis).length === 0
-  ) {
+  for (const { dc, store, readOnly } of diagnosis.stores) {
+    if (readOnly?.on === true && readOnly.wanted)
+      print(
+        `${dc} mysql/${store}: read_only since epoch ${readOnly.epoch}: ${dc} was switched away from as a whole; the next switchover to it turns it off.`,
+      );
+  }
+  for (const line of [...readOnlyLines(diagnosis), ...unreachableLines(diagnosis)]) print(line);
+  if (!isTroubled(diagnosis)) {
     print(
       `Nothing is write-disabled; every unit is open in one data center. Rules of epoch ${diagnosis.current!.rules.epoch}.`,
     );
   }
+}
+
+function isTroubled(diagnosis: Diagnosis): boolean {
+  return (
+    diagnosis.findings.length > 0 ||
+    diagnosis.unreachable.length > 0 ||
+    behind(diagnosis).length > 0 ||
+    readOnlyLines(diagnosis).length > 0
+  );
+}
+
+/** Servers whose `read_only` is not as it should be, and what to do, in sentences. */
+function readOnlyLines({ stores }: Diagnosis): string[] {
+  return stores.flatMap(({ dc, store, readOnly, counts }) => {
+    const at = `${dc} mysql/${store}`;
+    if (readOnly === null) return [];
+    if (readOnly.wanted && counts.open > 0)
+      return [
+        `${at}: read_only for the whole data center, and ${counts.open} units are open in it: its rule center turns it off; else \`interlock fence release\`.`,
+      ];
+    if (readOnly.wanted && !readOnly.on)
+      return [
+        `${at}: the data center is write-disabled as a whole, and read_only is off (a restart?): its rule center turns it on; else \`interlock fence release\`.`,
+      ];
+    if (readOnly.on && !readOnly.wanted && counts.open > 0)
+      return [
+        `${at}: read_only is on, not by Interlock, and ${counts.open} units are open in it: nobody can write them. SET GLOBAL read_only = OFF.`,
+      ];
+    return [];
+  });
 }
 
 /** What does not answer, and what to do, in sentences. */

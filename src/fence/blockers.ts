@@ -32,13 +32,35 @@ const QUERIES: Record<Flavour, string> = {
     LEFT JOIN information_schema.processlist p ON p.ID = t.trx_mysql_thread_id`,
 };
 
-/** The transactions that keep connection `waiter` waiting for a lock now. Connection id 0 is a prepared XA transaction. */
+/** Statements under way and table locks, for which `SET GLOBAL read_only` waits. */
+const READ_ONLY_QUERIES: Record<Flavour, string> = {
+  mysql: `
+    SELECT DISTINCT t.PROCESSLIST_ID AS id, t.PROCESSLIST_USER AS user, t.PROCESSLIST_HOST AS host,
+           UNIX_TIMESTAMP(NOW(6)) - t.PROCESSLIST_TIME AS started, COALESCE(t.PROCESSLIST_INFO, s.SQL_TEXT) AS statement
+    FROM performance_schema.metadata_locks m
+    JOIN performance_schema.threads t ON t.THREAD_ID = m.OWNER_THREAD_ID AND t.PROCESSLIST_ID <> ?
+    LEFT JOIN performance_schema.events_statements_current s ON s.THREAD_ID = t.THREAD_ID
+    WHERE m.OBJECT_TYPE IN ('GLOBAL', 'COMMIT') AND m.LOCK_STATUS = 'GRANTED' AND m.LOCK_TYPE = 'INTENTION_EXCLUSIVE'`,
+  // LOCK TABLES and a statement of another engine are not seen there.
+  mariadb: `
+    SELECT t.trx_mysql_thread_id AS id, p.USER AS user, p.HOST AS host,
+           UNIX_TIMESTAMP(t.trx_started) AS started, t.trx_query AS statement
+    FROM information_schema.innodb_trx t JOIN information_schema.processlist p ON p.ID = t.trx_mysql_thread_id
+    WHERE t.trx_mysql_thread_id <> ? AND t.trx_query IS NOT NULL AND t.trx_tables_locked > 0`,
+};
+
+/** What a session may wait for: locks of rows, or the right to set `read_only`. */
+export type Awaited = 'rows' | 'read_only';
+
+/** Who keeps connection `waiter` waiting now. Connection id 0 is a prepared XA transaction. */
 export async function listBlockers(
   connection: PoolConnection,
   flavour: Flavour,
   waiter: number,
+  awaited: Awaited = 'rows',
 ): Promise<Blocker[]> {
-  const [rows] = await connection.query<RowDataPacket[]>(QUERIES[flavour], [waiter]);
+  const queries = awaited === 'rows' ? QUERIES : READ_ONLY_QUERIES;
+  const [rows] = await connection.query<RowDataPacket[]>(queries[flavour], [waiter]);
   return rows.map((row) => ({
     connectionId: Number(row['id']),
     user: (row['user'] as string | null) ?? 'unknown',
@@ -68,6 +90,7 @@ export class BlockerWatch {
     private readonly waiter: number,
     private readonly policy: FenceBudget['blockers'],
     remainingMs: number,
+    private readonly awaited: Awaited = 'rows',
   ) {
     this.timer = setTimeout(
       () => {
@@ -96,7 +119,7 @@ export class BlockerWatch {
     try {
       let deadline = performance.now() + KILL_GRACE_MS;
       while (!this.stopped) {
-        const met = await listBlockers(side, this.flavour, this.waiter);
+        const met = await listBlockers(side, this.flavour, this.waiter, this.awaited);
         for (const blocker of met) this.remember(blocker);
         const stuck = met.some((blocker) => blocker.connectionId === 0);
         const over = performance.now() > deadline;

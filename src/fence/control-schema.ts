@@ -7,6 +7,7 @@
  * link_checkpoint  the transaction table: the first row that a link writes in each transaction it applies here. It breaks loops
  *              (the reverse link drops transactions that begin with it) and is the checkpoint.
  * link_unit    the owners of the source's units as of the link's checkpoint, as read from the source's stream.
+ * dc_read_only  one row: whether this server's `read_only` is wanted for the whole data center (see read-only.ts).
  * rules, report  only in use in the control store.
  */
 export const CONTROL_SCHEMA = 'interlock';
@@ -45,6 +46,15 @@ export const CONTROL_TABLES: readonly string[] = [
     owner VARCHAR(63) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     epoch BIGINT UNSIGNED NOT NULL,
     PRIMARY KEY (link, unit)
+  ) ENGINE=InnoDB`,
+  `CREATE TABLE IF NOT EXISTS interlock.dc_read_only (
+    id TINYINT UNSIGNED NOT NULL PRIMARY KEY,
+    wanted TINYINT UNSIGNED NOT NULL,
+    settled TINYINT UNSIGNED NOT NULL,
+    epoch BIGINT UNSIGNED NOT NULL,
+    server VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    holder_workflow VARCHAR(255) CHARACTER SET utf8mb4 NOT NULL,
+    holder_run VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL
   ) ENGINE=InnoDB`,
   `CREATE TABLE IF NOT EXISTS interlock.rules (
     epoch BIGINT UNSIGNED NOT NULL PRIMARY KEY,

@@ -5,6 +5,7 @@ import { formatBuckets, groupUnits } from '../routing/scope.js';
 import type { DcId, UnitId } from '../routing/units.js';
 import type { DcStores } from './connect.js';
 import { newest } from './init.js';
+import type { ReadOnlyView } from './read-only.js';
 import type { StoredRules } from './rules-store.js';
 import type { UnitState } from './types.js';
 
@@ -18,6 +19,8 @@ export interface StoreView {
   counts: { open: number; write_disabled: number; remote: number };
   /** Units that were asserted on another server: the SDK refuses their writes until they are re-asserted. */
   foreign: number;
+  /** `read_only` of the server, and whether Interlock wants it; null: not read. */
+  readOnly: ReadOnlyView | null;
 }
 
 export type FindingKind =
@@ -121,10 +124,12 @@ async function readDc(one: DcStores): Promise<{
         problem: null,
         counts: { open: 0, write_disabled: 0, remote: 0 },
         foreign: 0,
+        readOnly: null,
       };
       views.push(view);
       try {
         const [states, server] = await Promise.all([fence.states(), fence.identity()]);
+        view.readOnly = await fence.readOnly.view();
         view.server = server;
         servers.set(fence.store, server);
         for (const row of states) view.counts[row.state]++;

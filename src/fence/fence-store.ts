@@ -18,6 +18,7 @@ import {
   isConnectionLost,
   isInterrupted,
 } from './mysql-errors.js';
+import { ReadOnlyBlocked, ReadOnlySwitch, lift, moveTo, openingNeedsLevel, recordOf } from './read-only.js';
 import { rulesInTheWay, rulesInsert } from './rules-store.js';
 import { ABANDONED_AFTER_SECONDS, FORGIVING, ask, bounds, openSession } from './session.js';
 import type { Blocker, ChangeResult, FenceBudget, Marker, UnitChange, UnitState } from './types.js';
@@ -69,6 +70,8 @@ export class FenceStore {
   readonly name: string;
   readonly flavour: Flavour;
   readonly pool: Pool;
+  /** `read_only` of the server: writers without the SDK, when the whole data center is write-disabled. */
+  readonly readOnly: ReadOnlySwitch;
   private readonly abandonedAfterSeconds: number;
 
   constructor(options: FenceStoreOptions) {
@@ -77,6 +80,7 @@ export class FenceStore {
     this.name = `${options.dc} mysql/${options.store}`;
     this.flavour = options.flavour;
     this.pool = options.pool;
+    this.readOnly = new ReadOnlySwitch(options.pool, options.flavour);
     this.abandonedAfterSeconds = options.abandonedAfterSeconds ?? ABANDONED_AFTER_SECONDS;
   }
 
@@ -238,7 +242,9 @@ export class FenceStore {
    * Errors: StaleEpoch when a row is newer than the rules; EpochConflict when a row of the rules' epoch is write-disabled and the rules say open.
    */
   async reassert(rules: Rules): Promise<{ written: UnitId[]; server: string }> {
-    return this.assert(rules, 'missing or of another server');
+    const asserted = await this.assert(rules, 'missing or of another server');
+    await this.readOnly.mend();
+    return asserted;
   }
 
   private async assert(
@@ -274,7 +280,8 @@ export class FenceStore {
             [batch],
           );
         }
-        await session.query(`COMMIT;${FORGIVING}`);
+        const ended = which === 'missing' ? [] : [moveTo(server)];
+        await session.query([...ended, 'COMMIT', FORGIVING].join(';'));
         done = true;
         return { written: [...missing, ...foreign].sort(), server };
       } finally {
@@ -352,6 +359,7 @@ export class FenceStore {
       const { marker, rules: document } = change;
       const asked = [
         ...(change.to === 'write_disabled' ? [XA_RECOVER] : []),
+        ...(change.to === 'open' ? [recordOf(this.flavour)] : []),
         ...(marker === undefined
           ? []
           : [format('SELECT id FROM interlock.marker WHERE id = ?', [marker.id])]),
@@ -366,9 +374,13 @@ export class FenceStore {
       if (change.to === 'write_disabled')
         await this.awaitNoXa(session, deadline, met, locked.answers.shift()!, false);
       const writes = batches(apply).map((batch) => updateOf(batch, change));
+      const lifting = change.to === 'open' && openingNeedsLevel(locked.answers.shift()!);
+      if (lifting) writes.push(lift(change.epoch));
       if (marker !== undefined && locked.answers.shift()!.length === 0) writes.push(insertOf(marker));
       if (document !== undefined) writes.push(...rulesInsert(this.name, document, locked.answers.at(-1)!));
       await hooks.beforeCommit?.([...rows.values()]);
+      // Under the locks: the writers that the rows stop are stopped by them, with their own answer.
+      if (change.readOnly === true) met.push(...(await this.disableWrites(change, server, budget, deadline)));
       // The binlog position covers the marker only when it is read after the commit. A transaction that was being prepared as XA when the
       // locks were taken is seen now at the latest.
       const position = `SELECT ${positionExpression(this.flavour)} AS position`;
@@ -379,6 +391,8 @@ export class FenceStore {
       );
       if (change.to === 'write_disabled') await this.awaitNoXa(session, deadline, met, prepared!, true);
       done = true;
+      // Behind the commit: until then the units are not this data center's to write.
+      if (lifting) await this.enableWrites();
       return {
         changed: writes.length > 0,
         position: String(committed![0]!['position']).replaceAll('\n', ''),
@@ -453,14 +467,50 @@ export class FenceStore {
     return { rows, server: server ?? (await this.identityIn(session)), blockers: watch.blockers, answers };
   }
 
-  private budgetExceeded(budget: FenceBudget, blockers: Blocker[]): InterlockError {
+  private async disableWrites(
+    change: UnitChange,
+    server: string,
+    budget: FenceBudget,
+    deadline: number,
+  ): Promise<Blocker[]> {
+    try {
+      return await this.readOnly.turnOn(change, server, budget.blockers, deadline);
+    } catch (error) {
+      if (!(error instanceof ReadOnlyBlocked)) throw error;
+      throw this.budgetExceeded(
+        budget,
+        error.blockers,
+        'statements or table locks (LOCK TABLES) kept read_only waiting beyond',
+      );
+    }
+  }
+
+  /** What keeps it waiting (a table lock of an account that read_only does not bind, say) is passing: the rule center tries again, too. */
+  private async enableWrites(): Promise<void> {
+    try {
+      await this.readOnly.level('give-up', performance.now() + DEFAULT_BUDGET.budgetMs);
+    } catch (error) {
+      if (!(error instanceof ReadOnlyBlocked)) throw error;
+      throw new InterlockError(
+        'Unavailable',
+        `${this.name}: the units are open, and read_only could not be turned off`,
+        { retryable: true },
+      );
+    }
+  }
+
+  private budgetExceeded(
+    budget: FenceBudget,
+    blockers: Blocker[],
+    what = 'transactions in flight outlived',
+  ): InterlockError {
     const list = blockers.map(
       (b) =>
         `connection ${b.connectionId} (${b.user}@${b.host}, since ${b.since}): ${b.statement ?? 'idle in its transaction'}`,
     );
     return new InterlockError(
       'FenceBudgetExceeded',
-      `${this.name}: transactions in flight outlived the budget of ${budget.budgetMs} ms, nothing was changed. ${list.join('; ')}`,
+      `${this.name}: ${what} the budget of ${budget.budgetMs} ms, nothing was changed. ${list.join('; ')}`,
       { details: { store: this.name, budgetMs: budget.budgetMs, blockers } },
     );
   }

@@ -129,6 +129,12 @@ export function checkChange(change: UnitChange, context: GuardContext): void {
       `${context.store}: a unit that ${change.owner} owns cannot be ${change.to} in ${context.dc}`,
     );
   }
+  if (change.readOnly === true && change.to !== 'write_disabled') {
+    throw new InterlockError(
+      'BadInput',
+      `${context.store}: read_only goes with write_disabled, not ${change.to}`,
+    );
+  }
   if (change.rules !== undefined && change.rules.epoch !== change.epoch) {
     throw new InterlockError(
       'BadInput',

@@ -74,6 +74,7 @@ const RIGHTS: Record<Flavour, readonly [string, string][]> = {
     ['REPLICATION CLIENT', 'read positions'],
     ['PROCESS', "name a fence's blockers"],
     ['CONNECTION_ADMIN', 'kill blockers, write under read_only'],
+    ['SYSTEM_VARIABLES_ADMIN', 'set read_only for a whole data center'],
     ['XA_RECOVER_ADMIN', 'see prepared XA transactions'],
   ],
   mariadb: [
@@ -81,7 +82,7 @@ const RIGHTS: Record<Flavour, readonly [string, string][]> = {
     ['BINLOG MONITOR', 'read positions'],
     ['PROCESS', "name a fence's blockers"],
     ['CONNECTION ADMIN', 'kill blockers'],
-    ['READ_ONLY ADMIN', 'write under read_only'],
+    ['READ_ONLY ADMIN', 'write under read_only, and set it for a whole data center'],
   ],
 };
 
@@ -102,12 +103,7 @@ export async function preflightStore(fence: FenceStore, topology: Topology): Pro
   if (!answers && !(await reachable(pool))) return checks.list;
   await checks.add('binlog', () => checkSettings(pool, flavour));
   await checks.add('durability', () => checkDurability(pool));
-  await checks.add('read_only', async () => {
-    const value = await scalar(pool, 'SELECT @@global.read_only AS value');
-    return value === '0' || value === 'OFF'
-      ? 'off'
-      : { wrong: `${value}: applications cannot write; SET GLOBAL read_only = OFF` };
-  });
+  await checks.add('read_only', () => checkReadOnly(fence));
   await checks.add('grants', () => checkGrants(pool, flavour, topology));
   await checks.add('clock', () => checkClock(pool, topology.limits.clockSkewMs));
   await checks.add('prepared XA transactions', async () => {
@@ -211,6 +207,23 @@ function quoted(value: string | undefined): string {
   return value === undefined ? 'unknown' : value === '' ? "''" : value;
 }
 
+/** read_only is off, or Interlock's own, which the next switchover to this data center turns off. */
+export async function checkReadOnly(fence: FenceStore): Promise<Seen> {
+  const { on, superOn, wanted, epoch } = await fence.readOnly.view();
+  if (superOn)
+    return { wrong: 'super_read_only is ON: it refuses the links, too; SET GLOBAL super_read_only = OFF' };
+  if (on !== wanted) {
+    return on
+      ? {
+          wrong: `ON, and not by Interlock: applications cannot write; SET GLOBAL read_only = OFF`,
+        }
+      : {
+          wrong: `OFF, though ${fence.dc} is write-disabled as a whole since epoch ${epoch}: its rule center turns it on again`,
+        };
+  }
+  return on ? `ON by Interlock since epoch ${epoch}: ${fence.dc} was switched away from as a whole` : 'off';
+}
+
 /** Not required, since some accept it; said, since "nothing lost" ends where the server itself forgets commits. */
 async function checkDurability(pool: Pool): Promise<Seen> {
   const values = await variables(pool, ['sync_binlog', 'innodb_flush_log_at_trx_commit']);
@@ -221,7 +234,7 @@ async function checkDurability(pool: Pool): Promise<Seen> {
     : `warning: ${text}: a crash of the machine may lose commits that were acknowledged; set both to 1`;
 }
 
-async function checkGrants(pool: Pool, flavour: Flavour, topology: Topology): Promise<Seen> {
+export async function checkGrants(pool: Pool, flavour: Flavour, topology: Topology): Promise<Seen> {
   const grants = parseGrants(await showGrants(pool, flavour));
   const wrong = RIGHTS[flavour]
     .filter(([right]) => !grants.has('*', right))

@@ -26,7 +26,7 @@ export interface ReleaseResult {
     text: string;
     owner: DcId | null;
     epoch: number;
-    how: 're-opened' | 'rolled forward' | 'rules published';
+    how: 're-opened' | 'rolled forward' | 'rules published' | 'turned on' | 'turned off';
   }[];
   /** The rules in force afterwards. */
   rules: Rules;
@@ -65,6 +65,10 @@ export async function release(
           });
         }
         if (diagnosis.current === undefined) throw nothingKnown(diagnosis);
+        for (const { fence, how } of await mendReadOnly(stores, diagnosis)) {
+          const epoch = diagnosis.current.rules.epoch;
+          released.push({ text: `read_only of ${fence.name}`, owner: null, epoch, how });
+        }
         return { released, rules: diagnosis.current.rules, unreachable: diagnosis.unreachable };
       }
       const how = await mend(stores, diagnosis, finding, options);
@@ -156,6 +160,22 @@ async function levelRules(stores: ReadonlyMap<DcId, DcStores>, diagnosis: Diagno
     if ((await one.rules.publish(diagnosis.current.rules)).changed) changed = true;
   }
   return changed;
+}
+
+/** A fence of a whole data center that died before its commit, or a restarted server: `read_only` is not as it should be. */
+async function mendReadOnly(
+  stores: ReadonlyMap<DcId, DcStores>,
+  { unreachable }: Diagnosis,
+): Promise<{ fence: FenceStore; how: 'turned on' | 'turned off' }[]> {
+  const mended = [];
+  for (const [dc, one] of stores) {
+    if (unreachable.includes(dc)) continue;
+    for (const fence of one.fences.values()) {
+      const how = await fence.readOnly.mend();
+      if (how !== undefined) mended.push({ fence, how });
+    }
+  }
+  return mended;
 }
 
 function nothingKnown(diagnosis: Diagnosis): InterlockError {

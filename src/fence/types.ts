@@ -32,6 +32,8 @@ export interface UnitChange {
   marker?: Marker;
   /** Inserted in the same transaction; control store only. */
   rules?: Rules;
+  /** `write_disabled` only: `units` are all that the data center owns, and writers without the SDK are refused too (`read_only`). */
+  readOnly?: boolean;
 }
 
 export interface Marker {

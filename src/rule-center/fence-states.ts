@@ -29,4 +29,8 @@ export class FenceStates implements StatesPort {
   async reassert(rules: Rules): Promise<{ written: readonly string[]; server: string }> {
     return this.fence.reassert(rules);
   }
+
+  async mendReadOnly(): ReturnType<StatesPort['mendReadOnly']> {
+    return this.fence.readOnly.mend();
+  }
 }

@@ -15,6 +15,8 @@ export interface StatesPort {
   look(): Promise<{ server: string; asserted: { server: string; rows: number; writeDisabled: number }[] }>;
   /** FenceStore.reassert */
   reassert(rules: Rules): Promise<{ written: readonly string[]; server: string }>;
+  /** ReadOnlySwitch.mend */
+  mendReadOnly(): Promise<'turned on' | 'turned off' | undefined>;
 }
 
 export interface PeerPort {
@@ -27,7 +29,7 @@ const PEER_TIMEOUT_MS = 1_500;
 
 /**
  * A server can forget: after a failover to a replica that missed a fence, or a restore, the rows say that they were asserted on another server, and
- * every fenced write is refused. When nothing speaks against it, the states are asserted again from the rules in force; else an
+ * every fenced write is refused. A restarted server forgets `read_only`. When nothing speaks against it, the states are asserted again from the rules in force; else an
  * operator is told.
  */
 export class Reassertion {
@@ -97,6 +99,8 @@ export class Reassertion {
   ): Promise<Problem | undefined> {
     try {
       const { server, asserted } = await store.look();
+      const mended = await store.mendReadOnly();
+      if (mended !== undefined) this.log.warn({ store: store.name }, `read_only ${mended}, as it should be`);
       const foreign = asserted.filter((group) => group.server !== server);
       if (foreign.length === 0) return undefined;
       const objection = this.objection(asserted, await this.storeEpoch(), peer);

@@ -126,6 +126,18 @@ class Lab {
     }
   }
 
+  /** The data centers whose servers are read_only. */
+  async readOnly(): Promise<string[]> {
+    const on = [];
+    for (const dc of DATACENTERS) {
+      for (const store of this.stores()) {
+        const [row] = await this.query<{ value: number }>(dc, store, 'SELECT @@global.read_only AS value');
+        if (row!.value === 1) on.push(dc);
+      }
+    }
+    return on;
+  }
+
   /** Waits for a write of these keys, sent from now on, that `dc` acknowledges. */
   async served(dc: string, of: (write: WriteRecord) => boolean): Promise<void> {
     const since = Date.now();
@@ -371,8 +383,10 @@ describe('MySQL with 10 ms between the data centers', () => {
     expect(moved.outcome).toBe('done');
     for (const keys of Object.values(of)) await here.served('dc-b', keys);
     await here.expectOwners((unit) => (moves(unit) ? 'dc-b' : home(unit)));
+    expect(await here.readOnly()).toEqual(scope === 'dc:dc-a' ? ['dc-a'] : []);
     const back = await rig.rollback();
     expect(back.outcome).toBe('rolled-back');
+    expect(await here.readOnly()).toEqual([]);
     for (const keys of Object.values(of)) await here.served('dc-a', keys);
     await here.expectOwners(home);
     await here.check();

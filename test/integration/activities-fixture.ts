@@ -174,7 +174,7 @@ export async function startActivities(flavour: 'mysql' | 'mariadb'): Promise<Act
     reset: async () => {
       for (const client of paused.splice(0)) client.destroy();
       for (const one of stores.values()) {
-        for (const table of ['unit_state', 'marker', 'rules', 'report', 'link_checkpoint']) {
+        for (const table of ['unit_state', 'marker', 'rules', 'report', 'link_checkpoint', 'dc_read_only']) {
           await one.control.pool.query(`DELETE FROM interlock.${table}`).catch(() => undefined);
         }
       }

@@ -129,6 +129,65 @@ describe.each(['mysql', 'mariadb'] as const)('activities on %s', (flavour) => {
     expect(rules[0]!.rules.epoch).toBe(4);
   });
 
+  describe('a whole data center', () => {
+    const ALL = [...buckets(1000)];
+    const all = (epoch: number, owner: string, from = 'dc-a', to = 'dc-b') => ({
+      ...step(base, ALL, epoch, { owner, state: 'open' }),
+      from,
+      to,
+    });
+    const fenceAllInput = (): WriteDisableInput => ({
+      ...step(base, ALL, 2, { owner: 'dc-a', state: 'write_disabled' }),
+      readOnly: true,
+      links: [],
+    });
+    const isOn = async (dc: string) => (await f.stores.get(dc)!.control.readOnly.view()).on;
+
+    it('is read_only while it owns nothing, and the next switchover to it lifts that', async () => {
+      await run(f.dc['dc-a']!.writeDisable, fenceAllInput());
+      expect(await isOn('dc-a')).toBe(true);
+      await run(f.dc['dc-b']!.switchTarget, all(3, 'dc-b'));
+      await run(f.dc['dc-a']!.handOverSource, all(3, 'dc-b'));
+      expect([await isOn('dc-a'), await isOn('dc-b')]).toEqual([true, false]);
+
+      // The way back: the preflight knows whose read_only it is, and the switch turns it off.
+      const plan = await run(
+        f.control.makePlan,
+        request({ scope: 'cn-east/0-99', from: 'dc-b', to: 'dc-a' }),
+      );
+      const look = async () =>
+        (await run(f.dc['dc-a']!.preflight, { dc: 'dc-a', plan })).find(({ name }) => /read_only/.test(name));
+      expect(await look()).toMatchObject({
+        ok: true,
+        detail: expect.stringMatching(/by Interlock since epoch 2/) as string,
+      });
+      await f.stores.get('dc-a')!.control.pool.query('UPDATE interlock.dc_read_only SET wanted = 0');
+      expect(await look()).toMatchObject({ ok: false });
+      await f.stores.get('dc-a')!.control.pool.query('UPDATE interlock.dc_read_only SET wanted = 1');
+      await run(f.dc['dc-b']!.writeDisable, {
+        ...step(base, ALL, 4, { owner: 'dc-b', state: 'write_disabled' }),
+        from: 'dc-b',
+        to: 'dc-a',
+        links: [],
+      });
+      await run(f.dc['dc-a']!.switchTarget, all(5, 'dc-a', 'dc-b', 'dc-a'));
+      expect([await isOn('dc-a'), await isOn('dc-b')]).toEqual([false, false]);
+    });
+
+    it('compensation lifts it, also where the fence broke off before its commit', async () => {
+      await run(f.dc['dc-a']!.writeDisable, fenceAllInput());
+      await run(f.dc['dc-b']!.raiseTarget, all(4, 'dc-a'));
+      await run(f.dc['dc-a']!.reopenSource, all(4, 'dc-a'));
+      expect(await isOn('dc-a')).toBe(false);
+      const { control } = f.stores.get('dc-a')!;
+      const server = await control.identity();
+      await control.readOnly.turnOn({ epoch: 5, holder: RUN }, server, 'kill', performance.now() + 1_000);
+      await run(f.dc['dc-b']!.raiseTarget, all(6, 'dc-a'));
+      await run(f.dc['dc-a']!.reopenSource, all(6, 'dc-a'));
+      expect(await isOn('dc-a')).toBe(false);
+    });
+  });
+
   it('a paused client keeps no step from its rows under the policy kill', async () => {
     const soon = { fenceBudgetMs: 200 };
     await run(f.dc['dc-a']!.writeDisable, fenceInput());

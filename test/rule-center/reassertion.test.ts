@@ -22,6 +22,10 @@ class FakeStates implements StatesPort {
     if (this.down) throw new Error('connect ECONNREFUSED');
     return { server: this.server, asserted: this.asserted };
   }
+  async mendReadOnly(): Promise<undefined> {
+    if (this.down) throw new Error('connect ECONNREFUSED');
+    return undefined;
+  }
   async reassert(rules: Rules): Promise<{ written: string[]; server: string }> {
     this.reasserted.push(rules);
     this.asserted = [{ server: this.server, rows: all, writeDisabled: 0 }];

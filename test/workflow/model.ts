@@ -82,6 +82,8 @@ export class World {
   unconfirmed = false;
   /** The target sees by itself that the links have reached the baseline; else the switchover has to ask it to switch. */
   quick = false;
+  /** The data centers of which the fence was to make the servers read_only. */
+  readonly readOnly: string[] = [];
   /** What the checkpoints say, instead of the truth. */
   misread: ((answers: BaselineReached[]) => BaselineReached[]) | undefined;
   /** Operations that arrive when the test lets them. */
@@ -419,6 +421,7 @@ export class World {
     writeDisable: (input) =>
       this.call('writeDisable', async () => {
         const from = input.from as Dc;
+        if (input.readOnly === true) this.readOnly.push(from);
         for (const dc of DCS) this.publish(dc, input.rules, 'ignore');
         for (const store of this.stores()) this.change(from, store, input, 'write_disabled', from, 'change');
         this.publish(from, input.rules, 'refuse');

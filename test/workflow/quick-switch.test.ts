@@ -39,6 +39,16 @@ test.each(['prompt', 'early', 'doubled', 'signal-lost'] as const)(
       expect(flow.baselines.map((b) => b.drainMs)).not.toContain(null);
       expect(flow.fencedMs).toBe(20);
     }
+    // As the data centers saw them; the workflow hears of all three at once.
+    const took = report.steps
+      .filter(({ step }) => ['write-disable', 'drain', 'switch'].includes(step))
+      .map(({ startedAt, endedAt }) => [Date.parse(startedAt), Date.parse(endedAt!)]);
+    const seen = [
+      [1_000, 1_005],
+      [1_005, 1_009],
+      [1_009, 1_012],
+    ];
+    expect(took).toEqual([...seen, ...seen]);
     const drained = report.steps.filter(({ step }) => step === 'drain' || step === 'switch');
     expect(drained.map(({ step, ok }) => [step, ok])).toEqual([
       ['drain', true],

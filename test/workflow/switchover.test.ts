@@ -18,3 +18,16 @@ test('a switchover moves the units, soaks and ends', async () => {
   const report = await run.end();
   expect(report.outcome).toBe('done');
 });
+
+test.each([
+  { scope: 'dc:dc-a', readOnly: ['dc-a'] },
+  { scope: 'region:cn-east', readOnly: [] },
+])('$scope makes read_only: $readOnly; the way back none', async ({ scope, readOnly }) => {
+  const world = bench.world();
+  const run = await bench.start(world, { scope });
+  await run.settle();
+  expect(world.readOnly).toEqual(readOnly);
+  await run.update('rollback');
+  expect((await run.end()).outcome).toBe('rolled-back');
+  expect(world.readOnly).toEqual(readOnly);
+});

@@ -120,6 +120,16 @@ function checkRow(unit: UnitId, row: Row | undefined): void {
   }
 }
 
+/** The whole data center is being, or is, write-disabled, or its read_only is not off again yet. Nothing of the transaction was kept. */
+export function readOnlyError(epochs: ReadonlyMap<UnitId, number>, cause: unknown): InterlockError {
+  const units = [...epochs.keys()];
+  return new InterlockError('WriteDisabled', `${units.join(', ')}: the server is read_only`, {
+    retryable: true,
+    cause,
+    details: { unit: units[0], units, owner: null, epoch: epochs.get(units[0]!), reason: 'read_only' },
+  });
+}
+
 /** A fence is under way on one of the rows. Owner and epoch are what the rules last said: the row cannot be read. */
 export function lockedError(
   units: readonly UnitId[],

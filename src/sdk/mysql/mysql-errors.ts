@@ -5,6 +5,7 @@ const ER_LOCK_TABLE_FULL = 1206;
 const ER_LOCK_DEADLOCK = 1213;
 const ER_XA_RBDEADLOCK = 1614;
 const ER_LOCK_NOWAIT = 3572;
+const ER_OPTION_PREVENTS_STATEMENT = 1290;
 const ER_READ_ONLY_TRANSACTION = 1792;
 /** Errors with a number that end the connection: shutdown, killed (MariaDB), idle for too long. */
 const ER_CONNECTION_ENDED = [1053, 1927, 4031];
@@ -45,6 +46,11 @@ export function isLockConflict(error: unknown): boolean {
 
 export function isReadOnlyTransaction(error: unknown): boolean {
   return errnoOf(error) === ER_READ_ONLY_TRANSACTION;
+}
+
+/** The server is `read_only`, as when a whole data center is write-disabled: the statement, or the COMMIT, did nothing. */
+export function isReadOnlyServer(error: unknown): boolean {
+  return errnoOf(error) === ER_OPTION_PREVENTS_STATEMENT;
 }
 
 export function isControlSchemaError(error: unknown): boolean {

@@ -6,7 +6,7 @@ import { afterEffects, assertNotRefused, contexts, Effects, REFUSALS } from '../
 import type { RulesSource } from '../rules-source.js';
 import { unitsOfTargets } from '../target.js';
 import type { Target, WantedUnit } from '../target.js';
-import { checkRows, lockedError, lockStatement } from './fence-check.js';
+import { checkRows, lockedError, lockStatement, readOnlyError } from './fence-check.js';
 import type { Flavour } from '../../fence/flavour.js';
 import { Deadline } from './deadline.js';
 import {
@@ -14,6 +14,7 @@ import {
   isControlSchemaError,
   isDeadlock,
   isLockConflict,
+  isReadOnlyServer,
   isReadOnlyTransaction,
   unavailable,
 } from './mysql-errors.js';
@@ -227,7 +228,7 @@ export class FencedMysql {
         contexts.run(inside, async () => work(handle)).then(resolve, reject);
       });
       await handle.settle();
-      await this.commit(session, effects, handle.statements > 0);
+      await this.commit(session, effects, handle);
       return value;
     } catch (error) {
       // A callback may swallow or wrap what ended the transaction: what happened to the transaction counts.
@@ -290,14 +291,18 @@ export class FencedMysql {
     return flavour;
   }
 
-  private async commit(session: Session, effects: Effects, changed: boolean): Promise<void> {
+  private async commit(session: Session, effects: Effects, handle: TransactionHandle): Promise<void> {
     assertNotRefused(effects);
     let kept = true;
     effects.commitBegins();
     try {
       await session.command('COMMIT');
-      kept = changed;
+      kept = handle.statements > 0;
     } catch (error) {
+      if (isReadOnlyServer(error)) {
+        kept = false;
+        throw readOnlyError(handle.epochs, error);
+      }
       if (damageOf(error) === 'transaction') {
         kept = false;
         throw new InterlockError('TransactionLost', `rolled back at COMMIT: ${messageOf(error)}`, {

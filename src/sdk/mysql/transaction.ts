@@ -2,7 +2,8 @@ import type { FieldPacket, QueryOptions, QueryResult } from 'mysql2';
 import { InterlockError, messageOf } from '../../errors.js';
 import type { UnitId } from '../../routing/units.js';
 import type { Target } from '../target.js';
-import { damageOf, isDeadlock } from './mysql-errors.js';
+import { readOnlyError } from './fence-check.js';
+import { damageOf, isDeadlock, isReadOnlyServer } from './mysql-errors.js';
 import type { Session } from './session.js';
 import { refuseRawValues } from './raw-values.js';
 import { classify } from './statement.js';
@@ -189,6 +190,7 @@ export class TransactionHandle implements FencedTransaction {
   }
 
   private failed(error: unknown): unknown {
+    if (isReadOnlyServer(error)) return (this.ended ??= readOnlyError(this.epochs, error));
     switch (damageOf(error)) {
       case 'unknown':
         this.uncertain = true;

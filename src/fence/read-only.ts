@@ -1,0 +1,215 @@
+import { format } from 'mysql2/promise';
+import type { Pool, PoolConnection, RowDataPacket } from 'mysql2/promise';
+import { BlockerWatch } from './blockers.js';
+import { identityExpression } from './flavour.js';
+import type { Flavour } from './flavour.js';
+import { ER_LOCK_WAIT_TIMEOUT, errnoOf, isInterrupted } from './mysql-errors.js';
+import { ask, openSession } from './session.js';
+import type { Blocker, FenceBudget, UnitChange } from './types.js';
+
+/** `read_only` of a server, and what Interlock wants it to be. */
+export interface ReadOnlyView {
+  on: boolean;
+  /** It would refuse Interlock's own marker, too. */
+  superOn: boolean;
+  /** Interlock write-disabled the whole data center on this server, and nothing was opened in it since. */
+  wanted: boolean;
+  /** The epoch at which Interlock turned it on or off; null: it never did on this server. */
+  epoch: number | null;
+}
+
+/** The SET waited for statements and table locks beyond the budget; `read_only` is as it was. */
+export class ReadOnlyBlocked extends Error {
+  constructor(readonly blockers: Blocker[]) {
+    super('read_only waits for statements and table locks');
+    this.name = 'ReadOnlyBlocked';
+  }
+}
+
+/** Every SET runs under this lock and to what the record says at that moment: a late one cannot undo a newer one. */
+const LOCK = 'interlock.read_only';
+const MINE = `IS_USED_LOCK('${LOCK}') = CONNECTION_ID()`;
+/** Behind the watch, which knows milliseconds and names who is in the way. */
+const WAIT_MARGIN_SECONDS = 3;
+const LEVEL_WAIT_MS = 2_000;
+
+/**
+ * `read_only` for a whole data center, for writers that do not use the SDK. It bypasses nobody but accounts with CONNECTION_ADMIN (MariaDB: READ_ONLY
+ * ADMIN), of which Interlock's is one; `super_read_only` would refuse the marker and the links.
+ *
+ * The server forgets it on a restart, and may be paused at any point of a change: so the row of `interlock.dc_read_only` says what is wanted,
+ * and `level` brings the server there.
+ */
+export class ReadOnlySwitch {
+  constructor(
+    private readonly pool: Pool,
+    private readonly flavour: Flavour,
+  ) {}
+
+  async view(): Promise<ReadOnlyView> {
+    const [rows] = await this.pool.query<RowDataPacket[]>(
+      `SELECT @@global.read_only AS is_on, ${this.flavour === 'mysql' ? '@@global.super_read_only' : '0'} AS super_on, r.wanted, r.epoch
+       FROM (SELECT 1) one LEFT JOIN interlock.dc_read_only r ON r.id = 1 AND r.server = ${identityExpression(this.flavour)}`,
+    );
+    const row = rows[0]!;
+    return {
+      on: Number(row['is_on']) === 1,
+      superOn: Number(row['super_on']) === 1,
+      wanted: Number(row['wanted'] ?? 0) === 1,
+      epoch: row['epoch'] === null ? null : Number(row['epoch']),
+    };
+  }
+
+  /**
+   * Refuses the writes of every account without the right to bypass, and returns when none of them is in flight or can commit. The caller
+   * holds the locks of all the data center's open units, in a session of its own. Fails with ReadOnlyBlocked; it is off then.
+   */
+  async turnOn(
+    { epoch, holder }: Pick<UnitChange, 'epoch' | 'holder'>,
+    server: string,
+    policy: FenceBudget['blockers'],
+    deadline: number,
+  ): Promise<Blocker[]> {
+    const newer = (column: string): string =>
+      `${column} = IF(epoch > VALUES(epoch), ${column}, VALUES(${column}))`;
+    // The epoch is assigned last: assignments see those before them.
+    await this.pool.query(
+      `INSERT INTO interlock.dc_read_only (id, wanted, settled, server, holder_workflow, holder_run, epoch) VALUES (1, 1, 0, ?, ?, ?, ?)
+       ON DUPLICATE KEY UPDATE ${['wanted', 'settled', 'server', 'holder_workflow', 'holder_run', 'epoch'].map(newer).join(', ')}`,
+      [server, holder.workflowId, holder.runId, epoch],
+    );
+    try {
+      const { blockers, on } = await this.level(policy, deadline);
+      if (!on) throw new ReadOnlyBlocked(blockers);
+      return blockers;
+    } catch (error) {
+      await this.pool.query(lift(epoch));
+      await this.level('give-up', performance.now() + LEVEL_WAIT_MS);
+      throw error;
+    }
+  }
+
+  /**
+   * Mends what a restart of the server or a dead change left: read_only as wanted, and not wanted where units are open and no fence is
+   * under way. Answers what it did; undefined: nothing was to be done.
+   */
+  async mend(): Promise<'turned on' | 'turned off' | undefined> {
+    const before = await this.record();
+    if (before === undefined || !before.here) return undefined;
+    if (before.wanted) await this.liftAbandoned();
+    const { wanted, settled, on } = (await this.record())!;
+    if (settled && on === wanted) return undefined;
+    // Off and not wanted any more, by whoever: nobody is waited for, and nothing is changed.
+    await this.level('give-up', performance.now() + LEVEL_WAIT_MS);
+    if (on === wanted) return undefined;
+    return wanted ? 'turned on' : 'turned off';
+  }
+
+  /** Brings the server to what the record says now, and answers which that is. Fails with ReadOnlyBlocked; nothing was changed. */
+  async level(
+    policy: FenceBudget['blockers'],
+    deadline: number,
+  ): Promise<{ blockers: Blocker[]; on: boolean }> {
+    const session = await openSession(this.pool);
+    const remainingMs = deadline - performance.now();
+    const waitSeconds = Math.max(1, Math.ceil(remainingMs / 1000)) + WAIT_MARGIN_SECONDS;
+    const { pool, flavour } = this;
+    const watch = new BlockerWatch(pool, flavour, session.threadId, policy, remainingMs, 'read_only');
+    let answer: RowDataPacket | undefined;
+    let failure: unknown;
+    try {
+      // One message: a process that is stopped in between cannot come back with an old answer.
+      answer = await first(session, [
+        `SET SESSION lock_wait_timeout = ${waitSeconds}`,
+        `DO GET_LOCK('${LOCK}', ${waitSeconds})`,
+        // MariaDB wants a signed integer there.
+        `SET GLOBAL read_only = IF(IF(${MINE}, (SELECT wanted FROM interlock.dc_read_only WHERE id = 1), @@global.read_only), 1, 0)`,
+        `UPDATE interlock.dc_read_only SET settled = 1 WHERE id = 1 AND settled = 0 AND wanted = @@global.read_only AND ${MINE}`,
+        `SELECT wanted, @@global.read_only AS is_on FROM interlock.dc_read_only WHERE id = 1`,
+        `DO RELEASE_LOCK('${LOCK}')`,
+        'SET SESSION lock_wait_timeout = DEFAULT',
+      ]);
+    } catch (error) {
+      failure = error;
+    } finally {
+      await watch.stop();
+      // A KILL QUERY may be on its way to a session that was given up.
+      if (answer !== undefined && !watch.gaveUp) session.release();
+      else session.destroy();
+    }
+    const blocked = isInterrupted(failure) || errnoOf(failure) === ER_LOCK_WAIT_TIMEOUT;
+    if (failure !== undefined && !blocked) throw failure as Error;
+    const on = Number(answer?.['is_on']) === 1;
+    if (answer === undefined || Number(answer['wanted']) !== Number(on))
+      throw new ReadOnlyBlocked(watch.blockers);
+    return { blockers: watch.blockers, on };
+  }
+
+  /** Wanted, and yet a unit is open and its row can be locked: the fence that wanted it did not come to its commit. */
+  private async liftAbandoned(): Promise<void> {
+    const share = this.flavour === 'mysql' ? 'FOR SHARE SKIP LOCKED' : 'LOCK IN SHARE MODE SKIP LOCKED';
+    const session = await openSession(this.pool);
+    let done = false;
+    try {
+      const open = await first(session, [
+        'START TRANSACTION',
+        `SELECT unit FROM interlock.unit_state WHERE state = 'open' LIMIT 1 ${share}`,
+      ]);
+      // While the row is locked here, no fence can have all its locks, and none can turn read_only on.
+      if (open !== undefined)
+        await session.query('UPDATE interlock.dc_read_only SET wanted = 0, settled = 0 WHERE id = 1');
+      await session.query('COMMIT');
+      done = true;
+    } finally {
+      if (done) session.release();
+      else session.destroy();
+    }
+  }
+
+  private async record(): Promise<
+    { wanted: boolean; settled: boolean; here: boolean; on: boolean } | undefined
+  > {
+    const [rows] = await this.pool.query<RowDataPacket[]>(recordOf(this.flavour));
+    return rows[0] && toRecord(rows[0]);
+  }
+}
+
+/** Asked with the locks of a change that opens units; `openingNeedsLevel` reads the answer. */
+export function recordOf(flavour: Flavour): string {
+  return `SELECT wanted, settled, server = ${identityExpression(flavour)} AS here, @@global.read_only AS is_on FROM interlock.dc_read_only WHERE id = 1`;
+}
+
+/** Units are opened here: the data center is no longer write-disabled as a whole, and the server has to be told behind the commit. */
+export function openingNeedsLevel(rows: readonly RowDataPacket[]): boolean {
+  const record = rows[0] && toRecord(rows[0]);
+  return record !== undefined && record.here && (record.wanted || !record.settled);
+}
+
+/** Goes into the transaction that opens units. */
+export function lift(epoch: number): string {
+  return format(
+    'UPDATE interlock.dc_read_only SET wanted = 0, settled = 0, epoch = GREATEST(epoch, ?) WHERE id = 1 AND wanted = 1 AND epoch <= ?',
+    [epoch, epoch],
+  );
+}
+
+/** Goes into the transaction that asserts the states of another server anew. */
+export function moveTo(server: string): string {
+  return format(
+    'UPDATE interlock.dc_read_only SET server = ?, settled = 0 WHERE id = 1 AND wanted = 1 AND server <> ?',
+    [server, server],
+  );
+}
+
+function toRecord(row: RowDataPacket): { wanted: boolean; settled: boolean; here: boolean; on: boolean } {
+  const is = (column: string): boolean => Number(row[column]) === 1;
+  return { wanted: is('wanted'), settled: is('settled'), here: is('here'), on: is('is_on') };
+}
+
+async function first(
+  session: PoolConnection,
+  statements: readonly string[],
+): Promise<RowDataPacket | undefined> {
+  const [rows] = await ask(session, statements, 1);
+  return rows?.[0];
+}
