@@ -75,7 +75,7 @@ export async function checkDatacenter(
       const before = plan.links.concat(plan.reverseLinks).find((one) => one.link === link)!;
       if (status.state !== 'streaming') {
         return {
-          wrong: `${status.state}: run \`interlock replicate status\`, then \`interlock replicate start\``,
+          wrong: `${status.state}: run \`interlock replicate status\`, then \`interlock replicate start '${link}'\``,
         };
       }
       if (status.generation !== before.generation) {

@@ -489,7 +489,7 @@ function storeName(store: string): string {
 function linkDown(link: PlanLink): InterlockError {
   return new InterlockError(
     'LinkStopped',
-    `link ${link.link} is ${link.state}: see \`interlock replicate status\`, then \`interlock replicate start\``,
+    `link ${link.link} is ${link.state}: see \`interlock replicate status\`, then \`interlock replicate start '${link.link}'\``,
     { details: { link: link.link, state: link.state } },
   );
 }

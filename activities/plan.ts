@@ -72,7 +72,7 @@ export async function makePlan(deps: ControlDeps, request: SwitchRequest): Promi
       detail:
         link.state === 'streaming'
           ? `streaming, ${link.lagMs} ms behind`
-          : `${link.state}: run \`interlock replicate start\``,
+          : `${link.state}: run \`interlock replicate start '${link.link}'\``,
     });
   }
   for (const store of stores) {

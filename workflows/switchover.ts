@@ -39,7 +39,12 @@ const report = defineQuery<SwitchReport>(QUERIES.report);
 const settled = defineUpdate<SwitchStatus>(SETTLED);
 /** What some servers write for no time-out. */
 const TEN_YEARS_MS = 3_650 * 86_400_000;
-const OPERATOR: Exclude<Request, 'cancel'>[] = ['abort', 'rollback', 'finish', 'extend'];
+const OPERATOR: Record<Exclude<Request, 'cancel'>, string> = {
+  abort: 'Give up before the switch; the source opens again.',
+  rollback: 'Move the units back, during the soak.',
+  finish: 'End the soak; the move stays.',
+  extend: 'Let the links drain for their time once more.',
+};
 
 /**
  * Moves the ownership of a scope's units from one data center to the other (nine steps, docs/switchover.md) and ends with the
@@ -58,16 +63,20 @@ export async function switchover(request: SwitchRequest): Promise<SwitchReport> 
   if (problem) throw badInput(problem);
   const run = new Switchover(request);
   // Handlers are set before the first await: a signal that is there at the start is not lost.
-  setHandler(status, () => run.log.status());
-  setHandler(report, () => run.log.report);
-  setHandler(baselineReached, (signal) => run.handOver?.baselineReached(signal));
-  setHandler(settled, async () => {
+  setHandler(status, () => run.log.status(), { description: 'Where it is, and what it waits for.' });
+  setHandler(report, () => run.log.report, { description: 'All steps with times, figures and findings.' });
+  setHandler(baselineReached, (signal) => run.handOver?.baselineReached(signal), {
+    description: 'From a link, when it has committed a marker; not for people.',
+  });
+  const settle = async (): Promise<SwitchStatus> => {
     await condition(() => run.log.settled());
     return run.log.status();
-  });
-  for (const name of OPERATOR) {
-    setHandler(defineSignal(name), () => void run.ask(name));
+  };
+  setHandler(settled, settle, { description: 'Answers when nothing more happens by itself soon.' });
+  for (const [name, description] of Object.entries(OPERATOR) as [Exclude<Request, 'cancel'>, string][]) {
+    setHandler(defineSignal(name), () => void run.ask(name), { description });
     setHandler(defineUpdate<string>(name), () => run.ask(name).text, {
+      description,
       validator: () => {
         const decision = decide(run.log.phase, name);
         if (!decision.accepted) throw ApplicationFailure.nonRetryable(decision.refusal, 'Refused');

@@ -36,7 +36,7 @@ describe.each(['mysql', 'mariadb'] as const)('read_only of a whole data center o
   /** As Interlock's own account. */
   let fence: FenceStore;
   let pool: Pool;
-  let clients: Connection[] = [];
+  const clients: Connection[] = [];
 
   beforeAll(async () => {
     f = await startFence(flavour);

@@ -1,4 +1,4 @@
-import { chmodSync, existsSync, mkdtempSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { TestWorkflowEnvironment } from '@temporalio/testing';
@@ -13,7 +13,9 @@ function testServer(): string {
   if (!existsSync(libs)) {
     throw new Error(`The time-skipping test server is missing: ${libs}. \`npm test\` installs it.`);
   }
-  const script = path.join(mkdtempSync(path.join(tmpdir(), 'interlock-test-server-')), 'test-server');
+  const directory = mkdtempSync(path.join(tmpdir(), 'interlock-test-server-'));
+  process.once('exit', () => rmSync(directory, { recursive: true, force: true }));
+  const script = path.join(directory, 'test-server');
   const java = `exec java -Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -cp "${libs}/*"`;
   writeFileSync(script, `#!/bin/sh\n${java} io.temporal.testserver.TestServer "$@"\n`);
   chmodSync(script, 0o755);
