@@ -130,12 +130,20 @@ async function runUntil(workers: readonly Worker[], signal: AbortSignal): Promis
   if (failed !== undefined) throw failed.reason as Error;
 }
 
-/** The fenced window must not pay for a connect: sessions are opened before, and looked at now and then. */
+/**
+ * The fenced window must not pay for a connect: sessions are opened before, and looked at now and then. A store that was set up by an
+ * Interlock of before gets its newer tables first.
+ */
 function keepWarm(stores: DcStores, log: Logger): NodeJS.Timeout {
+  const upgraded = new Set<string>();
   const warm = (): void => {
     for (const fence of stores.fences.values()) {
-      fence
-        .warm()
+      const upgrade = upgraded.has(fence.name) ? Promise.resolve() : fence.upgradeSchema();
+      upgrade
+        .then(() => {
+          upgraded.add(fence.name);
+          return fence.warm();
+        })
         .catch((error: unknown) =>
           log.warn({ store: fence.name, error: messageOf(error) }, 'store not ready'),
         );

@@ -12,8 +12,8 @@
  */
 export const CONTROL_SCHEMA = 'interlock';
 
-export const CONTROL_TABLES: readonly string[] = [
-  `CREATE TABLE IF NOT EXISTS interlock.unit_state (
+export const CONTROL_TABLES: Readonly<Record<string, string>> = {
+  unit_state: `CREATE TABLE IF NOT EXISTS interlock.unit_state (
     unit VARCHAR(128) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
     state ENUM('open','write_disabled','remote') NOT NULL,
     owner VARCHAR(63) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
@@ -23,14 +23,14 @@ export const CONTROL_TABLES: readonly string[] = [
     holder_workflow VARCHAR(255) CHARACTER SET utf8mb4 NULL,
     holder_run VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NULL
   ) ENGINE=InnoDB`,
-  `CREATE TABLE IF NOT EXISTS interlock.marker (
+  marker: `CREATE TABLE IF NOT EXISTS interlock.marker (
     id VARCHAR(128) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
     workflow_id VARCHAR(255) CHARACTER SET utf8mb4 NOT NULL,
     run_id VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     epoch BIGINT UNSIGNED NOT NULL,
     created_at DATETIME(6) NOT NULL
   ) ENGINE=InnoDB`,
-  `CREATE TABLE IF NOT EXISTS interlock.link_checkpoint (
+  link_checkpoint: `CREATE TABLE IF NOT EXISTS interlock.link_checkpoint (
     link VARCHAR(191) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
     generation BIGINT UNSIGNED NOT NULL,
     position MEDIUMTEXT CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
@@ -39,7 +39,7 @@ export const CONTROL_TABLES: readonly string[] = [
     seq BIGINT UNSIGNED NOT NULL,
     updated_at DATETIME(6) NOT NULL
   ) ENGINE=InnoDB`,
-  `CREATE TABLE IF NOT EXISTS interlock.link_unit (
+  link_unit: `CREATE TABLE IF NOT EXISTS interlock.link_unit (
     link VARCHAR(191) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     unit VARCHAR(128) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     state ENUM('open','write_disabled','remote') NOT NULL,
@@ -47,7 +47,7 @@ export const CONTROL_TABLES: readonly string[] = [
     epoch BIGINT UNSIGNED NOT NULL,
     PRIMARY KEY (link, unit)
   ) ENGINE=InnoDB`,
-  `CREATE TABLE IF NOT EXISTS interlock.dc_read_only (
+  dc_read_only: `CREATE TABLE IF NOT EXISTS interlock.dc_read_only (
     id TINYINT UNSIGNED NOT NULL PRIMARY KEY,
     wanted TINYINT UNSIGNED NOT NULL,
     settled TINYINT UNSIGNED NOT NULL,
@@ -56,16 +56,16 @@ export const CONTROL_TABLES: readonly string[] = [
     holder_workflow VARCHAR(255) CHARACTER SET utf8mb4 NOT NULL,
     holder_run VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL
   ) ENGINE=InnoDB`,
-  `CREATE TABLE IF NOT EXISTS interlock.rules (
+  rules: `CREATE TABLE IF NOT EXISTS interlock.rules (
     epoch BIGINT UNSIGNED NOT NULL PRIMARY KEY,
     document LONGTEXT CHARACTER SET utf8mb4 NOT NULL,
     hash CHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     reason VARCHAR(1024) CHARACTER SET utf8mb4 NOT NULL,
     created_at DATETIME(6) NOT NULL
   ) ENGINE=InnoDB`,
-  `CREATE TABLE IF NOT EXISTS interlock.report (
+  report: `CREATE TABLE IF NOT EXISTS interlock.report (
     run_id VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
     document LONGTEXT CHARACTER SET utf8mb4 NOT NULL,
     created_at DATETIME(6) NOT NULL
   ) ENGINE=InnoDB`,
-];
+};

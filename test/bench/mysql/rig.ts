@@ -36,7 +36,11 @@ export class MysqlRig {
     // 0, and appliers take these one at a time. Only a fresh server is like that: it would flatter the link.
     await sourcePool.query('CREATE DATABASE first_definition');
     for (const pool of pools) {
-      await unlogged(pool, ['CREATE DATABASE interlock', ...CONTROL_TABLES, 'CREATE DATABASE bench']);
+      await unlogged(pool, [
+        'CREATE DATABASE interlock',
+        ...Object.values(CONTROL_TABLES),
+        'CREATE DATABASE bench',
+      ]);
       await unlogged(pool, ['CREATE TABLE bench.finish (id INT PRIMARY KEY)']);
     }
     this.tables.push('bench.finish');
