@@ -93,8 +93,6 @@ export class Copier {
         if (signal.aborted) return;
         const began = performance.now();
         const read = await this.copyChunk(table, shape);
-        if (signal.aborted) return;
-        this.note(table, read);
         await throttle(table.maxRowsPerSecond, read, began, signal);
       }
     }
@@ -214,9 +212,10 @@ export class Copier {
   }
 
   /** The chunk is committed. */
-  committed({ table }: Chunk, { next, done }: ChunkEffect): void {
+  committed({ table, rows }: Chunk, { next, done }: ChunkEffect): void {
     Object.assign(table, next);
     if (done) this.unfinished.delete(table.name);
+    this.note(table, rows.length);
     this.written?.();
   }
 
