@@ -80,3 +80,15 @@ export const CONTROL_TABLES: Readonly<Record<string, string>> = {
     edge ENUM('low','high') NOT NULL
   ) ENGINE=InnoDB`,
   rules: `CREATE TABLE IF NOT EXISTS interlock.rules (
+    epoch BIGINT UNSIGNED NOT NULL PRIMARY KEY,
+    document LONGTEXT CHARACTER SET utf8mb4 NOT NULL,
+    hash CHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    reason VARCHAR(1024) CHARACTER SET utf8mb4 NOT NULL,
+    created_at DATETIME(6) NOT NULL
+  ) ENGINE=InnoDB`,
+  report: `CREATE TABLE IF NOT EXISTS interlock.report (
+    run_id VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
+    document LONGTEXT CHARACTER SET utf8mb4 NOT NULL,
+    created_at DATETIME(6) NOT NULL
+  ) ENGINE=InnoDB`,
+};
