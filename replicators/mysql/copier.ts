@@ -28,6 +28,8 @@ export interface Chunk {
   ownerOf: ReturnType<Ownership['snapshot']>;
 }
 
+type ReadChunk = Omit<Chunk, 'changed' | 'ownerOf'> & { seq: number };
+
 /** What a chunk does to the target. */
 export interface ChunkEffect {
   statements: Statement[];
@@ -68,8 +70,11 @@ const CHUNK_MS = 200;
 export class Copier {
   private readonly readable = new Map<string, ReadableTable>();
   private seq = 0;
-  private waiting: Omit<Chunk, 'changed' | 'ownerOf'> | undefined;
-  private window: { name: string; changed: Set<string> } | undefined;
+  /** The table of the watermarks that are being written. */
+  private reading: CopyTable | undefined;
+  /** Its second watermark is on its way. */
+  private waiting: ReadChunk | undefined;
+  private window: { seq: number; name: string; changed: Set<string> } | undefined;
   private written: (() => void) | undefined;
   private rowsPerChunk = FIRST_ROWS;
   private progressNow: CopyProgress | null = null;
@@ -87,14 +92,21 @@ export class Copier {
     const { tables, link, target } = this.options;
     this.progressNow = await copyProgress(target, link);
     for (const table of tables) {
-      const shape = this.shapeOf(table.name);
-      this.rowsPerChunk = await this.firstRows(shape);
-      while (this.unfinished.has(table.name)) {
-        if (signal.aborted) return;
+      this.rowsPerChunk = await this.firstRows(this.shapeOf(table.name));
+      let chunk = await this.read(table, table.lastKey);
+      while (!signal.aborted) {
         const began = performance.now();
-        const read = await this.copyChunk(table, shape);
-        await throttle(table.maxRowsPerSecond, read, began, signal);
+        const written = this.handOver(chunk);
+        await this.watermark(chunk.seq, 'high');
+        // The next one is read while this one is written.
+        const last = chunk.upTo === null;
+        const [next] = await Promise.all([last ? null : this.read(table, chunk.upTo), written]);
+        if (next === null) break;
+        this.adapt(chunk.rows, performance.now() - began);
+        await throttle(table.maxRowsPerSecond, chunk.rows.length, began, signal);
+        chunk = next;
       }
+      if (signal.aborted) return;
     }
   }
 
@@ -115,46 +127,39 @@ export class Copier {
       }
     }
     // Those of an attempt that is gone name a generation of before.
-    if (watermark?.link !== link || watermark.generation !== generation || watermark.seq !== this.seq) return;
+    if (watermark?.link !== link || watermark.generation !== generation) return;
     if (watermark.edge === 'low') {
-      this.window = { name: this.current!, changed: new Set() };
-    } else if (this.waiting !== undefined && this.window !== undefined) {
-      transaction.chunk = {
-        ...this.waiting,
-        changed: this.window.changed,
-        ownerOf: ownership.snapshot(),
-      };
+      const { name } = this.reading!;
+      this.window = { seq: watermark.seq, name, changed: new Set() };
+    } else if (this.waiting?.seq === watermark.seq && this.window?.seq === watermark.seq) {
+      transaction.chunk = { ...this.waiting, changed: this.window.changed, ownerOf: ownership.snapshot() };
       this.window = undefined;
       this.waiting = undefined;
     }
   }
 
-  private current: string | undefined;
-
-  /** Answers how many rows were read; when they have been written. */
-  private async copyChunk(table: CopyTable, shape: ReadableTable): Promise<number> {
-    const { source } = this.options;
+  private async read(table: CopyTable, after: Literal[] | null): Promise<ReadChunk> {
+    const shape = this.shapeOf(table.name);
     const limit = this.rowsPerChunk;
-    this.seq++;
-    this.current = table.name;
-    await this.watermark('low');
-    const began = performance.now();
-    const rows = await readRows(source, shape, { after: table.lastKey, upTo: null, limit });
-    const upTo = rows.length < limit ? null : keyValues(shape, rows.at(-1)!);
-    this.waiting = { table, rows, after: table.lastKey, upTo };
-    const written = new Promise<void>((resolve) => (this.written = resolve));
-    await this.watermark('high');
-    await written;
-    this.adapt(rows, performance.now() - began);
-    return rows.length;
+    const seq = ++this.seq;
+    this.reading = table;
+    await this.watermark(seq, 'low');
+    const rows = await readRows(this.options.source, shape, { after, upTo: null, limit });
+    return { seq, table, rows, after, upTo: rows.length < limit ? null : keyValues(shape, rows.at(-1)!) };
   }
 
-  private async watermark(edge: 'low' | 'high'): Promise<void> {
+  /** For the stream to take at the second watermark. Settles when it is written. */
+  private handOver(chunk: ReadChunk): Promise<void> {
+    this.waiting = chunk;
+    return new Promise((resolve) => (this.written = resolve));
+  }
+
+  private async watermark(seq: number, edge: 'low' | 'high'): Promise<void> {
     const { source, link, generation } = this.options;
     await source.query(
       `INSERT INTO interlock.copy_watermark (link, generation, seq, edge) VALUES (?, ?, ?, ?)
        ON DUPLICATE KEY UPDATE generation = VALUES(generation), seq = VALUES(seq), edge = VALUES(edge)`,
-      [link, generation, this.seq, edge],
+      [link, generation, seq, edge],
     );
   }
 
