@@ -17,6 +17,7 @@ import { datacenter } from '../src/topology/derive.js';
 import { resolveSecret } from '../src/topology/load.js';
 import type { Topology } from '../src/topology/schema.js';
 import { workflowBundle } from './bundle.js';
+import { linkMetrics } from './link-metrics.js';
 import { withStopPoints } from './stop-points.js';
 import { connectToTemporal, isRunClosed, readLinkHeartbeat } from './temporal.js';
 
@@ -96,7 +97,10 @@ export async function runWorker(options: WorkerOptions): Promise<void> {
         taskQueue,
         activities: {
           ...withStopPoints(createDatacenterActivities(shared), process.env['INTERLOCK_STOP_DIR']),
-          ...createReplicatorActivities({ topology, secret: resolveSecret, client, markers, log }),
+          ...createReplicatorActivities({
+            ...{ topology, secret: resolveSecret, client, markers, log },
+            onStatus: linkMetrics(dc),
+          }),
         },
       }),
     ]);

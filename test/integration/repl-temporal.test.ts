@@ -22,12 +22,14 @@ describe('links on Temporal', () => {
   let topology: string;
   const env: Record<string, string> = { RULE_CENTER_TOKEN: 't', GATEWAY_TOKEN: 't', MYSQL_PASSWORD: 'test' };
   const workers: Program[] = [];
+  let metrics: string;
 
-  const startWorker = async (dc: string, extra: Record<string, string> = {}): Promise<Program> => {
-    const worker = startProgram('src/cli/main.js', ['worker', '--dc', dc, '--topology', topology], {
-      ...env,
-      ...extra,
-    });
+  const startWorker = async (dc: string, more: string[] = []): Promise<Program> => {
+    const worker = startProgram(
+      'src/cli/main.js',
+      ['worker', '--dc', dc, '--topology', topology, ...more],
+      env,
+    );
     workers.push(worker);
     await worker.prints(`worker of ${dc}: polls`, 90_000);
     return worker;
@@ -98,7 +100,8 @@ describe('links on Temporal', () => {
         ),
       'Temporal answers',
     );
-    await Promise.all([startWorker('dc-a'), startWorker('dc-b')]);
+    metrics = `127.0.0.1:${await freePort()}`;
+    await Promise.all([startWorker('dc-a'), startWorker('dc-b', ['--metrics', metrics])]);
   });
 
   afterAll(async () => {
@@ -131,6 +134,23 @@ describe('links on Temporal', () => {
     await pair.a.pool.query(`INSERT INTO shop.wallet VALUES ('u1', 'cn-east', 10)`);
     await bothEqual('shop.country', 3);
     await bothEqual('shop.wallet', 1);
+  });
+
+  it('shows its links to Prometheus, and only those of its data center', async () => {
+    const series = async (): Promise<string[]> =>
+      (await (await fetch(`http://${metrics}/metrics`)).text())
+        .split('\n')
+        .filter((line) => line.startsWith('interlock_link_'))
+        .map((line) => line.replace(/(,service_name="[^"]*"|service_name="[^"]*",)/, ''));
+    await until(
+      async () => (await series()).some((line) => /^interlock_link_rows_total.* [1-9]/.test(line)),
+      'rows are counted',
+    );
+    const all = await series();
+    expect(all).toContain(`interlock_link_state{dc="dc-b",link="${AB}",state="streaming"} 1`);
+    expect(all).toContain(`interlock_link_state{dc="dc-b",link="${AB}",state="copying"} 0`);
+    expect(all.find((line) => line.startsWith('interlock_link_lag_ms'))).toMatch(/ \d+$/);
+    expect(all.filter((line) => line.includes(BA))).toEqual([]);
   });
 
   it('tells the run that is named in a marker, once the marker is committed', async () => {
