@@ -1,5 +1,6 @@
 import type { Connection, ResultSetHeader } from 'mysql2/promise';
 import { InterlockError } from '../../src/errors.js';
+import { NOBODY } from '../core/contract.js';
 import type { Batch } from './batch.js';
 import { checkpointUpdate, linkUnitStatements } from './checkpoint.js';
 import type { Flavour } from './position.js';
@@ -46,7 +47,8 @@ export class Applier {
    */
   async apply(batch: Batch, position: string): Promise<void> {
     const { link, flavour } = this.options;
-    const marker = batch.transactions.flatMap((t) => t.markers).at(-1)?.id ?? this.marker;
+    const markers = batch.transactions.flatMap((t) => t.markers);
+    const marker = markers.filter(({ workflowId }) => workflowId !== NOBODY).at(-1)?.id ?? this.marker;
     const head = [
       'START TRANSACTION',
       checkpointUpdate(link, this.options.generation, { position, marker, seq: this.seq + 1 }),
