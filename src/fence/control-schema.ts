@@ -8,7 +8,7 @@
  *              (the reverse link drops transactions that begin with it) and is the checkpoint.
  * link_unit    the owners of the source's units as of the link's checkpoint, as read from the source's stream.
  * dc_read_only  one row: whether this server's `read_only` is wanted for the whole data center (see read-only.ts).
- * rules, report  only in use in the control store.
+ * rules, report, verification  only in use in the control store.
  */
 export const CONTROL_SCHEMA = 'interlock';
 
@@ -64,6 +64,11 @@ export const CONTROL_TABLES: readonly string[] = [
     created_at DATETIME(6) NOT NULL
   ) ENGINE=InnoDB`,
   `CREATE TABLE IF NOT EXISTS interlock.report (
+    run_id VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
+    document LONGTEXT CHARACTER SET utf8mb4 NOT NULL,
+    created_at DATETIME(6) NOT NULL
+  ) ENGINE=InnoDB`,
+  `CREATE TABLE IF NOT EXISTS interlock.verification (
     run_id VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
     document LONGTEXT CHARACTER SET utf8mb4 NOT NULL,
     created_at DATETIME(6) NOT NULL
