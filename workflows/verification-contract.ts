@@ -1,4 +1,4 @@
-/** What the verification workflow, its activities and the CLI agree on. Types and names only. */
+/** What the verification workflow, its activities and the CLI agree on. */
 import type { TableProgress } from '../replicators/core/verification.js';
 import type { UnitId } from '../src/routing/units.js';
 
@@ -94,6 +94,24 @@ export interface VerifyReport {
   startedAt: string;
   endedAt: string | null;
 }
+
+/** Of a table that was not begun. */
+export const UNTOUCHED: TableProgress = {
+  cursor: null,
+  done: false,
+  chunks: 0,
+  reread: 0,
+  rows: 0,
+  differing: 0,
+  repaired: 0,
+  unowned: 0,
+  undecided: 0,
+  undecidedReason: null,
+  differences: [],
+  cut: false,
+  notComparable: null,
+  activeMs: 0,
+};
 
 export const VERIFY_COMMANDS = ['pause', 'resume', 'stop'] as const;
 export type VerifyCommand = (typeof VERIFY_COMMANDS)[number];

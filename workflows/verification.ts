@@ -15,10 +15,9 @@ import {
   setHandler,
   workflowInfo,
 } from '@temporalio/workflow';
-import { UNTOUCHED } from '../replicators/core/verification.js';
 import type { ErrorCode } from '../src/errors.js';
 import { QUERIES } from './contract.js';
-import { VERIFY_COMMANDS } from './verification-contract.js';
+import { UNTOUCHED, VERIFY_COMMANDS } from './verification-contract.js';
 import type {
   VerificationActivities,
   VerifiedTable,

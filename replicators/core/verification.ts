@@ -41,20 +41,3 @@ export interface TableProgress {
   /** Milliseconds of work. */
   activeMs: number;
 }
-
-export const UNTOUCHED: TableProgress = {
-  cursor: null,
-  done: false,
-  chunks: 0,
-  reread: 0,
-  rows: 0,
-  differing: 0,
-  repaired: 0,
-  unowned: 0,
-  undecided: 0,
-  undecidedReason: null,
-  differences: [],
-  cut: false,
-  notComparable: null,
-  activeMs: 0,
-};

@@ -239,7 +239,7 @@ async function startRun(
     const running = await client.workflow.getHandle(workflowId).describe();
     throw new InterlockError(
       'Refused',
-      `A verification of ${topology.name} is under way: run ${running.runId} (${String(running.memo?.['what'] ?? '')}, started by ${String(running.memo?.['startedBy'] ?? '')}). See \`interlock verify status\`; \`interlock verify stop\` ends it.`,
+      `A verification of ${topology.name} is under way: run ${running.runId} (${text(running.memo?.['what'])}, started by ${text(running.memo?.['startedBy'])}). See \`interlock verify status\`; \`interlock verify stop\` ends it.`,
       { details: { workflowId, runId: running.runId } },
     );
   }
@@ -372,4 +372,8 @@ function bad(flag: string, value: string, expected: string): InterlockError {
   return new InterlockError('BadInput', `${flag}: ${JSON.stringify(value)}: ${expected}`, {
     details: { field: flag, value },
   });
+}
+
+function text(value: unknown): string {
+  return typeof value === 'string' ? value : '';
 }

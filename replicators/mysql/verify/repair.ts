@@ -51,15 +51,16 @@ export async function repair(order: RepairOrder, pairs: readonly Pair[]): Promis
  */
 async function write(
   session: Connection,
-  { table, link, generation, owner, target, units, stillLocked }: RepairOrder,
+  order: RepairOrder,
   pairs: readonly Pair[],
 ): Promise<string | undefined> {
+  const { table, link, generation, owner, target, units } = order;
   const [mark] = await session.query<ResultSetHeader>(
     `UPDATE interlock.link_checkpoint SET updated_at=GREATEST(UTC_TIMESTAMP(6), updated_at + INTERVAL 1 MICROSECOND)
      WHERE link=${quote(link)} AND generation=${generation}`,
   );
   if (mark.affectedRows !== 1) return `${link} was taken over by another attempt meanwhile; verify again`;
-  await stillLocked();
+  await order.stillLocked();
   const [states] = await rowsOfEach(session, [unitLock(target.server.flavour, units)]);
   const closed = states!.every(([, state, holder]) => state === 'remote' && holder === owner);
   if (!closed || states!.length !== units.length)
