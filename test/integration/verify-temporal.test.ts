@@ -40,6 +40,18 @@ describe('interlock verify on Temporal', () => {
     }
   };
 
+  /** Plants a difference in the middle of the large table and keeps its row locked at the owner: the comparison stands there for seconds. */
+  const standInTheMiddle = async (): Promise<() => Promise<void>> => {
+    await unlogged(pair.b, ['UPDATE shop.coupon SET price = -1 WHERE id = 200000']);
+    const holder = await pair.a.pool.getConnection();
+    await holder.query('START TRANSACTION');
+    await holder.query('SELECT id FROM shop.coupon WHERE id = 200000 FOR UPDATE');
+    return async () => {
+      await holder.query('ROLLBACK');
+      holder.release();
+    };
+  };
+
   beforeAll(async () => {
     directory = await mkdtemp(path.join(tmpdir(), 'interlock-verify-'));
     topology = path.join(directory, 'topology.yaml');
@@ -152,6 +164,7 @@ describe('interlock verify on Temporal', () => {
   });
 
   it('is one at a time, pauses, resumes, stops', async () => {
+    const release = await standInTheMiddle();
     const started = await run('verify', 'mysql', '--tables', 'shop.coupon', '--detach');
     expect(started.code).toBe(0);
     const second = await run('verify', 'mysql', '--tables', 'shop.wallet');
@@ -165,12 +178,17 @@ describe('interlock verify on Temporal', () => {
     expect(rows).toBeLessThan(LARGE);
     await new Promise((resolve) => setTimeout(resolve, 1_000));
     expect((await verify('status')).report.rows).toBe(rows);
+    const again = await run('verify', 'pause');
+    expect(again.code, again.stderr).toBe(0);
     expect((await run('verify', 'resume')).code).toBe(0);
-    await until(async () => (await verify('status')).report.rows > rows, 'it goes on');
+    await until(async () => (await verify('status')).report.state === 'running', 'it goes on');
     expect((await run('verify', 'stop')).code).toBe(0);
     await until(async () => (await verify('status')).report.state === 'ended', 'it has ended');
-    const report = await verify('report');
-    expect(report.report).toMatchObject({ outcome: 'stopped', differing: 0 });
+    await release();
+    const { report } = await verify('report');
+    expect(report).toMatchObject({ outcome: 'stopped', differing: 0 });
+    expect(report.rows).toBeGreaterThanOrEqual(rows);
+    expect(report.rows).toBeLessThan(LARGE);
     const nothing = await run('verify', 'pause');
     expect(nothing.code).toBe(1);
     expect(nothing.stderr).toContain('nothing to pause');
@@ -178,23 +196,25 @@ describe('interlock verify on Temporal', () => {
 
   it('goes on at its chunk when the worker that compares is killed', async () => {
     await unlogged(pair.b, ["UPDATE shop.coupon SET code = 'other' WHERE id IN (100, 399999)"]);
+    const release = await standInTheMiddle();
     await run('verify', 'mysql', '--tables', 'shop.coupon', '--detach');
-    await until(async () => {
-      const { rows } = (await verify('status')).report;
-      return rows > 20_000;
-    }, 'it has begun');
+    await until(async () => (await verify('status')).report.rows > 100_000, 'it has begun');
     const { raw } = await client.workflow.getHandle('verify/example').describe();
     const identity = raw.pendingActivities![0]!.lastWorkerIdentity!;
     const dc = identity.split(' ')[0]!;
     const before = (await verify('status')).report;
     await workers.get(dc)!.kill('SIGKILL');
+    await release();
     await startWorker(dc);
     const report = (await client.workflow.getHandle('verify/example').result()) as VerifyReport;
-    expect(report).toMatchObject({ outcome: 'different', differing: 2, rows: LARGE });
+    expect(report).toMatchObject({ outcome: 'different', differing: 3, rows: LARGE });
     expect(report.tables[0]!.progress.notComparable).toBeNull();
-    expect(report.tables[0]!.progress.differences.map(({ key }) => key['id'])).toEqual(['100', '399999']);
+    expect(report.tables[0]!.progress.differences.map(({ key }) => key['id'])).toEqual([
+      '100',
+      '200000',
+      '399999',
+    ]);
     expect(before.rows).toBeLessThan(LARGE);
-    await unlogged(pair.b, ["UPDATE shop.coupon SET code = CONCAT('code-', id) WHERE id IN (100, 399999)"]);
   });
 
   it('a table whose link is paused is not comparable', async () => {
