@@ -44,6 +44,8 @@ export interface VerifyTableInput {
   units: UnitId[] | null;
   repair: boolean;
   keep: number;
+  /** Characters as JSON that the kept differences of this table may have. */
+  keepLength: number;
   progress: TableProgress;
 }
 

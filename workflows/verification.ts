@@ -58,6 +58,9 @@ const comparing = proxyActivities<VerificationActivities>({
   retry: { ...retry, maximumAttempts: 30 },
 });
 
+/** Characters of differences in a report: far below what Temporal takes as one payload (2 MB), whatever their bytes. */
+const REPORT_LENGTH = 400_000;
+
 const OPERATOR: Record<VerifyCommand, string> = {
   pause: 'Stop comparing; it goes on from here.',
   resume: 'Go on where it was paused.',
@@ -216,7 +219,7 @@ class Verification {
       one.progress = await scope.run(() =>
         comparing.compareTable.executeWithOptions(
           { summary: `Compare ${table} (mysql/${store}), ${inWords(one)}` },
-          [{ table, links, units: this.units, repair, keep, progress }],
+          [{ table, links, units: this.units, repair, keep, keepLength: this.room(one), progress }],
         ),
       );
     } catch (error) {
@@ -226,6 +229,13 @@ class Verification {
       this.scope = undefined;
       this.enter(this.state);
     }
+  }
+
+  /** What the differences of one table may take of what a report can carry. */
+  private room(one: VerifiedTable): number {
+    const others = this.tables.filter((other) => other !== one && other.progress.differences.length > 0);
+    const used = others.reduce((sum, { progress }) => sum + JSON.stringify(progress.differences).length, 0);
+    return Math.max(0, REPORT_LENGTH - used);
   }
 
   private async again(): Promise<void> {

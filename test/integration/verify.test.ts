@@ -80,6 +80,7 @@ describe.each(['mysql', 'mariadb'] as const)('verification on %s', (flavour) => 
         linkStatus: async (link) => of.find(({ config }) => config.link === link)?.status(),
         repairs: false,
         keep: 100,
+        keepLength: 400_000,
         onProgress: () => undefined,
         signal: new AbortController().signal,
         ...options,

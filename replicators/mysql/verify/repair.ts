@@ -35,9 +35,10 @@ export async function repair(order: RepairOrder, pairs: readonly Pair[]): Promis
     await session.query(refusal === undefined ? 'COMMIT' : 'ROLLBACK');
     return refusal;
   } catch (error) {
+    // Left open, it would keep the link from its row, and the next START TRANSACTION would commit it.
+    await session.query('ROLLBACK').catch(() => order.target.drop('repair'));
     // Whether a commit that got no answer has happened is seen by the next attempt: the rows are equal then, or not.
     if (isUnavailable(error as SqlError)) throw error;
-    await session.query('ROLLBACK');
     return `${order.target.dc} refuses it: ${messageOf(error)}`;
   }
 }

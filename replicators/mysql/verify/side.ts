@@ -18,6 +18,7 @@ const SILENT_SECONDS = 5;
  */
 export class Side {
   private readonly sessions = new Map<Purpose, Promise<Connection>>();
+  private closed = false;
 
   constructor(
     readonly dc: DcId,
@@ -81,13 +82,17 @@ export class Side {
     this.sessions.delete(purpose);
   }
 
+  /** For good: what still runs behind a time-out must not open sessions that nobody closes. */
   close(): void {
+    this.closed = true;
     for (const purpose of this.sessions.keys()) this.drop(purpose);
   }
 
   private session(purpose: Purpose, open: () => Promise<Connection>): Promise<Connection> {
     const known = this.sessions.get(purpose);
     if (known !== undefined) return known;
+    if (this.closed)
+      return Promise.reject(new InterlockError('Unavailable', `${this.dc}: given up`, { retryable: true }));
     const opened = open();
     opened.catch(() => this.sessions.delete(purpose));
     this.sessions.set(purpose, opened);

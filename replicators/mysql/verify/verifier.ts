@@ -29,8 +29,9 @@ export interface VerifierOptions {
   /** Only rows of these units; all when absent. */
   units?: ReadonlySet<UnitId>;
   repairs: boolean;
-  /** So many differences are kept with their images; the rest is counted. */
+  /** So many differences, of so many characters as JSON, are kept with their images; the rest is counted. */
   keep: number;
+  keepLength: number;
   onProgress: (progress: TableProgress) => void;
   signal: AbortSignal;
   /** Rows of a chunk to begin with; it follows the time that chunks take. */
@@ -47,6 +48,8 @@ const MOST_DIFFERING = 10_000;
 /** A link that comes back after its worker was lost is waited for. */
 const LINK_WAIT_MS = 15_000;
 const LINK_POLL_MS = 250;
+/** Markers that are not removed by then are removed by a later verification. */
+const CLEAR_MS = 5_000;
 /** Without a chunk for so long, the sessions are given up. */
 const STUCK_MS = 180_000;
 
@@ -104,7 +107,13 @@ class Verifier {
   }
 
   async close(): Promise<void> {
-    for (const passage of this.passages.values()) await passage.clear().catch(() => undefined);
+    const cleared = [...this.passages.values()].map((passage) => passage.clear());
+    const limit = new AbortController();
+    await Promise.race([
+      Promise.allSettled(cleared),
+      sleep(CLEAR_MS, undefined, { signal: limit.signal }).catch(() => undefined),
+    ]);
+    limit.abort();
     this.drop();
   }
 
@@ -184,12 +193,18 @@ class Verifier {
 
   private found(differences: readonly Difference[]): void {
     const { progress } = this;
-    const room = Math.max(0, this.options.keep - progress.differences.length);
+    const kept = [...progress.differences];
+    let length = JSON.stringify(kept).length;
+    for (const difference of differences) {
+      length += JSON.stringify(difference).length;
+      if (kept.length >= this.options.keep || length > this.options.keepLength) break;
+      kept.push(difference);
+    }
     this.advance({
       differing: progress.differing + differences.length,
       repaired: progress.repaired + differences.filter(({ repaired }) => repaired).length,
       unowned: progress.unowned + differences.filter(({ owner }) => owner === null).length,
-      differences: [...progress.differences, ...differences.slice(0, room)],
+      differences: kept,
     });
   }
 
