@@ -68,6 +68,8 @@ export function mysqlArguments(options: MysqlServerOptions): string[] {
     '--no-defaults',
     ...base(options),
     `--datadir=${path.join(options.directory, 'data')}`,
+    // Hazard: a server that starts removes all temporary tables (`#sql…`) of its tmpdir; MariaDB crashes when another's are in use there.
+    `--tmpdir=${options.directory}`,
     `--port=${options.port}`,
     '--bind-address=127.0.0.1',
     `--socket=${socketOf(options)}`,

@@ -6,6 +6,7 @@ import { MarkerArrivals } from '../replicators/core/marker-arrivals.js';
 import { createControlActivities } from '../activities/control.js';
 import { createDatacenterActivities } from '../activities/datacenter.js';
 import { createReplicatorActivities } from '../activities/replicator.js';
+import { createVerificationActivities } from '../activities/verification.js';
 import type { ControlDeps, DatacenterDeps } from '../activities/dependencies.js';
 import { messageOf } from '../src/errors.js';
 import { openAllStores } from '../src/fence/connect.js';
@@ -89,7 +90,10 @@ export async function runWorker(options: WorkerOptions): Promise<void> {
         ...common,
         taskQueue: controlTaskQueue,
         workflowBundle: bundle,
-        activities: createControlActivities(shared),
+        activities: {
+          ...createControlActivities(shared),
+          ...createVerificationActivities({ ...shared, secret: resolveSecret }),
+        },
         stickyQueueScheduleToStartTimeout: STICKY_MS,
       }),
       Worker.create({

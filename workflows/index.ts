@@ -1,3 +1,4 @@
 /** The workflows that a control worker registers. */
 export { planSwitch, switchover } from './switchover.js';
 export { replicator } from './replicator.js';
+export { verification } from './verification.js';

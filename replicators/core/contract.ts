@@ -69,6 +69,12 @@ export interface CopyProgress {
   etaSeconds: number | null;
 }
 
+/**
+ * The `workflow_id` of a marker that is for nobody: it only makes the checkpoint move. A link keeps no such marker in its checkpoint, where
+ * it would hide the baseline of a switchover, and tells nobody of it.
+ */
+export const NOBODY = '-';
+
 /** Signal `baselineReached` to the switchover run named in the marker, sent after the target's commit. */
 export interface BaselineReached {
   markerId: string;

@@ -1,5 +1,6 @@
 import type { Connection, ResultSetHeader } from 'mysql2/promise';
 import { InterlockError } from '../../src/errors.js';
+import { NOBODY } from '../core/contract.js';
 import type { Batch } from './batch.js';
 import type { ChunkEffect } from './copier.js';
 import { checkpointUpdate, linkUnitStatements } from './checkpoint.js';
@@ -50,8 +51,10 @@ export class Applier {
    */
   async apply(batch: Batch, position: string, copy?: ChunkEffect): Promise<void> {
     const { link, flavour, copied } = this.options;
+    const markers = batch.transactions.flatMap((t) => t.markers);
     // Hazard: a marker in the checkpoint says that all before it is here. While tables are copied it is not.
-    const own = copied.size > 0 ? undefined : batch.transactions.flatMap((t) => t.markers).at(-1)?.id;
+    const own =
+      copied.size > 0 ? undefined : markers.filter(({ workflowId }) => workflowId !== NOBODY).at(-1)?.id;
     const marker = own ?? this.marker;
     const head = [
       'START TRANSACTION',

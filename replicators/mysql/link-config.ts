@@ -1,6 +1,6 @@
 import type { DcId } from '../../src/routing/units.js';
 import type { TableRouting } from '../../src/topology/schema.js';
-import type { Mapping } from './ownership.js';
+import type { Mapping } from './row-units.js';
 import type { ServerAddress } from './session.js';
 
 /** All that a link's thread needs; plain data, passwords resolved. */

@@ -1,6 +1,7 @@
 import { randomInt } from 'node:crypto';
 import type { Connection, RowDataPacket } from 'mysql2/promise';
 import { InterlockError, messageOf } from '../../src/errors.js';
+import { NOBODY } from '../core/contract.js';
 import type { BaselineReached, LinkStatus } from '../core/contract.js';
 import { StatusTracker } from '../core/status.js';
 import { TableFilter } from '../core/table-filter.js';
@@ -496,6 +497,7 @@ class Attempt {
   }
 
   private reached(marker: MarkerEvent): void {
+    if (marker.workflowId === NOBODY) return;
     const { tracker } = this;
     tracker.lastMarker = marker.id;
     this.events.onMarker(

@@ -1,24 +1,13 @@
 import { InterlockError } from '../../src/errors.js';
-import { Router } from '../../src/routing/rules.js';
-import type { Rules } from '../../src/routing/rules.js';
-import { centralUnit } from '../../src/routing/units.js';
+import type { Router } from '../../src/routing/rules.js';
 import type { DcId, UnitId } from '../../src/routing/units.js';
 import type { TableRouting } from '../../src/topology/schema.js';
 import type { SourceUnit } from '../core/contract.js';
-import { textOf } from './literal.js';
 import type { Literal } from './literal.js';
+import { mappingRouter, unitReaderOf } from './row-units.js';
+import type { Mapping, UnitOfRow } from './row-units.js';
 import type { SourceTable } from './source-table.js';
 import type { SourceTransaction } from './transaction.js';
-
-/** How a user is mapped to a unit, without owners. */
-export interface Mapping {
-  defaultRegion: string;
-  regions: string[];
-  segments: Record<string, string[]>;
-}
-
-/** Reads the unit of a row; null: the table is copied without a fence. */
-type UnitOfRow = ((row: Literal[]) => UnitId) | null;
 
 /**
  * Who owned each unit at the source, as of the place in its stream that was read last. Every change of a routed row
@@ -38,7 +27,7 @@ export class Ownership {
     units: Iterable<SourceUnit>,
   ) {
     this.source = source;
-    this.router = new Router(mappingRules(mapping));
+    this.router = mappingRouter(mapping);
     this.tables = tables;
     for (const unit of units) this.units.set(unit.unit, unit);
   }
@@ -99,66 +88,6 @@ export class Ownership {
   }
 
   private makeReader(table: SourceTable): UnitOfRow {
-    const routing = Object.hasOwn(this.tables, table.name) ? this.tables[table.name]! : undefined;
-    if (routing === undefined) {
-      throw new InterlockError(
-        'LinkStopped',
-        `${table.name} is carried but the topology's tables do not say how it is routed: declare userId, central or unrouted, or exclude it`,
-      );
-    }
-    if ('unrouted' in routing) return null;
-    if ('central' in routing) {
-      const unit = centralUnit(routing.central);
-      return () => unit;
-    }
-    const userAt = this.columnAt(table, routing.userId);
-    const regionAt = routing.region === undefined ? -1 : this.columnAt(table, routing.region);
-    const cache = new Map<string, UnitId>();
-    return (row) => {
-      const cacheKey = regionAt < 0 ? row[userAt]! : `${row[userAt]!} ${row[regionAt]!}`;
-      const cached = cache.get(cacheKey);
-      if (cached !== undefined) return cached;
-      const userId = textOf(row[userAt]!) ?? '';
-      const region = regionAt < 0 ? undefined : (textOf(row[regionAt]!) ?? undefined);
-      const unit = this.router.unitOf({ userId, ...(region !== undefined && { region }) });
-      // An unknown region is a unit that nobody owns: `check` names it.
-      const found = unit ?? `${region ?? this.router.rules.defaultRegion}/(not routed)`;
-      if (cache.size >= 100_000) cache.clear();
-      cache.set(cacheKey, found);
-      return found;
-    };
+    return unitReaderOf(this.router, this.tables, table.name, table.columns);
   }
-
-  private columnAt(table: SourceTable, column: string): number {
-    const at = table.columns.findIndex((name) => name.toLowerCase() === column.toLowerCase());
-    if (at < 0) {
-      throw new InterlockError(
-        'LinkStopped',
-        `${table.name} has no column ${column}, by which the topology routes it`,
-      );
-    }
-    return at;
-  }
-}
-
-/** Rules that map users to units and have no owners: owners come from the stream. */
-function mappingRules(mapping: Mapping): Rules {
-  return {
-    format: 1,
-    topology: '',
-    epoch: 0,
-    mappingVersion: 0,
-    unitMappingVersions: {},
-    defaultRegion: mapping.defaultRegion,
-    regions: Object.fromEntries(mapping.regions.map((name) => [name, []])),
-    segments: Object.fromEntries(
-      Object.entries(mapping.segments).map(([name, members]) => [
-        name,
-        { owner: '', state: 'open', members },
-      ]),
-    ),
-    central: {},
-    holder: null,
-    reason: '',
-  };
 }

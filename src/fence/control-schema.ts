@@ -10,7 +10,7 @@
  * dc_read_only  one row: whether this server's `read_only` is wanted for the whole data center (see read-only.ts).
  * link_copy    the tables that a link still copies into this store, each with how far it is; done ones stay until the next copy.
  * copy_watermark  one row per link that copies out of this store: changes of rows that were read between two watermarks are in the stream.
- * rules, report  only in use in the control store.
+ * rules, report, verification  only in use in the control store.
  */
 export const CONTROL_SCHEMA = 'interlock';
 
@@ -87,6 +87,11 @@ export const CONTROL_TABLES: Readonly<Record<string, string>> = {
     created_at DATETIME(6) NOT NULL
   ) ENGINE=InnoDB`,
   report: `CREATE TABLE IF NOT EXISTS interlock.report (
+    run_id VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
+    document LONGTEXT CHARACTER SET utf8mb4 NOT NULL,
+    created_at DATETIME(6) NOT NULL
+  ) ENGINE=InnoDB`,
+  verification: `CREATE TABLE IF NOT EXISTS interlock.verification (
     run_id VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
     document LONGTEXT CHARACTER SET utf8mb4 NOT NULL,
     created_at DATETIME(6) NOT NULL

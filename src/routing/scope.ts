@@ -92,6 +92,25 @@ export function unitsOfScope(rules: Rules, scope: Scope, from: DcId): UnitId[] {
   return owned;
 }
 
+/**
+ * The units of a scope, whoever owns them; of a share, those that a switchover of it would move, from either data center. In the stable
+ * order of unitsOf.
+ * @throws InterlockError BadInput: the scope names nothing of the rules
+ */
+export function scopeUnits(rules: Rules, scope: Scope): UnitId[] {
+  const router = new Router(rules);
+  const all = candidates(rules, scope);
+  if (scope.kind !== 'share' && scope.kind !== 'dc') return all;
+  const owned = new Map<DcId, UnitId[]>();
+  for (const unit of all) {
+    const { owner } = router.assignmentOf(unit)!;
+    owned.set(owner, [...(owned.get(owner) ?? []), unit]);
+  }
+  if (scope.kind === 'dc') return owned.get(scope.dc) ?? [];
+  const moved = new Set([...owned.values()].flatMap((units) => units.slice(0, scope.buckets)));
+  return all.filter((unit) => moved.has(unit));
+}
+
 function candidates(rules: Rules, scope: Scope): UnitId[] {
   switch (scope.kind) {
     case 'dc':
