@@ -38,15 +38,15 @@ export async function linkProblems(
   source: Connection,
   target: Connection,
 ): Promise<string[]> {
-  if (config.source.flavour !== config.target.flavour) {
-    return [
-      `${config.from} has ${config.source.flavour}, ${config.to} has ${config.target.flavour}; a link needs the same on both sides`,
-    ];
-  }
   const filter = new TableFilter(config.include, config.exclude);
   return [
     ...(await sourceProblems(source, config.source.flavour)).map((p) => `${config.from}: ${p}`),
-    ...tableProblems(await readCatalog(source, filter), await readCatalog(target, filter), config.tables),
+    ...tableProblems(
+      await readCatalog(source, filter),
+      await readCatalog(target, filter),
+      config.tables,
+      config.source.flavour !== config.target.flavour,
+    ),
   ];
 }
 

@@ -7,11 +7,12 @@ import { decimalText, packedDatetimeText, packedTimeText } from './packed-values
  * MySQL's binary JSON (https://dev.mysql.com/doc/dev/mysql-server/8.0.31/json__binary_8h.html) → a SQL literal that
  * stores an equal document. Types that JSON text does not have (DECIMAL, dates, binary strings) are rebuilt with
  * JSON_OBJECT and JSON_ARRAY; all else is text. Numbers keep their type: an integral double stays `1.0`.
+ * @param asText the text that the source itself shows for it, for a server that keeps JSON as text (MariaDB)
  */
-export function jsonLiteral(bytes: Buffer): Literal {
+export function jsonLiteral(bytes: Buffer, asText = false): Literal {
   // An empty value is what the server writes for a JSON null of a row that was never set.
   if (bytes.length === 0) return quote('null');
-  const node = readValue(bytes, 0, bytes[0]!, 1);
+  const node = readValue(bytes, 0, bytes[0]!, 1, asText);
   return 'text' in node ? quote(node.text) : node.sql;
 }
 
@@ -35,16 +36,16 @@ const TYPE = {
   opaque: 15,
 } as const;
 
-function readValue(b: Buffer, start: number, type: number, at: number): Node {
+function readValue(b: Buffer, start: number, type: number, at: number, asText: boolean): Node {
   switch (type) {
     case TYPE.smallObject:
-      return readContainer(b, at, true, false);
+      return readContainer(b, at, true, false, asText);
     case TYPE.largeObject:
-      return readContainer(b, at, true, true);
+      return readContainer(b, at, true, true, asText);
     case TYPE.smallArray:
-      return readContainer(b, at, false, false);
+      return readContainer(b, at, false, false, asText);
     case TYPE.largeArray:
-      return readContainer(b, at, false, true);
+      return readContainer(b, at, false, true, asText);
     case TYPE.literal:
       return { text: literalText(b[at]!) };
     case TYPE.int16:
@@ -66,7 +67,7 @@ function readValue(b: Buffer, start: number, type: number, at: number): Node {
       return { text: JSON.stringify(b.toString('utf8', next, next + length)) };
     }
     case TYPE.opaque:
-      return readOpaque(b, at);
+      return asText ? { text: opaqueText(b, at) } : readOpaque(b, at);
     default:
       throw new InterlockError('LinkStopped', `binary JSON type ${type} at byte ${start} is not known`);
   }
@@ -95,7 +96,13 @@ function variableLength(b: Buffer, at: number): { length: number; next: number }
   throw new InterlockError('LinkStopped', `binary JSON length at byte ${at} is not valid`);
 }
 
-function readContainer(b: Buffer, at: number, isObject: boolean, isLarge: boolean): Node {
+function readContainer(
+  b: Buffer,
+  at: number,
+  isObject: boolean,
+  isLarge: boolean,
+  asText: boolean,
+): Node {
   const size = isLarge ? 4 : 2;
   const uint = (offset: number): number => (isLarge ? b.readUInt32LE(offset) : b.readUInt16LE(offset));
   const count = uint(at);
@@ -116,7 +123,7 @@ function readContainer(b: Buffer, at: number, isObject: boolean, isLarge: boolea
       type === TYPE.int16 ||
       type === TYPE.uint16 ||
       (isLarge && (type === TYPE.int32 || type === TYPE.uint32));
-    nodes.push(readValue(b, entry, type, inlined ? entry + 1 : at + uint(entry + 1)));
+    nodes.push(readValue(b, entry, type, inlined ? entry + 1 : at + uint(entry + 1), asText));
   }
   if (nodes.every((node) => 'text' in node)) {
     const texts = nodes.map((node) => node.text);
@@ -127,6 +134,26 @@ function readContainer(b: Buffer, at: number, isObject: boolean, isLarge: boolea
   return isObject
     ? { sql: `JSON_OBJECT(${expressions.map((sql, i) => `${quote(names[i]!)}, ${sql}`).join(', ')})` }
     : { sql: `JSON_ARRAY(${expressions.join(', ')})` };
+}
+
+/** As MySQL prints it (sql-common/json_dom.cc, Json_wrapper::to_string). */
+function opaqueText(b: Buffer, at: number): string {
+  const type = b[at]!;
+  const { length, next } = variableLength(b, at + 1);
+  const bytes = b.subarray(next, next + length);
+  switch (type) {
+    case 246:
+      return decimalText(bytes, 2, bytes[0]!, bytes[1]!).text;
+    case 10:
+      return JSON.stringify(packedDatetimeText(bytes.readBigInt64LE(0)).slice(0, 10));
+    case 11:
+      return JSON.stringify(packedTimeText(bytes.readBigInt64LE(0)));
+    case 7:
+    case 12:
+      return JSON.stringify(packedDatetimeText(bytes.readBigInt64LE(0)));
+    default:
+      return JSON.stringify(`base64:type${type}:${bytes.toString('base64')}`);
+  }
 }
 
 function readOpaque(b: Buffer, at: number): Node {

@@ -215,13 +215,12 @@ class Attempt {
     private readonly target: Connection,
     private readonly checkpoint: Checkpoint,
   ) {
-    const { flavour } = config.target;
     this.filter = new TableFilter(config.include, config.exclude);
-    this.position = parsePosition(flavour, checkpoint.position);
+    this.position = parsePosition(config.source.flavour, checkpoint.position);
     this.executed = this.position.clone();
     this.applier = new Applier({
       connection: target,
-      flavour,
+      flavour: config.target.flavour,
       link: config.link,
       generation: checkpoint.generation,
       seq: checkpoint.seq,
@@ -250,7 +249,7 @@ class Attempt {
       // Above what servers are numbered with; two streams with one number would end each other.
       serverId: randomInt(2 ** 31, 2 ** 32 - 1),
       filter: this.filter,
-      charsetOf: (table, column) => this.catalog.get(table)?.columns.get(column)?.charset ?? undefined,
+      columnOf: (table, column) => this.catalog.get(table)?.columns.get(column),
       byteBudget: QUEUE_BYTES,
       silenceMs: SILENCE_MS,
       onTransaction: (transaction) => {

@@ -57,6 +57,12 @@ export interface ColumnMetadata {
   decimals?: number;
   bits?: number;
   size?: number;
+  /** MariaDB's uuid, inet4 and inet6 travel as BINARY: only a catalog tells them apart. */
+  dataType?: string | undefined;
+  /** The target has no binary JSON. */
+  jsonAsText?: boolean;
+  /** An ENUM was read that holds no member (index 0), which a strict session does not write. */
+  onErrorValue?: () => void;
 }
 
 const TYPE = {
@@ -83,6 +89,7 @@ const TYPE = {
   longBlob: 251,
   blob: 252,
   string: 254,
+  geometry: 255,
 } as const;
 
 const INTEGER_BYTES: Record<number, number> = {
@@ -139,11 +146,17 @@ export function decoderOf(column: ColumnMetadata, table: string): Decoder {
     }
     case TYPE.enum: {
       const size = column.size!;
-      return (c) => String(c.uint(size));
+      const { onErrorValue } = column;
+      return (c) => {
+        const index = c.uint(size);
+        if (index === 0) onErrorValue?.();
+        return String(index);
+      };
     }
     case TYPE.set: {
       const size = column.size!;
-      return size === 8 ? unsigned64 : (c) => String(c.uint(size));
+      // Both servers compare a SET with an integer as signed 64-bit numbers, and store either form.
+      return size === 8 ? signed64 : (c) => String(c.uint(size));
     }
     case TYPE.date:
       return (c) => {
@@ -159,6 +172,8 @@ export function decoderOf(column: ColumnMetadata, table: string): Decoder {
     case TYPE.varchar:
     case TYPE.string: {
       const prefix = column.maxLength! > 255 ? 2 : 1;
+      const address = column.dataType === undefined ? undefined : ADDRESSES[column.dataType];
+      if (address !== undefined) return (c) => `'${address(paddedBytes(c, c.uint(prefix), column.maxLength!))}'`;
       // The image of a BINARY(n) has no trailing zero bytes; in a WHERE they must be there.
       const pad = type === TYPE.string && column.charset === null ? column.maxLength! : 0;
       return textDecoder(column.charset, (c) => c.uint(prefix), pad);
@@ -166,13 +181,16 @@ export function decoderOf(column: ColumnMetadata, table: string): Decoder {
     case TYPE.tinyBlob:
     case TYPE.blob:
     case TYPE.mediumBlob:
-    case TYPE.longBlob: {
+    case TYPE.longBlob:
+    // The server's own form: SRID (4 bytes, little-endian), then WKB. Both take it back as a binary string.
+    case TYPE.geometry: {
       const size = column.lengthSize!;
       return textDecoder(column.charset, (c) => c.uint(size), 0);
     }
     case TYPE.json: {
       const size = column.lengthSize!;
-      return (c) => jsonLiteral(c.bytes(c.uint(size)));
+      const asText = column.jsonAsText === true;
+      return (c) => jsonLiteral(c.bytes(c.uint(size)), asText);
     }
     default:
       throw new InterlockError(
@@ -216,7 +234,10 @@ function textDecoder(charset: string | null, length: (c: Cursor) => number, pad:
       const bytes = length(c);
       const from = c.at;
       c.at += bytes;
-      return quote(c.buffer.toString('utf8', from, from + bytes));
+      const text = c.buffer.toString('utf8', from, from + bytes);
+      // Hazard: the servers store some sequences (surrogates) that are no UTF-8 for Node, which replaces them.
+      if (text.includes('\ufffd') && bytes > 0) return `_${charset} x'${c.buffer.toString('hex', from, from + bytes)}'`;
+      return quote(text);
     };
   }
   // Any other character set goes as its own bytes: no conversion can lose one.
@@ -226,6 +247,29 @@ function textDecoder(charset: string | null, length: (c: Cursor) => number, pad:
     c.at += bytes;
     return bytes === 0 ? "''" : `_${charset} x'${c.buffer.toString('hex', from, from + bytes)}'`;
   };
+}
+
+/** MariaDB strips trailing zero bytes from the image. */
+function paddedBytes(c: Cursor, length: number, size: number): Buffer {
+  const bytes = Buffer.alloc(size);
+  c.bytes(length).copy(bytes);
+  return bytes;
+}
+
+/** Texts of MariaDB's fixed-size types, from their binary form. */
+const ADDRESSES: Record<string, (bytes: Buffer) => string> = {
+  inet4: (bytes) => bytes.join('.'),
+  inet6: (bytes) => bytes.toString('hex').replace(/(....)(?!$)/g, '$1:'),
+  uuid: uuidText,
+};
+
+/**
+ * MariaDB keeps a UUID with its groups in reverse, so that version 1 sorts by time; one of variant 0, or of version 6 and above, as it
+ * is written. Source: sql/sql_type_uuid.h and plugin/type_uuid of MariaDB 10.11.
+ */
+function uuidText(b: Buffer): string {
+  const hex = b.toString('hex');
+  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`;
 }
 
 function time2(decimals: number): Decoder {

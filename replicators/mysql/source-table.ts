@@ -1,6 +1,7 @@
 import type { TableMapEvent } from '@vlasky/zongji';
 import { InterlockError } from '../../src/errors.js';
 import type { TableFilter } from '../core/table-filter.js';
+import type { CatalogColumn } from './catalog.js';
 import { identifier } from './literal.js';
 import { decoderOf } from './row-image.js';
 import type { ColumnMetadata, Decoder } from './row-image.js';
@@ -18,6 +19,8 @@ export interface SourceTable {
   primaryKey: number[];
   decoders: Decoder[];
   carried: boolean;
+  /** It holds values that a strict session does not write. */
+  lax: boolean;
   /** A table of the control schema that the link reads in band. */
   control: ControlTable | null;
 }
@@ -28,14 +31,17 @@ const CONTROL: Record<string, ControlTable> = {
   link_checkpoint: 'link_checkpoint',
 };
 
+export type ColumnOf = (table: string, column: string) => CatalogColumn | undefined;
+
 /**
- * @param charsetOf the column's character set as the target knows it; MariaDB has collation ids that the wire library does not.
+ * @param columnOf the column as the target has it: MariaDB has collation ids that the wire library does not know, and types that the binlog
+ *   does not name.
  * @throws InterlockError LinkStopped when a table that is carried cannot be.
  */
 export function sourceTableOf(
   event: TableMapEvent,
   filter: TableFilter,
-  charsetOf: (table: string, column: string) => string | undefined,
+  columnOf: ColumnOf,
 ): SourceTable {
   const name = `${event.schemaName}.${event.tableName}`;
   const control = event.schemaName === 'interlock' ? (CONTROL[event.tableName] ?? null) : null;
@@ -49,6 +55,7 @@ export function sourceTableOf(
     primaryKey: [],
     decoders: [],
     carried,
+    lax: false,
     control,
   };
   if (!carried && control === null) return table;
@@ -71,12 +78,16 @@ export function sourceTableOf(
   table.decoders = table.columns.map((column, i) => {
     const metadata = event.columnsMetadata[i] as Record<string, number> | undefined;
     const declared = schemas[i]!;
+    const known = columnOf(name, column);
     const binary = /^(var)?binary|blob$/.test(declared.COLUMN_TYPE);
     const described: ColumnMetadata = {
       name: column,
       type: event.columnTypes[i]!,
       unsigned: event.signedness?.[i] === true,
-      charset: binary ? null : (charsetOf(name, column) ?? declared.CHARACTER_SET_NAME),
+      charset: binary ? null : (known?.charset ?? declared.CHARACTER_SET_NAME),
+      dataType: known?.dataType,
+      jsonAsText: known !== undefined && known.dataType !== 'json',
+      onErrorValue: () => (table.lax = true),
       ...(metadata && {
         maxLength: metadata['max_length'],
         lengthSize: metadata['length_size'],

@@ -8,7 +8,7 @@ import type { Literal } from './literal.js';
 import type { Flavour } from './position.js';
 import { Cursor, readImage } from './row-image.js';
 import { sourceTableOf } from './source-table.js';
-import type { SourceTable } from './source-table.js';
+import type { ColumnOf, SourceTable } from './source-table.js';
 import { newTransaction } from './transaction.js';
 import type { SourceTransaction, UnitEvent } from './transaction.js';
 import { EVENT, HEADER_BYTES, seam } from './zongji-seam.js';
@@ -25,7 +25,7 @@ export interface StreamOptions {
   /** Unique among all replicas of the source. */
   serverId: number;
   filter: TableFilter;
-  charsetOf: (table: string, column: string) => string | undefined;
+  columnOf: ColumnOf;
   /** Complete transactions that wait may have so many bytes; then the socket is paused. */
   byteBudget: number;
   /** No byte, not even the server's heartbeat, for so long: the connection is dead. */
@@ -35,6 +35,8 @@ export interface StreamOptions {
   onError: (error: InterlockError) => void;
 }
 
+/** Flag of a rows event: libbinlogevents/include/rows_event.h. */
+const NO_FOREIGN_KEY_CHECKS = 2;
 const HEARTBEAT_MS = 1000;
 const START_MS = 15_000;
 
@@ -231,7 +233,7 @@ export class BinlogStream {
         );
       case 'TableMap': {
         const map = event as unknown as Parameters<typeof sourceTableOf>[0];
-        const table = sourceTableOf(map, this.options.filter, this.options.charsetOf);
+        const table = sourceTableOf(map, this.options.filter, this.options.columnOf);
         this.tables.set(map.tableId, { body: this.unmapped, table });
         return;
       }
@@ -334,7 +336,7 @@ export class BinlogStream {
     }
     this.sawRowsOf = transaction;
     if (transaction.foreign || (!table.carried && table.control === null)) return;
-    cursor.at += 2;
+    const unchecked = (cursor.uint(2) & NO_FOREIGN_KEY_CHECKS) !== 0;
     if (EVENT.rowsV2.has(type)) cursor.at += cursor.buffer.readUInt16LE(cursor.at);
     const columns = cursor.lengthEncoded();
     const isUpdate = EVENT.updateRows.has(type);
@@ -352,7 +354,7 @@ export class BinlogStream {
       const first = readImage(cursor, table.decoders);
       const before = isUpdate || isDelete ? first : null;
       const after = isUpdate ? readImage(cursor, table.decoders) : isDelete ? null : first;
-      if (table.control === null) transaction.changes.push({ table, before, after });
+      if (table.control === null) transaction.changes.push({ table, before, after, unchecked });
       else readControlRow(transaction, table, before, after);
     }
   }

@@ -218,7 +218,7 @@ export function columnKinds(columns: ColumnValues, prefix: string, nullable = tr
     if (NO_KEY.test(type)) return kind;
     const key = `${prefix}${t}_key`;
     kind.tables.push(
-      `CREATE TABLE ${key} (v ${type.replace(/ NULL$/, '')} NOT NULL${type.startsWith('TIMESTAMP') ? ' DEFAULT 0' : ''}, n INT, PRIMARY KEY (v))`,
+      `CREATE TABLE ${key} (v ${type.replace(/ NULL$/, '')} NOT NULL${type.startsWith('TIMESTAMP') ? " DEFAULT '1970-01-02 00:00:00'" : ''}, n INT, PRIMARY KEY (v))`,
     );
     kind.writes[0]!.push(...values.map((value, i) => `INSERT IGNORE INTO ${key} VALUES (${value}, ${i})`));
     kind.writes[1]!.push(`UPDATE ${key} SET n = n + 10`);
@@ -237,12 +237,14 @@ const TEXTS = ['abc', 'É é ÿ ', '丠丼你好', 'Привет', 'γειά', '
 /** All texts that a character set can hold, in every kind of text column, and as a key. */
 export function charsetKind(charset: string): Kind {
   const t = `cs_${charset}`;
+  // The default collation of utf8mb4 is another one per server.
+  const options = `CHARSET ${charset}${charset === 'utf8mb4' ? ' COLLATE utf8mb4_general_ci' : ''}`;
   const text = (s: string): string => `CONVERT(_utf8mb4 x'${Buffer.from(s).toString('hex')}' USING ${charset})`;
   return {
     name: `character set ${charset}`,
     tables: [
-      `CREATE TABLE ${t} (id INT PRIMARY KEY, v VARCHAR(60), c CHAR(12), t TEXT, e ENUM('a','b'), m MEDIUMTEXT) CHARSET ${charset}`,
-      `CREATE TABLE ${t}_key (v VARCHAR(60) PRIMARY KEY, c CHAR(12), n INT, UNIQUE KEY u (c)) CHARSET ${charset}`,
+      `CREATE TABLE ${t} (id INT PRIMARY KEY, v VARCHAR(60), c CHAR(12), t TEXT, e ENUM('a','b'), m MEDIUMTEXT) ${options}`,
+      `CREATE TABLE ${t}_key (v VARCHAR(60) PRIMARY KEY, c CHAR(12), n INT, UNIQUE KEY u (c)) ${options}`,
     ],
     writes: [
       [
@@ -250,7 +252,7 @@ export function charsetKind(charset: string): Kind {
         ...TEXTS.map((s, i) => `INSERT IGNORE INTO ${t}_key VALUES (${text(s)}, ${text(s)}, ${i})`),
       ],
       [`UPDATE ${t} SET m = CONCAT(t, v), v = c`, `UPDATE ${t}_key SET n = n + 10`],
-      [`UPDATE ${t}_key SET v = CONCAT(v, 'x'), c = CONCAT(LEFT(c, 3), n)`],
+      [`UPDATE ${t}_key SET v = CONCAT(v, ${text('x')}), c = CONCAT(LEFT(c, 3), CONVERT(n USING ${charset}))`],
       [`DELETE FROM ${t}_key WHERE n % 2 = 0`, `DELETE FROM ${t} WHERE id = 2`],
     ],
   };
