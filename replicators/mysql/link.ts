@@ -16,7 +16,7 @@ import type { LinkConfig } from './link-config.js';
 import { Ownership } from './ownership.js';
 import { contains, parsePosition } from './position.js';
 import type { MysqlPosition } from './position.js';
-import { connect, connectTarget, executedPosition, serverIdentity, takeLock } from './session.js';
+import { collationCharsets, connect, connectTarget, executedPosition, serverIdentity, takeLock } from './session.js';
 import { BinlogStream } from './stream.js';
 import type { StopPoint } from './stop-points.js';
 import { targetUnavailable } from './target-errors.js';
@@ -249,7 +249,10 @@ class Attempt {
       // Above what servers are numbered with; two streams with one number would end each other.
       serverId: randomInt(2 ** 31, 2 ** 32 - 1),
       filter: this.filter,
-      columnOf: (table, column) => this.catalog.get(table)?.columns.get(column),
+      reading: {
+        charsets: await collationCharsets(this.source, config.source.flavour),
+        jsonAsText: config.target.flavour === 'mariadb',
+      },
       byteBudget: QUEUE_BYTES,
       silenceMs: SILENCE_MS,
       onTransaction: (transaction) => {

@@ -71,6 +71,10 @@ export function tableProblems(
       problems.push(`${name}: a sequence, whose rows are not carried; exclude it`);
       continue;
     }
+    if (table.kind === 'SYSTEM VERSIONED') {
+      problems.push(`${name}: system versioning, whose history only the server itself can write; exclude it`);
+      continue;
+    }
     problems.push(...tableDifferences(source, target, name, mixed));
     if (table.engine.toLowerCase() !== 'innodb') {
       problems.push(`${name}: engine ${table.engine}; only InnoDB is carried`);

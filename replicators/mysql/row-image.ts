@@ -57,8 +57,6 @@ export interface ColumnMetadata {
   decimals?: number;
   bits?: number;
   size?: number;
-  /** MariaDB's uuid, inet4 and inet6 travel as BINARY: only a catalog tells them apart. */
-  dataType?: string | undefined;
   /** The target has no binary JSON. */
   jsonAsText?: boolean;
   /** An ENUM was read that holds no member (index 0), which a strict session does not write. */
@@ -172,9 +170,7 @@ export function decoderOf(column: ColumnMetadata, table: string): Decoder {
     case TYPE.varchar:
     case TYPE.string: {
       const prefix = column.maxLength! > 255 ? 2 : 1;
-      const address = column.dataType === undefined ? undefined : ADDRESSES[column.dataType];
-      if (address !== undefined) return (c) => `'${address(paddedBytes(c, c.uint(prefix), column.maxLength!))}'`;
-      // The image of a BINARY(n) has no trailing zero bytes; in a WHERE they must be there.
+      // The image of a BINARY(n) has no trailing zero bytes; in a WHERE they must be there. MariaDB's UUID, INET4 and INET6 look the same.
       const pad = type === TYPE.string && column.charset === null ? column.maxLength! : 0;
       return textDecoder(column.charset, (c) => c.uint(prefix), pad);
     }
@@ -247,29 +243,6 @@ function textDecoder(charset: string | null, length: (c: Cursor) => number, pad:
     c.at += bytes;
     return bytes === 0 ? "''" : `_${charset} x'${c.buffer.toString('hex', from, from + bytes)}'`;
   };
-}
-
-/** MariaDB strips trailing zero bytes from the image. */
-function paddedBytes(c: Cursor, length: number, size: number): Buffer {
-  const bytes = Buffer.alloc(size);
-  c.bytes(length).copy(bytes);
-  return bytes;
-}
-
-/** Texts of MariaDB's fixed-size types, from their binary form. */
-const ADDRESSES: Record<string, (bytes: Buffer) => string> = {
-  inet4: (bytes) => bytes.join('.'),
-  inet6: (bytes) => bytes.toString('hex').replace(/(....)(?!$)/g, '$1:'),
-  uuid: uuidText,
-};
-
-/**
- * MariaDB keeps a UUID with its groups in reverse, so that version 1 sorts by time; one of variant 0, or of version 6 and above, as it
- * is written. Source: sql/sql_type_uuid.h and plugin/type_uuid of MariaDB 10.11.
- */
-function uuidText(b: Buffer): string {
-  const hex = b.toString('hex');
-  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`;
 }
 
 function time2(decimals: number): Decoder {

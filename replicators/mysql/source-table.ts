@@ -1,7 +1,6 @@
 import type { TableMapEvent } from '@vlasky/zongji';
 import { InterlockError } from '../../src/errors.js';
 import type { TableFilter } from '../core/table-filter.js';
-import type { CatalogColumn } from './catalog.js';
 import { identifier } from './literal.js';
 import { decoderOf } from './row-image.js';
 import type { ColumnMetadata, Decoder } from './row-image.js';
@@ -31,17 +30,28 @@ const CONTROL: Record<string, ControlTable> = {
   link_checkpoint: 'link_checkpoint',
 };
 
-export type ColumnOf = (table: string, column: string) => CatalogColumn | undefined;
+export interface Reading {
+  /** Collation id → character set, of the source: MariaDB has ids that the wire library does not know. */
+  charsets: ReadonlyMap<number, string>;
+  /** The target keeps JSON as text. */
+  jsonAsText: boolean;
+}
+
+/** What zongji read from the optional metadata. */
+interface Described {
+  _columnCharsetIds?: (number | undefined)[];
+}
+
+const BINARY_COLLATION = 63;
 
 /**
- * @param columnOf the column as the target has it: MariaDB has collation ids that the wire library does not know, and types that the binlog
- *   does not name.
+ * The character set is the event's own: the target's could be that of a later definition.
  * @throws InterlockError LinkStopped when a table that is carried cannot be.
  */
 export function sourceTableOf(
   event: TableMapEvent,
   filter: TableFilter,
-  columnOf: ColumnOf,
+  reading: Reading,
 ): SourceTable {
   const name = `${event.schemaName}.${event.tableName}`;
   const control = event.schemaName === 'interlock' ? (CONTROL[event.tableName] ?? null) : null;
@@ -74,19 +84,16 @@ export function sourceTableOf(
       `${name} has no primary key; add one, or exclude the table from the link`,
     );
   }
-  const schemas = event.buildColumnSchemas();
+  const collations = (event as unknown as Described)._columnCharsetIds ?? [];
   table.decoders = table.columns.map((column, i) => {
     const metadata = event.columnsMetadata[i] as Record<string, number> | undefined;
-    const declared = schemas[i]!;
-    const known = columnOf(name, column);
-    const binary = /^(var)?binary|blob$/.test(declared.COLUMN_TYPE);
+    const collation = collations[i] ?? BINARY_COLLATION;
     const described: ColumnMetadata = {
       name: column,
       type: event.columnTypes[i]!,
       unsigned: event.signedness?.[i] === true,
-      charset: binary ? null : (known?.charset ?? declared.CHARACTER_SET_NAME),
-      dataType: known?.dataType,
-      jsonAsText: known !== undefined && known.dataType !== 'json',
+      charset: collation === BINARY_COLLATION ? null : (reading.charsets.get(collation) ?? 'utf8mb4'),
+      jsonAsText: reading.jsonAsText,
       onErrorValue: () => (table.lax = true),
       ...(metadata && {
         maxLength: metadata['max_length'],

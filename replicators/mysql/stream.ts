@@ -8,7 +8,7 @@ import type { Literal } from './literal.js';
 import type { Flavour } from './position.js';
 import { Cursor, readImage } from './row-image.js';
 import { sourceTableOf } from './source-table.js';
-import type { ColumnOf, SourceTable } from './source-table.js';
+import type { Reading, SourceTable } from './source-table.js';
 import { newTransaction } from './transaction.js';
 import type { SourceTransaction, UnitEvent } from './transaction.js';
 import { EVENT, HEADER_BYTES, seam } from './zongji-seam.js';
@@ -25,7 +25,7 @@ export interface StreamOptions {
   /** Unique among all replicas of the source. */
   serverId: number;
   filter: TableFilter;
-  columnOf: ColumnOf;
+  reading: Reading;
   /** Complete transactions that wait may have so many bytes; then the socket is paused. */
   byteBudget: number;
   /** No byte, not even the server's heartbeat, for so long: the connection is dead. */
@@ -233,7 +233,7 @@ export class BinlogStream {
         );
       case 'TableMap': {
         const map = event as unknown as Parameters<typeof sourceTableOf>[0];
-        const table = sourceTableOf(map, this.options.filter, this.options.columnOf);
+        const table = sourceTableOf(map, this.options.filter, this.options.reading);
         this.tables.set(map.tableId, { body: this.unmapped, table });
         return;
       }

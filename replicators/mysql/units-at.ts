@@ -34,7 +34,7 @@ export async function unitsAt(
         position,
         serverId: randomInt(2 ** 31, 2 ** 32 - 1),
         filter: new TableFilter([], []),
-        columnOf: () => undefined,
+        reading: { charsets: new Map(), jsonAsText: false },
         byteBudget: Number.MAX_SAFE_INTEGER,
         silenceMs: SILENCE_MS,
         onTransaction: (transaction) => {

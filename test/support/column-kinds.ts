@@ -36,7 +36,7 @@ export const COMMON_COLUMNS: ColumnValues = {
   'DECIMAL(10,4)': ['-123456.7891', '0.0001', '-0.5'],
   'DECIMAL(4,4)': ['0.1234', '-0.9999'],
   'DECIMAL(30,10) UNSIGNED': ['12345678901234567890.0123456789'],
-  FLOAT: ['0.1', '-3.4e38', '1.17549e-38', '16777217', '-0e0', '3.402823466e38', '1e-45', '1234567.9'],
+  FLOAT: ['0.1', '-3.4e38', '1.17549e-38', '16777217', '3.402823466e38', '1e-45', '1234567.9'],
   'FLOAT(7,3)': ['1234.567', '-0.001'],
   DOUBLE: [
     '0.1',
@@ -44,7 +44,6 @@ export const COMMON_COLUMNS: ColumnValues = {
     '5e-324',
     '-2.2250738585072014e-308',
     '1e20',
-    '-0e0',
     '3',
     '1.2345678901234567e-7',
   ],
@@ -113,6 +112,9 @@ export const COMMON_COLUMNS: ColumnValues = {
   [`SET(${Array.from({ length: 64 }, (_x, i) => `'m${i}'`).join(',')})`]: [`'m0,m31,m32,m63'`, `'m63'`],
 };
 
+/** MariaDB has no negative zero. */
+export const MYSQL_COLUMNS: ColumnValues = { FLOAT: ['-0e0', '0'], DOUBLE: ['-0e0', '-1'] };
+
 /** Values that only a session without strict mode can write. */
 export const ODD_COLUMNS: ColumnValues = {
   [`ENUM('x','y')`]: ['0', `'nothing'`, `'y'`],
@@ -132,16 +134,18 @@ export const MYSQL_JSON: ColumnValues = {
     `'{"__proto__": {"constructor": 1}, "10": 1, "9": 2}'`,
     `JSON_OBJECT('long', REPEAT('ü', 40000), 'i', 70000, 's', 5)`,
     `JSON_ARRAY(32768, -32769, 2147483648, 65535, -1)`,
-    `CONCAT(REPEAT('[', 99), REPEAT(']', 99))`,
     `CONCAT('[', REPEAT('"abcdefgh",', 20000), '1]')`,
     `'"\\\\u0001\\\\u0000\\\\n\\\\\\\\ \\\\ud83d\\\\ude00"'`,
     `'[0.1, 1e20, 123456789012345680000, 1e-7, 4.35, 0.3, 2.2250738585072014e-308, 5e-324, 179769313486231570000000000000000000000]'`,
   ],
 };
 
-/** Values inside JSON that JSON text does not have. */
+/** Values inside JSON that JSON text does not have, or that MySQL's parser does not read exactly, or MariaDB not at all. */
 export const MYSQL_JSON_OPAQUE: ColumnValues = {
   JSON: [
+    `CONCAT(REPEAT('[', 99), REPEAT(']', 99))`,
+    `JSON_ARRAY(235.21151361737114e0, -1.0773965665159565e-99, 968.5239650216395e0, 0.1e0 + 0.2e0, 1e15, 9007199254740993e0, 1e22, 1e23)`,
+    `JSON_OBJECT('a', JSON_OBJECT('b', JSON_ARRAY(1.4611219486791621e-126, 'x', NULL, TRUE)), 'c', JSON_ARRAY())`,
     `JSON_OBJECT('d', CAST('1.50' AS DECIMAL(10,2)), 'when', CAST('2024-01-02 03:04:05.000006' AS DATETIME(6)), 'n', 1)`,
     `JSON_ARRAY(CAST('-00:00:01.5' AS TIME(6)), CAST('2024-01-02' AS DATE), x'00FF', 2.0e0)`,
     `CAST(CAST('12345678901234567890.123' AS DECIMAL(30,3)) AS JSON)`,
@@ -174,6 +178,10 @@ export const GEOMETRY_COLUMNS: ColumnValues = Object.fromEntries(
 );
 
 export const MARIADB_COLUMNS: ColumnValues = {
+  // MariaDB takes surrogates for UTF-8, and any byte for ASCII.
+  'VARCHAR(11) CHARACTER SET utf8mb3': [`_utf8mb3 x'EDA080'`, `_utf8mb3 x'61EDB08062'`],
+  'VARCHAR(12)': [`_utf8mb4 x'EDA080EDB080'`],
+  'VARCHAR(10) CHARACTER SET ascii': [`_ascii x'41E9FF'`],
   INET4: [`'1.2.3.0'`, `'0.0.0.0'`, `'255.255.255.255'`],
   INET6: [`'2001:db8::'`, `'::'`, `'::ffff:1.2.3.4'`, `'ffff:ffff:ffff:ffff:ffff:ffff:ffff:ff00'`],
   UUID: [

@@ -214,8 +214,8 @@ export async function dump(side: Side, table: string): Promise<string[]> {
 function bytesOf(name: string, type: string): string {
   if (/char|text|binary|blob|point|linestring|polygon|geom/.test(type)) return `HEX(${name})`;
   // As text -0 has its sign, as a double a FLOAT has all its digits.
-  if (/^(float|double)$/.test(type)) return `CONCAT(CAST(${name} AS CHAR), '=', CAST(${name} + 0e0 AS CHAR))`;
-  if (/^(enum|set)$/.test(type)) return `CONCAT(${name} + 0, HEX(${name}))`;
+  if (type === 'float') return `CONCAT(CAST(${name} AS CHAR), '=', CAST(${name} + 0e0 AS CHAR))`;
+  if (/^(enum|set)$/.test(type)) return `CONCAT(CAST(${name} AS UNSIGNED), '=', HEX(${name}))`;
   return `HEX(CAST(${type === 'bit' ? `${name} + 0` : name} AS CHAR))`;
 }
 

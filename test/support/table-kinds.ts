@@ -264,6 +264,19 @@ export const MYSQL_TABLES: Kind[] = [
     ],
   },
   {
+    name: 'JSON of columns',
+    tables: [
+      'CREATE TABLE jcol (id INT PRIMARY KEY, j JSON, t TIMESTAMP(6) NULL, d DATETIME, b BIT(9), y YEAR, vb VARBINARY(9), bl BLOB, e ENUM(\'x\'), f FLOAT, g POINT)',
+    ],
+    writes: [
+      [
+        `INSERT INTO jcol VALUES (1, NULL, '2024-01-02 03:04:05.000006', '2024-01-02 03:04:05', 5, 2024, x'00FF', x'00FF27', 'x', 0.1, ST_GeomFromText('POINT(1 2)'))`,
+      ],
+      [`UPDATE jcol SET j = JSON_OBJECT('t', t, 'd', d, 'b', b, 'y', y, 'vb', vb, 'bl', bl, 'e', e, 'f', f, 'g', g, 'n', JSON_ARRAY(bl, b, t))`],
+      [`UPDATE jcol SET j = JSON_ARRAY(j, f)`],
+    ],
+  },
+  {
     name: 'columns that take one SRID only',
     tables: [
       'CREATE TABLE srid (id INT PRIMARY KEY, g GEOMETRY NOT NULL SRID 4326, p POINT SRID 0, SPATIAL KEY g (g))',
@@ -284,6 +297,19 @@ export const MARIADB_TABLES: Kind[] = [
       ['INSERT INTO inv (id, a, hidden) VALUES (1, 1, 7)', 'INSERT INTO inv VALUES (2, 2)'],
       ['UPDATE inv SET hidden = 8 WHERE id = 2'],
       ['DELETE FROM inv WHERE id = 1'],
+    ],
+  },
+  {
+    name: 'addresses between texts',
+    tables: [
+      'CREATE TABLE adr (id INT PRIMARY KEY, a VARCHAR(10) CHARACTER SET latin1, u UUID, b VARCHAR(10) CHARACTER SET utf16, i INET6, c CHAR(4) CHARACTER SET sjis, v INET4, d BINARY(4), e TEXT, UNIQUE KEY u (u))',
+    ],
+    writes: [
+      [
+        `INSERT INTO adr VALUES (1, 'é', UUID(), 'ü', '::1', '表', '10.0.0.0', x'0100', '😀'), (2, 'ÿ', '6ccd780c-baba-1026-9564-5b8c656024db', '丠', '2001::', 'ソ', '10.0.0.1', x'00', 'x')`,
+      ],
+      [`UPDATE adr SET i = '::2', u = '00000000-0000-0000-0000-000000000001' WHERE id = 1`],
+      [`UPDATE adr SET u = '00000000-0000-0000-0000-000000000002' WHERE id = 2`, `UPDATE adr SET u = '6ccd780c-baba-1026-9564-5b8c656024db' WHERE id = 1`],
     ],
   },
   {
