@@ -125,7 +125,9 @@ export async function readCatalog(connection: Connection, filter: TableFilter): 
      WHERE k.referenced_table_name IS NOT NULL AND k.table_schema NOT IN ${system} ORDER BY 1, 2, 3, k.ordinal_position`,
   )) {
     // InnoDB does the same for both words, and each server has its own default.
-    const [onDelete, onUpdate] = [row['od'], row['ou']].map((rule) => String(rule).replace('NO ACTION', 'RESTRICT')) as [string, string];
+    const [onDelete, onUpdate] = [row['od'], row['ou']].map((rule) =>
+      String(rule).replace('NO ACTION', 'RESTRICT'),
+    ) as [string, string];
     const parent = `${row['ps']}.${row['pt']}`;
     const cascades = ACTIONS.has(onDelete) || ACTIONS.has(onUpdate);
     const table = tableOf(row);

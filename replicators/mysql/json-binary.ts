@@ -91,13 +91,17 @@ function doubleNode(value: number): Node {
   if (Number(whole! + fraction) > 2 ** 53 || Math.abs(power) > 22)
     return { sql: `CAST(${text.includes('e') ? text : `${text}e0`} AS JSON)` };
   // A double that is integral would come back as an integer without its point.
-  return { text: fraction === '' && exponent === '0' ? (whole!.length < 15 ? `${text}.0` : `${text}e0`) : text };
+  return {
+    text: fraction === '' && exponent === '0' ? (whole!.length < 15 ? `${text}.0` : `${text}e0`) : text,
+  };
 }
 
 /** As MySQL prints it (strings/dtoa.cc, my_gcvt). */
 function shownDouble(value: number): string {
   if (value === 0) return Object.is(value, -0) ? '-0.0' : '0.0';
-  const [, sign, first, rest = '', exponent] = /^(-?)(\d)(?:\.(\d+))?e([+-]\d+)$/.exec(value.toExponential())!;
+  const [, sign, first, rest = '', exponent] = /^(-?)(\d)(?:\.(\d+))?e([+-]\d+)$/.exec(
+    value.toExponential(),
+  )!;
   const point = Number(exponent) + 1;
   const digits = first! + rest;
   if (point < -14 || point > 15) return `${sign}${first}${rest === '' ? '' : `.${rest}`}e${Number(exponent)}`;
@@ -118,13 +122,7 @@ function variableLength(b: Buffer, at: number): { length: number; next: number }
   throw new InterlockError('LinkStopped', `binary JSON length at byte ${at} is not valid`);
 }
 
-function readContainer(
-  b: Buffer,
-  at: number,
-  isObject: boolean,
-  isLarge: boolean,
-  asText: boolean,
-): Node {
+function readContainer(b: Buffer, at: number, isObject: boolean, isLarge: boolean, asText: boolean): Node {
   const size = isLarge ? 4 : 2;
   const uint = (offset: number): number => (isLarge ? b.readUInt32LE(offset) : b.readUInt16LE(offset));
   const count = uint(at);

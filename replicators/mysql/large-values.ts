@@ -6,7 +6,8 @@ import type { Literal } from './literal.js';
  * above max_allowed_packet (16 MB on MariaDB by default), although it can hold a row of that size.
  */
 export const LARGE_TEXT = 4 * 1024 * 1024;
-const PIECE = 2 * 1024 * 1024;
+/** In hexadecimal digits, and in characters of text, which may be four bytes each. */
+const PIECE = { hex: 8 * 1024 * 1024, text: 2 * 1024 * 1024 };
 const SMALL_VALUE = 256 * 1024;
 
 /**
@@ -42,15 +43,16 @@ function partsOf(value: Literal): { pieces: Literal[]; charset: string | null } 
   if (hex !== null) {
     const pieces: string[] = [];
     const end = value.length - 1;
-    for (let at = hex[0].length; at < end; at += PIECE) pieces.push(`x'${value.slice(at, Math.min(at + PIECE, end))}'`);
+    for (let at = hex[0].length; at < end; at += PIECE.hex)
+      pieces.push(`x'${value.slice(at, Math.min(at + PIECE.hex, end))}'`);
     // Bytes first, their character set at the end: a piece may end inside a character.
     return { pieces, charset: hex[1] ?? null };
   }
   if (!value.startsWith("'")) return null;
   const pieces: string[] = [];
   const end = value.length - 1;
-  for (let at = 1; at < end; ) {
-    let to = Math.min(at + PIECE, end);
+  for (let at = 1; at < end;) {
+    let to = Math.min(at + PIECE.text, end);
     if (to < end) to = wholeCharacter(value, to);
     pieces.push(`'${value.slice(at, to)}'`);
     at = to;

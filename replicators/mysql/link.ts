@@ -16,7 +16,14 @@ import type { LinkConfig } from './link-config.js';
 import { Ownership } from './ownership.js';
 import { contains, parsePosition } from './position.js';
 import type { MysqlPosition } from './position.js';
-import { collationCharsets, connect, connectTarget, executedPosition, serverIdentity, takeLock } from './session.js';
+import {
+  collationCharsets,
+  connect,
+  connectTarget,
+  executedPosition,
+  serverIdentity,
+  takeLock,
+} from './session.js';
 import { BinlogStream } from './stream.js';
 import type { StopPoint } from './stop-points.js';
 import { targetUnavailable } from './target-errors.js';
@@ -378,7 +385,11 @@ class Attempt {
       }
     }
     const { tracker } = this;
-    for (let i = this.head; i < last; i++) this.position.add(this.queue[i]!.gtid);
+    for (let i = this.head; i < last; i++) {
+      const { gtid, preparedGtid } = this.queue[i]!;
+      this.position.add(gtid);
+      if (preparedGtid !== null) this.position.add(preparedGtid);
+    }
     const needsWrite = batch.transactions.some(
       (t) => t.changes.length + t.units.length + t.markers.length > 0,
     );

@@ -116,7 +116,9 @@ function cascadeProblems(
   }
   for (const key of keysOf(source.get(name))) {
     if (!source.has(key.parent)) {
-      problems.push(`${name}: foreign key ${key.name} cascades from ${key.parent}, which the link does not carry; carry both, or use RESTRICT`);
+      problems.push(
+        `${name}: foreign key ${key.name} cascades from ${key.parent}, which the link does not carry; carry both, or use RESTRICT`,
+      );
     } else if (!sameOwner(routing[name], routing[key.parent], key)) {
       problems.push(
         `${name}: foreign key ${key.name} cascades from ${key.parent}, whose rows may have another owner; put the routing columns into the foreign key, or use RESTRICT`,
@@ -125,13 +127,19 @@ function cascadeProblems(
   }
   const outside = new Set([source, target].flatMap((side) => side.get(name)?.cascadesOutside ?? []));
   for (const child of outside) {
-    problems.push(`${name}: a foreign key of ${child}, which the link does not carry, cascades from it; carry both, or use RESTRICT`);
+    problems.push(
+      `${name}: a foreign key of ${child}, which the link does not carry, cascades from it; carry both, or use RESTRICT`,
+    );
   }
   return problems;
 }
 
 /** Whether a row and the row that its foreign key names are always of one unit. */
-function sameOwner(child: TableRouting | undefined, parent: TableRouting | undefined, key: ForeignKey): boolean {
+function sameOwner(
+  child: TableRouting | undefined,
+  parent: TableRouting | undefined,
+  key: ForeignKey,
+): boolean {
   if (child === undefined || parent === undefined) return true;
   if ('unrouted' in child) return 'unrouted' in parent;
   if ('central' in child) return 'central' in parent && parent.central === child.central;
@@ -141,7 +149,8 @@ function sameOwner(child: TableRouting | undefined, parent: TableRouting | undef
       ? b === undefined
       : key.columns.some(
           (column, i) =>
-            column.toLowerCase() === a.toLowerCase() && key.parentColumns[i]!.toLowerCase() === b?.toLowerCase(),
+            column.toLowerCase() === a.toLowerCase() &&
+            key.parentColumns[i]!.toLowerCase() === b?.toLowerCase(),
         );
   return bound(child.userId, parent.userId) && bound(child.region, parent.region);
 }

@@ -232,7 +232,8 @@ function textDecoder(charset: string | null, length: (c: Cursor) => number, pad:
       c.at += bytes;
       const text = c.buffer.toString('utf8', from, from + bytes);
       // Hazard: the servers store some sequences (surrogates) that are no UTF-8 for Node, which replaces them.
-      if (text.includes('\ufffd') && bytes > 0) return `_${charset} x'${c.buffer.toString('hex', from, from + bytes)}'`;
+      if (text.includes('\ufffd') && bytes > 0)
+        return `_${charset} x'${c.buffer.toString('hex', from, from + bytes)}'`;
       return quote(text);
     };
   }

@@ -119,7 +119,10 @@ export async function executedPosition(connection: Connection, flavour: Flavour)
 }
 
 /** Character set by collation id. MariaDB counts collations of many character sets, each with its own id, in another table. */
-export async function collationCharsets(connection: Connection, flavour: Flavour): Promise<Map<number, string>> {
+export async function collationCharsets(
+  connection: Connection,
+  flavour: Flavour,
+): Promise<Map<number, string>> {
   const [rows] = await connection.query<RowDataPacket[]>(
     `SELECT id, character_set_name AS charset FROM information_schema.${flavour === 'mysql' ? 'collations' : 'collation_character_set_applicability'}`,
   );

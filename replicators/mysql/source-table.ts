@@ -48,11 +48,7 @@ const BINARY_COLLATION = 63;
  * The character set is the event's own: the target's could be that of a later definition.
  * @throws InterlockError LinkStopped when a table that is carried cannot be.
  */
-export function sourceTableOf(
-  event: TableMapEvent,
-  filter: TableFilter,
-  reading: Reading,
-): SourceTable {
+export function sourceTableOf(event: TableMapEvent, filter: TableFilter, reading: Reading): SourceTable {
   const name = `${event.schemaName}.${event.tableName}`;
   const control = event.schemaName === 'interlock' ? (CONTROL[event.tableName] ?? null) : null;
   const carried = filter.carries(event.schemaName, event.tableName);

@@ -108,7 +108,11 @@ function updated(table: TableBatch, row: RowNet, flavour: Flavour): Iterable<Sta
 }
 
 /** The statement; when it is too long for the server, its large values first, in pieces. */
-function* fitted(table: TableBatch, rows: RowNet[], make: (rows: RowNet[]) => Statement): Generator<Statement> {
+function* fitted(
+  table: TableBatch,
+  rows: RowNet[],
+  make: (rows: RowNet[]) => Statement,
+): Generator<Statement> {
   const whole = make(rows);
   if (whole.sql.length <= LARGE_TEXT) {
     yield whole;
@@ -117,7 +121,8 @@ function* fitted(table: TableBatch, rows: RowNet[], make: (rows: RowNet[]) => St
   const { rows: short, pieces, names } = outOfLine(rows);
   for (const sql of pieces) yield { ...session(table, ''), sql };
   yield make(short);
-  if (names.length > 0) yield { ...session(table, ''), sql: `SET ${names.map((name) => `${name}=NULL`).join(',')}` };
+  if (names.length > 0)
+    yield { ...session(table, ''), sql: `SET ${names.map((name) => `${name}=NULL`).join(',')}` };
 }
 
 /** Strict, an ENUM's error value (index 0) is refused, which the source holds all the same. */
@@ -155,7 +160,11 @@ function updateOf(table: TableBatch, row: RowNet, flavour: Flavour): Statement {
     }
   }
   return {
-    sql: relaxed(table, flavour, `UPDATE ${source.sql} SET ${set.join(',')} WHERE ${whereKey(table, before)}`),
+    sql: relaxed(
+      table,
+      flavour,
+      `UPDATE ${source.sql} SET ${set.join(',')} WHERE ${whereKey(table, before)}`,
+    ),
     affected: 1,
     kind: 'update',
     table,

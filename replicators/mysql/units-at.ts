@@ -37,6 +37,10 @@ export async function unitsAt(
         reading: { charsets: new Map(), jsonAsText: false },
         byteBudget: Number.MAX_SAFE_INTEGER,
         silenceMs: SILENCE_MS,
+        onPrepared: (gtid) => {
+          seen.add(gtid);
+          if (contains(seen, end)) resolve();
+        },
         onTransaction: (transaction) => {
           if (contains(seen, end)) return;
           for (const event of transaction.unitsBefore) {

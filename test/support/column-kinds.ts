@@ -53,7 +53,15 @@ export const COMMON_COLUMNS: ColumnValues = {
   'BIT(63)': [`b'${'1'.repeat(63)}'`],
   'BIT(64)': [`b'${'1'.repeat(64)}'`, '5'],
   YEAR: ['1901', '2155', '0', '2000'],
-  DATE: [`'2024-02-29'`, `'0000-00-00'`, `'2020-00-00'`, `'9999-12-31'`, `'0001-01-01'`, `'2024-02-31'`, `'0000-03-01'`],
+  DATE: [
+    `'2024-02-29'`,
+    `'0000-00-00'`,
+    `'2020-00-00'`,
+    `'9999-12-31'`,
+    `'0001-01-01'`,
+    `'2024-02-31'`,
+    `'0000-03-01'`,
+  ],
   TIME: [`'-838:59:59'`, `'838:59:59'`, `'00:00:00'`, `'-00:00:01'`, `'100:00:00'`],
   'TIME(1)': [`'-00:00:00.5'`, `'12:34:56.7'`],
   'TIME(2)': [`'-00:00:59.99'`],
@@ -73,7 +81,11 @@ export const COMMON_COLUMNS: ColumnValues = {
   'DATETIME(3)': [`'1969-12-31 23:59:59.999'`],
   'DATETIME(4)': [`'2024-01-02 03:04:05.0607'`],
   'DATETIME(5)': [`'2024-01-02 03:04:05.00001'`],
-  'DATETIME(6)': [`'2024-01-02 03:04:05.000006'`, `'2024-01-02 03:04:05.999999'`, `'0000-00-00 00:00:00.000000'`],
+  'DATETIME(6)': [
+    `'2024-01-02 03:04:05.000006'`,
+    `'2024-01-02 03:04:05.999999'`,
+    `'0000-00-00 00:00:00.000000'`,
+  ],
   'TIMESTAMP NULL': [`'0000-00-00 00:00:00'`, `'1970-01-01 00:00:01'`, `'2038-01-19 03:14:07'`],
   'TIMESTAMP(3) NULL': [`'2024-10-27 02:30:00.123'`],
   'TIMESTAMP(6) NULL': [
@@ -210,7 +222,9 @@ export function columnKinds(columns: ColumnValues, prefix: string, nullable = tr
         [
           `INSERT INTO ${name} VALUES ${row(0, 0)}`,
           `INSERT INTO ${name} VALUES ${row(200, 2)}`,
-          ...(nullable ? [`INSERT INTO ${name} VALUES ${values.map((_v, i) => `(${100 + i}, NULL, 1)`).join(',')}`] : []),
+          ...(nullable
+            ? [`INSERT INTO ${name} VALUES ${values.map((_v, i) => `(${100 + i}, NULL, 1)`).join(',')}`]
+            : []),
         ],
         values.map((value, i) => `UPDATE ${name} SET v = ${value}, n = 9 WHERE id = ${100 + i}`),
         [`UPDATE ${name} SET v = NULL WHERE id >= 200`, `DELETE FROM ${name} WHERE id = 0`],
@@ -240,14 +254,27 @@ export function columnKinds(columns: ColumnValues, prefix: string, nullable = tr
   });
 }
 
-const TEXTS = ['abc', 'É é ÿ ', '丠丼你好', 'Привет', 'γειά', 'שלום', 'กขค', '한국어', '日本語ソ表', `it's \\ "q"`, ''];
+const TEXTS = [
+  'abc',
+  'É é ÿ ',
+  '丠丼你好',
+  'Привет',
+  'γειά',
+  'שלום',
+  'กขค',
+  '한국어',
+  '日本語ソ表',
+  `it's \\ "q"`,
+  '',
+];
 
 /** All texts that a character set can hold, in every kind of text column, and as a key. */
 export function charsetKind(charset: string): Kind {
   const t = `cs_${charset}`;
   // The default collation of utf8mb4 is another one per server.
   const options = `CHARSET ${charset}${charset === 'utf8mb4' ? ' COLLATE utf8mb4_general_ci' : ''}`;
-  const text = (s: string): string => `CONVERT(_utf8mb4 x'${Buffer.from(s).toString('hex')}' USING ${charset})`;
+  const text = (s: string): string =>
+    `CONVERT(_utf8mb4 x'${Buffer.from(s).toString('hex')}' USING ${charset})`;
   return {
     name: `character set ${charset}`,
     tables: [
@@ -260,7 +287,9 @@ export function charsetKind(charset: string): Kind {
         ...TEXTS.map((s, i) => `INSERT IGNORE INTO ${t}_key VALUES (${text(s)}, ${text(s)}, ${i})`),
       ],
       [`UPDATE ${t} SET m = CONCAT(t, v), v = c`, `UPDATE ${t}_key SET n = n + 10`],
-      [`UPDATE ${t}_key SET v = CONCAT(v, ${text('x')}), c = CONCAT(LEFT(c, 3), CONVERT(n USING ${charset}))`],
+      [
+        `UPDATE ${t}_key SET v = CONCAT(v, ${text('x')}), c = CONCAT(LEFT(c, 3), CONVERT(n USING ${charset}))`,
+      ],
       [`DELETE FROM ${t}_key WHERE n % 2 = 0`, `DELETE FROM ${t} WHERE id = 2`],
     ],
   };

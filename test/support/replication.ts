@@ -202,13 +202,12 @@ export async function dump(side: Side, table: string): Promise<string[]> {
   const parts = columns.map(
     ({ c, d }) => `COALESCE(${bytesOf(`\`${String(c).replaceAll('`', '``')}\``, String(d))}, 'NULL')`,
   );
-  const found = await rows(
-    side,
-    `SELECT CONCAT_WS(' | ', ${parts.join(", ' | ', ")}) AS r FROM ${table}`,
-  );
+  const found = await rows(side, `SELECT CONCAT_WS(' | ', ${parts.join(", ' | ', ")}) AS r FROM ${table}`);
   // Sorted here: rows of megabytes do not fit the server's sort buffer.
   return found
-    .map(({ r }) => String(r).replace(/<([^>]*)>/g, (_all, n: string) => (n === '-0' ? n : String(Number(n)))))
+    .map(({ r }) =>
+      String(r).replace(/<([^>]*)>/g, (_all, n: string) => (n === '-0' ? n : String(Number(n)))),
+    )
     .sort();
 }
 

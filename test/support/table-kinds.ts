@@ -11,12 +11,16 @@ export const TABLE_KINDS: Kind[] = [
       `CREATE TABLE gen_unique (id INT PRIMARY KEY, a INT, u INT AS (a % 100) VIRTUAL, n INT, UNIQUE KEY u (u))`,
     ],
     writes: [
-      ['INSERT INTO gen (id, a, `odd ``name`, s) VALUES (1, 5, 7, \'x\'), (2, 6, 8, NULL), (3, NULL, 9, \'z\')'],
+      ["INSERT INTO gen (id, a, `odd ``name`, s) VALUES (1, 5, 7, 'x'), (2, 6, 8, NULL), (3, NULL, 9, 'z')"],
       [`UPDATE gen SET a = 50, touched = '2001-01-01 00:00:00' WHERE id = 1`],
       ['UPDATE gen SET a = 51, touched = touched WHERE id = 1'],
       ['UPDATE gen SET a = a + 1 ORDER BY a DESC'],
-      [`UPDATE gen SET a = NULL WHERE id = 1`, `UPDATE gen SET a = 52 WHERE id = 2`, `UPDATE gen SET a = 7, s = 'sw' WHERE id = 1`],
-      ['DELETE FROM gen WHERE id = 3', 'INSERT INTO gen (id, a, s) VALUES (4, 99, \'n\')'],
+      [
+        `UPDATE gen SET a = NULL WHERE id = 1`,
+        `UPDATE gen SET a = 52 WHERE id = 2`,
+        `UPDATE gen SET a = 7, s = 'sw' WHERE id = 1`,
+      ],
+      ['DELETE FROM gen WHERE id = 3', "INSERT INTO gen (id, a, s) VALUES (4, 99, 'n')"],
       ['INSERT INTO gen_unique (id, a, n) VALUES (1, 101, 1), (2, 202, 2), (3, 303, 3)'],
       [
         'UPDATE gen_unique SET a = NULL WHERE id = 1',
@@ -56,7 +60,11 @@ export const TABLE_KINDS: Kind[] = [
     ],
     writes: [
       [`INSERT INTO swap_w VALUES (1, 1, 'one-x', 1), (2, 1, 'two-x', 2), (3, NULL, 'thr-x', 3)`],
-      [`UPDATE swap_w SET b = 'tmp' WHERE id = 1`, `UPDATE swap_w SET b = 'one-y' WHERE id = 2`, `UPDATE swap_w SET b = 'two-y' WHERE id = 1`],
+      [
+        `UPDATE swap_w SET b = 'tmp' WHERE id = 1`,
+        `UPDATE swap_w SET b = 'one-y' WHERE id = 2`,
+        `UPDATE swap_w SET b = 'two-y' WHERE id = 1`,
+      ],
       [`UPDATE swap_w SET c = c + 1`],
       [`DELETE FROM swap_w WHERE id = 3`, `INSERT INTO swap_w VALUES (4, 5, 'thr-z', 4)`],
     ],
@@ -68,12 +76,23 @@ export const TABLE_KINDS: Kind[] = [
       'CREATE TABLE move_2 (a INT, b VARCHAR(10), n INT, PRIMARY KEY (a, b))',
     ],
     writes: [
-      ['INSERT INTO move_k VALUES (1, 1), (2, 2), (3, 3), (4, 4)', `INSERT INTO move_2 VALUES (1, 'a', 1), (1, 'b', 2), (2, 'a', 3)`],
-      ['UPDATE move_k SET id = 99 WHERE id = 1', 'UPDATE move_k SET id = 1 WHERE id = 2', 'UPDATE move_k SET id = 2 WHERE id = 99'],
+      [
+        'INSERT INTO move_k VALUES (1, 1), (2, 2), (3, 3), (4, 4)',
+        `INSERT INTO move_2 VALUES (1, 'a', 1), (1, 'b', 2), (2, 'a', 3)`,
+      ],
+      [
+        'UPDATE move_k SET id = 99 WHERE id = 1',
+        'UPDATE move_k SET id = 1 WHERE id = 2',
+        'UPDATE move_k SET id = 2 WHERE id = 99',
+      ],
       ['UPDATE move_k SET id = id + 1 ORDER BY id DESC'],
       ['UPDATE move_k SET id = -id'],
       ['UPDATE move_k SET id = -id, n = n * 10'],
-      ['DELETE FROM move_k WHERE id = 3', 'UPDATE move_k SET id = 3 WHERE id = 2', 'INSERT INTO move_k VALUES (2, 22)'],
+      [
+        'DELETE FROM move_k WHERE id = 3',
+        'UPDATE move_k SET id = 3 WHERE id = 2',
+        'INSERT INTO move_k VALUES (2, 22)',
+      ],
       [`UPDATE move_2 SET b = 'c' WHERE b = 'a'`, `UPDATE move_2 SET b = 'a' WHERE b = 'b'`],
       [`UPDATE move_2 SET a = a + 1 ORDER BY a DESC`, 'UPDATE move_2 SET n = n + 1'],
     ],
@@ -84,7 +103,11 @@ export const TABLE_KINDS: Kind[] = [
     writes: [
       ['INSERT INTO self_r VALUES (1, NULL), (2, 1), (3, 2)', 'INSERT INTO self_r VALUES (5, 5)'],
       ['UPDATE self_r SET up = 3 WHERE id = 1'],
-      ['UPDATE self_r SET up = NULL WHERE id = 2', 'DELETE FROM self_r WHERE id = 3 AND 0', 'INSERT INTO self_r VALUES (0, 3)'],
+      [
+        'UPDATE self_r SET up = NULL WHERE id = 2',
+        'DELETE FROM self_r WHERE id = 3 AND 0',
+        'INSERT INTO self_r VALUES (0, 3)',
+      ],
       ['UPDATE self_r SET up = NULL', 'DELETE FROM self_r WHERE id IN (1, 3)'],
     ],
   },
@@ -96,9 +119,23 @@ export const TABLE_KINDS: Kind[] = [
       'CREATE TABLE fk_c (id INT PRIMARY KEY, b INT, FOREIGN KEY (b) REFERENCES fk_b (id))',
     ],
     writes: [
-      ['INSERT INTO fk_a VALUES (1, 1), (2, 2)', 'INSERT INTO fk_b VALUES (10, 1, 1)', 'INSERT INTO fk_c VALUES (100, 10)'],
-      ['DELETE FROM fk_c', 'DELETE FROM fk_b', 'DELETE FROM fk_a WHERE id = 1', 'INSERT INTO fk_b VALUES (11, 2, 2)'],
-      ['INSERT INTO fk_a VALUES (1, 5)', 'UPDATE fk_b SET a = 1', 'DELETE FROM fk_a WHERE id = 2', 'INSERT INTO fk_c VALUES (101, 11)'],
+      [
+        'INSERT INTO fk_a VALUES (1, 1), (2, 2)',
+        'INSERT INTO fk_b VALUES (10, 1, 1)',
+        'INSERT INTO fk_c VALUES (100, 10)',
+      ],
+      [
+        'DELETE FROM fk_c',
+        'DELETE FROM fk_b',
+        'DELETE FROM fk_a WHERE id = 1',
+        'INSERT INTO fk_b VALUES (11, 2, 2)',
+      ],
+      [
+        'INSERT INTO fk_a VALUES (1, 5)',
+        'UPDATE fk_b SET a = 1',
+        'DELETE FROM fk_a WHERE id = 2',
+        'INSERT INTO fk_c VALUES (101, 11)',
+      ],
       ['UPDATE fk_a, fk_b SET fk_a.n = 7, fk_b.n = 8 WHERE fk_b.a = fk_a.id'],
     ],
   },
@@ -110,13 +147,29 @@ export const TABLE_KINDS: Kind[] = [
       'CREATE TABLE cd_c (id INT PRIMARY KEY, b INT, FOREIGN KEY (b) REFERENCES cd_b (id) ON DELETE CASCADE)',
     ],
     writes: [
-      ['INSERT INTO cd_a VALUES (1, 1), (2, 2), (3, 3)', 'INSERT INTO cd_b VALUES (10, 1, 0), (11, 1, 0), (20, 2, 0), (30, 3, 0)', 'INSERT INTO cd_c VALUES (100, 10), (200, 20), (300, 30)'],
+      [
+        'INSERT INTO cd_a VALUES (1, 1), (2, 2), (3, 3)',
+        'INSERT INTO cd_b VALUES (10, 1, 0), (11, 1, 0), (20, 2, 0), (30, 3, 0)',
+        'INSERT INTO cd_c VALUES (100, 10), (200, 20), (300, 30)',
+      ],
       ['DELETE FROM cd_a WHERE id = 1'],
-      ['INSERT INTO cd_a VALUES (1, 9)', 'INSERT INTO cd_b VALUES (10, 1, 9)', 'INSERT INTO cd_c VALUES (100, 10)'],
+      [
+        'INSERT INTO cd_a VALUES (1, 9)',
+        'INSERT INTO cd_b VALUES (10, 1, 9)',
+        'INSERT INTO cd_c VALUES (100, 10)',
+      ],
       ['UPDATE cd_b SET a = 1 WHERE id = 20', 'DELETE FROM cd_a WHERE id = 2'],
-      ['DELETE FROM cd_a WHERE id = 3', 'INSERT INTO cd_a VALUES (3, 33)', 'INSERT INTO cd_b VALUES (30, 3, 33)'],
+      [
+        'DELETE FROM cd_a WHERE id = 3',
+        'INSERT INTO cd_a VALUES (3, 33)',
+        'INSERT INTO cd_b VALUES (30, 3, 33)',
+      ],
       ['REPLACE INTO cd_a VALUES (3, 34)'],
-      ['SET SESSION foreign_key_checks = 0', 'DELETE FROM cd_a WHERE id = 1', 'SET SESSION foreign_key_checks = 1'],
+      [
+        'SET SESSION foreign_key_checks = 0',
+        'DELETE FROM cd_a WHERE id = 1',
+        'SET SESSION foreign_key_checks = 1',
+      ],
       ['INSERT INTO cd_a VALUES (1, 10)'],
     ],
   },
@@ -130,7 +183,11 @@ export const TABLE_KINDS: Kind[] = [
       ['INSERT INTO cu_a VALUES (1, 1), (2, 2)', 'INSERT INTO cu_b VALUES (1, 1, 0), (1, 2, 0), (2, 1, 0)'],
       ['UPDATE cu_a SET id = 10 WHERE id = 1'],
       ['UPDATE cu_b SET n = 5 WHERE a = 10 AND seq = 2'],
-      ['UPDATE cu_a SET id = 1 WHERE id = 10', 'UPDATE cu_b SET n = 6 WHERE a = 1', 'UPDATE cu_a SET id = 11 WHERE id = 1'],
+      [
+        'UPDATE cu_a SET id = 1 WHERE id = 10',
+        'UPDATE cu_b SET n = 6 WHERE a = 1',
+        'UPDATE cu_a SET id = 11 WHERE id = 1',
+      ],
       ['DELETE FROM cu_b WHERE a = 11 AND seq = 1', 'UPDATE cu_a SET id = id + 100 ORDER BY id DESC'],
       ['DELETE FROM cu_a WHERE id = 111'],
     ],
@@ -143,16 +200,27 @@ export const TABLE_KINDS: Kind[] = [
       'CREATE TABLE sn_c (id INT PRIMARY KEY, b INT, FOREIGN KEY (b) REFERENCES sn_b (id))',
     ],
     writes: [
-      ['INSERT INTO sn_a VALUES (1, 1), (2, 2)', 'INSERT INTO sn_b VALUES (10, 1, 0), (20, 2, 0)', 'INSERT INTO sn_c VALUES (100, 10)'],
+      [
+        'INSERT INTO sn_a VALUES (1, 1), (2, 2)',
+        'INSERT INTO sn_b VALUES (10, 1, 0), (20, 2, 0)',
+        'INSERT INTO sn_c VALUES (100, 10)',
+      ],
       ['DELETE FROM sn_a WHERE id = 1'],
       ['UPDATE sn_b SET n = 7 WHERE a IS NULL', 'UPDATE sn_a SET id = 3 WHERE id = 2'],
-      ['INSERT INTO sn_a VALUES (1, 5)', 'UPDATE sn_b SET a = 1', 'DELETE FROM sn_c', 'DELETE FROM sn_b WHERE id = 10'],
+      [
+        'INSERT INTO sn_a VALUES (1, 5)',
+        'UPDATE sn_b SET a = 1',
+        'DELETE FROM sn_c',
+        'DELETE FROM sn_b WHERE id = 10',
+      ],
       ['DELETE FROM sn_a WHERE id = 1'],
     ],
   },
   {
     name: 'a self-referencing foreign key that cascades',
-    tables: ['CREATE TABLE cs_self (id INT PRIMARY KEY, up INT, n INT, FOREIGN KEY (up) REFERENCES cs_self (id) ON DELETE CASCADE)'],
+    tables: [
+      'CREATE TABLE cs_self (id INT PRIMARY KEY, up INT, n INT, FOREIGN KEY (up) REFERENCES cs_self (id) ON DELETE CASCADE)',
+    ],
     writes: [
       ['INSERT INTO cs_self VALUES (1, NULL, 0), (2, 1, 0), (3, 2, 0), (4, 3, 0), (9, NULL, 0)'],
       ['DELETE FROM cs_self WHERE id IN (2, 3)'],
@@ -162,7 +230,9 @@ export const TABLE_KINDS: Kind[] = [
   },
   {
     name: 'full-text and plain keys on text',
-    tables: ['CREATE TABLE ft (id INT PRIMARY KEY, title VARCHAR(100), body TEXT, FULLTEXT KEY ft (title, body), KEY t (body(10)))'],
+    tables: [
+      'CREATE TABLE ft (id INT PRIMARY KEY, title VARCHAR(100), body TEXT, FULLTEXT KEY ft (title, body), KEY t (body(10)))',
+    ],
     writes: [
       [`INSERT INTO ft VALUES (1, 'one two', 'three four'), (2, 'five', NULL), (3, 'six', 'seven')`],
       [`UPDATE ft SET body = 'eight nine' WHERE id = 2`, `DELETE FROM ft WHERE id = 1`],
@@ -182,8 +252,22 @@ export const TABLE_KINDS: Kind[] = [
     name: 'savepoints and rolled-back parts',
     tables: ['CREATE TABLE sv (id INT PRIMARY KEY, n INT)'],
     writes: [
-      ['INSERT INTO sv VALUES (1, 1)', 'SAVEPOINT s1', 'INSERT INTO sv VALUES (2, 2)', 'UPDATE sv SET n = 9', 'ROLLBACK TO SAVEPOINT s1', 'INSERT INTO sv VALUES (3, 3)'],
-      ['SAVEPOINT a', 'UPDATE sv SET n = 5 WHERE id = 1', 'SAVEPOINT b', 'DELETE FROM sv WHERE id = 3', 'ROLLBACK TO b', 'RELEASE SAVEPOINT a'],
+      [
+        'INSERT INTO sv VALUES (1, 1)',
+        'SAVEPOINT s1',
+        'INSERT INTO sv VALUES (2, 2)',
+        'UPDATE sv SET n = 9',
+        'ROLLBACK TO SAVEPOINT s1',
+        'INSERT INTO sv VALUES (3, 3)',
+      ],
+      [
+        'SAVEPOINT a',
+        'UPDATE sv SET n = 5 WHERE id = 1',
+        'SAVEPOINT b',
+        'DELETE FROM sv WHERE id = 3',
+        'ROLLBACK TO b',
+        'RELEASE SAVEPOINT a',
+      ],
       ['INSERT INTO sv VALUES (4, 4)', 'SAVEPOINT x', 'DELETE FROM sv', 'ROLLBACK TO x'],
     ],
   },
@@ -214,10 +298,15 @@ export const TABLE_KINDS: Kind[] = [
   },
   {
     name: 'names that need quotes',
-    tables: ['CREATE TABLE `od``d-ü.t` (`pri``mary` INT PRIMARY KEY, `select` INT, `a.b` VARCHAR(10), `ünï` INT)'],
+    tables: [
+      'CREATE TABLE `od``d-ü.t` (`pri``mary` INT PRIMARY KEY, `select` INT, `a.b` VARCHAR(10), `ünï` INT)',
+    ],
     writes: [
       ["INSERT INTO `od``d-ü.t` VALUES (1, 2, 'x', 3), (2, 3, 'y', 4)"],
-      ['UPDATE `od``d-ü.t` SET `select` = 9, `ünï` = 8 WHERE `pri``mary` = 1', 'DELETE FROM `od``d-ü.t` WHERE `pri``mary` = 2'],
+      [
+        'UPDATE `od``d-ü.t` SET `select` = 9, `ünï` = 8 WHERE `pri``mary` = 1',
+        'DELETE FROM `od``d-ü.t` WHERE `pri``mary` = 2',
+      ],
     ],
   },
 ];
@@ -239,40 +328,59 @@ export const MYSQL_TABLES: Kind[] = [
       `CREATE TABLE gipk (my_row_id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT INVISIBLE PRIMARY KEY, n INT)`,
     ],
     writes: [
-      ['INSERT INTO inv (id, a, hidden) VALUES (1, 1, 7)', 'INSERT INTO inv VALUES (2, 2)', 'INSERT INTO gipk VALUES (1), (2)'],
+      [
+        'INSERT INTO inv (id, a, hidden) VALUES (1, 1, 7)',
+        'INSERT INTO inv VALUES (2, 2)',
+        'INSERT INTO gipk VALUES (1), (2)',
+      ],
       ['UPDATE inv SET hidden = 8 WHERE id = 2', 'UPDATE gipk SET n = n + 10'],
       ['DELETE FROM inv WHERE id = 1', 'DELETE FROM gipk WHERE n = 11'],
     ],
   },
   {
     name: 'unique keys of expressions',
-    tables: ['CREATE TABLE fx (id INT PRIMARY KEY, s VARCHAR(20), n INT, UNIQUE KEY low ((LOWER(s))), KEY mv ((n + 1)))'],
+    tables: [
+      'CREATE TABLE fx (id INT PRIMARY KEY, s VARCHAR(20), n INT, UNIQUE KEY low ((LOWER(s))), KEY mv ((n + 1)))',
+    ],
     writes: [
       [`INSERT INTO fx VALUES (1, 'One', 1), (2, 'Two', 2)`],
-      [`UPDATE fx SET s = 'x' WHERE id = 1`, `UPDATE fx SET s = 'ONE' WHERE id = 2`, `UPDATE fx SET s = 'TWO' WHERE id = 1`],
+      [
+        `UPDATE fx SET s = 'x' WHERE id = 1`,
+        `UPDATE fx SET s = 'ONE' WHERE id = 2`,
+        `UPDATE fx SET s = 'TWO' WHERE id = 1`,
+      ],
       ['UPDATE fx SET n = n + 1', 'DELETE FROM fx WHERE id = 1'],
       [`INSERT INTO fx VALUES (3, 'two', 3)`],
     ],
   },
   {
     name: 'multi-valued keys on JSON',
-    tables: [`CREATE TABLE mv (id INT PRIMARY KEY, j JSON, g VARCHAR(20) AS (j->>'$.n') STORED, v VARCHAR(20) AS (j->>'$.v') VIRTUAL, KEY z ((CAST(j->'$.z' AS UNSIGNED ARRAY))), KEY v (v))`],
+    tables: [
+      `CREATE TABLE mv (id INT PRIMARY KEY, j JSON, g VARCHAR(20) AS (j->>'$.n') STORED, v VARCHAR(20) AS (j->>'$.v') VIRTUAL, KEY z ((CAST(j->'$.z' AS UNSIGNED ARRAY))), KEY v (v))`,
+    ],
     writes: [
-      [`INSERT INTO mv VALUES (1, '{"z": [1, 2], "n": "x", "v": "w"}', DEFAULT, DEFAULT), (2, '{"z": []}', DEFAULT, DEFAULT)`],
-      [`UPDATE mv SET j = JSON_SET(j, '$.z', CAST('[3]' AS JSON)) WHERE id = 1`, `DELETE FROM mv WHERE id = 2`],
+      [
+        `INSERT INTO mv VALUES (1, '{"z": [1, 2], "n": "x", "v": "w"}', DEFAULT, DEFAULT), (2, '{"z": []}', DEFAULT, DEFAULT)`,
+      ],
+      [
+        `UPDATE mv SET j = JSON_SET(j, '$.z', CAST('[3]' AS JSON)) WHERE id = 1`,
+        `DELETE FROM mv WHERE id = 2`,
+      ],
       [`UPDATE mv SET j = JSON_REMOVE(j, '$.n')`],
     ],
   },
   {
     name: 'JSON of columns',
     tables: [
-      'CREATE TABLE jcol (id INT PRIMARY KEY, j JSON, t TIMESTAMP(6) NULL, d DATETIME, b BIT(9), y YEAR, vb VARBINARY(9), bl BLOB, e ENUM(\'x\'), f FLOAT, g POINT)',
+      "CREATE TABLE jcol (id INT PRIMARY KEY, j JSON, t TIMESTAMP(6) NULL, d DATETIME, b BIT(9), y YEAR, vb VARBINARY(9), bl BLOB, e ENUM('x'), f FLOAT, g POINT)",
     ],
     writes: [
       [
         `INSERT INTO jcol VALUES (1, NULL, '2024-01-02 03:04:05.000006', '2024-01-02 03:04:05', 5, 2024, x'00FF', x'00FF27', 'x', 0.1, ST_GeomFromText('POINT(1 2)'))`,
       ],
-      [`UPDATE jcol SET j = JSON_OBJECT('t', t, 'd', d, 'b', b, 'y', y, 'vb', vb, 'bl', bl, 'e', e, 'f', f, 'g', g, 'n', JSON_ARRAY(bl, b, t))`],
+      [
+        `UPDATE jcol SET j = JSON_OBJECT('t', t, 'd', d, 'b', b, 'y', y, 'vb', vb, 'bl', bl, 'e', e, 'f', f, 'g', g, 'n', JSON_ARRAY(bl, b, t))`,
+      ],
       [`UPDATE jcol SET j = JSON_ARRAY(j, f)`],
     ],
   },
@@ -282,7 +390,9 @@ export const MYSQL_TABLES: Kind[] = [
       'CREATE TABLE srid (id INT PRIMARY KEY, g GEOMETRY NOT NULL SRID 4326, p POINT SRID 0, SPATIAL KEY g (g))',
     ],
     writes: [
-      [`INSERT INTO srid VALUES (1, ST_GeomFromText('POINT(10 20)', 4326), ST_GeomFromText('POINT(1 2)')), (2, ST_GeomFromText('LINESTRING(0 0, 45 -170)', 4326), NULL)`],
+      [
+        `INSERT INTO srid VALUES (1, ST_GeomFromText('POINT(10 20)', 4326), ST_GeomFromText('POINT(1 2)')), (2, ST_GeomFromText('LINESTRING(0 0, 45 -170)', 4326), NULL)`,
+      ],
       [`UPDATE srid SET g = ST_GeomFromText('POLYGON((0 0, 10 0, 10 20, 0 0))', 4326) WHERE id = 1`],
       [`DELETE FROM srid WHERE id = 2`],
     ],
@@ -292,7 +402,9 @@ export const MYSQL_TABLES: Kind[] = [
 export const MARIADB_TABLES: Kind[] = [
   {
     name: 'invisible columns',
-    tables: [`CREATE TABLE inv (id INT PRIMARY KEY, a INT, hidden INT INVISIBLE DEFAULT 3, g INT AS (a + 1) STORED INVISIBLE)`],
+    tables: [
+      `CREATE TABLE inv (id INT PRIMARY KEY, a INT, hidden INT INVISIBLE DEFAULT 3, g INT AS (a + 1) STORED INVISIBLE)`,
+    ],
     writes: [
       ['INSERT INTO inv (id, a, hidden) VALUES (1, 1, 7)', 'INSERT INTO inv VALUES (2, 2)'],
       ['UPDATE inv SET hidden = 8 WHERE id = 2'],
@@ -309,7 +421,10 @@ export const MARIADB_TABLES: Kind[] = [
         `INSERT INTO adr VALUES (1, 'é', UUID(), 'ü', '::1', '表', '10.0.0.0', x'0100', '😀'), (2, 'ÿ', '6ccd780c-baba-1026-9564-5b8c656024db', '丠', '2001::', 'ソ', '10.0.0.1', x'00', 'x')`,
       ],
       [`UPDATE adr SET i = '::2', u = '00000000-0000-0000-0000-000000000001' WHERE id = 1`],
-      [`UPDATE adr SET u = '00000000-0000-0000-0000-000000000002' WHERE id = 2`, `UPDATE adr SET u = '6ccd780c-baba-1026-9564-5b8c656024db' WHERE id = 1`],
+      [
+        `UPDATE adr SET u = '00000000-0000-0000-0000-000000000002' WHERE id = 2`,
+        `UPDATE adr SET u = '6ccd780c-baba-1026-9564-5b8c656024db' WHERE id = 1`,
+      ],
     ],
   },
   {
@@ -317,14 +432,20 @@ export const MARIADB_TABLES: Kind[] = [
     tables: ['CREATE TABLE lu (id INT PRIMARY KEY, b TEXT, n INT, UNIQUE KEY b (b))'],
     writes: [
       [`INSERT INTO lu VALUES (1, 'one', 1), (2, 'two', 2)`],
-      [`UPDATE lu SET b = NULL WHERE id = 1`, `UPDATE lu SET b = 'one' WHERE id = 2`, `UPDATE lu SET b = 'two' WHERE id = 1`],
+      [
+        `UPDATE lu SET b = NULL WHERE id = 1`,
+        `UPDATE lu SET b = 'one' WHERE id = 2`,
+        `UPDATE lu SET b = 'two' WHERE id = 1`,
+      ],
       ['UPDATE lu SET n = n + 1'],
       ['DELETE FROM lu WHERE id = 1', `INSERT INTO lu VALUES (3, 'two', 3)`],
     ],
   },
   {
     name: 'periods of application time',
-    tables: ['CREATE TABLE per (id INT, s DATE, e DATE, n INT, PERIOD FOR p (s, e), PRIMARY KEY (id, p WITHOUT OVERLAPS))'],
+    tables: [
+      'CREATE TABLE per (id INT, s DATE, e DATE, n INT, PERIOD FOR p (s, e), PRIMARY KEY (id, p WITHOUT OVERLAPS))',
+    ],
     writes: [
       [`INSERT INTO per VALUES (1, '2020-01-01', '2021-01-01', 1), (1, '2021-01-01', '2022-01-01', 2)`],
       [`UPDATE per FOR PORTION OF p FROM '2020-03-01' TO '2020-06-01' SET n = 5`],
