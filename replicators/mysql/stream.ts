@@ -258,7 +258,8 @@ export class BinlogStream {
         this.complete();
         return;
       case 'XaPrepare':
-        if (event.onePhase === true) this.complete();
+        // A position of MariaDB cannot leave one transaction out: there it is refused, by the flag of its GTID.
+        if (event.onePhase === true || this.options.flavour === 'mariadb') this.complete();
         else this.hold(xid(event.xidGtrid!.toString('hex'), event.xidBqual!.toString('hex'), event.xidFormatId!));
         return;
       case 'TransactionPayload':
