@@ -133,7 +133,8 @@ export class Applier {
       !(error instanceof InterlockError) && !(error instanceof Mismatch) && isUnavailable(error as SqlError);
     if (broken) return error;
     try {
-      await this.run(['ROLLBACK']);
+      // A batch may have switched the checks on.
+      await this.run(['ROLLBACK', 'SET SESSION foreign_key_checks=0']);
       if (error instanceof Mismatch) return await conflictOf(connection, link, where, failed!);
       if (errno === ER_DUP_ENTRY) return await this.duplicate(statements, failed, error as SqlError, where);
     } catch (rollbackError) {

@@ -20,6 +20,11 @@ export interface TableBatch {
   inOrder: boolean;
 }
 
+export interface OrderedChange {
+  table: TableBatch;
+  change: RowChange;
+}
+
 /** A change that does not follow from the ones before it: something else wrote the row in between. */
 export class BatchMismatch extends Error {}
 
@@ -29,6 +34,8 @@ export class BatchMismatch extends Error {}
 export class Batch {
   readonly tables = new Map<string, TableBatch>();
   readonly units = new Map<string, UnitEvent>();
+  /** The changes of tables that go in the source's order (see CatalogTable.inOrder), over all of them. */
+  readonly ordered: OrderedChange[] = [];
   readonly transactions: SourceTransaction[] = [];
   rowCount = 0;
   bytes = 0;
@@ -61,6 +68,10 @@ export class Batch {
         inOrder: false,
       };
       this.tables.set(table.name, batch);
+    }
+    if (batch.target.inOrder) {
+      this.ordered.push({ table: batch, change });
+      return;
     }
     if (batch.log) {
       batch.log.push(change);
