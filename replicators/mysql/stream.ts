@@ -52,6 +52,8 @@ export class BinlogStream {
   private readonly zongji: ZongJi;
   private connection: BinlogConnection | undefined;
   private readonly tables = new Map<number, { body: Buffer; table: SourceTable }>();
+  /** The last definition of each table, by name. */
+  private readonly definitions = new Map<string, { definition: Buffer; table: SourceTable }>();
   private current: SourceTransaction | undefined;
   /**
    * MySQL's prepared XA transactions, by XID. Hazard: their rows are in memory only. Guard: the GTID of the XA PREPARE comes into the position
@@ -247,7 +249,15 @@ export class BinlogStream {
         );
       case 'TableMap': {
         const map = event as unknown as Parameters<typeof sourceTableOf>[0];
-        const table = sourceTableOf(map, this.options.filter, this.options.reading);
+        const name = `${map.schemaName}.${map.tableName}`;
+        // Behind table id and flags. Hazard: a server gives a table another id when it opens it again, within a transaction, too; that is the
+        // same definition, and changes of the two have to be merged.
+        const definition = this.unmapped.subarray(8);
+        const known = this.definitions.get(name);
+        const table = known?.definition.equals(definition)
+          ? known.table
+          : sourceTableOf(map, this.options.filter, this.options.reading);
+        this.definitions.set(name, { definition, table });
         this.tables.set(map.tableId, { body: this.unmapped, table });
         return;
       }
@@ -260,7 +270,10 @@ export class BinlogStream {
       case 'XaPrepare':
         // A position of MariaDB cannot leave one transaction out: there it is refused, by the flag of its GTID.
         if (event.onePhase === true || this.options.flavour === 'mariadb') this.complete();
-        else this.hold(xid(event.xidGtrid!.toString('hex'), event.xidBqual!.toString('hex'), event.xidFormatId!));
+        else
+          this.hold(
+            xid(event.xidGtrid!.toString('hex'), event.xidBqual!.toString('hex'), event.xidFormatId!),
+          );
         return;
       case 'TransactionPayload':
         throw new InterlockError(
@@ -333,7 +346,14 @@ export class BinlogStream {
         current.preparedGtid = held.gtid;
         if (commits) {
           const { changes, units, unitsBefore, markers, violation, bytes } = held;
-          Object.assign(current, { changes, units, unitsBefore, markers, violation, bytes: bytes + current.bytes });
+          Object.assign(current, {
+            changes,
+            units,
+            unitsBefore,
+            markers,
+            violation,
+            bytes: bytes + current.bytes,
+          });
         }
       } else if (commits) {
         this.refuse(
