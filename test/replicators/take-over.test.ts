@@ -16,6 +16,7 @@ vi.mock('../../replicators/mysql/session.js', () => {
     connect,
     connectTarget: connect,
     takeLock: () => Promise.resolve(),
+    collationCharsets: () => Promise.resolve(new Map()),
     serverIdentity: () => Promise.resolve('server'),
     executedPosition: () => Promise.resolve(''),
   };
