@@ -105,8 +105,10 @@ export class Applier {
         });
         if (from === 0 && results[1]!.affectedRows !== 1) throw heldByOther(link);
         for (let i = from; i < to; i++) {
-          const { affected } = statements[i]!;
-          if (affected !== null && results[skip + i - from]!.affectedRows !== affected) {
+          const { affectedRows } = results[skip + i - from]!;
+          const { affected, mayBeGone } = statements[i]!;
+          if (affectedRows === 0 && mayBeGone === true) continue;
+          if (affected !== null && affectedRows !== affected) {
             failed = statements[i];
             throw new Mismatch();
           }

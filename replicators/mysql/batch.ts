@@ -23,6 +23,7 @@ export interface TableBatch {
 export interface OrderedChange {
   table: TableBatch;
   change: RowChange;
+  transaction: SourceTransaction;
 }
 
 /** A change that does not follow from the ones before it: something else wrote the row in between. */
@@ -46,14 +47,18 @@ export class Batch {
 
   /** @throws BatchMismatch; the batch is then not to be used. */
   add(transaction: SourceTransaction, tableOf: (change: RowChange) => CatalogTable): void {
-    for (const change of transaction.changes) this.change(change, tableOf);
+    for (const change of transaction.changes) this.change(change, transaction, tableOf);
     for (const event of transaction.units) this.units.set(event.unit, event);
     this.transactions.push(transaction);
     this.rowCount += transaction.changes.length;
     this.bytes += transaction.bytes;
   }
 
-  private change(change: RowChange, tableOf: (change: RowChange) => CatalogTable): void {
+  private change(
+    change: RowChange,
+    transaction: SourceTransaction,
+    tableOf: (change: RowChange) => CatalogTable,
+  ): void {
     const { table, before, after } = change;
     let batch = this.tables.get(table.name);
     if (batch === undefined || batch.source !== table) {
@@ -70,7 +75,7 @@ export class Batch {
       this.tables.set(table.name, batch);
     }
     if (batch.target.inOrder) {
-      this.ordered.push({ table: batch, change });
+      this.ordered.push({ table: batch, change, transaction });
       return;
     }
     if (batch.log) {

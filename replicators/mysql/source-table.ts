@@ -45,6 +45,18 @@ interface Described {
 
 const BINARY_COLLATION = 63;
 
+/** What a table map says of its columns, as far as rows are read by it. */
+export function definitionOf(event: TableMapEvent): string {
+  return JSON.stringify([
+    event.columnNames,
+    event.columnTypes,
+    event.columnsMetadata,
+    event.signedness,
+    event.primaryKey,
+    (event as unknown as Described)._columnCharsetIds,
+  ]);
+}
+
 /**
  * The character set is the event's own: the target's could be that of a later definition.
  * @throws InterlockError LinkStopped when a table that is carried cannot be.

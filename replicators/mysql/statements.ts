@@ -5,13 +5,15 @@ import { identifier } from './literal.js';
 import type { Literal } from './literal.js';
 import type { Flavour } from './position.js';
 import { LAX_MODE } from './session.js';
-import type { RowChange } from './transaction.js';
+import type { RowChange, SourceTransaction } from './transaction.js';
 
 /** One statement for the target, and what it must have done: `affected` rows (changed rows, not matched ones). */
 export interface Statement {
   sql: string;
   /** null: any number of rows. */
   affected: number | null;
+  /** A delete whose row may be gone already. */
+  mayBeGone?: boolean;
   /** `session`: a setting, no change. */
   kind: 'insert' | 'update' | 'delete' | 'session';
   table: TableBatch;
@@ -53,11 +55,18 @@ export function replacing(table: TableBatch, rows: readonly RowNet[], flavour: F
 /** Tables whose foreign keys cascade: as the source did it, under the checks that the source's session had. */
 function* ordered(changes: readonly OrderedChange[], flavour: Flavour): Generator<Statement> {
   let checks = false;
+  /** A row was deleted in this transaction, others perhaps with it. */
+  let cascadedIn: SourceTransaction | undefined;
   for (let i = 0; i < changes.length; i++) {
-    const { table, change } = changes[i]!;
+    const { table, change, transaction } = changes[i]!;
     if (checks === change.unchecked) yield session(table, `foreign_key_checks=${(checks = !checks) ? 1 : 0}`);
     if (change.before !== null) {
-      yield* single(table, change, flavour);
+      const isDelete = change.after === null;
+      for (const statement of single(table, change, flavour)) {
+        // A DELETE of several tables logs the child's row, too, which has gone with its parent.
+        yield isDelete && cascadedIn === transaction ? { ...statement, mayBeGone: true } : statement;
+      }
+      if (isDelete && checks) cascadedIn = transaction;
       continue;
     }
     const inserts = [rowOf(table, change)];

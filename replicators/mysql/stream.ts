@@ -7,7 +7,7 @@ import { NULL, textOf } from './literal.js';
 import type { Literal } from './literal.js';
 import type { Flavour } from './position.js';
 import { Cursor, readImage } from './row-image.js';
-import { sourceTableOf } from './source-table.js';
+import { definitionOf, sourceTableOf } from './source-table.js';
 import type { Reading, SourceTable } from './source-table.js';
 import { newTransaction } from './transaction.js';
 import type { SourceTransaction, UnitEvent } from './transaction.js';
@@ -52,6 +52,8 @@ export class BinlogStream {
   private readonly zongji: ZongJi;
   private connection: BinlogConnection | undefined;
   private readonly tables = new Map<number, { body: Buffer; table: SourceTable }>();
+  /** The last definition of each table, by name. */
+  private readonly definitions = new Map<string, { definition: string; table: SourceTable }>();
   private current: SourceTransaction | undefined;
   /**
    * MySQL's prepared XA transactions, by XID. Hazard: their rows are in memory only. Guard: the GTID of the XA PREPARE comes into the position
@@ -247,7 +249,16 @@ export class BinlogStream {
         );
       case 'TableMap': {
         const map = event as unknown as Parameters<typeof sourceTableOf>[0];
-        const table = sourceTableOf(map, this.options.filter, this.options.reading);
+        const name = `${map.schemaName}.${map.tableName}`;
+        // Hazard: within a transaction, too, a table may get another id (it was opened again), and MariaDB another bitmap of nullable columns
+        // (for INSERT … SELECT): that is the same definition, and changes of the two have to be merged.
+        const definition = definitionOf(map);
+        const known = this.definitions.get(name);
+        const table =
+          known?.definition === definition
+            ? known.table
+            : sourceTableOf(map, this.options.filter, this.options.reading);
+        this.definitions.set(name, { definition, table });
         this.tables.set(map.tableId, { body: this.unmapped, table });
         return;
       }

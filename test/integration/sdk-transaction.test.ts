@@ -136,7 +136,9 @@ describe.each(['mysql', 'mariadb'] as const)('fenced transactions on %s', (flavo
       });
 
       it('passes while every unit is fenced; with a key it is a fenced transaction', async () => {
-        await dc.admin.query("UPDATE interlock.unit_state SET state = 'write_disabled' WHERE unit LIKE 'cn-east/%'");
+        await dc.admin.query(
+          "UPDATE interlock.unit_state SET state = 'write_disabled' WHERE unit LIKE 'cn-east/%'",
+        );
         await store.query('INSERT INTO loose VALUES (1, 1)');
         expect(await codeOf(interlock.run(KEY, () => store.query('INSERT INTO loose VALUES (2, 2)')))).toBe(
           'WriteDisabled',

@@ -26,7 +26,7 @@ const target: CatalogTable = {
   uniqueColumns: new Set(['place']),
   uniqueKeys: ['one(place)'],
   triggers: [],
-  kind: "BASE TABLE",
+  kind: 'BASE TABLE',
   foreignKeys: [],
   cascadesOutside: [],
   inOrder: false,

@@ -98,6 +98,20 @@ export const TABLE_KINDS: Kind[] = [
     ],
   },
   {
+    name: 'a key of text, binary, time and decimal',
+    tables: [
+      'CREATE TABLE keys_4 (k VARCHAR(20) CHARACTER SET latin1, b BINARY(3), d DATETIME(3), f DECIMAL(6,2), v INT, PRIMARY KEY (k, b, d, f))',
+    ],
+    writes: [
+      [
+        `INSERT INTO keys_4 VALUES (_latin1 x'E981', x'61', '2024-01-01 00:00:00.001', 1.50, 1), ('b', x'620000', '2024-01-01 00:00:00', -1.5, 2), ('c', x'63', '2024-01-01 00:00:00', 0, 3)`,
+      ],
+      ['UPDATE keys_4 SET v = v + 10'],
+      [`UPDATE keys_4 SET v = 7 WHERE k = 'b'`],
+      [`DELETE FROM keys_4 WHERE k <> 'c'`],
+    ],
+  },
+  {
     name: 'a self-referencing foreign key',
     tables: ['CREATE TABLE self_r (id INT PRIMARY KEY, up INT, FOREIGN KEY (up) REFERENCES self_r (id))'],
     writes: [

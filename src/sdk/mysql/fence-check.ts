@@ -127,7 +127,13 @@ export function readOnlyError(epochs: ReadonlyMap<UnitId, number>, cause: unknow
   return new InterlockError('WriteDisabled', `${what}: the server is read_only`, {
     retryable: true,
     cause,
-    details: { unit: units[0], units, owner: null, epoch: epochs.get(units[0]!) ?? null, reason: 'read_only' },
+    details: {
+      unit: units[0],
+      units,
+      owner: null,
+      epoch: epochs.get(units[0]!) ?? null,
+      reason: 'read_only',
+    },
   });
 }
 
