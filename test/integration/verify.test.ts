@@ -1,6 +1,11 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import type { Difference, TableProgress } from '../../replicators/core/verification.js';
 import { verifyTable } from '../../replicators/mysql/verify/verifier.js';
+import { readCatalog } from '../../replicators/mysql/catalog.js';
+import { ComparedTable } from '../../replicators/mysql/verify/compared-table.js';
+import { repair } from '../../replicators/mysql/verify/repair.js';
+import { Side } from '../../replicators/mysql/verify/side.js';
+import { TableFilter } from '../../replicators/core/table-filter.js';
 import type { VerifierOptions } from '../../replicators/mysql/verify/verifier.js';
 import type { Rules } from '../../src/routing/rules.js';
 import { initialRules } from '../../src/topology/derive.js';
@@ -17,7 +22,7 @@ import {
   unlogged,
   until,
 } from '../support/replication.js';
-import type { Pair, RunningLink, Side } from '../support/replication.js';
+import type { Pair, RunningLink, Side as Server } from '../support/replication.js';
 import { exampleTopology } from '../support/topology.js';
 
 describe.each(['mysql', 'mariadb'] as const)('verification on %s', (flavour) => {
@@ -193,7 +198,7 @@ describe.each(['mysql', 'mariadb'] as const)('verification on %s', (flavour) => 
     await settled(ba, b);
     let writing = true;
     let writes = 0;
-    const write = async (side: Side, region: string, worker: number): Promise<void> => {
+    const write = async (side: Server, region: string, worker: number): Promise<void> => {
       for (let round = 0; writing; round++) {
         const user = (round * 7 + worker) % 40;
         await side.pool.query('UPDATE t_hot.item SET n = n + 1 WHERE region = ? AND user_id = ?', [
@@ -374,6 +379,71 @@ describe.each(['mysql', 'mariadb'] as const)('verification on %s', (flavour) => 
     await pair.a.pool.query('DELETE FROM t_mend.item WHERE id = 2');
     await settled(ab, pair.a);
     expect(await dump(pair.b, 't_mend.item')).toEqual(await dump(pair.a, 't_mend.item'));
+  });
+
+  it('a repair writes nothing when the proof has lost its lock, or the link was taken over', async () => {
+    await createOnBoth(pair, [
+      'CREATE DATABASE t_lost',
+      'CREATE TABLE t_lost.item (id INT PRIMARY KEY, n INT)',
+      'INSERT INTO t_lost.item VALUES (1,1)',
+    ]);
+    const [ab] = await links('t_lost', { 't_lost.item': { central: 'coupons' } });
+    await unlogged(pair.b, ['UPDATE t_lost.item SET n = 2']);
+    const [owner, target] = [new Side('dc-a', ab.config.source), new Side('dc-b', ab.config.target)];
+    const catalog = await readCatalog(await owner.reader(), new TableFilter(['t_lost.item'], []));
+    const table = new ComparedTable(catalog.get('t_lost.item')!);
+    const [owned, other] = [owner, target].map(async (side) =>
+      table.imageOf((await side.rows(table.row(['1'], false)))[0]!),
+    );
+    const pairs = [{ key: ['1'], owned: await owned!, other: await other! }];
+    const { generation } = ab.status();
+    const order = {
+      ...{ table, link: ab.config.link, generation, owner: 'dc-a', target, units: ['central:coupons'] },
+      stillLocked: async () => undefined,
+    };
+    const lost = Object.assign(new Error('the session was ended'), { fatal: true });
+    await expect(repair({ ...order, stillLocked: () => Promise.reject(lost) }, pairs)).rejects.toThrow(lost);
+    expect(await repair({ ...order, generation: generation - 1 }, pairs)).toContain('taken over');
+    expect(await repair({ ...order, owner: 'dc-b' }, pairs)).toContain('does not say that dc-b owns');
+    expect(await rows(pair.b, 'SELECT n FROM t_lost.item')).toEqual([{ n: 2 }]);
+    // Nothing is left locked: the link goes on.
+    await settled(ab, pair.a);
+    expect(await repair(order, pairs)).toBeUndefined();
+    expect(await rows(pair.b, 'SELECT n FROM t_lost.item')).toEqual([{ n: 1 }]);
+    for (const side of [owner, target]) side.close();
+  });
+
+  it('gives up a proof whose locks come too slowly, and proves later', async () => {
+    await createOnBoth(pair, [
+      'CREATE DATABASE t_slow',
+      'CREATE TABLE t_slow.item (id INT PRIMARY KEY, n INT)',
+      'INSERT INTO t_slow.item VALUES (1,1),(2,1),(3,1),(4,1)',
+    ]);
+    const [ab, ba] = await links('t_slow', { 't_slow.item': { central: 'coupons' } });
+    await unlogged(pair.b, ['UPDATE t_slow.item SET n = 2']);
+    // Each row is let go just before the proof's wait for it would end by itself.
+    let begun = false;
+    const holders: Promise<void>[] = [];
+    const hold = async (id: number): Promise<void> => {
+      const holder = await pair.a.pool.getConnection();
+      await holder.query('START TRANSACTION');
+      await holder.query('SELECT n FROM t_slow.item WHERE id = ? FOR UPDATE', [id]);
+      holders.push(
+        new Promise((resolve) => setTimeout(resolve, id * 800)).then(async () => {
+          await holder.query('ROLLBACK');
+          holder.release();
+        }),
+      );
+    };
+    const found = await verify('t_slow.item', [ab, ba], {
+      rules: async () => {
+        if (!begun) for (const id of [1, 2, 3, 4]) await hold(id);
+        begun = true;
+        return rules;
+      },
+    });
+    await Promise.all(holders);
+    expect(found).toMatchObject({ differing: 4, undecided: 0, done: true });
   });
 
   it('a link that does not stream makes a table not comparable, and is never a difference', async () => {
