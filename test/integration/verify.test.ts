@@ -138,21 +138,12 @@ describe.each(['mysql', 'mariadb'] as const)('verification on %s', (flavour) => 
       insert('cn-east', 1000, 1),
       plant("note = 'NOTE'", 13),
     ]);
-    // Values of two rows that changed places: a linear checksum of both stays the same.
-    await unlogged(a, [plant("note = 'left'", 30), plant("note = 'rite'", 31)]);
-    await unlogged(b, [plant("note = 'rite'", 30), plant("note = 'left'", 31)]);
     await unlogged(a, [plant('note = NULL', 3), plant('n = -1', 20, 'cn-west')]);
     const found = await verify('t_kinds.item', [ab, ba], { chunkRows: 7 });
-    expect(found.differing).toBe(17);
+    expect(found.differing).toBe(15);
     const at = (key: string): Difference => found.differences.find((one) => keyOf(one) === key)!;
     expect(found.differences.map(keyOf).sort()).toEqual(
-      [
-        ...Array.from({ length: 13 }, (_, i) => `cn-east/${i + 1}`),
-        'cn-east/30',
-        'cn-east/31',
-        'cn-east/1000',
-        'cn-west/20',
-      ].sort(),
+      [...Array.from({ length: 13 }, (_, i) => `cn-east/${i + 1}`), 'cn-east/1000', 'cn-west/20'].sort(),
     );
     expect(at('cn-east/2')).toMatchObject({
       owner: 'dc-a',
@@ -171,7 +162,7 @@ describe.each(['mysql', 'mariadb'] as const)('verification on %s', (flavour) => 
     const foreign = [ab.status().rows, ba.status().rows];
     const owned = await dump(a, 't_kinds.item');
     const repaired = await verify('t_kinds.item', [ab, ba], { repairs: true, chunkRows: 7 });
-    expect(repaired).toMatchObject({ differing: 17, repaired: 17, undecided: 0, done: true });
+    expect(repaired).toMatchObject({ differing: 15, repaired: 15, undecided: 0, done: true });
     await settled(ab, a);
     await settled(ba, b);
     expect(await dump(a, 't_kinds.item')).toEqual(await dump(b, 't_kinds.item'));
@@ -225,17 +216,34 @@ describe.each(['mysql', 'mariadb'] as const)('verification on %s', (flavour) => 
         writes += 4;
       }
     };
+    // The link lags by fits: what is on its way is often seen.
+    const slow = async (): Promise<void> => {
+      const holder = await b.pool.getConnection();
+      while (writing) {
+        await holder.query('START TRANSACTION');
+        await holder.query(
+          "SELECT 1 FROM interlock.link_checkpoint WHERE link = 'mysql/t-hot:dc-a>dc-b' FOR UPDATE",
+        );
+        await new Promise((resolve) => setTimeout(resolve, 40));
+        await holder.query('ROLLBACK');
+        await new Promise((resolve) => setTimeout(resolve, 10));
+      }
+      holder.release();
+    };
     const writers = [0, 1].flatMap((worker) => [write(a, 'cn-east', worker), write(b, 'cn-west', worker)]);
+    const slowed = slow();
     try {
       let reread = 0;
+      let free = 0;
       for (let round = 0; round < 4; round++) {
         const item = await verify('t_hot.item', [ab, ba], { chunkRows: 500 });
         expect(item).toMatchObject({ differing: 0, undecided: 0, notComparable: null, done: true });
-        const free = await verify('t_hot.free', [ab, ba]);
-        expect(free).toMatchObject({ differing: 0, notComparable: null, done: true });
+        const unowned = await verify('t_hot.free', [ab, ba]);
+        expect(unowned).toMatchObject({ differing: 0, notComparable: null, done: true });
         reread += item.reread;
+        free += unowned.reread;
       }
-      expect(reread, 'chunks were caught in between').toBeGreaterThan(0);
+      expect([reread, free].map(Math.sign), 'chunks were caught in between').toEqual([1, 1]);
       console.log(`${flavour}: ${reread} chunks looked at again during ${writes} writes`);
       await unlogged(b, [
         "UPDATE t_hot.item SET note = 'wrong' WHERE region = 'cn-east' AND user_id IN (100, 2000)",
@@ -246,7 +254,7 @@ describe.each(['mysql', 'mariadb'] as const)('verification on %s', (flavour) => 
       expect(await verify('t_hot.item', [ab, ba])).toMatchObject({ differing: 0, undecided: 0, done: true });
     } finally {
       writing = false;
-      await Promise.all(writers);
+      await Promise.all([...writers, slowed]);
     }
     await settled(ab, a);
     await settled(ba, b);
@@ -332,6 +340,14 @@ describe.each(['mysql', 'mariadb'] as const)('verification on %s', (flavour) => 
       });
       expect(await dump(pair.b, `t_keys.${name}`), name).toEqual(await dump(pair.a, `t_keys.${name}`));
     }
+    // Values of two rows that changed places: a linear checksum of both stays the same.
+    await unlogged(pair.b, ['UPDATE t_keys.signed SET v = IF(part = 1, "l", "r")']);
+    await unlogged(pair.a, [
+      'UPDATE t_keys.signed SET v = IF(part = 1, "r", "l")',
+      'DELETE FROM t_keys.signed WHERE k <> 7 OR part = 3',
+    ]);
+    await unlogged(pair.b, ['DELETE FROM t_keys.signed WHERE k <> 7 OR part = 3']);
+    expect(await verify('t_keys.signed', [ab, ba])).toMatchObject({ rows: 2, differing: 2 });
     // One key to a case-insensitive collation, two to a binary one.
     await unlogged(pair.b, ["UPDATE t_keys.words SET k = 'APPLE' WHERE k = 'apple' AND part = 1"]);
     const found = await verify('t_keys.words', [ab, ba], { repairs: true });
@@ -421,6 +437,7 @@ describe.each(['mysql', 'mariadb'] as const)('verification on %s', (flavour) => 
     };
     const lost = Object.assign(new Error('the session was ended'), { fatal: true });
     await expect(repair({ ...order, stillLocked: () => Promise.reject(lost) }, pairs)).rejects.toThrow(lost);
+    await settled(ab, pair.a);
     expect(await repair({ ...order, generation: generation - 1 }, pairs)).toContain('taken over');
     expect(await repair({ ...order, owner: 'dc-b' }, pairs)).toContain('does not say that dc-b owns');
     expect(await rows(pair.b, 'SELECT n FROM t_lost.item')).toEqual([{ n: 2 }]);
