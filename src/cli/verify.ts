@@ -182,6 +182,13 @@ function requestOf(topology: Topology, options: StartOptions): VerifyRequest {
   const names = Object.keys(topology.tables).filter((name) =>
     carried.some((filter) => carries(filter, name)),
   );
+  if (names.length === 0) {
+    throw new InterlockError(
+      'BadInput',
+      "the topology's `tables` declare none that a link carries: there is nothing to compare",
+      { details: { field: 'tables' } },
+    );
+  }
   for (const pattern of tables) {
     if (names.some((name) => carries(new TableFilter([pattern], []), name))) continue;
     throw bad(
@@ -190,7 +197,6 @@ function requestOf(topology: Topology, options: StartOptions): VerifyRequest {
       `expected tables that the topology declares and a link carries: ${names.join(', ') || 'there are none'}`,
     );
   }
-  if (names.length === 0) throw bad('--tables', '', 'the topology has no table that a link carries');
   // Who owns what now is for the verification to find; what the scope names has to be in the topology.
   if (options.scope !== undefined) {
     try {

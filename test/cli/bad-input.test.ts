@@ -134,3 +134,35 @@ test('--version', async () => {
   expect(exitCode).toBe(0);
   expect(stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
 });
+
+describe('verify mysql', () => {
+  const verify = (...flags: string[]): string[] => [
+    'verify',
+    'mysql',
+    '--topology',
+    topology.file,
+    '--json',
+    ...flags,
+  ];
+
+  test('what is right gets as far as Temporal', async () => {
+    expect(
+      await failure(...verify('--tables', 'shop.*, shop.wallet', '--scope', 'cn-east:10%')),
+    ).toMatchObject({
+      exitCode: 1,
+      code: 'Unavailable',
+    });
+  });
+
+  test.each<[string, string, string]>([
+    ['--tables', 'shop.nothing', 'shop.wallet, shop.coupon, shop.country'],
+    ['--tables', 'shop.wallet,wallet', 'shop.wallet, shop.coupon'],
+    ['--scope', 'region:mars', 'no region mars'],
+    ['--scope', 'what?', 'expected dc:dc-a'],
+    ['--keep', 'many', 'whole number'],
+  ])('%s %s is refused', async (flag, value, words) => {
+    const refused = await failure(...verify(flag, value));
+    expect(refused).toMatchObject({ exitCode: 2, code: 'BadInput', details: { field: flag } });
+    expect(refused.message).toContain(words);
+  });
+});

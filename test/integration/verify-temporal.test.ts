@@ -206,6 +206,11 @@ describe('interlock verify on Temporal', () => {
     await workers.get(dc)!.kill('SIGKILL');
     await release();
     await startWorker(dc);
+    await until(async () => {
+      const { state, rows } = (await verify('status')).report;
+      expect(rows, 'what was compared is not compared again').toBeGreaterThanOrEqual(before.rows);
+      return state === 'ended';
+    }, 'it has ended');
     const report = (await client.workflow.getHandle('verify/example').result()) as VerifyReport;
     expect(report).toMatchObject({ outcome: 'different', differing: 3, rows: LARGE });
     expect(report.tables[0]!.progress.notComparable).toBeNull();

@@ -10,6 +10,11 @@ import type { WorkflowBundle } from '@temporalio/worker';
 import type { ReplicatorActivities } from '../../activities/replicator.js';
 import type { SwitchOutcome } from '../../workflows/contract.js';
 import type { ReplicatorInput, ReplicatorView } from '../../workflows/replicator.js';
+import type {
+  VerificationActivities,
+  VerifyReport,
+  VerifyRequest,
+} from '../../workflows/verification-contract.js';
 import { Bench } from '../workflow/harness.js';
 import type { Run } from '../workflow/harness.js';
 import type { World } from '../workflow/model.js';
@@ -103,6 +108,7 @@ export async function record(bundle: WorkflowBundle): Promise<void> {
       await save(name, run.handle);
     }
     await recordReplicator(bench, bundle);
+    await recordVerification(bench, bundle);
   } finally {
     await bench.close();
   }
@@ -158,6 +164,55 @@ async function recordReplicator(bench: Bench, bundle: WorkflowBundle): Promise<v
     await handle.executeUpdate('stop');
     await handle.result();
     await save('replicator', handle);
+  });
+}
+
+/** Two tables in slices: paused, resumed, one that cannot be compared. */
+async function recordVerification(bench: Bench, bundle: WorkflowBundle): Promise<void> {
+  const taskQueue = 'verification-test';
+  let slices = 0;
+  const planned = { store: 'main', links: ['mysql/main:dc-a>dc-b'], estimatedRows: 100, obstacle: null };
+  const activities: VerificationActivities = {
+    planVerification: async () => ({
+      tables: ['shop.wallet', 'shop.coupon'].map((table) => ({ ...planned, table })),
+      units: null,
+    }),
+    async compareTable({ table, progress }) {
+      if (table === 'shop.coupon') throw ApplicationFailure.nonRetryable('no MD5', 'Refused');
+      if (++slices === 1) {
+        const beat = setInterval(() => Context.current().heartbeat(), 100);
+        await Context.current().cancelled.catch(() => undefined);
+        clearInterval(beat);
+      }
+      return { ...progress, chunks: slices, rows: 10 * slices, done: slices === 3 };
+    },
+    recordVerification: async () => undefined,
+  };
+  const worker = await Worker.create({
+    connection: bench.env.nativeConnection,
+    taskQueue,
+    workflowBundle: bundle,
+    activities,
+  });
+  await worker.runUntil(async () => {
+    const request: VerifyRequest = {
+      ...{ topology: 't', tables: [], scope: null, repair: false, keep: 20, startedBy: 'recorder' },
+    };
+    const handle = await bench.env.client.workflow.start('verification', {
+      workflowId: 'verify/t',
+      taskQueue,
+      args: [request],
+    });
+    const reaches = async (state: VerifyReport['state']): Promise<void> => {
+      while ((await handle.query<VerifyReport>('status')).state !== state) await wait(20);
+    };
+    await reaches('running');
+    await wait(500);
+    await handle.executeUpdate('pause');
+    await reaches('paused');
+    await handle.signal('resume');
+    await handle.result();
+    await save('verification', handle);
   });
 }
 

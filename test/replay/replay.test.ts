@@ -41,7 +41,7 @@ test.each(names.filter((name) => outcomeOf(name)))('ended as its name says: %s',
   expect((result(name) as SwitchReport).outcome).toBe(outcomeOf(name));
 });
 
-test('there is a history of every outcome, and of a link', () => {
+test('there is a history of every outcome, of a link and of a verification', () => {
   const kinds = new Set(names.map((name) => outcomeOf(name) ?? name.replace(/-.*/, '')));
   expect([...kinds].sort()).toEqual([
     'aborted',
@@ -50,6 +50,8 @@ test('there is a history of every outcome, and of a link', () => {
     'refused',
     'replicator',
     'rolled-back',
+    'verification',
   ]);
+  expect((result('verification') as { outcome: string }).outcome).toBe('failed');
   expect((result('replicator') as { state: string }).state).toBe('stopped');
 });

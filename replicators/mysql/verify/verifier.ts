@@ -34,7 +34,7 @@ export interface VerifierOptions {
   keepLength: number;
   onProgress: (progress: TableProgress) => void;
   signal: AbortSignal;
-  /** Rows of a chunk to begin with; it follows the time that chunks take. */
+  /** Rows of a chunk; when absent, they follow the time that chunks take. */
   chunkRows?: number;
 }
 
@@ -137,7 +137,7 @@ class Verifier {
       await this.chunk(table, settlement);
       const tookMs = performance.now() - began;
       this.advance({ activeMs: this.progress.activeMs + tookMs });
-      this.size = nextSize(this.size, tookMs);
+      if (options.chunkRows === undefined) this.size = nextSize(this.size, tookMs);
       stuck.pat();
     }
     return this.progress;
