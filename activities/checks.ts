@@ -63,7 +63,7 @@ export async function checkDatacenter(
     });
     await add(`${fence.name}: routed tables`, () => checkTables(fence.pool, deps));
     await add(`${fence.name}: binlog`, () => checkBinlog(fence));
-    await add(`${fence.name}: read_only`, () => checkReadOnly(fence));
+    await add(`${fence.name}: read_only`, () => checkReadOnly(fence, dc === plan.to));
     if (plan.scope === `dc:${dc}`)
       await add(`${fence.name}: grants`, () => checkGrants(fence.pool, fence.flavour, deps.topology));
     await add(`${fence.name}: auto-increment`, () => checkAutoIncrement(deps, store));

@@ -1,4 +1,4 @@
-import { cancellationSignal, heartbeat, sleep } from '@temporalio/activity';
+import { activityInfo, cancellationSignal, heartbeat, sleep } from '@temporalio/activity';
 import type { BaselineReached } from '../replicators/core/contract.js';
 import { parseLinkId } from '../replicators/core/contract.js';
 import { InterlockError, isInterlockError, messageOf } from '../src/errors.js';
@@ -105,6 +105,7 @@ export function createDatacenterActivities(deps: DatacenterDeps): DatacenterActi
       return {
         holdSentAt,
         fencedAt,
+        attempt: activityInfo().attempt,
         baselines: fenced.flatMap(({ link, result }) =>
           link === undefined ? [] : [{ ...link, position: result.position }],
         ),
@@ -375,12 +376,19 @@ async function checkSource(deps: DatacenterDeps, input: StepInput, look: { xa: b
   const source = storesOf(deps, input.from);
   await allOrForemost(
     [...source.fences.values()].map(async (fence) => {
-      const { states, server, preparedXa } = await fence.evidence(input.units);
+      const { states, server, preparedXa, readOnlyForgotten } = await fence.evidence(input.units);
       if (look.xa && preparedXa.length > 0) {
         throw new InterlockError(
           'Refused',
           `${fence.name}: prepared XA transactions may still commit behind the fence: ${preparedXa.join(', ')}`,
           { details: { store: fence.name, xa: preparedXa } },
+        );
+      }
+      if (readOnlyForgotten) {
+        throw new InterlockError(
+          'Refused',
+          `${fence.name} was read_only and is not any more (a restart?): writers without the SDK may have come in; the switch was not made`,
+          { details: { store: fence.name } },
         );
       }
       if (states.length !== input.units.length) {

@@ -20,6 +20,8 @@ export interface ReplicatorDeps {
   client: Client;
   markers: MarkerArrivals;
   log: Logger;
+  /** Is told of each status, as the heartbeat is. */
+  onStatus?: (status: LinkStatus) => void;
   /** Threads of links; one host per process. */
   host?: LinkHost;
 }
@@ -50,7 +52,10 @@ export function createReplicatorActivities(deps: ReplicatorDeps): ReplicatorActi
       const last = await host.run(
         config,
         {
-          onStatus: (status) => context.heartbeat(status),
+          onStatus: (status) => {
+            context.heartbeat(status);
+            deps.onStatus?.(status);
+          },
           onMarker: (baseline, to) => void announceBaseline(deps, baseline, to, signal),
         },
         signal,

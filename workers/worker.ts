@@ -18,6 +18,7 @@ import { datacenter } from '../src/topology/derive.js';
 import { resolveSecret } from '../src/topology/load.js';
 import type { Topology } from '../src/topology/schema.js';
 import { workflowBundle } from './bundle.js';
+import { linkMetrics } from './link-metrics.js';
 import { withStopPoints } from './stop-points.js';
 import { connectToTemporal, isRunClosed, readLinkHeartbeat } from './temporal.js';
 
@@ -100,7 +101,10 @@ export async function runWorker(options: WorkerOptions): Promise<void> {
         taskQueue,
         activities: {
           ...withStopPoints(createDatacenterActivities(shared), process.env['INTERLOCK_STOP_DIR']),
-          ...createReplicatorActivities({ topology, secret: resolveSecret, client, markers, log }),
+          ...createReplicatorActivities({
+            ...{ topology, secret: resolveSecret, client, markers, log },
+            onStatus: linkMetrics(dc),
+          }),
         },
       }),
     ]);
@@ -134,12 +138,20 @@ async function runUntil(workers: readonly Worker[], signal: AbortSignal): Promis
   if (failed !== undefined) throw failed.reason as Error;
 }
 
-/** The fenced window must not pay for a connect: sessions are opened before, and looked at now and then. */
+/**
+ * The fenced window must not pay for a connect: sessions are opened before, and looked at now and then. A store that was set up by an
+ * Interlock of before gets its newer tables first.
+ */
 function keepWarm(stores: DcStores, log: Logger): NodeJS.Timeout {
+  const upgraded = new Set<string>();
   const warm = (): void => {
     for (const fence of stores.fences.values()) {
-      fence
-        .warm()
+      const upgrade = upgraded.has(fence.name) ? Promise.resolve() : fence.upgradeSchema();
+      upgrade
+        .then(() => {
+          upgraded.add(fence.name);
+          return fence.warm();
+        })
         .catch((error: unknown) =>
           log.warn({ store: fence.name, error: messageOf(error) }, 'store not ready'),
         );

@@ -164,6 +164,8 @@ export interface WriteDisableResult {
   /** ms since the epoch (Date.now) on the source DC's worker: the stores were asked, the last has answered. */
   holdSentAt: number;
   fencedAt: number;
+  /** Above 1: attempts of before have asked, too, and may have fenced. */
+  attempt?: number;
   baselines: (LinkMarker & { position: string })[];
   blockers: Blocker[];
 }

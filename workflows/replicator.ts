@@ -26,6 +26,9 @@ export interface ReplicatorInput {
   /** For a link without a checkpoint: `now` or a position of the source. */
   from?: string;
   discardCheckpoint?: boolean;
+  /** For a link without a checkpoint: copy its tables from the live source. */
+  copy?: boolean;
+  maxRowsPerSecond?: number;
   /** Of the run before, when the history had become long. */
   carried?: Pick<ReplicatorView, 'state' | 'lastStatus' | 'lastError'>;
 }
@@ -44,7 +47,17 @@ export interface ReplicatorView {
 }
 
 export type ReplicatorCommand = 'pause' | 'resume' | 'stop';
-const COMMANDS: ReplicatorCommand[] = ['pause', 'resume', 'stop'];
+const COMMANDS: Record<ReplicatorCommand, string> = {
+  pause: 'Pause; what is committed stays.',
+  resume: 'Go on from the checkpoint.',
+  stop: 'End the link; its checkpoint stays.',
+};
+
+/** Update `resync`: tables to copy again, all when null. */
+export interface ResyncRequest {
+  tables: string[] | null;
+  maxRowsPerSecond?: number;
+}
 
 /** Errors that another attempt cannot mend. */
 const FINAL = ['LinkStopped', 'HeldByOther', 'NeedsOperator', 'Refused', 'BadInput'];
@@ -56,9 +69,21 @@ const FINAL = ['LinkStopped', 'HeldByOther', 'NeedsOperator', 'Refused', 'BadInp
 export async function replicator(input: ReplicatorInput): Promise<ReplicatorView> {
   const life = new Replicator(input);
   setHandler(defineQuery<ReplicatorView>('status'), () => life.view());
-  for (const command of COMMANDS) {
-    setHandler(defineSignal(command), () => void life.take(command));
+  setHandler(
+    defineUpdate<string, [ResyncRequest]>('resync'),
+    (request: ResyncRequest) => life.takeResync(request),
+    {
+      description: 'Copy tables again.',
+      validator: (request: ResyncRequest) => {
+        const refusal = life.refusal('resume') ?? life.refusalOfResync(request);
+        if (refusal !== null) throw ApplicationFailure.nonRetryable(refusal, 'Refused');
+      },
+    },
+  );
+  for (const [command, description] of Object.entries(COMMANDS) as [ReplicatorCommand, string][]) {
+    setHandler(defineSignal(command), () => void life.take(command), { description });
     setHandler(defineUpdate<string>(command), () => life.take(command), {
+      description,
       validator: () => {
         const refusal = life.refusal(command);
         if (refusal !== null) throw ApplicationFailure.nonRetryable(refusal, 'Refused');
@@ -79,6 +104,9 @@ class Replicator {
   private lastStatus: LinkStatus | null;
   private lastError: { code: string; message: string } | null;
   private scope: CancellationScope | undefined;
+  private resync: ResyncRequest | null = null;
+  private resyncError: { code: string; message: string } | null = null;
+  private wantedBefore: 'running' | 'paused' | 'stopped' = 'running';
   private readonly activities;
 
   constructor(private readonly input: ReplicatorInput) {
@@ -130,6 +158,14 @@ class Replicator {
     return null;
   }
 
+  refusalOfResync(request: Partial<ResyncRequest> | undefined): string | null {
+    const tables = request?.tables;
+    const named =
+      Array.isArray(tables) && tables.length > 0 && tables.every((name) => typeof name === 'string');
+    if (tables !== null && !named) return 'tables: expected names (schema.table), or null for all';
+    return this.resync === null ? null : `${this.input.link} is ordering a resync`;
+  }
+
   take(command: ReplicatorCommand): string {
     const { link } = this.input;
     if (this.refusal(command) !== null) return this.refusal(command)!;
@@ -144,12 +180,51 @@ class Replicator {
     return command === 'pause' ? `${link} pauses.` : `${link} stops; its checkpoint stays.`;
   }
 
+  /** Answers when the copy is ordered; fails, and the link goes on as it was, when it cannot be. */
+  async takeResync(request: ResyncRequest): Promise<string> {
+    const { link } = this.input;
+    if (this.resync !== null)
+      throw ApplicationFailure.nonRetryable(`${link} is ordering a resync`, 'Refused');
+    this.resync = request;
+    this.wantedBefore = this.wanted;
+    // The tables are ordered while nothing runs: an attempt reads its orders when it begins.
+    this.wanted = 'running';
+    if (this.state === 'running') {
+      this.enter('pausing');
+      this.scope?.cancel();
+    }
+    await condition(() => this.resync === null);
+    const error = this.resyncError;
+    if (error !== null) throw ApplicationFailure.nonRetryable(error.message, error.code);
+    const what = request.tables === null ? 'all its tables' : request.tables.join(', ');
+    return `${link} copies ${what} again.`;
+  }
+
+  private async orderResync(request: ResyncRequest): Promise<void> {
+    const { tables, maxRowsPerSecond } = request;
+    this.resyncError = null;
+    try {
+      await this.activities.initialiseLink({
+        link: this.input.link,
+        resync: { tables },
+        ...(maxRowsPerSecond !== undefined && { maxRowsPerSecond }),
+      });
+    } catch (error) {
+      this.resyncError = errorOf(error);
+      if (!this.stopAsked()) this.wanted = this.wantedBefore;
+    }
+    this.resync = null;
+  }
+
   async run(): Promise<void> {
     if (this.state === 'initialising') await this.initialise();
     while (this.wanted !== 'stopped') {
-      if (this.wanted === 'paused') {
+      if (this.resync !== null) await this.orderResync(this.resync);
+      else if (this.wanted === 'paused') {
         if (this.state !== 'failed') this.enter('paused');
-        await condition(() => this.wanted !== 'paused' || workflowInfo().continueAsNewSuggested);
+        await condition(
+          () => this.wanted !== 'paused' || this.resync !== null || workflowInfo().continueAsNewSuggested,
+        );
       } else await this.carry();
       if (!this.stopAsked() && workflowInfo().continueAsNewSuggested) await this.again();
     }
@@ -159,7 +234,7 @@ class Replicator {
   /** A link that cannot even begin fails as a workflow, so that `start` with other flags is the next thing to do. */
   private async initialise(): Promise<void> {
     this.enter('initialising');
-    const { link, from, discardCheckpoint } = this.input;
+    const { link, from, discardCheckpoint, copy, maxRowsPerSecond } = this.input;
     const scope = (this.scope = new CancellationScope());
     try {
       await scope.run(() =>
@@ -167,6 +242,8 @@ class Replicator {
           link,
           ...(from !== undefined && { from }),
           ...(discardCheckpoint !== undefined && { discardCheckpoint }),
+          ...(copy !== undefined && { copy }),
+          ...(maxRowsPerSecond !== undefined && { maxRowsPerSecond }),
         }),
       );
     } catch (error) {

@@ -75,6 +75,8 @@ export class HandOver {
   private quick: Awaited<ReturnType<DatacenterActivities['switchWhenDrained']>> | 'pending' | 'unknown' =
     null;
   private fence: WriteDisableResult | undefined;
+  /** ms since the epoch: the first attempt of the fence was sent. */
+  private heldSince = 0;
   private switched: SwitchResult | undefined;
   private handed: HandOverResult | undefined;
   private readonly reached = new Map<string, BaselineReached & { atMs: number }>();
@@ -184,7 +186,11 @@ export class HandOver {
       return fence;
     });
     // Its answer waits for the target's; the drain begins where the fence was made.
-    run.log.took(run.log.last(), this.fence.holdSentAt, this.fence.fencedAt);
+    const step = run.log.last();
+    const askedAt = Date.parse(step.startedAt);
+    this.heldSince =
+      (this.fence.attempt ?? 1) > 1 ? askedAt : Math.min(this.fence.holdSentAt, this.fence.fencedAt);
+    run.log.took(step, this.heldSince, this.fence.fencedAt);
     this.report.blockers = this.fence.blockers;
     this.report.baselines = this.fence.baselines.map(({ link, position }) => ({
       link,
@@ -475,7 +481,7 @@ export class HandOver {
     if (this.fence) {
       const sourceRoutedAt = this.switched.sourceRoutedAt ?? this.handed.routedAt;
       const end = Math.max(this.switched.openAt, this.switched.routedAt, sourceRoutedAt);
-      this.report.fencedMs = end - Math.min(this.fence.holdSentAt, this.fence.fencedAt);
+      this.report.fencedMs = end - this.heldSince;
     }
     run.log.close(entry, true, this.report.fencedMs === null ? '' : `fenced for ${this.report.fencedMs} ms`);
     return true;

@@ -85,6 +85,8 @@ export class Logbook {
 
   /** The step was carried out between these times (ms since the epoch), before the workflow heard of it. */
   took(entry: SwitchReport['steps'][number], fromMs: number, toMs: number): void {
+    // Hazard: a time that cannot be read (another version's worker) would fail the workflow's task, for ever, over a figure.
+    if (!Number.isFinite(fromMs) || !Number.isFinite(toMs)) return;
     entry.startedAt = new Date(fromMs).toISOString();
     entry.endedAt = new Date(Math.max(fromMs, toMs)).toISOString();
   }

@@ -20,7 +20,7 @@ export function parseLinkId(text: string): LinkId | undefined {
 }
 
 export type LinkState =
-  'starting' | 'streaming' | 'paused' | 'stopped' | 'failed' | 'diverged' | 'resync-required';
+  'starting' | 'copying' | 'streaming' | 'paused' | 'stopped' | 'failed' | 'diverged' | 'resync-required';
 
 /** The heartbeat of a link's activity, and what `replicate status` shows. */
 export interface LinkStatus {
@@ -43,9 +43,30 @@ export interface LinkStatus {
   conflicts: number;
   quarantined: number;
   lastMarker: string | null;
+  /** The initial copy or a resync; null when there was none. */
+  copy: CopyProgress | null;
   lastError: { code: string; message: string } | null;
   /** ISO 8601. */
   updatedAt: string;
+}
+
+/** What a link that copies has done, and what is left. */
+export interface CopyProgress {
+  tables: number;
+  tablesDone: number;
+  /** The one under way. */
+  table: string | null;
+  /** By the server's statistics; never less than `comparedRows`. */
+  estimatedRows: number;
+  /** Rows of the source that were looked at; of them written on the target (the others were there). */
+  comparedRows: number;
+  writtenRows: number;
+  /** Rows that a resync removed, as the source does not have them. */
+  removedRows: number;
+  /** Rows that differ and that the source does not own: as they were on the target. */
+  keptRows: number;
+  rowsPerSecond: number;
+  etaSeconds: number | null;
 }
 
 /**

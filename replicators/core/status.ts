@@ -1,5 +1,5 @@
 import { InterlockError } from '../../src/errors.js';
-import type { LinkState, LinkStatus } from './contract.js';
+import type { CopyProgress, LinkState, LinkStatus } from './contract.js';
 
 const RATE_WINDOW_MS = 5000;
 
@@ -15,6 +15,7 @@ export class StatusTracker {
   droppedForeign = 0;
   conflicts = 0;
   lastMarker: string | null = null;
+  copy: CopyProgress | null = null;
   lastError: { code: string; message: string } | null = null;
   private readonly samples: { at: number; rows: number; transactions: number }[] = [];
 
@@ -55,6 +56,7 @@ export class StatusTracker {
       conflicts: this.conflicts,
       quarantined: 0,
       lastMarker: this.lastMarker,
+      copy: this.copy,
       lastError: this.lastError,
       updatedAt: new Date(now).toISOString(),
     };

@@ -2,6 +2,7 @@ import type { Connection, ResultSetHeader } from 'mysql2/promise';
 import { InterlockError } from '../../src/errors.js';
 import { NOBODY } from '../core/contract.js';
 import type { Batch } from './batch.js';
+import type { ChunkEffect } from './copier.js';
 import { checkpointUpdate, linkUnitStatements } from './checkpoint.js';
 import type { Flavour } from './position.js';
 import { statementsOf } from './statements.js';
@@ -19,6 +20,8 @@ export interface ApplierOptions {
   seq: number;
   marker: string | null;
   stopAt: (point: StopPoint) => void;
+  /** Tables that are being copied. */
+  copied: ReadonlySet<string>;
 }
 
 const TEXT_PER_QUERY = 4 * 1024 * 1024;
@@ -42,19 +45,25 @@ export class Applier {
 
   /**
    * @param position everything up to and including the batch
+   * @param copy a chunk of a table that is copied, at this place of the stream
    * @throws InterlockError LinkStopped: the target does not take a change; HeldByOther: another attempt holds the link;
    *   Unavailable: the connection is gone, and whether the commit happened says only the checkpoint.
    */
-  async apply(batch: Batch, position: string): Promise<void> {
-    const { link, flavour } = this.options;
-    const markers = batch.transactions.flatMap((t) => t.markers);
-    const marker = markers.filter(({ workflowId }) => workflowId !== NOBODY).at(-1)?.id ?? this.marker;
+  async apply(batch: Batch, position: string, copy?: ChunkEffect): Promise<void> {
+    const { link, flavour, copied } = this.options;
+    const kept = batch.transactions
+      .flatMap((t) => t.markers)
+      .filter(({ workflowId }) => workflowId !== NOBODY);
+    // Hazard: a marker in the checkpoint says that all before it is here. While tables are copied it is not.
+    const own = copied.size > 0 ? undefined : kept.at(-1)?.id;
+    const marker = own ?? this.marker;
     const head = [
       'START TRANSACTION',
       checkpointUpdate(link, this.options.generation, { position, marker, seq: this.seq + 1 }),
       ...linkUnitStatements(link, batch.units.values()),
+      ...(copy === undefined ? [] : [copy.progress]),
     ];
-    const statements = statementsOf(batch, flavour);
+    const statements = [...statementsOf(batch, flavour, copied), ...(copy?.statements ?? [])];
     const where = batch.transactions.at(-1)!.gtid;
     for (let attempt = 1; ; attempt++) {
       try {
@@ -97,7 +106,8 @@ export class Applier {
         });
         if (from === 0 && results[1]!.affectedRows !== 1) throw heldByOther(link);
         for (let i = from; i < to; i++) {
-          if (results[skip + i - from]!.affectedRows !== statements[i]!.affected) {
+          const { affected } = statements[i]!;
+          if (affected !== null && results[skip + i - from]!.affectedRows !== affected) {
             failed = statements[i];
             throw new Mismatch();
           }

@@ -95,16 +95,16 @@ export function linkUnitStatements(link: string, events: Iterable<UnitEvent>): s
 
 /**
  * The first checkpoint of a link. One that no transaction was applied on (seq 0) is overwritten: a repeat of an initialisation whose
- * answer was lost. @throws InterlockError Refused when the link has applied something.
+ * answer was lost. `beside` runs in the same transaction. @throws InterlockError Refused when the link has applied something.
  */
 export async function createCheckpoint(
   connection: Connection,
   link: string,
   first: { position: string; sourceServer: string; units: SourceUnit[] },
   discard: boolean,
+  beside: () => Promise<void> = async () => undefined,
 ): Promise<void> {
-  await connection.beginTransaction();
-  try {
+  await inTransaction(connection, async () => {
     const [rows] = await connection.query<RowDataPacket[]>(
       'SELECT generation, position, seq FROM interlock.link_checkpoint WHERE link = ? FOR UPDATE',
       [link],
@@ -127,6 +127,14 @@ export async function createCheckpoint(
     for (let i = 0; i < first.units.length; i += 500) {
       for (const sql of linkUnitStatements(link, first.units.slice(i, i + 500))) await connection.query(sql);
     }
+    await beside();
+  });
+}
+
+export async function inTransaction(connection: Connection, work: () => Promise<void>): Promise<void> {
+  await connection.beginTransaction();
+  try {
+    await work();
     await connection.commit();
   } catch (error) {
     await connection.rollback().catch(() => undefined);

@@ -3,7 +3,10 @@ import { InterlockError, messageOf } from '../../src/errors.js';
 import type { SourceUnit } from '../core/contract.js';
 import { TableFilter } from '../core/table-filter.js';
 import { readCatalog } from './catalog.js';
-import { createCheckpoint, readCheckpoint } from './checkpoint.js';
+import { createCheckpoint, inTransaction, readCheckpoint } from './checkpoint.js';
+import type { Checkpoint } from './checkpoint.js';
+import { orderCopy } from './copy-plan.js';
+import type { CopyOrder } from './copy-plan.js';
 import type { LinkConfig } from './link-config.js';
 import { sourceProblems, tableProblems } from './preflight.js';
 import { contains, parsePosition } from './position.js';
@@ -15,6 +18,11 @@ export interface InitialiseOptions {
   from?: string;
   /** Forget a checkpoint that the link has applied something on. */
   discardCheckpoint?: boolean;
+  /** Copy every table of the link from the live source; the link then begins at now. */
+  copy?: boolean;
+  /** Copy these tables of a link again (all: null), and remove what the source owns and does not have. */
+  resync?: { tables: string[] | null };
+  maxRowsPerSecond?: number;
 }
 
 /** Everything that has to be right before a link can run. @throws InterlockError Refused that lists every problem. */
@@ -65,6 +73,10 @@ export async function initialiseLink(
     try {
       await preflightLink(config, source, target);
       const existing = await readCheckpoint(target, config.link);
+      if (options.copy === true || options.resync !== undefined) {
+        const ordered = await initialiseCopy(config, options, source, target, existing);
+        if (ordered !== undefined) return ordered;
+      }
       if (existing !== undefined && options.from === undefined) {
         return { position: existing.position, created: false };
       }
@@ -99,6 +111,87 @@ export async function initialiseLink(
   } finally {
     source.destroy();
   }
+}
+
+/**
+ * Orders the copy and makes the checkpoint in one transaction: the link then meets every change from before its first chunk. Undefined: the link
+ * has a checkpoint already, and its copy goes on there.
+ */
+async function initialiseCopy(
+  config: LinkConfig,
+  options: InitialiseOptions,
+  source: Connection,
+  target: Connection,
+  existing: Checkpoint | undefined,
+): Promise<{ position: string; created: boolean } | undefined> {
+  const { resync } = options;
+  if (resync === undefined && existing !== undefined && options.discardCheckpoint !== true) return undefined;
+  if (resync !== undefined && existing === undefined) {
+    throw new InterlockError(
+      'Refused',
+      `${config.link} has no checkpoint: it has never run. Use: interlock replicate start ${config.link} --copy`,
+      { details: { link: config.link } },
+    );
+  }
+  await requireCommitOrder(config, source);
+  const tables = await tablesToCopy(config, resync?.tables ?? null, resync !== undefined, source, target);
+  // A whole resync begins anew, also where the binlog of before is gone; named tables are copied beside what goes on.
+  const anew = resync === undefined || resync.tables === null;
+  const maxRows = options.maxRowsPerSecond ?? null;
+  if (!anew) {
+    await inTransaction(target, () => orderCopy(target, config.link, tables, maxRows));
+    return { position: existing!.position, created: false };
+  }
+  const { position, units } = await snapshotUnits(config, source);
+  const sourceServer = await serverIdentity(source, config.source.flavour);
+  await createCheckpoint(target, config.link, { position, sourceServer, units }, true, () =>
+    orderCopy(target, config.link, tables, maxRows),
+  );
+  return { position, created: true };
+}
+
+/** Hazard: where commits become visible in another order than that of the binlog, a chunk is not what the stream says it is. */
+async function requireCommitOrder(config: LinkConfig, source: Connection): Promise<void> {
+  if (config.source.flavour !== 'mysql') return;
+  const [rows] = await source.query<RowDataPacket[]>('SELECT @@GLOBAL.binlog_order_commits AS ordered');
+  if (Number(rows[0]!['ordered']) === 1) return;
+  throw new InterlockError(
+    'Refused',
+    `${config.from}: binlog_order_commits is OFF; a copy needs SET GLOBAL binlog_order_commits = ON there`,
+    { details: { link: config.link } },
+  );
+}
+
+async function tablesToCopy(
+  config: LinkConfig,
+  named: string[] | null,
+  isResync: boolean,
+  source: Connection,
+  target: Connection,
+): Promise<Map<string, CopyOrder>> {
+  const catalog = await readCatalog(source, new TableFilter(config.include, config.exclude));
+  const unknown = (named ?? []).filter((name) => !catalog.has(name));
+  if (unknown.length > 0) {
+    throw new InterlockError(
+      'BadInput',
+      `--tables: ${unknown.join(', ')}: not carried by ${config.link}; it carries ${[...catalog.keys()].join(', ') || 'none'}`,
+      { details: { field: 'tables', value: unknown } },
+    );
+  }
+  const orders = new Map<string, CopyOrder>();
+  for (const table of catalog.values()) {
+    if (named !== null && !named.includes(table.name)) continue;
+    const [found] = await target.query<RowDataPacket[]>(`SELECT 1 FROM ${table.sql} LIMIT 1`);
+    const [counted] = await source.query<RowDataPacket[]>(
+      "SELECT COALESCE(table_rows, 0) AS n FROM information_schema.tables WHERE CONCAT(table_schema, '.', table_name) = ?",
+      [table.name],
+    );
+    orders.set(table.name, {
+      purpose: isResync ? 'resync' : found.length === 0 ? 'fill' : 'merge',
+      estimated: Number(counted[0]?.['n'] ?? 0),
+    });
+  }
+  return orders;
 }
 
 /** Owners and position that agree: no change of ownership can be under way while the table is locked. */
@@ -137,7 +230,7 @@ async function requireEmpty(config: LinkConfig, source: Connection, target: Conn
       if (rows.length === 0) continue;
       throw new InterlockError(
         'Refused',
-        `${config.link} has no checkpoint, and ${table.name} has rows in ${dc}. When both sides hold the same rows: --from now; when the target was loaded from a backup: --from POSITION of that backup`,
+        `${config.link} has no checkpoint, and ${table.name} has rows in ${dc}. To copy them: --copy; when both sides hold the same rows: --from now; when the target was loaded from a backup: --from POSITION of that backup`,
         { details: { link: config.link, table: table.name, dc } },
       );
     }

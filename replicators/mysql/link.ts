@@ -1,6 +1,6 @@
 import { randomInt } from 'node:crypto';
 import type { Connection, RowDataPacket } from 'mysql2/promise';
-import { InterlockError } from '../../src/errors.js';
+import { InterlockError, messageOf } from '../../src/errors.js';
 import { NOBODY } from '../core/contract.js';
 import type { BaselineReached, LinkStatus } from '../core/contract.js';
 import { StatusTracker } from '../core/status.js';
@@ -9,6 +9,9 @@ import { Applier, heldByOther } from './applier.js';
 import { Batch, BatchMismatch } from './batch.js';
 import { readCatalog } from './catalog.js';
 import type { Catalog, CatalogTable } from './catalog.js';
+import { connectReader } from './chunk-reader.js';
+import { Copier } from './copier.js';
+import { copyProgress, unfinished } from './copy-plan.js';
 import { readCheckpoint, readLinkUnits, takeGeneration } from './checkpoint.js';
 import type { Checkpoint } from './checkpoint.js';
 import { passDdl } from './ddl.js';
@@ -20,7 +23,8 @@ import type { MysqlPosition } from './position.js';
 import { connect, connectTarget, executedPosition, serverIdentity, takeLock } from './session.js';
 import { BinlogStream } from './stream.js';
 import type { StopPoint } from './stop-points.js';
-import { targetUnavailable } from './target-errors.js';
+import { isUnavailable, targetUnavailable } from './target-errors.js';
+import type { SqlError } from './target-errors.js';
 import { isEmpty } from './transaction.js';
 import type { MarkerEvent, RowChange, SourceTransaction } from './transaction.js';
 
@@ -186,7 +190,7 @@ async function checkLineage(config: LinkConfig, source: Connection, checkpoint: 
   if (!contains(position, parsePosition(flavour, purged))) {
     throw new InterlockError(
       'NeedsOperator',
-      `${config.link} is at ${checkpoint.position}, but ${config.from} has purged its binlog beyond that (${purged.replace(/\s+/g, '')}). Load the target again, then: interlock replicate start ${config.link} --from POSITION --discard-checkpoint`,
+      `${config.link} is at ${checkpoint.position}, but ${config.from} has purged its binlog beyond that (${purged.replace(/\s+/g, '')}). Copy what is missing: interlock replicate resync ${config.link}`,
       { details: { link: config.link, state: 'resync-required', checkpoint: checkpoint.position } },
     );
   }
@@ -200,17 +204,20 @@ class Attempt {
   private failure: InterlockError | undefined;
   private catalog: Catalog = new Map();
   private readonly filter: TableFilter;
-  private readonly applier: Applier;
+  private applier!: Applier;
   /** Everything that was applied or dropped, in order. */
   private readonly position: MysqlPosition;
   private executed: MysqlPosition;
   private behindSince: number | undefined;
   private looking = false;
+  private copier: Copier | undefined;
+  /** Tables that are being copied; the copier takes them out. */
+  private copied: ReadonlySet<string> = new Set();
 
   constructor(
     private readonly config: LinkConfig,
     private readonly events: LinkEvents,
-    stopAt: (point: StopPoint) => void,
+    private readonly stopAt: (point: StopPoint) => void,
     private readonly tracker: StatusTracker,
     private readonly source: Connection,
     private readonly target: Connection,
@@ -220,14 +227,19 @@ class Attempt {
     this.filter = new TableFilter(config.include, config.exclude);
     this.position = parsePosition(flavour, checkpoint.position);
     this.executed = this.position.clone();
-    this.applier = new Applier({
-      connection: target,
-      flavour,
+  }
+
+  private makeApplier(): Applier {
+    const { config, checkpoint, copied } = this;
+    return new Applier({
+      connection: this.target,
+      flavour: config.target.flavour,
       link: config.link,
       generation: checkpoint.generation,
       seq: checkpoint.seq,
       marker: checkpoint.marker,
-      stopAt,
+      stopAt: this.stopAt,
+      copied,
     });
   }
 
@@ -243,8 +255,44 @@ class Attempt {
       config.tables,
       await readLinkUnits(this.target, config.link),
     );
+    const readers: Connection[] = [];
+    try {
+      this.copier = await this.makeCopier(ownership, readers);
+      this.copied = this.copier?.unfinished ?? this.copied;
+      this.applier = this.makeApplier();
+      await this.stream(signal, ownership);
+    } finally {
+      for (const reader of readers) reader.destroy();
+    }
+  }
+
+  /** Tables that are still to be copied, if there are any. `readers` takes its connections. */
+  private async makeCopier(ownership: Ownership, readers: Connection[]): Promise<Copier | undefined> {
+    const { config, checkpoint, filter } = this;
+    this.tracker.copy = await copyProgress(this.target, config.link);
+    const tables = await unfinished(this.target, config.link);
+    if (tables.length === 0) return undefined;
+    const source = await connectReader(config.source);
+    readers.push(source);
+    const target = await connectReader(config.target);
+    readers.push(target);
+    return new Copier({
+      link: config.link,
+      generation: checkpoint.generation,
+      flavour: config.source.flavour,
+      source,
+      target,
+      sourceCatalog: await readCatalog(this.source, filter),
+      targetCatalog: this.catalog,
+      ownership,
+      tables,
+    });
+  }
+
+  private async stream(signal: AbortSignal, ownership: Ownership): Promise<void> {
+    const { config, tracker, checkpoint } = this;
     await this.noteSourceServer();
-    await this.repeatMarker();
+    if (this.copier === undefined) await this.repeatMarker();
     const stream = new BinlogStream({
       ...config.source,
       position: checkpoint.position,
@@ -262,6 +310,7 @@ class Attempt {
           } catch (error) {
             transaction.violation = error as InterlockError;
           }
+          this.copier?.see(transaction);
         }
         this.queue.push(transaction);
         this.notify();
@@ -280,9 +329,13 @@ class Attempt {
     try {
       await stream.start();
       await this.lookAtSource();
-      tracker.state = 'streaming';
+      tracker.state = this.copier === undefined ? 'streaming' : 'copying';
       tracker.lastError = null;
       this.events.onStatus(tracker.snapshot(this.lagMs()));
+      this.copier?.run(signal).then(
+        () => this.showCopy(),
+        (error: unknown) => this.fail(copyFailed(config.link, error)),
+      );
       await this.applyUntil(signal, stream);
     } finally {
       clearInterval(poll);
@@ -344,11 +397,11 @@ class Attempt {
         if (transaction.foreign) dropped.push(transaction);
         continue;
       }
-      const { violation, ddl } = transaction;
-      if (violation !== null || ddl !== null) {
+      const { violation, ddl, chunk } = transaction;
+      if (violation !== null || ddl !== null || chunk !== null) {
         if (!batch.isEmpty) break;
         if (violation !== null) throw this.atPosition(violation);
-        await this.passStatement(transaction);
+        if (ddl !== null) await this.passStatement(transaction);
       }
       if (
         !batch.isEmpty &&
@@ -371,26 +424,41 @@ class Attempt {
         );
       }
       bytes += transaction.bytes;
-      if (transaction.markers.length > 0 || ddl !== null) {
+      if (transaction.markers.length > 0 || ddl !== null || chunk !== null) {
         last++;
         break;
       }
     }
     const { tracker } = this;
     for (let i = this.head; i < last; i++) this.position.add(this.queue[i]!.gtid);
-    const needsWrite = batch.transactions.some(
-      (t) => t.changes.length + t.units.length + t.markers.length > 0,
-    );
-    if (needsWrite) await this.applier.apply(batch, this.position.toString());
+    const chunk = batch.transactions.at(-1)?.chunk ?? null;
+    const effect = chunk === null ? undefined : await this.copier!.effectOf(chunk);
+    const needsWrite =
+      effect !== undefined ||
+      batch.transactions.some((t) => t.changes.length + t.units.length + t.markers.length > 0);
+    if (needsWrite) await this.applier.apply(batch, this.position.toString(), effect);
+    if (effect !== undefined) {
+      this.copier!.committed(chunk!, effect);
+      this.showCopy();
+    }
     this.head = last;
     stream.release(bytes);
     tracker.droppedForeign += dropped.length;
     tracker.rows += batch.rowCount;
     tracker.transactions += batch.transactions.length;
     tracker.position = this.position.toString();
-    for (const marker of batch.transactions.flatMap((t) => t.markers)) this.reached(marker);
+    // Hazard: to a switchover a marker says that all before it is here, and rows that were not copied yet are not.
+    if (this.copied.size === 0)
+      for (const marker of batch.transactions.flatMap((t) => t.markers)) this.reached(marker);
     if (this.behindSince !== undefined && contains(this.position, this.executed))
       this.behindSince = undefined;
+  }
+
+  private showCopy(): void {
+    const { tracker, copier } = this;
+    if (copier === undefined) return;
+    tracker.copy = copier.progress() ?? tracker.copy;
+    if (copier.unfinished.size === 0 && tracker.state === 'copying') tracker.state = 'streaming';
   }
 
   /** The batch again, without the transaction that broke it. */
@@ -497,6 +565,21 @@ class Attempt {
       this.behindSince ??= Date.now();
     }
   }
+}
+
+function copyFailed(link: string, error: unknown): InterlockError {
+  if (error instanceof InterlockError) return error;
+  const known = error as SqlError;
+  // A reader's connection is gone, or it was told to go: the next attempt goes on behind the last chunk.
+  if (isUnavailable(known))
+    return new InterlockError('Unavailable', `copying: ${messageOf(error)}`, {
+      cause: error,
+      retryable: true,
+    });
+  return new InterlockError('LinkStopped', `${link} stopped while copying: ${messageOf(error)}`, {
+    cause: error,
+    details: { link, errno: known.errno },
+  });
 }
 
 async function pause(ms: number, signal: AbortSignal): Promise<void> {

@@ -49,6 +49,17 @@ export class Ownership {
     return violation;
   }
 
+  /** Whose a row is as of now, for rows that are looked at later. `unrouted`: both data centers may write it. */
+  snapshot(): (table: SourceTable, row: Literal[]) => 'source' | 'other' | 'unrouted' {
+    const units = new Map(this.units);
+    return (table, row) => {
+      const unitOf = this.unitReader(table);
+      if (unitOf === null) return 'unrouted';
+      const known = units.get(unitOf(row));
+      return known?.owner === this.source && known.state !== 'remote' ? 'source' : 'other';
+    };
+  }
+
   private check(
     transaction: SourceTransaction,
     table: SourceTable,

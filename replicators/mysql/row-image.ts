@@ -195,13 +195,13 @@ function signed64(c: Cursor): Literal {
 }
 
 /** A double literal; the shortest text that reads back as the same double, and as the same float after rounding. */
-function floatLiteral(value: number): Literal {
+export function floatLiteral(value: number): Literal {
   if (Object.is(value, -0)) return '-0e0';
   const text = String(value);
   return text.includes('e') ? text : `${text}e0`;
 }
 
-function textDecoder(charset: string | null, length: (c: Cursor) => number, pad: number): Decoder {
+export function textDecoder(charset: string | null, length: (c: Cursor) => number, pad: number): Decoder {
   if (charset === null) {
     return (c) => {
       const bytes = length(c);

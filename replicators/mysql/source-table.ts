@@ -5,7 +5,7 @@ import { identifier } from './literal.js';
 import { decoderOf } from './row-image.js';
 import type { ColumnMetadata, Decoder } from './row-image.js';
 
-export type ControlTable = 'unit_state' | 'marker' | 'link_checkpoint';
+export type ControlTable = 'unit_state' | 'marker' | 'link_checkpoint' | 'copy_watermark';
 
 /** A table as one table map event of the source described it. */
 export interface SourceTable {
@@ -26,6 +26,7 @@ const CONTROL: Record<string, ControlTable> = {
   unit_state: 'unit_state',
   marker: 'marker',
   link_checkpoint: 'link_checkpoint',
+  copy_watermark: 'copy_watermark',
 };
 
 /**

@@ -8,7 +8,8 @@ import type { RowChange } from './transaction.js';
 /** One statement for the target, and what it must have done: `affected` rows (changed rows, not matched ones). */
 export interface Statement {
   sql: string;
-  affected: number;
+  /** null: any number of rows. */
+  affected: number | null;
   kind: 'insert' | 'update' | 'delete';
   table: TableBatch;
   /** The rows it writes, for errors. */
@@ -21,13 +22,31 @@ const KEYS_PER_DELETE = 200;
 const TEXT_PER_STATEMENT = 512 * 1024;
 
 /** The statements of a batch, in an order in which no row is in another's way. */
-export function statementsOf(batch: Batch, flavour: Flavour): Statement[] {
+export function statementsOf(batch: Batch, flavour: Flavour, copied: ReadonlySet<string>): Statement[] {
   const statements: Statement[] = [];
   for (const table of batch.tables.values()) {
-    if (table.inOrder) for (const change of table.log!) statements.push(...single(table, change));
+    if (copied.has(table.source.name)) statements.push(...replacing(table, [...table.rows.values()]));
+    else if (table.inOrder) for (const change of table.log!) statements.push(...single(table, change));
     else statements.push(...merged(table, flavour));
   }
   return statements;
+}
+
+/**
+ * Whatever is there of these rows, afterwards they are as they should be. Of a table that is being copied the target has some rows and not
+ * others; those it has are as the source had them at one place of its stream, so that no unique value is in two of them.
+ */
+export function replacing(table: TableBatch, rows: readonly RowNet[]): Statement[] {
+  const statements: Statement[] = [];
+  for (const some of chunks(rows, KEYS_PER_DELETE))
+    statements.push({ ...deleteOf(table, some), affected: null });
+  const present = rows.filter((row) => row.after !== null);
+  for (const some of chunks(present, ROWS_PER_STATEMENT)) statements.push(insertOf(table, some));
+  return statements;
+}
+
+export function insertsOf(table: TableBatch, rows: readonly RowNet[]): Statement[] {
+  return [...chunks(rows, ROWS_PER_STATEMENT)].map((some) => insertOf(table, some));
 }
 
 /** Deletes first: they free unique values. Inserts last: they take them. */
@@ -65,7 +84,7 @@ function deleteOf(table: TableBatch, rows: RowNet[]): Statement {
   const where =
     source.primaryKey.length === 1
       ? `${identifier(source.columns[source.primaryKey[0]!]!)} IN (${rows.map((row) => row.key).join(',')})`
-      : rows.map((row) => `(${whereKey(table, row.before!)})`).join(' OR ');
+      : rows.map((row) => `(${whereKey(table, (row.before ?? row.after)!)})`).join(' OR ');
   return {
     sql: `DELETE FROM ${source.sql} WHERE ${where}`,
     affected: rows.length,
@@ -164,7 +183,7 @@ function tuple(table: TableBatch, row: Literal[]): string {
 }
 
 /** At most `limit` rows and about half a megabyte of values together. */
-function* chunks(rows: RowNet[], limit: number): Generator<RowNet[]> {
+function* chunks(rows: readonly RowNet[], limit: number): Generator<RowNet[]> {
   let some: RowNet[] = [];
   let text = 0;
   for (const row of rows) {

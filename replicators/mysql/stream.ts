@@ -395,6 +395,14 @@ function readControlRow(
       transaction.units.push(is);
       transaction.unitsBefore.push(was?.unit === is.unit ? was : { unit: is.unit, state: null });
     }
+  } else if (table.control === 'copy_watermark') {
+    if (after === null) return;
+    transaction.watermark = {
+      link: value(after, 'link'),
+      generation: Number(value(after, 'generation')),
+      seq: Number(value(after, 'seq')),
+      edge: value(after, 'edge') === '1' ? 'low' : 'high',
+    };
   } else if (after && before === null) {
     transaction.markers.push({
       id: value(after, 'id'),
@@ -420,7 +428,7 @@ function streamError(error: Error & { errno?: number }): InterlockError {
   if (error.errno === CANNOT_RESUME) {
     return new InterlockError(
       'NeedsOperator',
-      `the source cannot stream from the checkpoint: ${error.message}`,
+      `the source cannot stream from the checkpoint: ${error.message}. When its binlog was purged: interlock replicate resync LINK`,
       { cause: error, details: { state: 'resync-required' } },
     );
   }

@@ -1,5 +1,6 @@
 import type { InterlockError } from '../../src/errors.js';
 import type { SourceUnit } from '../core/contract.js';
+import type { Chunk } from './copier.js';
 import type { Literal } from './literal.js';
 import type { SourceTable } from './source-table.js';
 
@@ -12,6 +13,14 @@ export interface RowChange {
 
 /** `state` null: the row of the unit was removed, which means that nobody may write it there. */
 export type UnitEvent = SourceUnit | { unit: string; state: null };
+
+/** A link that copies reads a chunk between two of them (see copier.ts). */
+export interface Watermark {
+  link: string;
+  generation: number;
+  seq: number;
+  edge: 'low' | 'high';
+}
 
 export interface MarkerEvent {
   id: string;
@@ -34,6 +43,9 @@ export interface SourceTransaction {
   /** What the units of `units` were before, in the same order. */
   unitsBefore: UnitEvent[];
   markers: MarkerEvent[];
+  watermark: Watermark | null;
+  /** What is to be copied at this place of the stream. */
+  chunk: Chunk | null;
   /** A statement that is not a row change, on data that may be carried. */
   ddl: { schema: string; statement: string } | null;
   /** A change that the source did not own, or that cannot be carried. The link stops when it gets there. */
@@ -51,6 +63,8 @@ export function newTransaction(gtid: string, sourceTime: number): SourceTransact
     units: [],
     unitsBefore: [],
     markers: [],
+    watermark: null,
+    chunk: null,
     ddl: null,
     violation: null,
   };
@@ -63,6 +77,7 @@ export function isEmpty(transaction: SourceTransaction): boolean {
     (transaction.changes.length === 0 &&
       transaction.units.length === 0 &&
       transaction.markers.length === 0 &&
+      transaction.chunk === null &&
       transaction.ddl === null &&
       transaction.violation === null)
   );

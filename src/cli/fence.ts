@@ -107,8 +107,8 @@ function printStatus(diagnosis: Diagnosis): void {
       `${finding.text}: ${words(finding)} since epoch ${finding.epoch}, held by ${holder}. ${todo(finding)}`,
     );
   }
-  for (const { dc, store, readOnly } of diagnosis.stores) {
-    if (readOnly?.on === true && readOnly.wanted)
+  for (const { dc, store, readOnly, counts } of diagnosis.stores) {
+    if (readOnly?.on === true && readOnly.wanted && counts.open + counts.write_disabled === 0)
       print(
         `${dc} mysql/${store}: read_only since epoch ${readOnly.epoch}: ${dc} was switched away from as a whole; the next switchover to it turns it off.`,
       );
@@ -142,6 +142,10 @@ function readOnlyLines({ stores }: Diagnosis): string[] {
     if (readOnly.wanted && !readOnly.on)
       return [
         `${at}: the data center is write-disabled as a whole, and read_only is off (a restart?): its rule center turns it on; else \`interlock fence release\`.`,
+      ];
+    if (readOnly.on && !readOnly.wanted && !readOnly.settled)
+      return [
+        `${at}: read_only is not off yet: its rule center turns it off; else \`interlock fence release\`.`,
       ];
     if (readOnly.on && !readOnly.wanted && counts.open > 0)
       return [

@@ -9,10 +9,15 @@ import type { Client, WorkflowHandle } from '@temporalio/client';
 import { ApplicationFailure, defaultPayloadConverter } from '@temporalio/common';
 import type { Command } from 'commander';
 import { formatLinkId, parseLinkId } from '../../replicators/core/contract.js';
-import type { LinkStatus } from '../../replicators/core/contract.js';
+import type { CopyProgress, LinkStatus } from '../../replicators/core/contract.js';
 import { parsePosition } from '../../replicators/mysql/position.js';
 import { replicatorWorkflowId } from '../../workflows/contract.js';
-import type { ReplicatorCommand, ReplicatorInput, ReplicatorView } from '../../workflows/replicator.js';
+import type {
+  ReplicatorCommand,
+  ReplicatorInput,
+  ReplicatorView,
+  ResyncRequest,
+} from '../../workflows/replicator.js';
 import { InterlockError, messageOf } from '../errors.js';
 import type { ErrorCode } from '../errors.js';
 import { datacenter, wantedLinks } from '../topology/derive.js';
@@ -26,9 +31,17 @@ interface Options {
   json?: boolean;
   all?: boolean;
 }
-interface StartOptions extends Options {
+interface CopyOptions extends Options {
+  maxRowsPerSecond?: string;
+  detach?: boolean;
+}
+interface StartOptions extends CopyOptions {
   from?: string;
   discardCheckpoint?: boolean;
+  copy?: boolean;
+}
+interface ResyncOptions extends CopyOptions {
+  tables?: string;
 }
 
 /** What `status` shows of a link. */
@@ -47,10 +60,11 @@ const ASK_LIMIT_MS = 10_000;
 const START_LIMIT_MS = 60_000;
 const POLL_MS = 200;
 const QUIET_MS = 8_000;
+const COPY_LINE_MS = 2_000;
 /** A heartbeat comes twice a second; one this old is of a link that does not run at the moment. */
 const STALE_MS = 5_000;
 
-/** `interlock replicate start | pause | resume | stop | status`. */
+/** `interlock replicate start | pause | resume | resync | stop | status`. */
 export function register(program: Command): void {
   const replicate = program
     .command('replicate')
@@ -65,8 +79,22 @@ export function register(program: Command): void {
       '--from <position>',
       '`now` (both sides hold the same rows), or the GTID position of a loaded backup',
     )
-    .option('--discard-checkpoint', 'with --from: forget how far the link had applied')
+    .option(
+      '--copy',
+      'copy the tables from the live source first: what the target lacks, and what differs and the source owns',
+    )
+    .option('--discard-checkpoint', 'with --from or --copy: forget how far the link had applied')
+    .option('--max-rows-per-second <n>', 'with --copy: read no more of the source')
+    .option('--detach', 'with --copy: do not wait until all is copied')
     .action(start);
+  command(
+    'resync',
+    'copy tables again, as when the binlog was purged or the target changed: also removes what the source owns and does not have',
+  )
+    .option('--tables <list>', '`schema.table`, several with commas; all of the link when absent')
+    .option('--max-rows-per-second <n>', 'read no more of the source')
+    .option('--detach', 'do not wait until all is copied')
+    .action(resync);
   command('pause', 'pause a link; what is committed stays').action(
     (link: string | undefined, options: Options) => tell('pause', link, options),
   );
@@ -80,11 +108,30 @@ export function register(program: Command): void {
 }
 
 async function start(link: string | undefined, options: StartOptions): Promise<void> {
-  if (options.discardCheckpoint === true && options.from === undefined) {
-    throw badInput('discard-checkpoint', '--discard-checkpoint needs --from: where should the link begin?');
+  if (options.discardCheckpoint === true && options.from === undefined && options.copy !== true) {
+    throw badInput(
+      'discard-checkpoint',
+      '--discard-checkpoint needs --from or --copy: where should the link begin?',
+    );
   }
+  if (options.copy === true && options.from !== undefined)
+    throw badInput('copy', '--copy begins at now, with what the source has: leave --from out');
+  for (const [field, given] of [
+    ['max-rows-per-second', options.maxRowsPerSecond],
+    ['detach', options.detach],
+  ] as const) {
+    if (given !== undefined && options.copy !== true) throw badInput(field, `--${field} goes with --copy`);
+  }
+  maxRows(options);
   const { topology } = await loadTopology(topologyFile(options));
   const links = chosen(topology, link, options, true);
+  // Hazard: two that copy into each other's source would bring back what is deleted meanwhile.
+  if (options.copy === true && links.length > 1) {
+    throw badInput(
+      'copy',
+      `copy one link at a time, and start the other direction when it streams: ${links.map((id) => `interlock replicate start '${id}' --copy`).join('; ')}`,
+    );
+  }
   if (links.length > 1 && options.from !== undefined && options.from !== 'now') {
     throw badInput('from', 'a position belongs to one source: name the link, or use --from now');
   }
@@ -121,6 +168,8 @@ async function startOne(
     taskQueue: datacenter(topology, parseLinkId(link)!.to).taskQueue,
     ...(options.from !== undefined && { from: options.from }),
     ...(options.discardCheckpoint === true && { discardCheckpoint: true }),
+    ...(options.copy === true && { copy: true }),
+    ...(options.maxRowsPerSecond !== undefined && { maxRowsPerSecond: maxRows(options)! }),
   };
   const workflowId = replicatorWorkflowId(link);
   let handle: WorkflowHandle;
@@ -134,21 +183,60 @@ async function startOne(
   } catch (error) {
     if (!(error instanceof WorkflowExecutionAlreadyStartedError)) throw error;
     const report = await reportOf(client, link);
-    if (options.from !== undefined) {
-      throw new InterlockError(
-        'Refused',
-        `${link} is ${report.workflow} already: stop it before you start it at another position (interlock replicate stop ${link})`,
-      );
+    if (options.from !== undefined || options.copy === true) {
+      const instead =
+        options.copy === true
+          ? `to copy again: interlock replicate resync ${link}`
+          : `stop it before you start it at another position (interlock replicate stop ${link})`;
+      throw new InterlockError('Refused', `${link} is ${report.workflow} already: ${instead}`);
     }
     if (report.workflow !== 'running' && report.workflow !== 'initialising') return report;
     handle = client.workflow.getHandle(workflowId);
   }
-  return waitFor(
-    client,
-    handle,
-    link,
-    (report) => report.status?.state === 'streaming' && fresh(report.status),
+  return waitFor(client, handle, link, flowing(options));
+}
+
+/** It streams; or, for who does not wait for that, it copies. */
+function flowing({ detach }: CopyOptions): (report: LinkReport) => boolean {
+  return ({ status: live }) =>
+    live !== null &&
+    fresh(live) &&
+    (live.state === 'streaming' || (detach === true && live.state === 'copying'));
+}
+
+/** @throws InterlockError BadInput */
+function maxRows({ maxRowsPerSecond: text }: CopyOptions): number | undefined {
+  if (text === undefined) return undefined;
+  if (/^[1-9]\d{0,8}$/.test(text)) return Number(text);
+  throw badInput(
+    'max-rows-per-second',
+    `--max-rows-per-second: ${JSON.stringify(text)}: expected a number of rows, 1 or more`,
   );
+}
+
+async function resync(link: string | undefined, options: ResyncOptions): Promise<void> {
+  const most = maxRows(options);
+  const { topology } = await loadTopology(topologyFile(options));
+  if (link === undefined || options.all === true)
+    throw badInput('link', `name one link: ${chosen(topology, undefined, options, false).join(', ')}`);
+  const [id] = chosen(topology, link, options, true);
+  const tables = options.tables?.split(',').map((name) => name.trim()) ?? null;
+  if (tables?.some((name) => !/^[^.\s]+\.[^.]+$/.test(name)))
+    throw badInput(
+      'tables',
+      `--tables: ${JSON.stringify(options.tables)}: expected schema.table, several with commas`,
+    );
+  const request: ResyncRequest = { tables, ...(most !== undefined && { maxRowsPerSecond: most }) };
+  const report = await withTemporal(topology, async (client) => {
+    const handle = client.workflow.getHandle(replicatorWorkflowId(id!));
+    progress(
+      await told(client, id!, () =>
+        handle.executeUpdate<string, [ResyncRequest]>('resync', { args: [request] }),
+      ),
+    );
+    return waitFor(client, handle, id!, flowing(options));
+  });
+  show([report], options);
 }
 
 async function tell(name: ReplicatorCommand, link: string | undefined, options: Options): Promise<void> {
@@ -163,25 +251,37 @@ async function tell(name: ReplicatorCommand, link: string | undefined, options: 
 async function tellOne(client: Client, link: string, name: ReplicatorCommand): Promise<LinkReport> {
   const handle = client.workflow.getHandle(replicatorWorkflowId(link));
   try {
-    const answer = await client.withDeadline(Date.now() + ASK_LIMIT_MS, () =>
-      handle.executeUpdate<string, []>(name),
-    );
-    progress(answer);
+    progress(await told(client, link, () => handle.executeUpdate<string, []>(name)));
   } catch (error) {
-    if (error instanceof WorkflowNotFoundError) {
-      if (name === 'stop') return reportOf(client, link);
-      throw new InterlockError('Refused', `${link} is not started: interlock replicate start ${link}`);
-    }
-    if (error instanceof WorkflowUpdateFailedError) {
-      throw new InterlockError('Refused', error.cause?.message ?? error.message, { cause: error });
-    }
-    throw unanswered(link, error);
+    const notStarted = error instanceof InterlockError && error.cause instanceof WorkflowNotFoundError;
+    if (notStarted && name === 'stop') return reportOf(client, link);
+    throw error;
   }
   return waitFor(client, handle, link, (report) => {
     if (name === 'resume') return report.status?.state === 'streaming' && fresh(report.status);
     if (name === 'pause') return report.workflow === 'paused';
     return report.workflow === 'not-started' || report.workflow === 'stopped';
   });
+}
+
+/** An update's answer. @throws InterlockError: as the link says, or Refused when it is not started */
+async function told(client: Client, link: string, ask: () => Promise<string>): Promise<string> {
+  try {
+    return await client.withDeadline(Date.now() + ASK_LIMIT_MS, ask);
+  } catch (error) {
+    if (error instanceof WorkflowNotFoundError) {
+      throw new InterlockError('Refused', `${link} is not started: interlock replicate start ${link}`, {
+        cause: error,
+      });
+    }
+    if (error instanceof WorkflowUpdateFailedError) {
+      const said = error.cause instanceof ApplicationFailure ? error.cause : undefined;
+      throw new InterlockError((said?.type ?? 'Refused') as ErrorCode, said?.message ?? error.message, {
+        cause: error,
+      });
+    }
+    throw unanswered(link, error);
+  }
 }
 
 async function status(link: string | undefined, options: Options): Promise<void> {
@@ -200,11 +300,20 @@ async function waitFor(
   link: string,
   reached: (report: LinkReport) => boolean,
 ): Promise<LinkReport> {
-  const began = Date.now();
+  let began = Date.now();
   let hinted = false;
+  let shownAt = 0;
   for (;;) {
     const report = await reportOf(client, link);
     if (reached(report)) return report;
+    const copy = report.status?.state === 'copying' && fresh(report.status) ? report.status.copy : null;
+    if (copy !== null) {
+      began = Date.now();
+      if (began - shownAt > COPY_LINE_MS) {
+        shownAt = began;
+        progress(`${link}: ${copyWords(copy)}`);
+      }
+    }
     if (report.workflow === 'failed') return report;
     if (report.workflow === 'not-started') await explainEnd(handle, link);
     const waited = Date.now() - began;
@@ -284,6 +393,19 @@ async function reportOf(client: Client, link: string): Promise<LinkReport> {
   return report;
 }
 
+function copyWords(copy: CopyProgress): string {
+  const { tables, tablesDone, table: name, comparedRows, estimatedRows, writtenRows } = copy;
+  const counts = [
+    `${writtenRows} rows written`,
+    ...(copy.removedRows > 0 ? [`${copy.removedRows} removed`] : []),
+    ...(copy.keptRows > 0 ? [`${copy.keptRows} differ and are not the source's: left as they are`] : []),
+  ];
+  if (tablesDone === tables)
+    return `copied ${tables} tables: ${comparedRows} rows looked at, ${counts.join(', ')}`;
+  const eta = copy.etaSeconds === null ? '' : `, about ${copy.etaSeconds} s left`;
+  return `copying ${name ?? ''} (${tablesDone} of ${tables} tables done): ${comparedRows} of about ${estimatedRows} rows, ${copy.rowsPerSecond} rows/s${eta}; ${counts.join(', ')}`;
+}
+
 function fresh(status: LinkStatus): boolean {
   return Date.now() - Date.parse(status.updatedAt) < STALE_MS;
 }
@@ -308,6 +430,7 @@ function show(reports: LinkReport[], options: Options): void {
     for (const { link, status: live, error, next } of reports) {
       if (live)
         print(`\n${link}\n  applied ${live.position || '–'}\n  source  ${live.sourcePosition || '–'}`);
+      if (live?.copy) print(`  ${copyWords(live.copy)}`);
       if (error) print(`  ${error.code}: ${error.message}`);
       if (next !== null) print(`  next: ${next}`);
     }

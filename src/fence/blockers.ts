@@ -32,7 +32,7 @@ const QUERIES: Record<Flavour, string> = {
     LEFT JOIN information_schema.processlist p ON p.ID = t.trx_mysql_thread_id`,
 };
 
-/** Statements under way and table locks, for which `SET GLOBAL read_only` waits. */
+/** Statements under way and table locks, for which `SET GLOBAL read_only` waits; not Interlock's own (a link applies them). */
 const READ_ONLY_QUERIES: Record<Flavour, string> = {
   mysql: `
     SELECT DISTINCT t.PROCESSLIST_ID AS id, t.PROCESSLIST_USER AS user, t.PROCESSLIST_HOST AS host,
@@ -40,13 +40,15 @@ const READ_ONLY_QUERIES: Record<Flavour, string> = {
     FROM performance_schema.metadata_locks m
     JOIN performance_schema.threads t ON t.THREAD_ID = m.OWNER_THREAD_ID AND t.PROCESSLIST_ID <> ?
     LEFT JOIN performance_schema.events_statements_current s ON s.THREAD_ID = t.THREAD_ID
-    WHERE m.OBJECT_TYPE IN ('GLOBAL', 'COMMIT') AND m.LOCK_STATUS = 'GRANTED' AND m.LOCK_TYPE = 'INTENTION_EXCLUSIVE'`,
+    WHERE m.OBJECT_TYPE IN ('GLOBAL', 'COMMIT') AND m.LOCK_STATUS = 'GRANTED' AND m.LOCK_TYPE = 'INTENTION_EXCLUSIVE'
+      AND t.PROCESSLIST_USER <> SUBSTRING_INDEX(CURRENT_USER(), '@', 1)`,
   // LOCK TABLES and a statement of another engine are not seen there.
   mariadb: `
     SELECT t.trx_mysql_thread_id AS id, p.USER AS user, p.HOST AS host,
            UNIX_TIMESTAMP(t.trx_started) AS started, t.trx_query AS statement
     FROM information_schema.innodb_trx t JOIN information_schema.processlist p ON p.ID = t.trx_mysql_thread_id
-    WHERE t.trx_mysql_thread_id <> ? AND t.trx_query IS NOT NULL AND t.trx_tables_locked > 0`,
+    WHERE t.trx_mysql_thread_id <> ? AND t.trx_query IS NOT NULL AND t.trx_tables_locked > 0
+      AND p.USER <> SUBSTRING_INDEX(CURRENT_USER(), '@', 1) AND COALESCE(p.STATE, '') NOT LIKE 'Waiting for % lock'`,
 };
 
 /** What a session may wait for: locks of rows, or the right to set `read_only`. */

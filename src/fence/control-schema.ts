@@ -8,12 +8,14 @@
  *              (the reverse link drops transactions that begin with it) and is the checkpoint.
  * link_unit    the owners of the source's units as of the link's checkpoint, as read from the source's stream.
  * dc_read_only  one row: whether this server's `read_only` is wanted for the whole data center (see read-only.ts).
+ * link_copy    the tables that a link still copies into this store, each with how far it is; done ones stay until the next copy.
+ * copy_watermark  one row per link that copies out of this store: changes of rows that were read between two watermarks are in the stream.
  * rules, report, verification  only in use in the control store.
  */
 export const CONTROL_SCHEMA = 'interlock';
 
-export const CONTROL_TABLES: readonly string[] = [
-  `CREATE TABLE IF NOT EXISTS interlock.unit_state (
+export const CONTROL_TABLES: Readonly<Record<string, string>> = {
+  unit_state: `CREATE TABLE IF NOT EXISTS interlock.unit_state (
     unit VARCHAR(128) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
     state ENUM('open','write_disabled','remote') NOT NULL,
     owner VARCHAR(63) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
@@ -23,14 +25,14 @@ export const CONTROL_TABLES: readonly string[] = [
     holder_workflow VARCHAR(255) CHARACTER SET utf8mb4 NULL,
     holder_run VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NULL
   ) ENGINE=InnoDB`,
-  `CREATE TABLE IF NOT EXISTS interlock.marker (
+  marker: `CREATE TABLE IF NOT EXISTS interlock.marker (
     id VARCHAR(128) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
     workflow_id VARCHAR(255) CHARACTER SET utf8mb4 NOT NULL,
     run_id VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     epoch BIGINT UNSIGNED NOT NULL,
     created_at DATETIME(6) NOT NULL
   ) ENGINE=InnoDB`,
-  `CREATE TABLE IF NOT EXISTS interlock.link_checkpoint (
+  link_checkpoint: `CREATE TABLE IF NOT EXISTS interlock.link_checkpoint (
     link VARCHAR(191) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
     generation BIGINT UNSIGNED NOT NULL,
     position MEDIUMTEXT CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
@@ -39,7 +41,7 @@ export const CONTROL_TABLES: readonly string[] = [
     seq BIGINT UNSIGNED NOT NULL,
     updated_at DATETIME(6) NOT NULL
   ) ENGINE=InnoDB`,
-  `CREATE TABLE IF NOT EXISTS interlock.link_unit (
+  link_unit: `CREATE TABLE IF NOT EXISTS interlock.link_unit (
     link VARCHAR(191) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     unit VARCHAR(128) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     state ENUM('open','write_disabled','remote') NOT NULL,
@@ -47,7 +49,7 @@ export const CONTROL_TABLES: readonly string[] = [
     epoch BIGINT UNSIGNED NOT NULL,
     PRIMARY KEY (link, unit)
   ) ENGINE=InnoDB`,
-  `CREATE TABLE IF NOT EXISTS interlock.dc_read_only (
+  dc_read_only: `CREATE TABLE IF NOT EXISTS interlock.dc_read_only (
     id TINYINT UNSIGNED NOT NULL PRIMARY KEY,
     wanted TINYINT UNSIGNED NOT NULL,
     settled TINYINT UNSIGNED NOT NULL,
@@ -56,21 +58,42 @@ export const CONTROL_TABLES: readonly string[] = [
     holder_workflow VARCHAR(255) CHARACTER SET utf8mb4 NOT NULL,
     holder_run VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL
   ) ENGINE=InnoDB`,
-  `CREATE TABLE IF NOT EXISTS interlock.rules (
+  link_copy: `CREATE TABLE IF NOT EXISTS interlock.link_copy (
+    link VARCHAR(191) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    name VARCHAR(129) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+    purpose ENUM('fill','merge','resync') NOT NULL,
+    state ENUM('waiting','copying','done') NOT NULL,
+    last_key MEDIUMTEXT CHARACTER SET utf8mb4 NULL,
+    estimated BIGINT UNSIGNED NOT NULL,
+    compared BIGINT UNSIGNED NOT NULL,
+    written BIGINT UNSIGNED NOT NULL,
+    removed BIGINT UNSIGNED NOT NULL,
+    kept BIGINT UNSIGNED NOT NULL,
+    max_rows_per_second INT UNSIGNED NULL,
+    updated_at DATETIME(6) NOT NULL,
+    PRIMARY KEY (link, name)
+  ) ENGINE=InnoDB`,
+  copy_watermark: `CREATE TABLE IF NOT EXISTS interlock.copy_watermark (
+    link VARCHAR(191) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
+    generation BIGINT UNSIGNED NOT NULL,
+    seq BIGINT UNSIGNED NOT NULL,
+    edge ENUM('low','high') NOT NULL
+  ) ENGINE=InnoDB`,
+  rules: `CREATE TABLE IF NOT EXISTS interlock.rules (
     epoch BIGINT UNSIGNED NOT NULL PRIMARY KEY,
     document LONGTEXT CHARACTER SET utf8mb4 NOT NULL,
     hash CHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     reason VARCHAR(1024) CHARACTER SET utf8mb4 NOT NULL,
     created_at DATETIME(6) NOT NULL
   ) ENGINE=InnoDB`,
-  `CREATE TABLE IF NOT EXISTS interlock.report (
+  report: `CREATE TABLE IF NOT EXISTS interlock.report (
     run_id VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
     document LONGTEXT CHARACTER SET utf8mb4 NOT NULL,
     created_at DATETIME(6) NOT NULL
   ) ENGINE=InnoDB`,
-  `CREATE TABLE IF NOT EXISTS interlock.verification (
+  verification: `CREATE TABLE IF NOT EXISTS interlock.verification (
     run_id VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
     document LONGTEXT CHARACTER SET utf8mb4 NOT NULL,
     created_at DATETIME(6) NOT NULL
   ) ENGINE=InnoDB`,
-];
+};

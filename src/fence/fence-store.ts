@@ -18,7 +18,15 @@ import {
   isConnectionLost,
   isInterrupted,
 } from './mysql-errors.js';
-import { ReadOnlyBlocked, ReadOnlySwitch, lift, moveTo, openingNeedsLevel, recordOf } from './read-only.js';
+import {
+  ReadOnlyBlocked,
+  ReadOnlySwitch,
+  forgotten,
+  lift,
+  moveTo,
+  needsLevel,
+  recordOf,
+} from './read-only.js';
 import { rulesInTheWay, rulesInsert } from './rules-store.js';
 import { ABANDONED_AFTER_SECONDS, FORGIVING, ask, bounds, openSession } from './session.js';
 import type { Blocker, ChangeResult, FenceBudget, Marker, UnitChange, UnitState } from './types.js';
@@ -84,12 +92,31 @@ export class FenceStore {
     this.abandonedAfterSeconds = options.abandonedAfterSeconds ?? ABANDONED_AFTER_SECONDS;
   }
 
-  /** Creates the schema `interlock` and its tables where they are missing. */
+  /** Creates the schema `interlock` and its tables where they are missing; what is there is not written to the binlog again. */
   async ensureSchema(): Promise<void> {
     await this.guarded(async () => {
-      await this.pool.query(`CREATE DATABASE IF NOT EXISTS ${CONTROL_SCHEMA}`);
-      for (const table of CONTROL_TABLES) await this.pool.query(table);
+      const there = await this.controlTables();
+      if (there === null) await this.pool.query(`CREATE DATABASE IF NOT EXISTS ${CONTROL_SCHEMA}`);
+      for (const [name, statement] of Object.entries(CONTROL_TABLES)) {
+        if (there?.has(name) !== true) await this.pool.query(statement);
+      }
     });
+  }
+
+  /** The tables that a newer Interlock has, in a store that was set up before. */
+  async upgradeSchema(): Promise<void> {
+    const there = await this.guarded(() => this.controlTables());
+    if (there?.has('unit_state') === true) await this.ensureSchema();
+  }
+
+  /** null: there is no control schema. */
+  private async controlTables(): Promise<Set<string> | null> {
+    const [rows] = await this.pool.query<RowDataPacket[]>(
+      `SELECT t.table_name AS name FROM information_schema.schemata s LEFT JOIN information_schema.tables t ON t.table_schema = s.schema_name
+       WHERE s.schema_name = ?`,
+      [CONTROL_SCHEMA],
+    );
+    return rows.length === 0 ? null : new Set(rows.map((row) => String(row['name'])));
   }
 
   /** The identity of the server that answers (server_uuid; MariaDB: server_uid). */
@@ -142,10 +169,16 @@ export class FenceStore {
     });
   }
 
-  /** The rows of `units`, the server that answers (null: it has none of them), and its prepared XA transactions, in one message. */
-  async evidence(
-    units: readonly UnitId[],
-  ): Promise<{ states: UnitState[]; server: string | null; preparedXa: string[] }> {
+  /**
+   * The rows of `units`, the server that answers (null: it has none of them), its prepared XA transactions, and whether it has forgotten that it
+   * is to be read_only, in one message.
+   */
+  async evidence(units: readonly UnitId[]): Promise<{
+    states: UnitState[];
+    server: string | null;
+    preparedXa: string[];
+    readOnlyForgotten: boolean;
+  }> {
     return this.guarded(async () => {
       const looks = batches(sortedUnique(units)).map((batch) =>
         format(
@@ -153,13 +186,16 @@ export class FenceStore {
           [batch],
         ),
       );
-      const answers = await ask(this.pool, [...looks, XA_RECOVER], looks.length + 1);
+      const asked = [...looks, XA_RECOVER, recordOf(this.flavour)];
+      const answers = await ask(this.pool, asked, asked.length);
+      const record = answers.pop()!;
       const prepared = answers.pop()!;
       const rows = answers.flat();
       return {
         states: rows.map(toUnitState),
         server: rows.length === 0 ? null : String(rows[0]!['answers']),
         preparedXa: xaNames(prepared),
+        readOnlyForgotten: forgotten(record),
       };
     });
   }
@@ -243,7 +279,7 @@ export class FenceStore {
    */
   async reassert(rules: Rules): Promise<{ written: UnitId[]; server: string }> {
     const asserted = await this.assert(rules, 'missing or of another server');
-    await this.readOnly.mend();
+    await this.mendReadOnly();
     return asserted;
   }
 
@@ -359,7 +395,6 @@ export class FenceStore {
       const { marker, rules: document } = change;
       const asked = [
         ...(change.to === 'write_disabled' ? [XA_RECOVER] : []),
-        ...(change.to === 'open' ? [recordOf(this.flavour)] : []),
         ...(marker === undefined
           ? []
           : [format('SELECT id FROM interlock.marker WHERE id = ?', [marker.id])]),
@@ -374,25 +409,33 @@ export class FenceStore {
       if (change.to === 'write_disabled')
         await this.awaitNoXa(session, deadline, met, locked.answers.shift()!, false);
       const writes = batches(apply).map((batch) => updateOf(batch, change));
-      const lifting = change.to === 'open' && openingNeedsLevel(locked.answers.shift()!);
-      if (lifting) writes.push(lift(change.epoch));
+      if (change.to === 'open' && writes.length > 0) writes.push(lift(change, server));
       if (marker !== undefined && locked.answers.shift()!.length === 0) writes.push(insertOf(marker));
       if (document !== undefined) writes.push(...rulesInsert(this.name, document, locked.answers.at(-1)!));
       await hooks.beforeCommit?.([...rows.values()]);
       // Under the locks: the writers that the rows stop are stopped by them, with their own answer.
-      if (change.readOnly === true) met.push(...(await this.disableWrites(change, server, budget, deadline)));
+      if (change.readOnly === true) {
+        const found = await this.disableWrites(change, server, budget, deadline).catch(
+          async (error: unknown) => {
+            // Hazard: rows that are as they should be were fenced by an attempt of before; its read_only is not this one's to take back.
+            if (apply.length > 0) await this.takeBack(session, change, server);
+            throw error;
+          },
+        );
+        met.push(...found);
+      }
       // The binlog position covers the marker only when it is read after the commit. A transaction that was being prepared as XA when the
       // locks were taken is seen now at the latest.
       const position = `SELECT ${positionExpression(this.flavour)} AS position`;
-      const [committed, prepared] = await ask(
+      const [committed, prepared, record] = await ask(
         session,
-        [...writes, 'COMMIT', FORGIVING, position, XA_RECOVER],
-        2,
+        [...writes, 'COMMIT', FORGIVING, position, XA_RECOVER, recordOf(this.flavour)],
+        3,
       );
       if (change.to === 'write_disabled') await this.awaitNoXa(session, deadline, met, prepared!, true);
       done = true;
       // Behind the commit: until then the units are not this data center's to write.
-      if (lifting) await this.enableWrites();
+      if (change.to === 'open' && needsLevel(record!)) await this.enableWrites();
       return {
         changed: writes.length > 0,
         position: String(committed![0]!['position']).replaceAll('\n', ''),
@@ -485,16 +528,37 @@ export class FenceStore {
     }
   }
 
+  /** In the session with the locks: when that is gone, another attempt may have them, and what it wants stands. */
+  private async takeBack(session: PoolConnection, change: UnitChange, server: string): Promise<void> {
+    await session.query(`${lift(change, server)};COMMIT`);
+    await this.readOnly.level('give-up', performance.now() + DEFAULT_BUDGET.budgetMs);
+  }
+
   /** What keeps it waiting (a table lock of an account that read_only does not bind, say) is passing: the rule center tries again, too. */
   private async enableWrites(): Promise<void> {
+    await this.orUnavailable(
+      'the units are open, and read_only could not be turned off',
+      this.readOnly.level('give-up', performance.now() + DEFAULT_BUDGET.budgetMs),
+    );
+  }
+
+  /** `read_only` as it should be, after a restart of the server or a fence that died. Answers what was done, if anything. */
+  async mendReadOnly(): Promise<'turned on' | 'turned off' | undefined> {
+    return this.orUnavailable('read_only could not be set', this.readOnly.mend());
+  }
+
+  private async orUnavailable<T>(what: string, done: Promise<T>): Promise<T> {
     try {
-      await this.readOnly.level('give-up', performance.now() + DEFAULT_BUDGET.budgetMs);
+      return await done;
     } catch (error) {
-      if (!(error instanceof ReadOnlyBlocked)) throw error;
+      if (!(error instanceof ReadOnlyBlocked)) throw unavailable(this.name, error);
       throw new InterlockError(
         'Unavailable',
-        `${this.name}: the units are open, and read_only could not be turned off`,
-        { retryable: true },
+        `${this.name}: ${what}: statements and table locks are in the way`,
+        {
+          cause: error,
+          retryable: true,
+        },
       );
     }
   }

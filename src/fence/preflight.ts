@@ -207,21 +207,31 @@ function quoted(value: string | undefined): string {
   return value === undefined ? 'unknown' : value === '' ? "''" : value;
 }
 
-/** read_only is off, or Interlock's own, which the next switchover to this data center turns off. */
-export async function checkReadOnly(fence: FenceStore): Promise<Seen> {
-  const { on, superOn, wanted, epoch } = await fence.readOnly.view();
+/** read_only is off, or Interlock's own. `opening`: units are about to be opened there, which turns Interlock's own off. */
+export async function checkReadOnly(fence: FenceStore, opening = false): Promise<Seen> {
+  const { on, superOn, wanted, epoch, settled } = await fence.readOnly.view();
   if (superOn)
     return { wrong: 'super_read_only is ON: it refuses the links, too; SET GLOBAL super_read_only = OFF' };
-  if (on !== wanted) {
-    return on
-      ? {
-          wrong: `ON, and not by Interlock: applications cannot write; SET GLOBAL read_only = OFF`,
-        }
-      : {
-          wrong: `OFF, though ${fence.dc} is write-disabled as a whole since epoch ${epoch}: its rule center turns it on again`,
-        };
+  if (!wanted) {
+    if (!on) return 'off';
+    return settled
+      ? { wrong: 'ON, and not by Interlock: applications cannot write; SET GLOBAL read_only = OFF' }
+      : { wrong: `ON: its rule center turns it off; else \`interlock fence release\`` };
   }
-  return on ? `ON by Interlock since epoch ${epoch}: ${fence.dc} was switched away from as a whole` : 'off';
+  const [[row]] = await fence.pool.query<RowDataPacket[]>(
+    `SELECT COUNT(*) AS units FROM interlock.unit_state WHERE state = 'open'`,
+  );
+  const units = Number(row!['units']);
+  if (units > 0) {
+    return {
+      wrong: `for the whole data center since epoch ${epoch}, and ${units} units are open in it: its rule center turns it off; else \`interlock fence release\``,
+    };
+  }
+  const what = `for the whole data center since epoch ${epoch}`;
+  if (on || opening) return `${on ? 'ON' : 'OFF'} by Interlock ${what}`;
+  return {
+    wrong: `OFF, though wanted ${what}: its rule center turns it on; else \`interlock fence release\``,
+  };
 }
 
 /** Not required, since some accept it; said, since "nothing lost" ends where the server itself forgets commits. */

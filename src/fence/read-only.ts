@@ -4,7 +4,7 @@ import { BlockerWatch } from './blockers.js';
 import { identityExpression } from './flavour.js';
 import type { Flavour } from './flavour.js';
 import { ER_LOCK_WAIT_TIMEOUT, errnoOf, isInterrupted } from './mysql-errors.js';
-import { ask, openSession } from './session.js';
+import { ABANDONED_AFTER_SECONDS, FORGIVING, ask, bounds, openSession } from './session.js';
 import type { Blocker, FenceBudget, UnitChange } from './types.js';
 
 /** `read_only` of a server, and what Interlock wants it to be. */
@@ -14,8 +14,10 @@ export interface ReadOnlyView {
   superOn: boolean;
   /** Interlock write-disabled the whole data center on this server, and nothing was opened in it since. */
   wanted: boolean;
-  /** The epoch at which Interlock turned it on or off; null: it never did on this server. */
+  /** The epoch at which Interlock wanted it so; null: it never did on this server. */
   epoch: number | null;
+  /** Interlock has turned it off, or is about to: it is not on for somebody else's reason. */
+  settled: boolean;
 }
 
 /** The SET waited for statements and table locks beyond the budget; `read_only` is as it was. */
@@ -32,6 +34,8 @@ const MINE = `IS_USED_LOCK('${LOCK}') = CONNECTION_ID()`;
 /** Behind the watch, which knows milliseconds and names who is in the way. */
 const WAIT_MARGIN_SECONDS = 3;
 const LEVEL_WAIT_MS = 2_000;
+/** What statements in flight are given, however little of the fence's budget is left: most end by themselves. */
+const LEAST_WAIT_MS = 250;
 
 /**
  * `read_only` for a whole data center, for writers that do not use the SDK. It bypasses nobody but accounts with CONNECTION_ADMIN (MariaDB: READ_ONLY
@@ -48,7 +52,7 @@ export class ReadOnlySwitch {
 
   async view(): Promise<ReadOnlyView> {
     const [rows] = await this.pool.query<RowDataPacket[]>(
-      `SELECT @@global.read_only AS is_on, ${this.flavour === 'mysql' ? '@@global.super_read_only' : '0'} AS super_on, r.wanted, r.epoch
+      `SELECT @@global.read_only AS is_on, ${this.flavour === 'mysql' ? '@@global.super_read_only' : '0'} AS super_on, r.wanted, r.epoch, r.settled
        FROM (SELECT 1) one LEFT JOIN interlock.dc_read_only r ON r.id = 1 AND r.server = ${identityExpression(this.flavour)}`,
     );
     const row = rows[0]!;
@@ -57,12 +61,14 @@ export class ReadOnlySwitch {
       superOn: Number(row['super_on']) === 1,
       wanted: Number(row['wanted'] ?? 0) === 1,
       epoch: row['epoch'] === null ? null : Number(row['epoch']),
+      settled: Number(row['settled'] ?? 1) === 1,
     };
   }
 
   /**
    * Refuses the writes of every account without the right to bypass, and returns when none of them is in flight or can commit. The caller
-   * holds the locks of all the data center's open units, in a session of its own. Fails with ReadOnlyBlocked; it is off then.
+   * holds the locks of all the data center's open units, in a session of its own. Fails with ReadOnlyBlocked: the caller takes back
+   * (`lift`, in the session with the locks) what it has not committed.
    */
   async turnOn(
     { epoch, holder }: Pick<UnitChange, 'epoch' | 'holder'>,
@@ -78,15 +84,9 @@ export class ReadOnlySwitch {
        ON DUPLICATE KEY UPDATE ${['wanted', 'settled', 'server', 'holder_workflow', 'holder_run', 'epoch'].map(newer).join(', ')}`,
       [server, holder.workflowId, holder.runId, epoch],
     );
-    try {
-      const { blockers, on } = await this.level(policy, deadline);
-      if (!on) throw new ReadOnlyBlocked(blockers);
-      return blockers;
-    } catch (error) {
-      await this.pool.query(lift(epoch));
-      await this.level('give-up', performance.now() + LEVEL_WAIT_MS);
-      throw error;
-    }
+    const { blockers, on } = await this.level(policy, deadline);
+    if (!on) throw new ReadOnlyBlocked(blockers);
+    return blockers;
   }
 
   /**
@@ -98,8 +98,8 @@ export class ReadOnlySwitch {
     if (before === undefined || !before.here) return undefined;
     if (before.wanted) await this.liftAbandoned();
     const { wanted, settled, on } = (await this.record())!;
-    if (settled && on === wanted) return undefined;
-    // Off and not wanted any more, by whoever: nobody is waited for, and nothing is changed.
+    // On and not wanted, and settled: somebody else's.
+    if (settled && (on || !wanted)) return undefined;
     await this.level('give-up', performance.now() + LEVEL_WAIT_MS);
     if (on === wanted) return undefined;
     return wanted ? 'turned on' : 'turned off';
@@ -111,7 +111,7 @@ export class ReadOnlySwitch {
     deadline: number,
   ): Promise<{ blockers: Blocker[]; on: boolean }> {
     const session = await openSession(this.pool);
-    const remainingMs = deadline - performance.now();
+    const remainingMs = Math.max(LEAST_WAIT_MS, deadline - performance.now());
     const waitSeconds = Math.max(1, Math.ceil(remainingMs / 1000)) + WAIT_MARGIN_SECONDS;
     const { pool, flavour } = this;
     const watch = new BlockerWatch(pool, flavour, session.threadId, policy, remainingMs, 'read_only');
@@ -125,7 +125,7 @@ export class ReadOnlySwitch {
         // MariaDB wants a signed integer there.
         `SET GLOBAL read_only = IF(IF(${MINE}, (SELECT wanted FROM interlock.dc_read_only WHERE id = 1), @@global.read_only), 1, 0)`,
         `UPDATE interlock.dc_read_only SET settled = 1 WHERE id = 1 AND settled = 0 AND wanted = @@global.read_only AND ${MINE}`,
-        `SELECT wanted, @@global.read_only AS is_on FROM interlock.dc_read_only WHERE id = 1`,
+        `SELECT wanted, @@global.read_only AS is_on, ${MINE} AS mine FROM interlock.dc_read_only WHERE id = 1`,
         `DO RELEASE_LOCK('${LOCK}')`,
         'SET SESSION lock_wait_timeout = DEFAULT',
       ]);
@@ -140,7 +140,8 @@ export class ReadOnlySwitch {
     const blocked = isInterrupted(failure) || errnoOf(failure) === ER_LOCK_WAIT_TIMEOUT;
     if (failure !== undefined && !blocked) throw failure as Error;
     const on = Number(answer?.['is_on']) === 1;
-    if (answer === undefined || Number(answer['wanted']) !== Number(on))
+    const mine = Number(answer?.['mine']) === 1;
+    if (answer === undefined || !mine || Number(answer['wanted']) !== Number(on))
       throw new ReadOnlyBlocked(watch.blockers);
     return { blockers: watch.blockers, on };
   }
@@ -152,13 +153,14 @@ export class ReadOnlySwitch {
     let done = false;
     try {
       const open = await first(session, [
+        bounds(ABANDONED_AFTER_SECONDS, 1),
         'START TRANSACTION',
         `SELECT unit FROM interlock.unit_state WHERE state = 'open' LIMIT 1 ${share}`,
       ]);
       // While the row is locked here, no fence can have all its locks, and none can turn read_only on.
       if (open !== undefined)
         await session.query('UPDATE interlock.dc_read_only SET wanted = 0, settled = 0 WHERE id = 1');
-      await session.query('COMMIT');
+      await session.query(`COMMIT;${FORGIVING}`);
       done = true;
     } finally {
       if (done) session.release();
@@ -174,22 +176,32 @@ export class ReadOnlySwitch {
   }
 }
 
-/** Asked with the locks of a change that opens units; `openingNeedsLevel` reads the answer. */
 export function recordOf(flavour: Flavour): string {
   return `SELECT wanted, settled, server = ${identityExpression(flavour)} AS here, @@global.read_only AS is_on FROM interlock.dc_read_only WHERE id = 1`;
 }
 
-/** Units are opened here: the data center is no longer write-disabled as a whole, and the server has to be told behind the commit. */
-export function openingNeedsLevel(rows: readonly RowDataPacket[]): boolean {
+/** Given the record as it is behind the commit that opened units: the server has to be told. */
+export function needsLevel(rows: readonly RowDataPacket[]): boolean {
   const record = rows[0] && toRecord(rows[0]);
-  return record !== undefined && record.here && (record.wanted || !record.settled);
+  return record !== undefined && record.here && !record.settled;
 }
 
-/** Goes into the transaction that opens units. */
-export function lift(epoch: number): string {
+/** The data center was write-disabled as a whole on this server, and the server has forgotten that it is read_only. */
+export function forgotten(rows: readonly RowDataPacket[]): boolean {
+  const record = rows[0] && toRecord(rows[0]);
+  return record !== undefined && record.here && record.wanted && !record.on;
+}
+
+/**
+ * Goes into the transaction that opens units, also when nothing was wanted: a fence of before that is paused between its locks and its
+ * record finds the higher epoch, and changes nothing.
+ */
+export function lift({ epoch, holder }: Pick<UnitChange, 'epoch' | 'holder'>, server: string): string {
   return format(
-    'UPDATE interlock.dc_read_only SET wanted = 0, settled = 0, epoch = GREATEST(epoch, ?) WHERE id = 1 AND wanted = 1 AND epoch <= ?',
-    [epoch, epoch],
+    `INSERT INTO interlock.dc_read_only (id, wanted, settled, server, holder_workflow, holder_run, epoch) VALUES (1, 0, 1, ?, ?, ?, ?)
+     ON DUPLICATE KEY UPDATE settled = IF(epoch <= VALUES(epoch) AND wanted = 1, 0, settled), wanted = IF(epoch <= VALUES(epoch), 0, wanted),
+       server = IF(epoch <= VALUES(epoch), VALUES(server), server), epoch = GREATEST(epoch, VALUES(epoch))`,
+    [server, holder.workflowId, holder.runId, epoch],
   );
 }
 

@@ -1,4 +1,4 @@
-import { InterlockError, isInterlockError } from '../errors.js';
+import { InterlockError, isInterlockError, messageOf } from '../errors.js';
 import { canonicalJson, sha256 } from '../routing/hash.js';
 import { switchRules } from '../routing/plan.js';
 import type { Holder, Rules } from '../routing/rules.js';
@@ -65,7 +65,7 @@ export async function release(
           });
         }
         if (diagnosis.current === undefined) throw nothingKnown(diagnosis);
-        for (const { fence, how } of await mendReadOnly(stores, diagnosis)) {
+        for (const { fence, how } of await mendReadOnly(stores, diagnosis, options.say)) {
           const epoch = diagnosis.current.rules.epoch;
           released.push({ text: `read_only of ${fence.name}`, owner: null, epoch, how });
         }
@@ -166,13 +166,18 @@ async function levelRules(stores: ReadonlyMap<DcId, DcStores>, diagnosis: Diagno
 async function mendReadOnly(
   stores: ReadonlyMap<DcId, DcStores>,
   { unreachable }: Diagnosis,
+  say: (line: string) => void,
 ): Promise<{ fence: FenceStore; how: 'turned on' | 'turned off' }[]> {
   const mended = [];
   for (const [dc, one] of stores) {
     if (unreachable.includes(dc)) continue;
     for (const fence of one.fences.values()) {
-      const how = await fence.readOnly.mend();
-      if (how !== undefined) mended.push({ fence, how });
+      try {
+        const how = await fence.mendReadOnly();
+        if (how !== undefined) mended.push({ fence, how });
+      } catch (error) {
+        say(`${messageOf(error)}; run \`interlock fence release\` again`);
+      }
     }
   }
   return mended;

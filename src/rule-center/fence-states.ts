@@ -31,6 +31,6 @@ export class FenceStates implements StatesPort {
   }
 
   async mendReadOnly(): ReturnType<StatesPort['mendReadOnly']> {
-    return this.fence.readOnly.mend();
+    return this.fence.mendReadOnly();
   }
 }

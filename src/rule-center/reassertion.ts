@@ -15,7 +15,7 @@ export interface StatesPort {
   look(): Promise<{ server: string; asserted: { server: string; rows: number; writeDisabled: number }[] }>;
   /** FenceStore.reassert */
   reassert(rules: Rules): Promise<{ written: readonly string[]; server: string }>;
-  /** ReadOnlySwitch.mend */
+  /** FenceStore.mendReadOnly */
   mendReadOnly(): Promise<'turned on' | 'turned off' | undefined>;
 }
 
@@ -87,8 +87,8 @@ export class Reassertion {
       });
     }
     for (const store of this.stores) {
-      const problem = await this.lookAt(store, peer);
-      if (problem !== undefined) problems.push(problem);
+      for (const problem of [await this.lookAt(store, peer), await this.mendReadOnly(store)])
+        if (problem !== undefined) problems.push(problem);
     }
     this.report(problems);
   }
@@ -99,8 +99,6 @@ export class Reassertion {
   ): Promise<Problem | undefined> {
     try {
       const { server, asserted } = await store.look();
-      const mended = await store.mendReadOnly();
-      if (mended !== undefined) this.log.warn({ store: store.name }, `read_only ${mended}, as it should be`);
       const foreign = asserted.filter((group) => group.server !== server);
       if (foreign.length === 0) return undefined;
       const objection = this.objection(asserted, await this.storeEpoch(), peer);
@@ -122,6 +120,16 @@ export class Reassertion {
       return undefined;
     } catch (error) {
       return { code: 'StoreUnavailable', message: `${store.name}: ${messageOf(error)}` };
+    }
+  }
+
+  private async mendReadOnly(store: StatesPort): Promise<Problem | undefined> {
+    try {
+      const mended = await store.mendReadOnly();
+      if (mended !== undefined) this.log.warn({ store: store.name }, `read_only ${mended}, as it should be`);
+      return undefined;
+    } catch (error) {
+      return { code: 'ReadOnly', message: messageOf(error) };
     }
   }
 

@@ -2,11 +2,13 @@
  * `npm run bench -- mysql`: how fast a link applies, and in the same run how fast MySQL's own replication applies the same transactions of the
  * same source: row binlog, GTID, default durability (binlog and redo log synced at each commit) everywhere. A backlog is written while
  * everything is stopped; the time runs from the order to start until the last transaction is visible at the target.
- *   --rows N (20000; bulk ten times as many, latency a quarter)  --rounds N (1)  --only WORK  --json
+ * The initial copy is measured against `mysqldump | mysql`, where that is installed.
+ *   --rows N (20000; bulk ten times as many, the copy a hundred times, latency a quarter)  --rounds N (1)  --only WORK  --json
  */
 import { loadavg } from 'node:os';
 import { messageOf } from '../../src/errors.js';
 import { benchFlags, positive, refuse } from './flags.js';
+import { COPY_PEER, COPY_WORK, dumpPrograms, runCopy } from './mysql/copy.js';
 import type { LinkUsage } from './mysql/link-child.js';
 import { MysqlRig } from './mysql/rig.js';
 import { BACKLOGS, LATENCY_WORKS, runBacklog, runLatency } from './mysql/works.js';
@@ -56,6 +58,24 @@ async function latency(rig: MysqlRig, works: string[], rounds: number, rows: num
   return { results, link, nativeOneApplier: {} };
 }
 
+async function copy(rig: MysqlRig, rounds: number, rows: number): Promise<Outcome> {
+  const programs = dumpPrograms();
+  if (programs === undefined) {
+    say(`${COPY_WORK}: not measured: mysqldump is not on PATH (Debian: apt-get install mariadb-client)`);
+    return { results: [], link: {}, nativeOneApplier: {} };
+  }
+  const runs = [];
+  for (let round = 0; round < rounds; round++) {
+    say(`${COPY_WORK}: round ${round + 1} of ${rounds}`);
+    runs.push(await runCopy(rig, round, rows, programs));
+  }
+  return {
+    results: [compare(COPY_WORK, 'rows/s', COPY_PEER, runs)],
+    link: { [COPY_WORK]: costs(runs.map((run) => ({ ...run.usage, changes: rows }))) },
+    nativeOneApplier: {},
+  };
+}
+
 function costs(runs: (LinkUsage & { changes: number })[]): Record<string, number> {
   return {
     cpuSecondsPerMillionRows: Math.round(median(runs.map((run) => (run.cpuSeconds / run.changes) * 1e6))),
@@ -73,7 +93,7 @@ async function main(): Promise<void> {
   });
   const rows = positive('--rows', flags.rows);
   const rounds = positive('--rounds', flags.rounds);
-  const all = [...Object.keys(BACKLOGS), ...LATENCY_WORKS];
+  const all = [...Object.keys(BACKLOGS), COPY_WORK, ...LATENCY_WORKS];
   const { only } = flags;
   if (only !== undefined && !all.includes(only))
     refuse(`--only: ${JSON.stringify(only)}: expected one of ${all.join(', ')}`);
@@ -95,7 +115,8 @@ async function main(): Promise<void> {
     for (const work of works.filter((name) => name in BACKLOGS)) {
       outcomes.push(await backlog(rig, work, rounds, rows));
     }
-    const steady = works.filter((name) => !(name in BACKLOGS));
+    if (works.includes(COPY_WORK)) outcomes.push(await copy(rig, rounds, 100 * rows));
+    const steady = works.filter((name) => !(name in BACKLOGS) && name !== COPY_WORK);
     if (steady.length > 0) outcomes.push(await latency(rig, steady, rounds, rows));
     printReport(
       {
@@ -114,7 +135,7 @@ async function main(): Promise<void> {
             ...outcomes.map((outcome) => outcome.nativeOneApplier),
           ) as unknown,
           notMeasured:
-            'initial copy, both directions at once, a network (all servers and the link share the machine and its cores), MariaDB, large rows, CPU time of the servers',
+            'both directions at once, a network (all servers and the link share the machine and its cores), MariaDB, large rows, CPU time of the servers',
         },
         results: outcomes.flatMap((outcome) => outcome.results),
       },

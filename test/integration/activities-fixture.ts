@@ -224,6 +224,7 @@ export function streaming(link: string): LinkStatus {
     conflicts: 0,
     quarantined: 0,
     lastMarker: null,
+    copy: null,
     lastError: null,
     updatedAt: new Date().toISOString(),
   };

@@ -159,7 +159,7 @@ describe.each(['mysql', 'mariadb'] as const)('activities on %s', (flavour) => {
         (await run(f.dc['dc-a']!.preflight, { dc: 'dc-a', plan })).find(({ name }) => /read_only/.test(name));
       expect(await look()).toMatchObject({
         ok: true,
-        detail: expect.stringMatching(/by Interlock since epoch 2/) as string,
+        detail: expect.stringMatching(/^ON by Interlock .* since epoch 2/) as string,
       });
       await f.stores.get('dc-a')!.control.pool.query('UPDATE interlock.dc_read_only SET wanted = 0');
       expect(await look()).toMatchObject({ ok: false });
@@ -174,8 +174,19 @@ describe.each(['mysql', 'mariadb'] as const)('activities on %s', (flavour) => {
       expect([await isOn('dc-a'), await isOn('dc-b')]).toEqual([false, false]);
     });
 
+    it('a server that has forgotten it is not switched away from', async () => {
+      await run(f.dc['dc-a']!.writeDisable, fenceAllInput());
+      await f.stores.get('dc-a')!.control.pool.query('SET GLOBAL read_only = OFF');
+      const error = await failure(run(f.dc['dc-b']!.switchTarget, all(3, 'dc-b')), 'Refused');
+      expect(error.message).toMatch(/was read_only and is not any more/);
+      await run(f.dc['dc-a']!.writeDisable, fenceAllInput());
+      await run(f.dc['dc-b']!.switchTarget, all(3, 'dc-b'));
+      expect(await isOn('dc-a')).toBe(true);
+    });
+
     it('compensation lifts it, also where the fence broke off before its commit', async () => {
       await run(f.dc['dc-a']!.writeDisable, fenceAllInput());
+      expect(await isOn('dc-a')).toBe(true);
       await run(f.dc['dc-b']!.raiseTarget, all(4, 'dc-a'));
       await run(f.dc['dc-a']!.reopenSource, all(4, 'dc-a'));
       expect(await isOn('dc-a')).toBe(false);

@@ -169,6 +169,18 @@ describe.each(['mysql', 'mariadb'] as const)('fence release on %s', (flavour) =>
     expect(await kinds()).toEqual([]);
   });
 
+  it('mends read_only: of a fence that died, and of a server that was restarted', async () => {
+    const { readOnly } = control('dc-a');
+    const server = await control('dc-a').identity();
+    await readOnly.turnOn({ epoch: 2, holder: RUN }, server, 'kill', performance.now() + 1_000);
+    expect((await readOnly.view()).on).toBe(true);
+    const { released } = await go();
+    expect(released.map(({ text, how }) => `${text}: ${how}`)).toEqual([
+      'read_only of dc-a mysql/main: turned off',
+    ]);
+    expect((await readOnly.view()).on).toBe(false);
+  });
+
   it('racing with the late switch of a dead run ends with one owner', async () => {
     for (let i = 0; i < 8; i++) {
       await f.reset();

@@ -4,7 +4,9 @@ import type { Connection, Pool, RowDataPacket } from 'mysql2/promise';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import type { InterlockError } from '../../src/errors.js';
 import { FenceStore } from '../../src/fence/fence-store.js';
+import { checkReadOnly } from '../../src/fence/preflight.js';
 import type { UnitChange } from '../../src/fence/types.js';
+import { withAssignments } from '../../src/routing/rules.js';
 import { FenceStates } from '../../src/rule-center/fence-states.js';
 import { createInterlock, FixedRules, isInterlockError } from '../../src/sdk/index.js';
 import { userIn } from '../sdk/support.js';
@@ -162,7 +164,7 @@ describe.each(['mysql', 'mariadb'] as const)('read_only of a whole data center o
     await f.pool.query('SET GLOBAL read_only = ON');
     await fence.change(openChange(ALL, 2));
     await fence.readOnly.mend();
-    expect(await fence.readOnly.view()).toMatchObject({ on: true, wanted: false, epoch: null });
+    expect(await fence.readOnly.view()).toMatchObject({ on: true, wanted: false, settled: true });
   });
 
   it('a late fence fails before it sets anything', async () => {
@@ -174,6 +176,89 @@ describe.each(['mysql', 'mariadb'] as const)('read_only of a whole data center o
       .turnOn({ epoch: 2, holder: RUN_1 }, await fence.identity(), 'kill', performance.now() + 1_000)
       .catch(() => undefined);
     expect(await isOn()).toBe(false);
+  });
+
+  it('a fence that was paused between its locks and its record changes nothing behind a re-opening', async () => {
+    const server = await fence.identity();
+    await fence.reopen(openChange(ALL, 3));
+    const late = fence.readOnly.turnOn(
+      { epoch: 2, holder: RUN_1 },
+      server,
+      'kill',
+      performance.now() + 1_000,
+    );
+    await expect(late).rejects.toThrow(/read_only/);
+    expect(await fence.readOnly.view()).toMatchObject({ on: false, wanted: false, epoch: 3 });
+  });
+
+  it('a repeat of a fence that stands turns it on again, and takes nothing back when it cannot', async () => {
+    await fence.change(fenceAll());
+    const blocker = await stranger();
+    await f.pool.query('SET GLOBAL read_only = OFF');
+    await blocker.query('LOCK TABLES app.entry WRITE');
+    const spare = { budgetMs: 300, blockers: 'give-up' as const };
+    expect((await failure(fence.change(fenceAll(), spare))).code).toBe('FenceBudgetExceeded');
+    expect(await fence.readOnly.view()).toMatchObject({ wanted: true });
+    expect((await fence.evidence(ALL)).readOnlyForgotten).toBe(true);
+    await blocker.query('UNLOCK TABLES');
+    await fence.change(fenceAll());
+    expect(await fence.readOnly.view()).toMatchObject({ on: true, wanted: true });
+    expect((await fence.evidence(ALL)).readOnlyForgotten).toBe(false);
+  });
+
+  it('another server of the same data gets it with the states, when they are asserted anew', async () => {
+    await fence.change(fenceAll());
+    await fence.change(remoteChange(ALL, 3));
+    await f.pool.query("UPDATE interlock.unit_state SET server = 'before'");
+    await f.pool.query("UPDATE interlock.dc_read_only SET server = 'before'");
+    await f.pool.query('SET GLOBAL read_only = OFF');
+    expect(await fence.mendReadOnly()).toBeUndefined();
+    const away = withAssignments(
+      testRules(),
+      new Map(ALL.map((unit) => [unit, { owner: 'dc-b', state: 'open' }])),
+      {
+        epoch: 3,
+        reason: 'test',
+        holder: null,
+      },
+    );
+    await fence.reassert(away);
+    expect(await fence.readOnly.view()).toMatchObject({ on: true, wanted: true, epoch: 2 });
+  });
+
+  it('a store that was set up without the record gets it, and nothing is written when it has it', async () => {
+    await f.pool.query('DROP TABLE interlock.dc_read_only');
+    await fence.upgradeSchema();
+    expect(await fence.readOnly.view()).toMatchObject({ on: false, wanted: false, epoch: null });
+    const before = await fence.position();
+    await fence.upgradeSchema();
+    await fence.ensureSchema();
+    expect(await fence.position()).toBe(before);
+  });
+
+  it('preflight says whose it is, and what is wrong', async () => {
+    const said = async (opening = false): Promise<string> => {
+      const seen = await checkReadOnly(fence, opening);
+      return typeof seen === 'string' ? seen : `wrong: ${seen.wrong}`;
+    };
+    expect(await said()).toBe('off');
+    await f.pool.query('SET GLOBAL read_only = ON');
+    expect(await said()).toMatch(/^wrong: ON, and not by Interlock/);
+    await f.pool.query('SET GLOBAL read_only = OFF');
+    await fence.change(fenceAll());
+    await fence.change(remoteChange(ALL, 3));
+    expect(await said()).toMatch(/^ON by Interlock for the whole data center since epoch 2/);
+    await f.pool.query('SET GLOBAL read_only = OFF');
+    expect(await said()).toMatch(/^wrong: OFF, though wanted/);
+    expect(await said(true)).toMatch(/^OFF by Interlock/);
+    await f.pool.query(
+      "UPDATE interlock.unit_state SET state = 'open', owner = 'dc-a' WHERE unit = 'cn-east/0'",
+    );
+    expect(await said()).toMatch(/^wrong: .*1 units are open in it/);
+    if (flavour !== 'mysql') return;
+    await f.pool.query('SET GLOBAL super_read_only = ON');
+    expect(await said()).toMatch(/^wrong: super_read_only/);
+    await f.pool.query('SET GLOBAL super_read_only = OFF');
   });
 
   it('a SET that was held up carries out what is wanted when its turn comes', async () => {

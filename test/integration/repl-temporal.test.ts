@@ -7,7 +7,7 @@ import { temporalComponent } from '../../infra/components/temporal.js';
 import { freePort } from '../support/mysql.js';
 import { interlock, startCommand, startProgram } from '../support/programs.js';
 import type { Program } from '../support/programs.js';
-import { createOnBoth, dump, rows, startPair, until } from '../support/replication.js';
+import { createOnBoth, dump, rows, startPair, unlogged, until } from '../support/replication.js';
 import type { Pair } from '../support/replication.js';
 import { exampleDocument } from '../support/topology.js';
 
@@ -22,12 +22,14 @@ describe('links on Temporal', () => {
   let topology: string;
   const env: Record<string, string> = { RULE_CENTER_TOKEN: 't', GATEWAY_TOKEN: 't', MYSQL_PASSWORD: 'test' };
   const workers: Program[] = [];
+  let metrics: string;
 
-  const startWorker = async (dc: string, extra: Record<string, string> = {}): Promise<Program> => {
-    const worker = startProgram('src/cli/main.js', ['worker', '--dc', dc, '--topology', topology], {
-      ...env,
-      ...extra,
-    });
+  const startWorker = async (dc: string, more: string[] = []): Promise<Program> => {
+    const worker = startProgram(
+      'src/cli/main.js',
+      ['worker', '--dc', dc, '--topology', topology, ...more],
+      env,
+    );
     workers.push(worker);
     await worker.prints(`worker of ${dc}: polls`, 90_000);
     return worker;
@@ -98,7 +100,8 @@ describe('links on Temporal', () => {
         ),
       'Temporal answers',
     );
-    await Promise.all([startWorker('dc-a'), startWorker('dc-b')]);
+    metrics = `127.0.0.1:${await freePort()}`;
+    await Promise.all([startWorker('dc-a'), startWorker('dc-b', ['--metrics', metrics])]);
   });
 
   afterAll(async () => {
@@ -131,6 +134,23 @@ describe('links on Temporal', () => {
     await pair.a.pool.query(`INSERT INTO shop.wallet VALUES ('u1', 'cn-east', 10)`);
     await bothEqual('shop.country', 3);
     await bothEqual('shop.wallet', 1);
+  });
+
+  it('shows its links to Prometheus, and only those of its data center', async () => {
+    const series = async (): Promise<string[]> =>
+      (await (await fetch(`http://${metrics}/metrics`)).text())
+        .split('\n')
+        .filter((line) => line.startsWith('interlock_link_'))
+        .map((line) => line.replace(/(,service_name="[^"]*"|service_name="[^"]*",)/, ''));
+    await until(
+      async () => (await series()).some((line) => /^interlock_link_rows_total.* [1-9]/.test(line)),
+      'rows are counted',
+    );
+    const all = await series();
+    expect(all).toContain(`interlock_link_state{dc="dc-b",link="${AB}",state="streaming"} 1`);
+    expect(all).toContain(`interlock_link_state{dc="dc-b",link="${AB}",state="copying"} 0`);
+    expect(all.find((line) => line.startsWith('interlock_link_lag_ms'))).toMatch(/ \d+$/);
+    expect(all.filter((line) => line.includes(BA))).toEqual([]);
   });
 
   it('tells the run that is named in a marker, once the marker is committed', async () => {
@@ -190,6 +210,37 @@ describe('links on Temporal', () => {
     expect(after.generation).toBeGreaterThan(before);
   });
 
+  it('copies a table again, also when its worker is killed meanwhile', async () => {
+    const values = Array.from({ length: 3_000 }, (_, i) => `(${1_000 + i}, 'c${i}')`);
+    await pair.a.pool.query(`INSERT INTO shop.country VALUES ${values.join(',')}`);
+    await bothEqual('shop.country', 3_006);
+    await unlogged(pair.b, ['DELETE FROM shop.country WHERE id % 2 = 0']);
+    const started = await replicate(
+      'resync',
+      AB,
+      ...['--tables', 'shop.country', '--max-rows-per-second', '600', '--detach'],
+    );
+    expect(started.json.links[0]!.status?.state).toBe('copying');
+    await workers.at(-1)!.kill('SIGKILL');
+    await startWorker('dc-b');
+    await until(
+      async () => (await replicate('status', AB)).json.links[0]!.status?.state === 'streaming',
+      'the copy is done',
+      60_000,
+    );
+    await bothEqual('shop.country', 3_006);
+    const text = await interlock(['replicate', 'status', AB, '--topology', topology], env);
+    expect(text.stdout).toMatch(/copied 1 tables: 3006 rows looked at, 15\d\d rows written/);
+    const unknown = await interlock(
+      ['replicate', 'resync', AB, '--tables', 'shop.no', '--topology', topology],
+      env,
+    );
+    expect([unknown.code, unknown.stderr]).toEqual([
+      2,
+      expect.stringContaining('it carries shop.country, shop.wallet'),
+    ]);
+  });
+
   it('stops on a write past the fence, names it, and goes on when it is told to', async () => {
     // u9 is of dc-a; a write in dc-b is past the fence.
     await pair.b.pool.query(`INSERT INTO shop.wallet VALUES ('u9', 'cn-east', 10)`);
@@ -224,5 +275,16 @@ describe('links on Temporal', () => {
     const running = await interlock(['replicate', 'start', AB, '--from', 'now', '--topology', topology], env);
     expect(running.code).toBe(1);
     expect(running.stderr).toContain('stop it before');
+    for (const [args, said] of [
+      [['start', '--all', '--copy'], 'copy one link at a time'],
+      [['start', AB, '--copy', '--from', 'now'], 'leave --from out'],
+      [['start', AB, '--detach'], '--detach goes with --copy'],
+      [['start', AB, '--copy', '--max-rows-per-second', '0'], 'expected a number of rows'],
+      [['resync'], 'name one link'],
+      [['resync', AB, '--tables', 'wallet'], 'expected schema.table'],
+    ] as const) {
+      const refused = await interlock(['replicate', ...args, '--topology', topology], env);
+      expect([refused.code, refused.stderr]).toEqual([2, expect.stringContaining(said)]);
+    }
   });
 });

@@ -42,6 +42,10 @@ vi.mock('../../replicators/mysql/checkpoint.js', () => {
     },
   };
 });
+vi.mock('../../replicators/mysql/copy-plan.js', () => ({
+  copyProgress: () => Promise.resolve(null),
+  unfinished: () => Promise.resolve([]),
+}));
 vi.mock('../../replicators/mysql/stream.js', () => ({
   /** A stream that is lost at once. */
   BinlogStream: class {

@@ -22,9 +22,12 @@ class FakeStates implements StatesPort {
     if (this.down) throw new Error('connect ECONNREFUSED');
     return { server: this.server, asserted: this.asserted };
   }
-  async mendReadOnly(): Promise<undefined> {
-    if (this.down) throw new Error('connect ECONNREFUSED');
-    return undefined;
+  readOnly: 'turned on' | 'turned off' | 'blocked' | undefined;
+  mended: string[] = [];
+  async mendReadOnly(): Promise<'turned on' | 'turned off' | undefined> {
+    if (this.readOnly === 'blocked') throw new Error('read_only could not be set');
+    if (this.readOnly !== undefined) this.mended.push(this.readOnly);
+    return this.readOnly;
   }
   async reassert(rules: Rules): Promise<{ written: string[]; server: string }> {
     this.reasserted.push(rules);
@@ -140,4 +143,15 @@ test('other content of the same epoch in the other DC is an alarm', async () => 
   world.states.server = 'old';
   world.peer!.hash = 'x';
   expect((await look()).problems).toMatchObject([{ code: 'EpochConflict' }]);
+});
+
+test('read_only is mended at each look, and what is in its way is a problem that keeps nothing else', async () => {
+  world.states.readOnly = 'turned on';
+  expect((await look()).problems).toEqual([]);
+  expect(world.states.mended).toEqual(['turned on']);
+  world.states.readOnly = 'blocked';
+  world.states.asserted = [{ server: 'old', rows: all, writeDisabled: 0 }];
+  const blocked = await look();
+  expect(blocked.problems).toMatchObject([{ code: 'ReadOnly' }]);
+  expect(world.states.reasserted).toHaveLength(2);
 });

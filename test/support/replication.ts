@@ -35,7 +35,7 @@ export async function startPair(flavour: Flavour): Promise<Pair> {
     }),
   })) as [Side, Side];
   for (const side of [a, b]) {
-    await unlogged(side, ['CREATE DATABASE IF NOT EXISTS interlock', ...CONTROL_TABLES]);
+    await unlogged(side, ['CREATE DATABASE IF NOT EXISTS interlock', ...Object.values(CONTROL_TABLES)]);
   }
   return {
     a,

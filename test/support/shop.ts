@@ -17,7 +17,7 @@ export async function prepareShopServer(
   units: { unit: string; state: 'open' | 'remote'; owner: string }[],
 ): Promise<void> {
   await pool.query('CREATE DATABASE IF NOT EXISTS interlock');
-  for (const statement of [...CONTROL_TABLES, ...SHOP_DDL]) await pool.query(statement);
+  for (const statement of [...Object.values(CONTROL_TABLES), ...SHOP_DDL]) await pool.query(statement);
   await pool.query(
     'INSERT INTO interlock.unit_state (unit, state, owner, epoch, mapping_version, server) VALUES ?',
     [units.map(({ unit, state, owner }) => [unit, state, owner, 1, 1, 'test'])],

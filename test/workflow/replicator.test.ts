@@ -2,6 +2,7 @@ import { fileURLToPath } from 'node:url';
 import type { TestWorkflowEnvironment } from '@temporalio/testing';
 import { DefaultLogger, Worker, bundleWorkflowCode } from '@temporalio/worker';
 import { Context } from '@temporalio/activity';
+import { ApplicationFailure } from '@temporalio/common';
 import type { WorkflowHandle } from '@temporalio/client';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import type { ReplicatorActivities } from '../../activities/replicator.js';
@@ -25,7 +26,13 @@ describe('the life of a link', () => {
   let released: Promise<void>;
 
   const activities: ReplicatorActivities = {
-    async initialiseLink({ from }) {
+    async initialiseLink({ from, resync }) {
+      if (resync !== undefined) {
+        initialised.push(`resync ${resync.tables?.join() ?? 'all'}`);
+        if (resync.tables?.includes('no.such') === true)
+          throw ApplicationFailure.nonRetryable('--tables: no.such: not carried', 'BadInput');
+        return { position: '', created: false };
+      }
       const { cancelled } = Context.current();
       await Promise.race([released, cancelled]);
       initialised.push(from);
@@ -96,5 +103,45 @@ describe('the life of a link', () => {
     await handle.executeUpdate('stop');
     expect((await handle.result()).state).toBe('stopped');
     expect([initialised, runs]).toEqual([[], 0]);
+  });
+
+  it('a resync is ordered while the link does not run, and then it runs', async () => {
+    const handle = await start();
+    release();
+    await until(() => runs === 1, 'the link runs');
+    const answer = await handle.executeUpdate<string, [unknown]>('resync', { args: [{ tables: ['a.b'] }] });
+    expect(answer).toBe(`${LINK} copies a.b again.`);
+    await until(() => runs === 2, 'the link runs again');
+    expect(initialised).toEqual(['now', 'resync a.b']);
+
+    // Paused, it resumes with it.
+    await handle.executeUpdate('pause');
+    await until(async () => (await state(handle)) === 'paused', 'the link is paused');
+    await handle.executeUpdate('resync', { args: [{ tables: null }] });
+    await until(() => runs === 3, 'the link runs again');
+    await handle.executeUpdate('stop');
+    await handle.result();
+    expect(initialised).toEqual(['now', 'resync a.b', 'resync all']);
+  });
+
+  it('a resync that cannot be ordered says why, and leaves the link as it was', async () => {
+    const handle = await start();
+    release();
+    await until(() => runs === 1, 'the link runs');
+    const bad = (tables: unknown) =>
+      handle.executeUpdate('resync', { args: [{ tables }] }).then(
+        () => 'accepted',
+        (error: Error & { cause?: Error }) => error.cause?.message ?? error.message,
+      );
+    expect(await bad('shop.wallet')).toMatch(/^tables: expected names/);
+    expect(await bad(['no.such'])).toMatch(/no.such: not carried/);
+    await until(() => runs === 2, 'the link runs again');
+    await handle.executeUpdate('pause');
+    await until(async () => (await state(handle)) === 'paused', 'the link is paused');
+    expect(await bad(['no.such'])).toMatch(/no.such: not carried/);
+    await until(async () => (await state(handle)) === 'paused', 'the link is paused still');
+    expect(runs).toBe(2);
+    await handle.executeUpdate('stop');
+    await handle.result();
   });
 });

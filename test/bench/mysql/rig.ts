@@ -20,6 +20,11 @@ export class MysqlRig {
   source!: Pool;
   version = '';
   ours!: LinkSide;
+  readonly password = 'test';
+  sourcePort = 0;
+  /** The server of `native.one`, into which dumps are loaded, too. */
+  dumpTargetPort = 0;
+  private config!: () => LinkConfig;
   native!: { four: NativeSide; one: NativeSide };
   private readonly servers: TestMysql[] = [];
   private readonly tables: string[] = [];
@@ -36,7 +41,11 @@ export class MysqlRig {
     // 0, and appliers take these one at a time. Only a fresh server is like that: it would flatter the link.
     await sourcePool.query('CREATE DATABASE first_definition');
     for (const pool of pools) {
-      await unlogged(pool, ['CREATE DATABASE interlock', ...CONTROL_TABLES, 'CREATE DATABASE bench']);
+      await unlogged(pool, [
+        'CREATE DATABASE interlock',
+        ...Object.values(CONTROL_TABLES),
+        'CREATE DATABASE bench',
+      ]);
       await unlogged(pool, ['CREATE TABLE bench.finish (id INT PRIMARY KEY)']);
     }
     this.tables.push('bench.finish');
@@ -58,12 +67,19 @@ export class MysqlRig {
            SOURCE_PASSWORD = '${source.password}', SOURCE_AUTO_POSITION = 1`,
       );
     }
-    const config = (): LinkConfig => linkConfig(source, targets[0], this.tables);
-    await initialiseLink(config(), { from: 'now' });
-    this.ours = new LinkSide(linkPool, config);
+    this.config = (): LinkConfig => linkConfig(source, targets[0], this.tables);
+    await initialiseLink(this.config(), { from: 'now' });
+    this.sourcePort = source.port;
+    this.dumpTargetPort = targets[2].port;
+    this.ours = new LinkSide(linkPool, this.config);
     this.native = { four: new NativeSide('native, 4', fourPool), one: new NativeSide('native, 1', onePool) };
     const [[row]] = await sourcePool.query<RowDataPacket[]>('SELECT VERSION() AS version');
     this.version = String(row!['version']);
+  }
+
+  /** The link will copy the table when it starts. */
+  async orderCopy(table: string): Promise<void> {
+    await initialiseLink(this.config(), { resync: { tables: [table] } });
   }
 
   get sides(): Side[] {
@@ -130,9 +146,9 @@ export class MysqlRig {
   }
 
   /** Every row of the table on every side, in the order of its key. @throws when a side differs from the source */
-  async requireEqual(table: string): Promise<void> {
+  async requireEqual(table: string, sides: readonly Side[] = this.sides): Promise<void> {
     const expected = await checksums(this.source, table);
-    for (const side of this.sides) {
+    for (const side of sides) {
       const found = await checksums(side.target, table);
       const longer = found.length > expected.length ? found : expected;
       const wrong = longer.findIndex((_, i) => expected[i] !== found[i]);

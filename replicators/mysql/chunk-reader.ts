@@ -1,0 +1,122 @@
+import type { Connection, RowDataPacket } from 'mysql2/promise';
+import type { CatalogColumn, CatalogTable } from './catalog.js';
+import { NULL, hex, identifier, quote } from './literal.js';
+import type { Literal } from './literal.js';
+import type { Flavour } from './position.js';
+import { floatLiteral } from './row-image.js';
+import { connect } from './session.js';
+import type { ServerAddress } from './session.js';
+import type { SourceTable } from './source-table.js';
+
+/** A table as SELECT gives it. The literals are those that the stream gives, so that keys of both can be compared. */
+export interface ReadableTable {
+  source: SourceTable;
+  select: string;
+  literals: ((bytes: Buffer) => Literal)[];
+  /** Columns of the primary key, in its order. */
+  key: string[];
+}
+
+/** A session that reads rows as the server stores them: bytes unconverted, times in UTC. */
+export async function connectReader(server: ServerAddress): Promise<Connection> {
+  const connection = await connect(server);
+  try {
+    const isolation = server.flavour === 'mysql' ? 'transaction_isolation' : 'tx_isolation';
+    await connection.query(
+      `SET SESSION time_zone='+00:00', ${isolation}='READ-COMMITTED', character_set_results=NULL`,
+    );
+    return connection;
+  } catch (error) {
+    connection.destroy();
+    throw error;
+  }
+}
+
+export function readable(table: CatalogTable, flavour: Flavour): ReadableTable {
+  const columns = [...table.columns.values()];
+  const [schema, name] = table.name.split('.') as [string, string];
+  return {
+    source: {
+      name: table.name,
+      schema,
+      table: name,
+      sql: table.sql,
+      columns: columns.map((column) => column.name),
+      primaryKey: table.primaryKey.map((key) => columns.findIndex((column) => column.name === key)),
+      decoders: [],
+      carried: true,
+      control: null,
+    },
+    select: columns.map(expressionOf).join(','),
+    literals: columns.map((column) => literalOf(column, flavour)),
+    key: table.primaryKey,
+  };
+}
+
+/** Rows in the order of the primary key, behind `after` (as literals) and up to `upTo`; at most `limit`. */
+export async function readRows(
+  connection: Connection,
+  table: ReadableTable,
+  range: { after: Literal[] | null; upTo: Literal[] | null; limit: number | null },
+): Promise<Literal[][]> {
+  const where = [
+    ...(range.after === null ? [] : [compare(table.key, range.after, '>')]),
+    ...(range.upTo === null ? [] : [compare(table.key, range.upTo, '<=')]),
+  ];
+  const [rows] = await connection.query<RowDataPacket[]>({
+    sql: `SELECT ${table.select} FROM ${table.source.sql}${where.length > 0 ? ` WHERE ${where.join(' AND ')}` : ''}
+      ORDER BY ${table.key.map(identifier).join(',')}${range.limit === null ? '' : ` LIMIT ${range.limit}`}`,
+    rowsAsArray: true,
+    typeCast: (field) => field.buffer(),
+  });
+  const { literals } = table;
+  return (rows as unknown as (Buffer | null)[][]).map((row) =>
+    row.map((bytes, i) => (bytes === null ? NULL : literals[i]!(bytes))),
+  );
+}
+
+export function keyValues(table: ReadableTable, row: Literal[]): Literal[] {
+  return table.source.primaryKey.map((i) => row[i]!);
+}
+
+/**
+ * Row constructors, `(a, b) > (1, 2)`, are not seen by the range optimizer. In the collation of the columns, as ORDER BY is: the literals have
+ * none of their own.
+ */
+function compare(key: readonly string[], values: readonly Literal[], operator: '>' | '<='): string {
+  const strict = operator === '>' ? '>' : '<';
+  const parts = key.map((column, i) => {
+    const equal = key.slice(0, i).map((before, j) => `${identifier(before)}=${values[j]!}`);
+    const last = i === key.length - 1 ? operator : strict;
+    return [...equal, `${identifier(column)}${last}${values[i]!}`].join(' AND ');
+  });
+  // The first column alone gives the optimizer its range.
+  return key.length === 1
+    ? parts[0]!
+    : `(${identifier(key[0]!)}${strict}=${values[0]!} AND (${parts.map((part) => `(${part})`).join(' OR ')}))`;
+}
+
+function expressionOf({ name, dataType }: CatalogColumn): string {
+  const column = identifier(name);
+  // As text, a float has six digits; an enum's error value and a set's members have no number.
+  if (dataType === 'float') return `CAST(${column} AS DOUBLE)`;
+  if (dataType === 'enum' || dataType === 'set') return `CAST(${column} AS UNSIGNED)`;
+  return column;
+}
+
+const UTF8 = new Set(['utf8mb4', 'utf8mb3', 'utf8', 'ascii']);
+const AS_IS = new Set('tinyint smallint mediumint int bigint decimal enum set'.split(' '));
+
+function literalOf({ dataType, charset }: CatalogColumn, flavour: Flavour): (bytes: Buffer) => Literal {
+  if (AS_IS.has(dataType)) return (bytes) => bytes.toString('latin1');
+  if (dataType === 'float' || dataType === 'double')
+    return (bytes) => floatLiteral(Number(bytes.toString('latin1')));
+  if (dataType === 'year') return (bytes) => String(Number(bytes.toString('latin1')));
+  if (dataType === 'bit') return (bytes) => String(BigInt(`0x${bytes.toString('hex')}`));
+  if (/^(date|time|datetime|timestamp)$/.test(dataType)) return (bytes) => `'${bytes.toString('latin1')}'`;
+  if (dataType === 'json' && flavour === 'mysql')
+    return (bytes) => `CAST(${quote(bytes.toString('utf8'))} AS JSON)`;
+  if (charset === null) return hex;
+  if (UTF8.has(charset)) return (bytes) => quote(bytes.toString('utf8'));
+  return (bytes) => (bytes.length === 0 ? "''" : `_${charset} ${hex(bytes)}`);
+}

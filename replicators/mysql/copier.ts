@@ -1,0 +1,306 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Connection, RowDataPacket } from 'mysql2/promise';
+import { InterlockError } from '../../src/errors.js';
+import type { CopyProgress } from '../core/contract.js';
+import { keyOf } from './batch.js';
+import type { RowNet, TableBatch } from './batch.js';
+import type { Catalog } from './catalog.js';
+import { keyValues, readRows, readable } from './chunk-reader.js';
+import type { ReadableTable } from './chunk-reader.js';
+import { copyProgress, progressStatement } from './copy-plan.js';
+import type { CopyTable } from './copy-plan.js';
+import type { Literal } from './literal.js';
+import type { Ownership } from './ownership.js';
+import type { Flavour } from './position.js';
+import { insertsOf, replacing } from './statements.js';
+import type { Statement } from './statements.js';
+import type { SourceTransaction } from './transaction.js';
+
+/** Rows of one table that were read between two watermarks, with what has to be known to write them at the second one. */
+export interface Chunk {
+  table: CopyTable;
+  rows: Literal[][];
+  /** The keys from which and up to which it goes; null: from the beginning, to the end. */
+  after: Literal[] | null;
+  upTo: Literal[] | null;
+  /** Keys that were changed between the watermarks: the stream has them, newer. */
+  changed: ReadonlySet<string>;
+  ownerOf: ReturnType<Ownership['snapshot']>;
+}
+
+type ReadChunk = Omit<Chunk, 'changed' | 'ownerOf'> & { seq: number };
+
+/** What a chunk does to the target. */
+export interface ChunkEffect {
+  statements: Statement[];
+  /** How far the table is then, for the same transaction. */
+  progress: string;
+  next: Pick<CopyTable, 'counts' | 'lastKey'>;
+  done: boolean;
+}
+
+export interface CopierOptions {
+  link: string;
+  generation: number;
+  flavour: Flavour;
+  /** Reads rows of the source, and writes watermarks into its stream. */
+  source: Connection;
+  /** Reads what the target has. */
+  target: Connection;
+  sourceCatalog: Catalog;
+  targetCatalog: Catalog;
+  ownership: Ownership;
+  tables: CopyTable[];
+}
+
+const FIRST_ROWS = 2_000;
+const MOST_ROWS = 20_000;
+const FEWEST_ROWS = 100;
+const CHUNK_BYTES = 4 * 1024 * 1024;
+/** A chunk is written between changes that wait behind it: this is what they may have to wait. */
+const CHUNK_MS = 200;
+
+/**
+ * Copies tables from a live source, without locks (the idea of Netflix's DBLog). A chunk is read by primary key between two watermarks that are
+ * written into the source's own stream. Where the stream meets the second one, all changes before it have been applied, and rows that were changed
+ * between the two are left to the stream; so the rest of the chunk is exactly what the source had at that place.
+ *
+ * Hazard: the binlog's order must be the order in which changes become visible; `binlog_order_commits` is looked at before.
+ */
+export class Copier {
+  private readonly readable = new Map<string, ReadableTable>();
+  private seq = 0;
+  /** The table of the watermarks that are being written. */
+  private reading: CopyTable | undefined;
+  /** Its second watermark is on its way. */
+  private waiting: ReadChunk | undefined;
+  private window: { seq: number; name: string; changed: Set<string> } | undefined;
+  private written: (() => void) | undefined;
+  private rowsPerChunk = FIRST_ROWS;
+  private progressNow: CopyProgress | null = null;
+  private readonly samples: { at: number; rows: number }[] = [];
+
+  /** Tables of which the target has some rows and not others. */
+  readonly unfinished: Set<string>;
+
+  constructor(private readonly options: CopierOptions) {
+    this.unfinished = new Set(options.tables.map(({ name }) => name));
+  }
+
+  /** Returns when every table is copied. What it throws ends the attempt; the next one goes on behind the last chunk. */
+  async run(signal: AbortSignal): Promise<void> {
+    const { tables, link, target } = this.options;
+    this.progressNow = await copyProgress(target, link);
+    for (const table of tables) {
+      this.rowsPerChunk = await this.firstRows(this.shapeOf(table.name));
+      let chunk = await this.read(table, table.lastKey);
+      while (!signal.aborted) {
+        const began = performance.now();
+        const written = this.handOver(chunk);
+        await this.watermark(chunk.seq, 'high');
+        // The next one is read while this one is written.
+        const last = chunk.upTo === null;
+        const [next] = await Promise.all([last ? null : this.read(table, chunk.upTo), written]);
+        if (next === null) break;
+        this.adapt(chunk.rows, performance.now() - began);
+        await throttle(table.maxRowsPerSecond, chunk.rows.length, began, signal);
+        chunk = next;
+      }
+      if (signal.aborted) return;
+    }
+  }
+
+  progress(): CopyProgress | null {
+    return this.progressNow;
+  }
+
+  /** Every transaction of the source, in the order of its stream. */
+  see(transaction: SourceTransaction): void {
+    const { watermark } = transaction;
+    const { link, generation, ownership } = this.options;
+    if (this.window !== undefined) {
+      const { name, changed } = this.window;
+      for (const { table, before, after } of transaction.changes) {
+        if (table.name !== name) continue;
+        if (before !== null) changed.add(keyOf(table, before));
+        if (after !== null) changed.add(keyOf(table, after));
+      }
+    }
+    // Those of an attempt that is gone name a generation of before.
+    if (watermark?.link !== link || watermark.generation !== generation) return;
+    if (watermark.edge === 'low') {
+      const { name } = this.reading!;
+      this.window = { seq: watermark.seq, name, changed: new Set() };
+    } else if (this.waiting?.seq === watermark.seq && this.window?.seq === watermark.seq) {
+      transaction.chunk = { ...this.waiting, changed: this.window.changed, ownerOf: ownership.snapshot() };
+      this.window = undefined;
+      this.waiting = undefined;
+    }
+  }
+
+  private async read(table: CopyTable, after: Literal[] | null): Promise<ReadChunk> {
+    const shape = this.shapeOf(table.name);
+    const limit = this.rowsPerChunk;
+    const seq = ++this.seq;
+    this.reading = table;
+    await this.watermark(seq, 'low');
+    const rows = await readRows(this.options.source, shape, { after, upTo: null, limit });
+    return { seq, table, rows, after, upTo: rows.length < limit ? null : keyValues(shape, rows.at(-1)!) };
+  }
+
+  /** For the stream to take at the second watermark. Settles when it is written. */
+  private handOver(chunk: ReadChunk): Promise<void> {
+    this.waiting = chunk;
+    return new Promise((resolve) => (this.written = resolve));
+  }
+
+  private async watermark(seq: number, edge: 'low' | 'high'): Promise<void> {
+    const { source, link, generation } = this.options;
+    await source.query(
+      `INSERT INTO interlock.copy_watermark (link, generation, seq, edge) VALUES (?, ?, ?, ?)
+       ON DUPLICATE KEY UPDATE generation = VALUES(generation), seq = VALUES(seq), edge = VALUES(edge)`,
+      [link, generation, seq, edge],
+    );
+  }
+
+  /** What the chunk has to do, given what the target has in its place now. Only this link writes there what the source owns. */
+  async effectOf(chunk: Chunk): Promise<ChunkEffect> {
+    const { target, targetCatalog, link } = this.options;
+    const { table, changed, ownerOf } = chunk;
+    const shape = this.shapeOf(table.name);
+    const { source } = shape;
+    const there = await readRows(target, shape, { after: chunk.after, upTo: chunk.upTo, limit: null });
+    const onTarget = new Map(there.map((row) => [keyOf(source, row), row]));
+    const insert: RowNet[] = [];
+    const replace: RowNet[] = [];
+    const counts = { ...table.counts };
+    for (const row of chunk.rows) {
+      const key = keyOf(source, row);
+      const found = onTarget.get(key);
+      onTarget.delete(key);
+      counts.compared++;
+      if (changed.has(key)) continue;
+      const owner = ownerOf(source, row);
+      if (found === undefined) {
+        if (owner === 'other' && table.purpose !== 'fill') continue;
+        insert.push({ key, before: null, after: row });
+      } else if (!sameRow(found, row)) {
+        if (owner === 'source') replace.push({ key, before: found, after: row });
+        else counts.kept++;
+      }
+    }
+    const remove: RowNet[] = [];
+    if (table.purpose === 'resync') {
+      for (const [key, row] of onTarget) {
+        if (!changed.has(key) && ownerOf(source, row) === 'source')
+          remove.push({ key, before: row, after: null });
+      }
+    }
+    counts.written += insert.length + replace.length;
+    counts.removed += remove.length;
+    const done = chunk.upTo === null;
+    const batch: TableBatch = {
+      source,
+      target: targetCatalog.get(table.name)!,
+      rows: new Map(),
+      log: null,
+      inOrder: false,
+    };
+    const next = { counts, lastKey: chunk.upTo ?? table.lastKey };
+    return {
+      next,
+      // What goes first frees unique values.
+      statements: [...replacing(batch, [...remove, ...replace]), ...insertsOf(batch, insert)],
+      progress: progressStatement(link, { ...table, ...next }, done),
+      done,
+    };
+  }
+
+  /** The chunk is committed. */
+  committed({ table, rows }: Chunk, { next, done }: ChunkEffect): void {
+    Object.assign(table, next);
+    if (done) this.unfinished.delete(table.name);
+    this.note(table, rows.length);
+    this.written?.();
+  }
+
+  private shapeOf(name: string): ReadableTable {
+    let shape = this.readable.get(name);
+    if (shape === undefined) {
+      const table = this.options.sourceCatalog.get(name);
+      if (table === undefined) {
+        throw new InterlockError(
+          'LinkStopped',
+          `${this.options.link}: ${name} was to be copied and is not at the source any more; run: interlock replicate resync ${this.options.link}`,
+          { details: { link: this.options.link, table: name } },
+        );
+      }
+      shape = readable(table, this.options.flavour);
+      this.readable.set(name, shape);
+    }
+    return shape;
+  }
+
+  /** Before anything of a table was read: what the server knows of the size of its rows. */
+  private async firstRows({ source: { schema, table } }: ReadableTable): Promise<number> {
+    const [rows] = await this.options.source.query<RowDataPacket[]>(
+      'SELECT avg_row_length AS bytes FROM information_schema.tables WHERE table_schema = ? AND table_name = ?',
+      [schema, table],
+    );
+    const bytes = Number(rows[0]?.['bytes'] ?? 0);
+    return Math.max(1, Math.min(FIRST_ROWS, Math.floor(CHUNK_BYTES / Math.max(bytes, 1))));
+  }
+
+  private adapt(rows: Literal[][], tookMs: number): void {
+    if (rows.length === 0) return;
+    let bytes = 0;
+    for (const row of rows) for (const value of row) bytes += value.length;
+    const byTime = Math.max(FEWEST_ROWS, (rows.length * CHUNK_MS) / Math.max(tookMs, 1));
+    const byBytes = CHUNK_BYTES / Math.max(bytes / rows.length, 1);
+    this.rowsPerChunk = Math.max(1, Math.floor(Math.min(byTime, byBytes, this.rowsPerChunk * 2, MOST_ROWS)));
+  }
+
+  private note(table: CopyTable, read: number): void {
+    const { tables } = this.options;
+    const progress = this.progressNow!;
+    const now = Date.now();
+    const compared = tables.reduce((sum, one) => sum + one.counts.compared, 0);
+    this.samples.push({ at: now, rows: compared });
+    while (this.samples.length > 2 && this.samples[1]!.at < now - 5_000) this.samples.shift();
+    const first = this.samples[0]!;
+    const rowsPerSecond = Math.round(((compared - first.rows) * 1000) / Math.max(now - first.at, 1));
+    const left = tables.reduce(
+      (sum, one) =>
+        sum + (this.unfinished.has(one.name) ? Math.max(0, one.estimated - one.counts.compared) : 0),
+      0,
+    );
+    const total = (of: keyof CopyTable['counts']): number =>
+      tables.reduce((sum, one) => sum + one.counts[of], 0);
+    this.progressNow = {
+      ...progress,
+      tablesDone: progress.tables - this.unfinished.size,
+      table: this.unfinished.has(table.name) ? table.name : null,
+      comparedRows: progress.comparedRows + read,
+      writtenRows: total('written'),
+      removedRows: total('removed'),
+      keptRows: total('kept'),
+      rowsPerSecond,
+      etaSeconds: rowsPerSecond > 0 ? Math.ceil(left / rowsPerSecond) : null,
+    };
+  }
+}
+
+function sameRow(a: Literal[], b: Literal[]): boolean {
+  return a.length === b.length && a.every((value, i) => value === b[i]);
+}
+
+async function throttle(
+  maxRowsPerSecond: number | null,
+  rows: number,
+  began: number,
+  signal: AbortSignal,
+): Promise<void> {
+  if (maxRowsPerSecond === null) return;
+  const waitMs = (rows * 1000) / maxRowsPerSecond - (performance.now() - began);
+  if (waitMs > 0) await sleep(waitMs, undefined, { signal }).catch(() => undefined);
+}

@@ -1,0 +1,286 @@
+import type { Pool } from 'mysql2/promise';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { initialiseLink } from '../../replicators/mysql/initialise.js';
+import type { InitialiseOptions } from '../../replicators/mysql/initialise.js';
+import type { LinkConfig } from '../../replicators/mysql/link-config.js';
+import {
+  createOnBoth,
+  dump,
+  linkConfig,
+  rows,
+  runLink,
+  settled,
+  startPair,
+  unlogged,
+  until,
+} from '../support/replication.js';
+import type { Pair, RunningLink } from '../support/replication.js';
+
+const OWNED = "('cn-east/0','open','dc-a',1,1,'s',NULL,NULL)";
+
+/** Every kind of primary key, and of value that SELECT and the binlog write differently. */
+const KINDS: Record<string, string> = {
+  int_key: 'id INT PRIMARY KEY, v INT',
+  unsigned_key: 'id BIGINT UNSIGNED PRIMARY KEY, v INT',
+  text_key: 'id VARCHAR(40) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci PRIMARY KEY, v INT',
+  latin_key: 'id VARCHAR(40) CHARACTER SET latin1 PRIMARY KEY, v INT',
+  binary_key: 'id BINARY(6) PRIMARY KEY, v INT',
+  decimal_key: 'id DECIMAL(12,4) PRIMARY KEY, v INT',
+  time_key: 'id DATETIME(6) PRIMARY KEY, v INT',
+  enum_key: "k ENUM('b','a','c') NOT NULL, id INT NOT NULL, v INT, PRIMARY KEY (k, id)",
+  composite_key: 'a VARCHAR(10) NOT NULL, b INT NOT NULL, v INT, c BIGINT NOT NULL, PRIMARY KEY (b, a, c)',
+};
+const VALUES = `id INT PRIMARY KEY AUTO_INCREMENT, f FLOAT, d DOUBLE, n DECIMAL(30,10), s VARCHAR(200), l VARCHAR(50) CHARACTER SET latin1,
+  x VARBINARY(20), b BIT(13), e ENUM('p','q,r'), z SET('m','n','o'), j JSON, t TIMESTAMP(3) NULL, tm TIME(2), y YEAR, bl BLOB, g DECIMAL(40,10) GENERATED ALWAYS AS (n * 2) STORED`;
+
+describe.each(['mysql', 'mariadb'] as const)('initial copy on %s', (flavour) => {
+  let pair: Pair;
+  beforeAll(async () => {
+    pair = await startPair(flavour);
+    await pair.a.pool.query(`INSERT INTO interlock.unit_state VALUES ${OWNED}`);
+  });
+  afterAll(async () => {
+    await pair.stop();
+  });
+
+  const unrouted = (schema: string, tables: string[]): LinkConfig['tables'] =>
+    Object.fromEntries(tables.map((table) => [`${schema}.${table}`, { unrouted: true as const }]));
+  const copied = async (running: RunningLink): Promise<void> => {
+    await until(
+      () => running.status().state === 'streaming',
+      'the copy is done',
+      60_000,
+      () => JSON.stringify(running.status()),
+    );
+  };
+  const start = async (config: LinkConfig, options: InitialiseOptions): Promise<RunningLink> => {
+    await initialiseLink(config, options);
+    return runLink(config, null);
+  };
+  const compare = async (table: string): Promise<void> => {
+    expect(await dump(pair.b, table)).toEqual(await dump(pair.a, table));
+  };
+
+  it('fills an empty target with every kind of key and value', async () => {
+    const schema = 'kinds';
+    await createOnBoth(pair, [
+      `CREATE DATABASE ${schema}`,
+      ...Object.entries(KINDS).map(([name, columns]) => `CREATE TABLE ${schema}.${name} (${columns})`),
+      `CREATE TABLE ${schema}.value (${VALUES})`,
+      `CREATE TABLE ${schema}.nothing (id INT PRIMARY KEY)`,
+    ]);
+    const { pool } = pair.a;
+    const many = Array.from({ length: 5_000 }, (_, i) => i);
+    const insert = (table: string, columns: string, row: (i: number) => string, numbers = many) =>
+      pool.query(`INSERT INTO ${schema}.${table} (${columns}) VALUES ${numbers.map(row).join(',')}`);
+    await insert('int_key', 'id, v', (i) => `(${i - 2_500}, ${i})`);
+    await insert('unsigned_key', 'id, v', (i) => `(${18446744073709551615n - BigInt(i)}, ${i})`);
+    await insert('text_key', 'id, v', (i) => `('k${i}é\\'${'\\\\'} x', ${i})`);
+    await insert('latin_key', 'id, v', (i) => `('ü${i}ß', ${i})`);
+    await insert('binary_key', 'id, v', (i) => `(x'${i.toString(16).padStart(8, '0')}', ${i})`);
+    await insert('decimal_key', 'id, v', (i) => `(${i - 2_500}.50, ${i})`);
+    await insert('time_key', 'id, v', (i) => `('2024-01-01 00:00:00.${String(i).padStart(6, '0')}', ${i})`);
+    await insert('enum_key', 'k, id, v', (i) => `(${(i % 3) + 1}, ${i}, ${i})`);
+    await insert('composite_key', 'a, b, v, c', (i) => `('${'xyz'[i % 3]}', ${i % 50}, ${i}, ${i})`);
+    await insert(
+      'value',
+      'f, d, n, s, l, x, b, e, z, j, t, tm, y, bl',
+      (i) =>
+        i % 7 === 0
+          ? '(NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)'
+          : `(${i}.1, ${i}e${(i % 200) - 100}, -${i}.0000000001, 'a\\n\\0${i}', 'ÿ${i}', x'00ff${i % 2 ? '00' : ''}', ${i % 8192}, ${(i % 2) + 1}, ${i % 8},
+             '{"a": [1, 2.5, null, "x${i}"]}', '2024-05-05 01:02:03.${i % 1000}', '-${i % 800}:00:01.5', ${i % 2 ? 0 : 2024}, REPEAT('q', ${i % 300}))`,
+      many.slice(0, 1_000),
+    );
+    const names = [...Object.keys(KINDS), 'value', 'nothing'];
+    const config = linkConfig(pair, 'a', schema, unrouted(schema, names));
+    const running = await start(config, { copy: true });
+    await copied(running);
+    for (const name of names) await compare(`${schema}.${name}`);
+    expect(running.status().copy).toMatchObject({
+      tables: 11,
+      tablesDone: 11,
+      comparedRows: 46_000,
+      keptRows: 0,
+    });
+    // From here on it is a link like any other: strict.
+    await pool.query(`UPDATE ${schema}.int_key SET v = v + 1 WHERE id < 0`);
+    await settled(running, pair.a);
+    await compare(`${schema}.int_key`);
+    await running.stop();
+  });
+
+  it('copies under writes of every kind to the rows that it reads, and over restarts at any chunk', async () => {
+    const schema = 'busy';
+    await createOnBoth(pair, [
+      `CREATE DATABASE ${schema}`,
+      `CREATE TABLE ${schema}.entry (id INT PRIMARY KEY, k VARCHAR(20) NOT NULL, v INT NOT NULL, UNIQUE KEY (k))`,
+    ]);
+    const { pool } = pair.a;
+    const count = 30_000;
+    for (let from = 0; from < count; from += 5_000) {
+      const some = Array.from({ length: 5_000 }, (_, i) => `(${(from + i) * 2}, 'k${from + i}', 0)`);
+      await pool.query(`INSERT INTO ${schema}.entry VALUES ${some.join(',')}`);
+    }
+    let over = false;
+    let writes = 0;
+    const writers = Array.from({ length: 4 }, (_, w) => write(pool, w));
+    const config = linkConfig(pair, 'a', schema, unrouted(schema, ['entry']));
+    await initialiseLink(config, { copy: true });
+    let generations = 0;
+    for (let attempt = 0; ; attempt++) {
+      const running = await runLink(config, null);
+      generations++;
+      if (attempt < 4) {
+        const before = running.status().copy?.comparedRows ?? 0;
+        await until(
+          () =>
+            running.status().state === 'streaming' ||
+            (running.status().copy?.comparedRows ?? 0) > before + 2_000,
+          'the copy goes on',
+        );
+        if (running.status().state !== 'streaming') {
+          await running.stop();
+          continue;
+        }
+      }
+      await copied(running);
+      over = true;
+      await Promise.all(writers);
+      await settled(running, pair.a);
+      await running.stop();
+      break;
+    }
+    expect(generations).toBeGreaterThan(2);
+    expect(writes).toBeGreaterThan(100);
+    await compare(`${schema}.entry`);
+
+    async function write(on: Pool, w: number): Promise<void> {
+      const pick = (): number => Math.floor(Math.random() * count) * 2;
+      for (let i = 0; !over; i++) {
+        const [id, other] = [pick(), pick()];
+        const sql = [
+          `UPDATE ${schema}.entry SET v = v + 1 WHERE id = ${id}`,
+          `DELETE FROM ${schema}.entry WHERE id = ${id}`,
+          `INSERT IGNORE INTO ${schema}.entry VALUES (${id + 1}, 'new${w}-${i}', ${i})`,
+          `UPDATE IGNORE ${schema}.entry SET id = ${other + 1} WHERE id = ${id}`,
+          `UPDATE ${schema}.entry SET k = CONCAT('m', ${i}, '-', id) WHERE id BETWEEN ${id} AND ${id + 40}`,
+        ][i % 5]!;
+        await on.query(sql).catch((error: { errno: number }) => {
+          if (![1213, 1205, 1062].includes(error.errno)) throw error;
+        });
+        writes++;
+      }
+    }
+  });
+
+  const ROUTED = { userId: 'user_id', region: 'region' };
+  const regions = { mapping: { defaultRegion: 'cn-east', regions: ['cn-east', 'cn-west'], segments: {} } };
+
+  it('over two sides with rows: what the source owns is as there, the rest stays; a resync also removes', async () => {
+    const schema = 'shared';
+    await createOnBoth(pair, [
+      `CREATE DATABASE ${schema}`,
+      `CREATE TABLE ${schema}.wallet (user_id VARCHAR(10) PRIMARY KEY, region VARCHAR(10), v INT)`,
+    ]);
+    await unlogged(pair.a, [
+      ...Array.from({ length: 1_000 }, (_, i) => i)
+        .reduce<number[][]>((all, i) => {
+          if (i % 500 === 0) all.push([]);
+          all.at(-1)!.push(i);
+          return all;
+        }, [])
+        .map(
+          (some) =>
+            `REPLACE INTO interlock.unit_state VALUES ${some
+              .flatMap((i) => [
+                `('cn-east/${i}','open','dc-a',1,1,'s',NULL,NULL)`,
+                `('cn-west/${i}','remote','dc-b',1,1,'s',NULL,NULL)`,
+              ])
+              .join(',')}`,
+        ),
+      `INSERT INTO ${schema}.wallet VALUES ('same','cn-east',1),('differs','cn-east',2),('onlyA','cn-east',3),('westA','cn-west',4),('west','cn-west',5)`,
+    ]);
+    await unlogged(pair.b, [
+      `INSERT INTO ${schema}.wallet VALUES ('same','cn-east',1),('differs','cn-east',99),('onlyB','cn-east',7),('west','cn-west',55),('westB','cn-west',6)`,
+    ]);
+    const config = linkConfig(pair, 'a', schema, { [`${schema}.wallet`]: ROUTED }, regions);
+    const at = async (): Promise<string> =>
+      (await rows(pair.b, `SELECT user_id, v FROM ${schema}.wallet ORDER BY 1`))
+        .map((row) => `${String(row['user_id'])}=${String(row['v'])}`)
+        .join(' ');
+    let running = await start(config, { copy: true });
+    await copied(running);
+    expect(await at()).toBe('differs=2 onlyA=3 onlyB=7 same=1 west=55 westB=6');
+    expect(running.status().copy).toMatchObject({
+      comparedRows: 5,
+      writtenRows: 2,
+      keptRows: 1,
+      removedRows: 0,
+    });
+    await running.stop();
+
+    await unlogged(pair.b, [`UPDATE ${schema}.wallet SET v = 0 WHERE user_id = 'same'`]);
+    running = await start(config, { resync: { tables: [`${schema}.wallet`] } });
+    await copied(running);
+    expect(await at()).toBe('differs=2 onlyA=3 same=1 west=55 westB=6');
+    expect(running.status().copy).toMatchObject({ writtenRows: 1, removedRows: 1 });
+    await running.stop();
+  });
+
+  it('a binlog that is purged beyond the checkpoint is named, and a resync mends it', async () => {
+    const schema = 'purged';
+    await createOnBoth(pair, [
+      `CREATE DATABASE ${schema}`,
+      `CREATE TABLE ${schema}.entry (id INT PRIMARY KEY, v INT)`,
+    ]);
+    const config = linkConfig(pair, 'a', schema, unrouted(schema, ['entry']));
+    let running = await start(config, { copy: true });
+    await copied(running);
+    await running.stop();
+    await pair.a.pool.query(`INSERT INTO ${schema}.entry VALUES (1, 1), (2, 2)`);
+    await pair.a.pool.query('FLUSH BINARY LOGS');
+    const last = String((await rows(pair.a, 'SHOW BINARY LOGS')).at(-1)!['Log_name']);
+    // A log that a dump session still reads is left: the one of the link that was stopped may not have noticed.
+    await until(async () => {
+      await pair.a.pool.query(`PURGE BINARY LOGS TO '${last}'`);
+      return (await rows(pair.a, 'SHOW BINARY LOGS')).length === 1;
+    }, 'the binlog is purged');
+    const refused = await runLink(config, null);
+    await until(() => refused.status().state === 'resync-required', 'the link notices');
+    expect(await refused.ended).toMatchObject({
+      code: 'NeedsOperator',
+      message: expect.stringMatching(/replicate resync/) as string,
+    });
+    expect(refused.status().state).toBe('resync-required');
+    running = await start(config, { resync: { tables: null } });
+    await copied(running);
+    await compare(`${schema}.entry`);
+    await running.stop();
+  });
+
+  it('a marker is not said to be reached while rows are missing', async () => {
+    const schema = 'marked';
+    await createOnBoth(pair, [
+      `CREATE DATABASE ${schema}`,
+      `CREATE TABLE ${schema}.entry (id INT PRIMARY KEY, v INT)`,
+    ]);
+    const values = Array.from({ length: 20_000 }, (_, i) => `(${i}, ${i})`);
+    await pair.a.pool.query(`INSERT INTO ${schema}.entry VALUES ${values.join(',')}`);
+    const config = linkConfig(pair, 'a', schema, unrouted(schema, ['entry']));
+    await initialiseLink(config, { copy: true, maxRowsPerSecond: 4_000 });
+    const began = performance.now();
+    const running = await runLink(config, null);
+    expect(running.status().state).toBe('copying');
+    await pair.a.pool.query(
+      "INSERT INTO interlock.marker (id, workflow_id, run_id, epoch, created_at) VALUES ('early', 'switchover/test', 'run', 1, UTC_TIMESTAMP(6))",
+    );
+    await copied(running);
+    // 20 000 rows at 4 000 a second.
+    expect(performance.now() - began).toBeGreaterThan(3_000);
+    expect(running.markers).toEqual([]);
+    await settled(running, pair.a);
+    await compare(`${schema}.entry`);
+    await running.stop();
+  });
+});
