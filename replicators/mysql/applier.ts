@@ -51,11 +51,10 @@ export class Applier {
    */
   async apply(batch: Batch, position: string, copy?: ChunkEffect): Promise<void> {
     const { link, flavour, copied } = this.options;
-    const kept = batch.transactions
-      .flatMap((t) => t.markers)
-      .filter(({ workflowId }) => workflowId !== NOBODY);
+    const markers = batch.transactions.flatMap((t) => t.markers);
     // Hazard: a marker in the checkpoint says that all before it is here. While tables are copied it is not.
-    const own = copied.size > 0 ? undefined : kept.at(-1)?.id;
+    const own =
+      copied.size > 0 ? undefined : markers.filter(({ workflowId }) => workflowId !== NOBODY).at(-1)?.id;
     const marker = own ?? this.marker;
     const head = [
       'START TRANSACTION',
@@ -106,8 +105,10 @@ export class Applier {
         });
         if (from === 0 && results[1]!.affectedRows !== 1) throw heldByOther(link);
         for (let i = from; i < to; i++) {
-          const { affected } = statements[i]!;
-          if (affected !== null && results[skip + i - from]!.affectedRows !== affected) {
+          const { affectedRows } = results[skip + i - from]!;
+          const { affected, mayBeGone } = statements[i]!;
+          if (affectedRows === 0 && mayBeGone === true) continue;
+          if (affected !== null && affectedRows !== affected) {
             failed = statements[i];
             throw new Mismatch();
           }
@@ -134,7 +135,8 @@ export class Applier {
       !(error instanceof InterlockError) && !(error instanceof Mismatch) && isUnavailable(error as SqlError);
     if (broken) return error;
     try {
-      await this.run(['ROLLBACK']);
+      // A batch may have switched the checks on.
+      await this.run(['ROLLBACK', 'SET SESSION foreign_key_checks=0']);
       if (error instanceof Mismatch) return await conflictOf(connection, link, where, failed!);
       if (errno === ER_DUP_ENTRY) return await this.duplicate(statements, failed, error as SqlError, where);
     } catch (rollbackError) {

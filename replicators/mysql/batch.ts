@@ -20,6 +20,12 @@ export interface TableBatch {
   inOrder: boolean;
 }
 
+export interface OrderedChange {
+  table: TableBatch;
+  change: RowChange;
+  transaction: SourceTransaction;
+}
+
 /** A change that does not follow from the ones before it: something else wrote the row in between. */
 export class BatchMismatch extends Error {}
 
@@ -29,6 +35,8 @@ export class BatchMismatch extends Error {}
 export class Batch {
   readonly tables = new Map<string, TableBatch>();
   readonly units = new Map<string, UnitEvent>();
+  /** The changes of tables that go in the source's order (see CatalogTable.inOrder), over all of them. */
+  readonly ordered: OrderedChange[] = [];
   readonly transactions: SourceTransaction[] = [];
   rowCount = 0;
   bytes = 0;
@@ -39,14 +47,18 @@ export class Batch {
 
   /** @throws BatchMismatch; the batch is then not to be used. */
   add(transaction: SourceTransaction, tableOf: (change: RowChange) => CatalogTable): void {
-    for (const change of transaction.changes) this.change(change, tableOf);
+    for (const change of transaction.changes) this.change(change, transaction, tableOf);
     for (const event of transaction.units) this.units.set(event.unit, event);
     this.transactions.push(transaction);
     this.rowCount += transaction.changes.length;
     this.bytes += transaction.bytes;
   }
 
-  private change(change: RowChange, tableOf: (change: RowChange) => CatalogTable): void {
+  private change(
+    change: RowChange,
+    transaction: SourceTransaction,
+    tableOf: (change: RowChange) => CatalogTable,
+  ): void {
     const { table, before, after } = change;
     let batch = this.tables.get(table.name);
     if (batch === undefined || batch.source !== table) {
@@ -61,6 +73,10 @@ export class Batch {
         inOrder: false,
       };
       this.tables.set(table.name, batch);
+    }
+    if (batch.target.inOrder) {
+      this.ordered.push({ table: batch, change, transaction });
+      return;
     }
     if (batch.log) {
       batch.log.push(change);

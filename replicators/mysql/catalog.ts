@@ -19,14 +19,33 @@ export interface CatalogTable {
   name: string;
   sql: string;
   engine: string;
+  /** BASE TABLE, SYSTEM VERSIONED or SEQUENCE. */
+  kind: string;
   columns: Map<string, CatalogColumn>;
   primaryKey: string[];
   /** Columns of unique keys other than the primary key; `(expression)` for a functional part. */
   uniqueColumns: Set<string>;
   uniqueKeys: string[];
   triggers: string[];
-  /** Foreign keys whose actions the binlog does not show. */
-  cascades: string[];
+  foreignKeys: ForeignKey[];
+  /** Tables that the link does not carry, whose foreign keys to this one cascade. */
+  cascadesOutside: string[];
+  /**
+   * It is bound by foreign keys to tables of which one cascades: the engine changes rows by itself, which the binlog does not show, so
+   * all changes of these tables go in the source's order, under the source's checks.
+   */
+  inOrder: boolean;
+}
+
+export interface ForeignKey {
+  name: string;
+  columns: string[];
+  /** `schema.table`. */
+  parent: string;
+  parentColumns: string[];
+  onDelete: string;
+  onUpdate: string;
+  cascades: boolean;
 }
 
 export type Catalog = Map<string, CatalogTable>;
@@ -40,8 +59,8 @@ export async function readCatalog(connection: Connection, filter: TableFilter): 
     return found;
   };
   for (const row of await rows(
-    `SELECT table_schema AS s, table_name AS t, engine AS e FROM information_schema.tables
-     WHERE table_type IN ('BASE TABLE','SYSTEM VERSIONED') AND table_schema NOT IN ${system} ORDER BY 1, 2`,
+    `SELECT table_schema AS s, table_name AS t, engine AS e, table_type AS k FROM information_schema.tables
+     WHERE table_type IN ('BASE TABLE','SYSTEM VERSIONED','SEQUENCE') AND table_schema NOT IN ${system} ORDER BY 1, 2`,
   )) {
     const [schema, table] = [String(row['s']), String(row['t'])];
     if (!filter.carries(schema, table)) continue;
@@ -49,12 +68,15 @@ export async function readCatalog(connection: Connection, filter: TableFilter): 
       name: `${schema}.${table}`,
       sql: `${identifier(schema)}.${identifier(table)}`,
       engine: String(row['e']),
+      kind: String(row['k']),
       columns: new Map(),
       primaryKey: [],
       uniqueColumns: new Set(),
       uniqueKeys: [],
       triggers: [],
-      cascades: [],
+      foreignKeys: [],
+      cascadesOutside: [],
+      inOrder: false,
     });
   }
   if (catalog.size === 0) return catalog;
@@ -96,10 +118,53 @@ export async function readCatalog(connection: Connection, filter: TableFilter): 
     tableOf(row)?.triggers.push(String(row['n']));
   }
   for (const row of await rows(
-    `SELECT constraint_schema AS s, table_name AS t, constraint_name AS n FROM information_schema.referential_constraints
-     WHERE delete_rule IN ('CASCADE','SET NULL','SET DEFAULT') OR update_rule IN ('CASCADE','SET NULL','SET DEFAULT')`,
+    `SELECT k.table_schema AS s, k.table_name AS t, k.constraint_name AS n, k.column_name AS c, k.referenced_table_schema AS ps,
+       k.referenced_table_name AS pt, k.referenced_column_name AS pc, r.delete_rule AS od, r.update_rule AS ou
+     FROM information_schema.key_column_usage k JOIN information_schema.referential_constraints r
+       ON r.constraint_schema = k.constraint_schema AND r.constraint_name = k.constraint_name AND r.table_name = k.table_name
+     WHERE k.referenced_table_name IS NOT NULL AND k.table_schema NOT IN ${system} ORDER BY 1, 2, 3, k.ordinal_position`,
   )) {
-    tableOf(row)?.cascades.push(String(row['n']));
+    // InnoDB does the same for both words, and each server has its own default.
+    const [onDelete, onUpdate] = [row['od'], row['ou']].map((rule) =>
+      String(rule).replace('NO ACTION', 'RESTRICT'),
+    ) as [string, string];
+    const parent = `${row['ps']}.${row['pt']}`;
+    const cascades = ACTIONS.has(onDelete) || ACTIONS.has(onUpdate);
+    const table = tableOf(row);
+    if (table === undefined) {
+      if (cascades) catalog.get(parent)?.cascadesOutside.push(`${row['s']}.${row['t']}`);
+      continue;
+    }
+    let key = table.foreignKeys.find((one) => one.name === row['n']);
+    if (key === undefined) {
+      key = { name: String(row['n']), columns: [], parent, parentColumns: [], onDelete, onUpdate, cascades };
+      table.foreignKeys.push(key);
+    }
+    key.columns.push(String(row['c']));
+    key.parentColumns.push(String(row['pc']));
   }
+  markInOrder(catalog);
   return catalog;
+}
+
+/** What the engine does to the child's rows by itself. */
+const ACTIONS = new Set(['CASCADE', 'SET NULL', 'SET DEFAULT']);
+
+/** Every table that is connected by foreign keys, over however many, to one that cascades. */
+function markInOrder(catalog: Catalog): void {
+  const neighbours = new Map<string, string[]>();
+  const open: string[] = [];
+  for (const { name, foreignKeys } of catalog.values()) {
+    for (const { parent, cascades } of foreignKeys) {
+      neighbours.set(name, [...(neighbours.get(name) ?? []), parent]);
+      neighbours.set(parent, [...(neighbours.get(parent) ?? []), name]);
+      if (cascades) open.push(name);
+    }
+  }
+  for (let name = open.pop(); name !== undefined; name = open.pop()) {
+    const table = catalog.get(name);
+    if (table === undefined || table.inOrder) continue;
+    table.inOrder = true;
+    open.push(...(neighbours.get(name) ?? []));
+  }
 }

@@ -32,23 +32,26 @@ export async function connectReader(server: ServerAddress): Promise<Connection> 
   }
 }
 
+/** @param flavour of the server that the literals are for */
 export function readable(table: CatalogTable, flavour: Flavour): ReadableTable {
   const columns = [...table.columns.values()];
   const [schema, name] = table.name.split('.') as [string, string];
+  const source: SourceTable = {
+    name: table.name,
+    schema,
+    table: name,
+    sql: table.sql,
+    columns: columns.map((column) => column.name),
+    primaryKey: table.primaryKey.map((key) => columns.findIndex((column) => column.name === key)),
+    decoders: [],
+    carried: true,
+    control: null,
+    lax: false,
+  };
   return {
-    source: {
-      name: table.name,
-      schema,
-      table: name,
-      sql: table.sql,
-      columns: columns.map((column) => column.name),
-      primaryKey: table.primaryKey.map((key) => columns.findIndex((column) => column.name === key)),
-      decoders: [],
-      carried: true,
-      control: null,
-    },
+    source,
     select: columns.map(expressionOf).join(','),
-    literals: columns.map((column) => literalOf(column, flavour)),
+    literals: columns.map((column) => literalOf(column, flavour, () => (source.lax = true))),
     key: table.primaryKey,
   };
 }
@@ -105,17 +108,33 @@ function expressionOf({ name, dataType }: CatalogColumn): string {
 }
 
 const UTF8 = new Set(['utf8mb4', 'utf8mb3', 'utf8', 'ascii']);
-const AS_IS = new Set('tinyint smallint mediumint int bigint decimal enum set'.split(' '));
+const AS_IS = new Set('tinyint smallint mediumint int bigint decimal set'.split(' '));
 
-function literalOf({ dataType, charset }: CatalogColumn, flavour: Flavour): (bytes: Buffer) => Literal {
+/** `onErrorValue`: an enum has index 0, which only a lax session may write. */
+function literalOf(
+  { dataType, charset }: CatalogColumn,
+  flavour: Flavour,
+  onErrorValue: () => void,
+): (bytes: Buffer) => Literal {
+  if (dataType === 'enum') {
+    return (bytes) => {
+      const index = bytes.toString('latin1');
+      if (index === '0') onErrorValue();
+      return index;
+    };
+  }
   if (AS_IS.has(dataType)) return (bytes) => bytes.toString('latin1');
   if (dataType === 'float' || dataType === 'double')
     return (bytes) => floatLiteral(Number(bytes.toString('latin1')));
   if (dataType === 'year') return (bytes) => String(Number(bytes.toString('latin1')));
   if (dataType === 'bit') return (bytes) => String(BigInt(`0x${bytes.toString('hex')}`));
   if (/^(date|time|datetime|timestamp)$/.test(dataType)) return (bytes) => `'${bytes.toString('latin1')}'`;
-  if (dataType === 'json' && flavour === 'mysql')
-    return (bytes) => `CAST(${quote(bytes.toString('utf8'))} AS JSON)`;
+  if (dataType === 'json') {
+    return flavour === 'mysql'
+      ? (bytes) => `CAST(${quote(bytes.toString('utf8'))} AS JSON)`
+      : (bytes) => quote(bytes.toString('utf8'));
+  }
+  if (/^(inet4|inet6|uuid)$/.test(dataType)) return (bytes) => quote(bytes.toString('latin1'));
   if (charset === null) return hex;
   if (UTF8.has(charset)) return (bytes) => quote(bytes.toString('utf8'));
   return (bytes) => (bytes.length === 0 ? "''" : `_${charset} ${hex(bytes)}`);

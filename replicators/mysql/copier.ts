@@ -12,7 +12,7 @@ import type { CopyTable } from './copy-plan.js';
 import type { Literal } from './literal.js';
 import type { Ownership } from './ownership.js';
 import type { Flavour } from './position.js';
-import { insertsOf, replacing } from './statements.js';
+import { inserted, replacing } from './statements.js';
 import type { Statement } from './statements.js';
 import type { SourceTransaction } from './transaction.js';
 
@@ -42,6 +42,7 @@ export interface ChunkEffect {
 export interface CopierOptions {
   link: string;
   generation: number;
+  /** Of the target. */
   flavour: Flavour;
   /** Reads rows of the source, and writes watermarks into its stream. */
   source: Connection;
@@ -165,7 +166,7 @@ export class Copier {
 
   /** What the chunk has to do, given what the target has in its place now. Only this link writes there what the source owns. */
   async effectOf(chunk: Chunk): Promise<ChunkEffect> {
-    const { target, targetCatalog, link } = this.options;
+    const { target, targetCatalog, link, flavour } = this.options;
     const { table, changed, ownerOf } = chunk;
     const shape = this.shapeOf(table.name);
     const { source } = shape;
@@ -210,7 +211,10 @@ export class Copier {
     return {
       next,
       // What goes first frees unique values.
-      statements: [...replacing(batch, [...remove, ...replace]), ...insertsOf(batch, insert)],
+      statements: [
+        ...replacing(batch, [...remove, ...replace], flavour),
+        ...inserted(batch, insert, flavour),
+      ],
       progress: progressStatement(link, { ...table, ...next }, done),
       done,
     };

@@ -27,7 +27,12 @@ export async function passDdl(
   if (isIrrelevant(ddl.statement)) return null;
   const statement = ddl.statement.replace(/\s+/g, ' ').trim();
   const [before, after] = [await readCatalog(source, filter), await readCatalog(target, filter)];
-  const problems = tableProblems(before, after, config.tables);
+  const problems = tableProblems(
+    before,
+    after,
+    config.tables,
+    config.source.flavour !== config.target.flavour,
+  );
   const rows = await rowProblems(filter, source, target, ddl, after);
   problems.push(...rows.problems);
   if (problems.length === 0) return after;

@@ -20,7 +20,14 @@ import type { LinkConfig } from './link-config.js';
 import { Ownership } from './ownership.js';
 import { contains, parsePosition } from './position.js';
 import type { MysqlPosition } from './position.js';
-import { connect, connectTarget, executedPosition, serverIdentity, takeLock } from './session.js';
+import {
+  collationCharsets,
+  connect,
+  connectTarget,
+  executedPosition,
+  serverIdentity,
+  takeLock,
+} from './session.js';
 import { BinlogStream } from './stream.js';
 import type { StopPoint } from './stop-points.js';
 import { isUnavailable, targetUnavailable } from './target-errors.js';
@@ -223,9 +230,8 @@ class Attempt {
     private readonly target: Connection,
     private readonly checkpoint: Checkpoint,
   ) {
-    const { flavour } = config.target;
     this.filter = new TableFilter(config.include, config.exclude);
-    this.position = parsePosition(flavour, checkpoint.position);
+    this.position = parsePosition(config.source.flavour, checkpoint.position);
     this.executed = this.position.clone();
   }
 
@@ -279,7 +285,7 @@ class Attempt {
     return new Copier({
       link: config.link,
       generation: checkpoint.generation,
-      flavour: config.source.flavour,
+      flavour: config.target.flavour,
       source,
       target,
       sourceCatalog: await readCatalog(this.source, filter),
@@ -299,7 +305,10 @@ class Attempt {
       // Above what servers are numbered with; two streams with one number would end each other.
       serverId: randomInt(2 ** 31, 2 ** 32 - 1),
       filter: this.filter,
-      charsetOf: (table, column) => this.catalog.get(table)?.columns.get(column)?.charset ?? undefined,
+      reading: {
+        charsets: await collationCharsets(this.source, config.source.flavour),
+        jsonAsText: config.target.flavour === 'mariadb',
+      },
       byteBudget: QUEUE_BYTES,
       silenceMs: SILENCE_MS,
       onTransaction: (transaction) => {
@@ -430,7 +439,11 @@ class Attempt {
       }
     }
     const { tracker } = this;
-    for (let i = this.head; i < last; i++) this.position.add(this.queue[i]!.gtid);
+    for (let i = this.head; i < last; i++) {
+      const { gtid, preparedGtid } = this.queue[i]!;
+      this.position.add(gtid);
+      if (preparedGtid !== null) this.position.add(preparedGtid);
+    }
     const chunk = batch.transactions.at(-1)?.chunk ?? null;
     const effect = chunk === null ? undefined : await this.copier!.effectOf(chunk);
     const needsWrite =

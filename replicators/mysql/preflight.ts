@@ -1,12 +1,14 @@
 import type { Connection, RowDataPacket } from 'mysql2/promise';
 import type { TableRouting } from '../../src/topology/schema.js';
-import type { Catalog, CatalogColumn } from './catalog.js';
+import type { Catalog, CatalogColumn, CatalogTable, ForeignKey } from './catalog.js';
 import type { Flavour } from './position.js';
 
 const CARRIED_TYPES = new Set(
   (
     'tinyint smallint mediumint int bigint decimal float double bit date time datetime timestamp year char varchar ' +
-    'binary varbinary tinyblob blob mediumblob longblob tinytext text mediumtext longtext enum set json'
+    'binary varbinary tinyblob blob mediumblob longblob tinytext text mediumtext longtext enum set json ' +
+    'geometry point linestring polygon multipoint multilinestring multipolygon geomcollection geometrycollection ' +
+    'inet4 inet6 uuid'
   ).split(' '),
 );
 const ROUTING_TYPES = new Set(
@@ -60,11 +62,20 @@ export function tableProblems(
   source: Catalog,
   target: Catalog,
   routing: Readonly<Record<string, TableRouting>>,
+  mixed = false,
 ): string[] {
   const problems: string[] = [];
   for (const name of new Set([...source.keys(), ...target.keys()])) {
-    problems.push(...tableDifferences(source, target, name));
     const table = source.get(name) ?? target.get(name)!;
+    if (table.kind === 'SEQUENCE') {
+      problems.push(`${name}: a sequence, whose rows are not carried; exclude it`);
+      continue;
+    }
+    if (table.kind === 'SYSTEM VERSIONED') {
+      problems.push(`${name}: system versioning, whose history only the server itself can write; exclude it`);
+      continue;
+    }
+    problems.push(...tableDifferences(source, target, name, mixed));
     if (table.engine.toLowerCase() !== 'innodb') {
       problems.push(`${name}: engine ${table.engine}; only InnoDB is carried`);
     }
@@ -76,14 +87,72 @@ export function tableProblems(
         `${name}: trigger ${triggers.join(', ')} would fire a second time on the target; drop it or exclude the table`,
       );
     }
-    if (table.cascades.length > 0) {
-      problems.push(
-        `${name}: foreign key ${table.cascades.join(', ')} cascades, which the binlog does not show; use RESTRICT`,
-      );
-    }
+    problems.push(...cascadeProblems(name, source, target, routing));
     problems.push(...routingProblems(name, table.columns, routing));
   }
   return problems;
+}
+
+/**
+ * What a cascade changes is not in the binlog: the target's engine has to do the same. It does when the child's rows are the same there,
+ * so parent and child must be carried by one link, in the same definition, and always have the same owner.
+ */
+function cascadeProblems(
+  name: string,
+  source: Catalog,
+  target: Catalog,
+  routing: Readonly<Record<string, TableRouting>>,
+): string[] {
+  const problems: string[] = [];
+  const keysOf = (table: CatalogTable | undefined): ForeignKey[] =>
+    (table?.foreignKeys ?? []).filter((key) => key.cascades);
+  const describe = (key: ForeignKey): string =>
+    `(${key.columns.join()}) to ${key.parent} (${key.parentColumns.join()}) ON DELETE ${key.onDelete} ON UPDATE ${key.onUpdate}`;
+  const [here, there] = [source, target].map((side) => keysOf(side.get(name)).map(describe).sort());
+  if (here!.join() !== there!.join()) {
+    problems.push(
+      `${name}: foreign keys that cascade are [${here!.join('; ')}] at the source, [${there!.join('; ')}] on the target`,
+    );
+  }
+  for (const key of keysOf(source.get(name))) {
+    if (!source.has(key.parent)) {
+      problems.push(
+        `${name}: foreign key ${key.name} cascades from ${key.parent}, which the link does not carry; carry both, or use RESTRICT`,
+      );
+    } else if (!sameOwner(routing[name], routing[key.parent], key)) {
+      problems.push(
+        `${name}: foreign key ${key.name} cascades from ${key.parent}, whose rows may have another owner; put the routing columns into the foreign key, or use RESTRICT`,
+      );
+    }
+  }
+  const outside = new Set([source, target].flatMap((side) => side.get(name)?.cascadesOutside ?? []));
+  for (const child of outside) {
+    problems.push(
+      `${name}: a foreign key of ${child}, which the link does not carry, cascades from it; carry both, or use RESTRICT`,
+    );
+  }
+  return problems;
+}
+
+/** Whether a row and the row that its foreign key names are always of one unit. */
+function sameOwner(
+  child: TableRouting | undefined,
+  parent: TableRouting | undefined,
+  key: ForeignKey,
+): boolean {
+  if (child === undefined || parent === undefined) return true;
+  if ('unrouted' in child) return 'unrouted' in parent;
+  if ('central' in child) return 'central' in parent && parent.central === child.central;
+  if (!('userId' in parent)) return false;
+  const bound = (a: string | undefined, b: string | undefined): boolean =>
+    a === undefined
+      ? b === undefined
+      : key.columns.some(
+          (column, i) =>
+            column.toLowerCase() === a.toLowerCase() &&
+            key.parentColumns[i]!.toLowerCase() === b?.toLowerCase(),
+        );
+  return bound(child.userId, parent.userId) && bound(child.region, parent.region);
 }
 
 function columnProblems(table: string, column: CatalogColumn): string[] {
@@ -124,7 +193,7 @@ function routingProblems(
 }
 
 /** How the definition of one table differs between the two sides. Column order may differ. */
-export function tableDifferences(source: Catalog, target: Catalog, name: string): string[] {
+export function tableDifferences(source: Catalog, target: Catalog, name: string, mixed = false): string[] {
   const [a, b] = [source.get(name), target.get(name)];
   if (a === undefined && b === undefined) return [];
   if (a === undefined) return [`${name}: missing at the source; create it there or exclude it`];
@@ -133,7 +202,7 @@ export function tableDifferences(source: Catalog, target: Catalog, name: string)
   const describe = (c: CatalogColumn | undefined): string =>
     c === undefined
       ? 'missing'
-      : [c.type, c.charset, c.collation, c.nullable ? 'NULL' : 'NOT NULL', c.generated ? 'generated' : null]
+      : [...storedAs(c, mixed), c.nullable ? 'NULL' : 'NOT NULL', c.generated ? 'generated' : null]
           .filter((part) => part !== null)
           .join(' ');
   for (const column of new Set([...a.columns.keys(), ...b.columns.keys()])) {
@@ -151,4 +220,16 @@ export function tableDifferences(source: Catalog, target: Catalog, name: string)
     );
   }
   return problems;
+}
+
+/** Type, character set and collation; with `mixed`, in one spelling for both flavours. */
+function storedAs(column: CatalogColumn, mixed: boolean): (string | null)[] {
+  if (!mixed) return [column.type, column.charset, column.collation];
+  // MariaDB's JSON is an alias: its text, in utf8mb4.
+  if (column.dataType === 'json' || (column.dataType === 'longtext' && column.collation === 'utf8mb4_bin'))
+    return ['json or longtext'];
+  const type = column.type
+    .replace(/^((?:tiny|small|medium|big)?int|year)\(\d+\)(?!.*zerofill)/, '$1')
+    .replace(/^geomcollection$/, 'geometrycollection');
+  return [type, column.charset, column.collation];
 }

@@ -57,6 +57,10 @@ export interface ColumnMetadata {
   decimals?: number;
   bits?: number;
   size?: number;
+  /** The target has no binary JSON. */
+  jsonAsText?: boolean;
+  /** An ENUM was read that holds no member (index 0), which a strict session does not write. */
+  onErrorValue?: () => void;
 }
 
 const TYPE = {
@@ -83,6 +87,7 @@ const TYPE = {
   longBlob: 251,
   blob: 252,
   string: 254,
+  geometry: 255,
 } as const;
 
 const INTEGER_BYTES: Record<number, number> = {
@@ -139,11 +144,17 @@ export function decoderOf(column: ColumnMetadata, table: string): Decoder {
     }
     case TYPE.enum: {
       const size = column.size!;
-      return (c) => String(c.uint(size));
+      const { onErrorValue } = column;
+      return (c) => {
+        const index = c.uint(size);
+        if (index === 0) onErrorValue?.();
+        return String(index);
+      };
     }
     case TYPE.set: {
       const size = column.size!;
-      return size === 8 ? unsigned64 : (c) => String(c.uint(size));
+      // Both servers compare a SET with an integer as signed 64-bit numbers, and store either form.
+      return size === 8 ? signed64 : (c) => String(c.uint(size));
     }
     case TYPE.date:
       return (c) => {
@@ -159,20 +170,23 @@ export function decoderOf(column: ColumnMetadata, table: string): Decoder {
     case TYPE.varchar:
     case TYPE.string: {
       const prefix = column.maxLength! > 255 ? 2 : 1;
-      // The image of a BINARY(n) has no trailing zero bytes; in a WHERE they must be there.
+      // The image of a BINARY(n) has no trailing zero bytes; in a WHERE they must be there. MariaDB's UUID, INET4 and INET6 look the same.
       const pad = type === TYPE.string && column.charset === null ? column.maxLength! : 0;
       return textDecoder(column.charset, (c) => c.uint(prefix), pad);
     }
     case TYPE.tinyBlob:
     case TYPE.blob:
     case TYPE.mediumBlob:
-    case TYPE.longBlob: {
+    case TYPE.longBlob:
+    // The server's own form: SRID (4 bytes, little-endian), then WKB. Both take it back as a binary string.
+    case TYPE.geometry: {
       const size = column.lengthSize!;
       return textDecoder(column.charset, (c) => c.uint(size), 0);
     }
     case TYPE.json: {
       const size = column.lengthSize!;
-      return (c) => jsonLiteral(c.bytes(c.uint(size)));
+      const asText = column.jsonAsText === true;
+      return (c) => jsonLiteral(c.bytes(c.uint(size)), asText);
     }
     default:
       throw new InterlockError(
@@ -216,7 +230,11 @@ export function textDecoder(charset: string | null, length: (c: Cursor) => numbe
       const bytes = length(c);
       const from = c.at;
       c.at += bytes;
-      return quote(c.buffer.toString('utf8', from, from + bytes));
+      const text = c.buffer.toString('utf8', from, from + bytes);
+      // Hazard: the servers store some sequences (surrogates) that are no UTF-8 for Node, which replaces them.
+      if (text.includes('\ufffd') && bytes > 0)
+        return `_${charset} x'${c.buffer.toString('hex', from, from + bytes)}'`;
+      return quote(text);
     };
   }
   // Any other character set goes as its own bytes: no conversion can lose one.

@@ -14,6 +14,9 @@ export interface ServerAddress {
 
 const CONNECT_MS = 5_000;
 
+/** The target's mode without strictness. */
+export const LAX_MODE = 'NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES';
+
 /** A plain connection for questions to a server. @throws InterlockError Unavailable. */
 export async function connect(
   server: ServerAddress,
@@ -45,7 +48,8 @@ export async function connect(
 
 /**
  * The target's session. Values arrive as the source stored them: UTC, zero and odd dates, zero keys, as they are; strict, so
- * that nothing is cut to fit. Foreign keys are not checked row by row: a batch is consistent as a whole, and cascades are refused by preflight.
+ * that nothing is cut to fit. Foreign keys are not checked row by row: a batch is consistent as a whole. Where one cascades, they are (see
+ * CatalogTable.inOrder).
  */
 export async function connectTarget(server: ServerAddress): Promise<Connection> {
   const connection = await connect(server, {
@@ -55,7 +59,7 @@ export async function connectTarget(server: ServerAddress): Promise<Connection> 
   });
   try {
     await connection.query(
-      `SET SESSION sql_mode='STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES', time_zone='+00:00',
+      `SET SESSION sql_mode='STRICT_ALL_TABLES,${LAX_MODE}', time_zone='+00:00',
         foreign_key_checks=0, unique_checks=1, transaction_isolation='READ-COMMITTED', innodb_lock_wait_timeout=10`.replace(
         'transaction_isolation',
         server.flavour === 'mysql' ? 'transaction_isolation' : 'tx_isolation',
@@ -112,4 +116,15 @@ export async function executedPosition(connection: Connection, flavour: Flavour)
     `SELECT @@GLOBAL.${flavour === 'mysql' ? 'gtid_executed' : 'gtid_binlog_pos'} AS position`,
   );
   return String((rows[0] as { position: string }).position).replace(/\s+/g, '');
+}
+
+/** Character set by collation id. MariaDB counts collations of many character sets, each with its own id, in another table. */
+export async function collationCharsets(
+  connection: Connection,
+  flavour: Flavour,
+): Promise<Map<number, string>> {
+  const [rows] = await connection.query<RowDataPacket[]>(
+    `SELECT id, character_set_name AS charset FROM information_schema.${flavour === 'mysql' ? 'collations' : 'collation_character_set_applicability'}`,
+  );
+  return new Map((rows as { id: number; charset: string }[]).map(({ id, charset }) => [Number(id), charset]));
 }

@@ -18,6 +18,8 @@ export interface SourceTable {
   primaryKey: number[];
   decoders: Decoder[];
   carried: boolean;
+  /** It holds values that a strict session does not write. */
+  lax: boolean;
   /** A table of the control schema that the link reads in band. */
   control: ControlTable | null;
 }
@@ -29,15 +31,37 @@ const CONTROL: Record<string, ControlTable> = {
   copy_watermark: 'copy_watermark',
 };
 
+export interface Reading {
+  /** Collation id → character set, of the source: MariaDB has ids that the wire library does not know. */
+  charsets: ReadonlyMap<number, string>;
+  /** The target keeps JSON as text. */
+  jsonAsText: boolean;
+}
+
+/** What zongji read from the optional metadata. */
+interface Described {
+  _columnCharsetIds?: (number | undefined)[];
+}
+
+const BINARY_COLLATION = 63;
+
+/** What a table map says of its columns, as far as rows are read by it. */
+export function definitionOf(event: TableMapEvent): string {
+  return JSON.stringify([
+    event.columnNames,
+    event.columnTypes,
+    event.columnsMetadata,
+    event.signedness,
+    event.primaryKey,
+    (event as unknown as Described)._columnCharsetIds,
+  ]);
+}
+
 /**
- * @param charsetOf the column's character set as the target knows it; MariaDB has collation ids that the wire library does not.
+ * The character set is the event's own: the target's could be that of a later definition.
  * @throws InterlockError LinkStopped when a table that is carried cannot be.
  */
-export function sourceTableOf(
-  event: TableMapEvent,
-  filter: TableFilter,
-  charsetOf: (table: string, column: string) => string | undefined,
-): SourceTable {
+export function sourceTableOf(event: TableMapEvent, filter: TableFilter, reading: Reading): SourceTable {
   const name = `${event.schemaName}.${event.tableName}`;
   const control = event.schemaName === 'interlock' ? (CONTROL[event.tableName] ?? null) : null;
   const carried = filter.carries(event.schemaName, event.tableName);
@@ -50,6 +74,7 @@ export function sourceTableOf(
     primaryKey: [],
     decoders: [],
     carried,
+    lax: false,
     control,
   };
   if (!carried && control === null) return table;
@@ -68,16 +93,17 @@ export function sourceTableOf(
       `${name} has no primary key; add one, or exclude the table from the link`,
     );
   }
-  const schemas = event.buildColumnSchemas();
+  const collations = (event as unknown as Described)._columnCharsetIds ?? [];
   table.decoders = table.columns.map((column, i) => {
     const metadata = event.columnsMetadata[i] as Record<string, number> | undefined;
-    const declared = schemas[i]!;
-    const binary = /^(var)?binary|blob$/.test(declared.COLUMN_TYPE);
+    const collation = collations[i] ?? BINARY_COLLATION;
     const described: ColumnMetadata = {
       name: column,
       type: event.columnTypes[i]!,
       unsigned: event.signedness?.[i] === true,
-      charset: binary ? null : (charsetOf(name, column) ?? declared.CHARACTER_SET_NAME),
+      charset: collation === BINARY_COLLATION ? null : (reading.charsets.get(collation) ?? 'utf8mb4'),
+      jsonAsText: reading.jsonAsText,
+      onErrorValue: () => (table.lax = true),
       ...(metadata && {
         maxLength: metadata['max_length'],
         lengthSize: metadata['length_size'],

@@ -1,16 +1,21 @@
 import { keyOf } from './batch.js';
-import type { Batch, RowNet, TableBatch } from './batch.js';
+import type { Batch, OrderedChange, RowNet, TableBatch } from './batch.js';
+import { LARGE_TEXT, outOfLine } from './large-values.js';
 import { identifier } from './literal.js';
 import type { Literal } from './literal.js';
 import type { Flavour } from './position.js';
-import type { RowChange } from './transaction.js';
+import { LAX_MODE } from './session.js';
+import type { RowChange, SourceTransaction } from './transaction.js';
 
 /** One statement for the target, and what it must have done: `affected` rows (changed rows, not matched ones). */
 export interface Statement {
   sql: string;
   /** null: any number of rows. */
   affected: number | null;
-  kind: 'insert' | 'update' | 'delete';
+  /** A delete whose row may be gone already. */
+  mayBeGone?: boolean;
+  /** `session`: a setting, no change. */
+  kind: 'insert' | 'update' | 'delete' | 'session';
   table: TableBatch;
   /** The rows it writes, for errors. */
   keys: string[];
@@ -25,10 +30,13 @@ const TEXT_PER_STATEMENT = 512 * 1024;
 export function statementsOf(batch: Batch, flavour: Flavour, copied: ReadonlySet<string>): Statement[] {
   const statements: Statement[] = [];
   for (const table of batch.tables.values()) {
-    if (copied.has(table.source.name)) statements.push(...replacing(table, [...table.rows.values()]));
-    else if (table.inOrder) for (const change of table.log!) statements.push(...single(table, change));
+    if (copied.has(table.source.name))
+      statements.push(...replacing(table, [...table.rows.values()], flavour));
+    else if (table.inOrder)
+      for (const change of table.log!) statements.push(...single(table, change, flavour));
     else statements.push(...merged(table, flavour));
   }
+  statements.push(...ordered(batch.ordered, flavour));
   return statements;
 }
 
@@ -36,17 +44,48 @@ export function statementsOf(batch: Batch, flavour: Flavour, copied: ReadonlySet
  * Whatever is there of these rows, afterwards they are as they should be. Of a table that is being copied the target has some rows and not
  * others; those it has are as the source had them at one place of its stream, so that no unique value is in two of them.
  */
-export function replacing(table: TableBatch, rows: readonly RowNet[]): Statement[] {
+export function replacing(table: TableBatch, rows: readonly RowNet[], flavour: Flavour): Statement[] {
   const statements: Statement[] = [];
   for (const some of chunks(rows, KEYS_PER_DELETE))
     statements.push({ ...deleteOf(table, some), affected: null });
   const present = rows.filter((row) => row.after !== null);
-  for (const some of chunks(present, ROWS_PER_STATEMENT)) statements.push(insertOf(table, some));
-  return statements;
+  return [...statements, ...inserted(table, present, flavour)];
 }
 
-export function insertsOf(table: TableBatch, rows: readonly RowNet[]): Statement[] {
-  return [...chunks(rows, ROWS_PER_STATEMENT)].map((some) => insertOf(table, some));
+/** Tables whose foreign keys cascade: as the source did it, under the checks that the source's session had. */
+function* ordered(changes: readonly OrderedChange[], flavour: Flavour): Generator<Statement> {
+  let checks = false;
+  /** A row was deleted in this transaction, others perhaps with it. */
+  let cascadedIn: SourceTransaction | undefined;
+  for (let i = 0; i < changes.length; i++) {
+    const { table, change, transaction } = changes[i]!;
+    if (checks === change.unchecked) yield session(table, `foreign_key_checks=${(checks = !checks) ? 1 : 0}`);
+    if (change.before !== null) {
+      const isDelete = change.after === null;
+      for (const statement of single(table, change, flavour)) {
+        // A DELETE of several tables logs the child's row, too, which has gone with its parent.
+        yield isDelete && cascadedIn === transaction ? { ...statement, mayBeGone: true } : statement;
+      }
+      if (isDelete && checks) cascadedIn = transaction;
+      continue;
+    }
+    const inserts = [rowOf(table, change)];
+    for (let next = changes[i + 1]; next?.table === table; next = changes[i + 1]) {
+      if (next.change.before !== null || next.change.unchecked !== change.unchecked) break;
+      inserts.push(rowOf(table, next.change));
+      i++;
+    }
+    yield* inserted(table, inserts, flavour);
+  }
+  if (checks) yield session(changes.at(-1)!.table, 'foreign_key_checks=0');
+}
+
+function session(table: TableBatch, setting: string): Statement {
+  return { sql: `SET SESSION ${setting}`, affected: 0, kind: 'session', table, keys: [] };
+}
+
+function rowOf(table: TableBatch, { before, after }: RowChange): RowNet {
+  return { key: keyOf(table.source, (before ?? after)!), before, after };
 }
 
 /** Deletes first: they free unique values. Inserts last: they take them. */
@@ -63,20 +102,64 @@ function merged(table: TableBatch, flavour: Flavour): Statement[] {
   const statements: Statement[] = [];
   for (const some of chunks(deletes, KEYS_PER_DELETE)) statements.push(deleteOf(table, some));
   if (updates.length === 1 || table.target.uniqueColumns.size > 0) {
-    for (const row of updates) statements.push(updateOf(table, row));
+    for (const row of updates) statements.push(...updated(table, row, flavour));
   } else {
-    for (const some of chunks(updates, ROWS_PER_STATEMENT)) statements.push(upsertOf(table, some, flavour));
+    for (const some of chunks(updates, ROWS_PER_STATEMENT)) {
+      const upsert = upsertOf(table, some, flavour);
+      if (upsert.sql.length <= LARGE_TEXT) statements.push(upsert);
+      else for (const row of some) statements.push(...updated(table, row, flavour));
+    }
   }
-  for (const some of chunks(inserts, ROWS_PER_STATEMENT)) statements.push(insertOf(table, some));
+  statements.push(...inserted(table, inserts, flavour));
   return statements;
 }
 
-function single(table: TableBatch, { before, after }: RowChange): Statement[] {
-  const key = keyOf(table.source, (before ?? after)!);
-  const row: RowNet = { key, before, after };
-  if (before === null) return [insertOf(table, [row])];
+function single(table: TableBatch, change: RowChange, flavour: Flavour): Statement[] {
+  const { before, after } = change;
+  const row = rowOf(table, change);
+  if (before === null) return [...inserted(table, [row], flavour)];
   if (after === null) return [deleteOf(table, [row])];
-  return written(table).some((i) => before[i] !== after[i]) ? [updateOf(table, row)] : [];
+  return written(table).some((i) => before[i] !== after[i]) ? [...updated(table, row, flavour)] : [];
+}
+
+export function* inserted(
+  table: TableBatch,
+  rows: readonly RowNet[],
+  flavour: Flavour,
+): Generator<Statement> {
+  for (const some of chunks(rows, ROWS_PER_STATEMENT)) {
+    yield* fitted(table, some, (fitting) => insertOf(table, fitting, flavour));
+  }
+}
+
+function updated(table: TableBatch, row: RowNet, flavour: Flavour): Iterable<Statement> {
+  return fitted(table, [row], ([fitting]) => updateOf(table, fitting!, flavour));
+}
+
+/** The statement; when it is too long for the server, its large values first, in pieces. */
+function* fitted(
+  table: TableBatch,
+  rows: RowNet[],
+  make: (rows: RowNet[]) => Statement,
+): Generator<Statement> {
+  const whole = make(rows);
+  if (whole.sql.length <= LARGE_TEXT) {
+    yield whole;
+    return;
+  }
+  const { rows: short, pieces, names } = outOfLine(rows);
+  for (const sql of pieces) yield { ...session(table, ''), sql };
+  yield make(short);
+  if (names.length > 0)
+    yield { ...session(table, ''), sql: `SET ${names.map((name) => `${name}=NULL`).join(',')}` };
+}
+
+/** Strict, an ENUM's error value (index 0) is refused, which the source holds all the same. */
+function relaxed(table: TableBatch, flavour: Flavour, sql: string): string {
+  if (!table.source.lax) return sql;
+  return flavour === 'mysql'
+    ? sql.replace(/^\w+/, `$& /*+ SET_VAR(sql_mode='${LAX_MODE}') */`)
+    : `SET STATEMENT sql_mode='${LAX_MODE}' FOR ${sql}`;
 }
 
 function deleteOf(table: TableBatch, rows: RowNet[]): Statement {
@@ -94,7 +177,7 @@ function deleteOf(table: TableBatch, rows: RowNet[]): Statement {
   };
 }
 
-function updateOf(table: TableBatch, row: RowNet): Statement {
+function updateOf(table: TableBatch, row: RowNet, flavour: Flavour): Statement {
   const { source, target } = table;
   const before = row.before!;
   const after = row.after!;
@@ -106,7 +189,11 @@ function updateOf(table: TableBatch, row: RowNet): Statement {
     }
   }
   return {
-    sql: `UPDATE ${source.sql} SET ${set.join(',')} WHERE ${whereKey(table, before)}`,
+    sql: relaxed(
+      table,
+      flavour,
+      `UPDATE ${source.sql} SET ${set.join(',')} WHERE ${whereKey(table, before)}`,
+    ),
     affected: 1,
     kind: 'update',
     table,
@@ -114,9 +201,13 @@ function updateOf(table: TableBatch, row: RowNet): Statement {
   };
 }
 
-function insertOf(table: TableBatch, rows: RowNet[]): Statement {
+function insertOf(table: TableBatch, rows: RowNet[], flavour: Flavour): Statement {
   return {
-    sql: `INSERT INTO ${table.source.sql} (${columnList(table)}) VALUES ${rows.map((row) => tuple(table, row.after!)).join(',')}`,
+    sql: relaxed(
+      table,
+      flavour,
+      `INSERT INTO ${table.source.sql} (${columnList(table)}) VALUES ${rows.map((row) => tuple(table, row.after!)).join(',')}`,
+    ),
     affected: rows.length,
     kind: 'insert',
     table,
@@ -137,7 +228,11 @@ function upsertOf(table: TableBatch, rows: RowNet[], flavour: Flavour): Statemen
   const [alias, value] =
     flavour === 'mysql' ? [' AS n', (c: string) => `n.${c}`] : ['', (c: string) => `VALUES(${c})`];
   return {
-    sql: `INSERT INTO ${source.sql} (${columnList(table)}) VALUES ${rows.map((row) => tuple(table, row.after!)).join(',')}${alias} ON DUPLICATE KEY UPDATE ${columns.map((c) => `${c}=${value(c)}`).join(',')}`,
+    sql: relaxed(
+      table,
+      flavour,
+      `INSERT INTO ${source.sql} (${columnList(table)}) VALUES ${rows.map((row) => tuple(table, row.after!)).join(',')}${alias} ON DUPLICATE KEY UPDATE ${columns.map((c) => `${c}=${value(c)}`).join(',')}`,
+    ),
     affected: rows.length * 2,
     kind: 'update',
     table,
@@ -149,6 +244,9 @@ function whereKey(table: TableBatch, row: Literal[]): string {
   const { source } = table;
   return source.primaryKey.map((i) => `${identifier(source.columns[i]!)}=${row[i]!}`).join(' AND ');
 }
+
+/** MariaDB's unique keys on long text have a hidden column each, which is in the binlog. */
+const HIDDEN_HASH = /^DB_ROW_HASH_\d+$/;
 
 interface Columns {
   written: number[];
@@ -170,7 +268,11 @@ function columns(table: TableBatch): Columns {
   if (known === undefined) {
     const indexes = table.source.columns
       .map((_name, i) => i)
-      .filter((i) => table.target.columns.get(table.source.columns[i]!)?.generated !== true);
+      .filter((i) => {
+        const name = table.source.columns[i]!;
+        const column = table.target.columns.get(name);
+        return column === undefined ? !HIDDEN_HASH.test(name) : !column.generated;
+      });
     known = { written: indexes, list: indexes.map((i) => identifier(table.source.columns[i]!)).join(',') };
     columnsOf.set(table, known);
   }

@@ -7,8 +7,8 @@ import { NULL, textOf } from './literal.js';
 import type { Literal } from './literal.js';
 import type { Flavour } from './position.js';
 import { Cursor, readImage } from './row-image.js';
-import { sourceTableOf } from './source-table.js';
-import type { SourceTable } from './source-table.js';
+import { definitionOf, sourceTableOf } from './source-table.js';
+import type { Reading, SourceTable } from './source-table.js';
 import { newTransaction } from './transaction.js';
 import type { SourceTransaction, UnitEvent } from './transaction.js';
 import { EVENT, HEADER_BYTES, seam } from './zongji-seam.js';
@@ -25,16 +25,20 @@ export interface StreamOptions {
   /** Unique among all replicas of the source. */
   serverId: number;
   filter: TableFilter;
-  charsetOf: (table: string, column: string) => string | undefined;
+  reading: Reading;
   /** Complete transactions that wait may have so many bytes; then the socket is paused. */
   byteBudget: number;
   /** No byte, not even the server's heartbeat, for so long: the connection is dead. */
   silenceMs: number;
   onTransaction: (transaction: SourceTransaction) => void;
+  /** An XA transaction was prepared; it arrives as a transaction when it is committed. */
+  onPrepared?: (gtid: string) => void;
   /** Once; the stream has ended. */
   onError: (error: InterlockError) => void;
 }
 
+/** Flag of a rows event: libbinlogevents/include/rows_event.h. */
+const NO_FOREIGN_KEY_CHECKS = 2;
 const HEARTBEAT_MS = 1000;
 const START_MS = 15_000;
 
@@ -48,7 +52,15 @@ export class BinlogStream {
   private readonly zongji: ZongJi;
   private connection: BinlogConnection | undefined;
   private readonly tables = new Map<number, { body: Buffer; table: SourceTable }>();
+  /** The last definition of each table, by name. */
+  private readonly definitions = new Map<string, { definition: string; table: SourceTable }>();
   private current: SourceTransaction | undefined;
+  /**
+   * MySQL's prepared XA transactions, by XID. Hazard: their rows are in memory only. Guard: the GTID of the XA PREPARE comes into the position
+   * together with that of the XA COMMIT; until then the source sends it again.
+   */
+  private readonly prepared = new Map<string, SourceTransaction>();
+  private preparedBytes = 0;
   private begun = false;
   private standalone = false;
   private waitingBytes = 0;
@@ -118,7 +130,12 @@ export class BinlogStream {
       clearTimeout(deadline);
     }
     this.lastPacketAt = Date.now();
+    let ticked = Date.now();
     this.watchdog = setInterval(() => {
+      // Hazard: a thread that was busy for long (an event of a large row) has read nothing either; that is no silence.
+      const late = Date.now() - ticked > 2 * HEARTBEAT_MS;
+      ticked = Date.now();
+      if (late) this.lastPacketAt = ticked;
       if (!this.paused && Date.now() - this.lastPacketAt > this.options.silenceMs) {
         this.fail(
           unavailable(`the source has sent nothing, no heartbeat either, for ${this.options.silenceMs} ms`),
@@ -172,6 +189,8 @@ export class BinlogStream {
     const connection = seam(this.zongji).connection;
     this.connection = connection;
     const next = connection.handlePacket.bind(connection);
+    // An event may take longer to arrive than a server may be silent.
+    connection.stream.on('data', () => (this.lastPacketAt = Date.now()));
     connection.stream.on('close', () => this.fail(unavailable('the source closed the connection')));
     const checksumBytes = seam(this.zongji).useChecksum ? 4 : 0;
     connection.handlePacket = (packet?: BinlogPacket): void => {
@@ -180,7 +199,6 @@ export class BinlogStream {
         next(packet);
         return;
       }
-      this.lastPacketAt = Date.now();
       const start = packet.offset + 1;
       const type = packet.buffer[start + 4]!;
       const cursor = new Cursor(packet.buffer, start + HEADER_BYTES, packet.end - checksumBytes);
@@ -231,7 +249,16 @@ export class BinlogStream {
         );
       case 'TableMap': {
         const map = event as unknown as Parameters<typeof sourceTableOf>[0];
-        const table = sourceTableOf(map, this.options.filter, this.options.charsetOf);
+        const name = `${map.schemaName}.${map.tableName}`;
+        // Hazard: within a transaction, too, a table may get another id (it was opened again), and MariaDB another bitmap of nullable columns
+        // (for INSERT … SELECT): that is the same definition, and changes of the two have to be merged.
+        const definition = definitionOf(map);
+        const known = this.definitions.get(name);
+        const table =
+          known?.definition === definition
+            ? known.table
+            : sourceTableOf(map, this.options.filter, this.options.reading);
+        this.definitions.set(name, { definition, table });
         this.tables.set(map.tableId, { body: this.unmapped, table });
         return;
       }
@@ -242,8 +269,12 @@ export class BinlogStream {
         this.complete();
         return;
       case 'XaPrepare':
-        this.refuse('an XA transaction');
-        this.complete();
+        // A position of MariaDB cannot leave one transaction out: there it is refused, by the flag of its GTID.
+        if (event.onePhase === true || this.options.flavour === 'mariadb') this.complete();
+        else
+          this.hold(
+            xid(event.xidGtrid!.toString('hex'), event.xidBqual!.toString('hex'), event.xidFormatId!),
+          );
         return;
       case 'TransactionPayload':
         throw new InterlockError(
@@ -284,8 +315,7 @@ export class BinlogStream {
     }
     if (/^(SAVEPOINT|RELEASE SAVEPOINT)\b/i.test(statement)) return;
     if (/^XA\b/i.test(statement)) {
-      this.refuse('an XA transaction');
-      this.complete();
+      this.onXa(current, statement);
       return;
     }
     if (changesRows(statement) && this.options.filter.mayCarry(schema)) {
@@ -298,6 +328,56 @@ export class BinlogStream {
       current.ddl = { schema, statement };
     }
     if (!this.begun || this.standalone) this.complete();
+  }
+
+  private onXa(current: SourceTransaction, statement: string): void {
+    if (/^XA (START|BEGIN|END)\b/i.test(statement)) {
+      this.begun = true;
+      return;
+    }
+    const end = /^XA (COMMIT|ROLLBACK) X'([0-9a-f]*)',\s*X'([0-9a-f]*)',\s*(\d+)/i.exec(statement);
+    if (end === null) this.refuse(`an XA transaction (${statement.slice(0, 80)})`);
+    else {
+      const key = xid(end[2]!, end[3]!, Number(end[4]));
+      const held = this.prepared.get(key);
+      const commits = end[1]!.toUpperCase() === 'COMMIT';
+      if (held !== undefined) {
+        this.prepared.delete(key);
+        this.preparedBytes -= held.bytes;
+        current.preparedGtid = held.gtid;
+        if (commits) {
+          const { changes, units, unitsBefore, markers, violation, bytes } = held;
+          Object.assign(current, {
+            changes,
+            units,
+            unitsBefore,
+            markers,
+            violation,
+            bytes: bytes + current.bytes,
+          });
+        }
+      } else if (commits) {
+        this.refuse(
+          `${statement.slice(0, 80)}, which was prepared before the position that the link began at: its rows are not in the stream. Compare the rows, and begin behind it`,
+        );
+      }
+    }
+    this.complete();
+  }
+
+  private hold(key: string): void {
+    const transaction = this.current;
+    if (transaction === undefined) return;
+    this.current = undefined;
+    this.prepared.set(key, transaction);
+    this.preparedBytes += transaction.bytes;
+    if (this.preparedBytes > this.options.byteBudget) {
+      throw new InterlockError(
+        'LinkStopped',
+        `the source's prepared XA transactions are larger together than ${this.options.byteBudget} bytes; XA COMMIT or XA ROLLBACK them`,
+      );
+    }
+    this.options.onPrepared?.(transaction.gtid);
   }
 
   private refuse(what: string): void {
@@ -334,7 +414,7 @@ export class BinlogStream {
     }
     this.sawRowsOf = transaction;
     if (transaction.foreign || (!table.carried && table.control === null)) return;
-    cursor.at += 2;
+    const unchecked = (cursor.uint(2) & NO_FOREIGN_KEY_CHECKS) !== 0;
     if (EVENT.rowsV2.has(type)) cursor.at += cursor.buffer.readUInt16LE(cursor.at);
     const columns = cursor.lengthEncoded();
     const isUpdate = EVENT.updateRows.has(type);
@@ -352,7 +432,7 @@ export class BinlogStream {
       const first = readImage(cursor, table.decoders);
       const before = isUpdate || isDelete ? first : null;
       const after = isUpdate ? readImage(cursor, table.decoders) : isDelete ? null : first;
-      if (table.control === null) transaction.changes.push({ table, before, after });
+      if (table.control === null) transaction.changes.push({ table, before, after, unchecked });
       else readControlRow(transaction, table, before, after);
     }
   }
@@ -361,6 +441,10 @@ export class BinlogStream {
   private get sawRows(): boolean {
     return this.sawRowsOf === this.current;
   }
+}
+
+function xid(gtrid: string, bqual: string, format: number): string {
+  return `${gtrid.toLowerCase()},${bqual.toLowerCase()},${format}`;
 }
 
 const UNIT_STATES = [null, 'open', 'write_disabled', 'remote'] as const;

@@ -9,6 +9,8 @@ export interface RowChange {
   table: SourceTable;
   before: Literal[] | null;
   after: Literal[] | null;
+  /** The source's session did not check foreign keys: nothing cascaded there. */
+  unchecked: boolean;
 }
 
 /** `state` null: the row of the unit was removed, which means that nobody may write it there. */
@@ -31,6 +33,8 @@ export interface MarkerEvent {
 /** One committed transaction of the source. */
 export interface SourceTransaction {
   gtid: string;
+  /** The GTID of its XA PREPARE, when it was committed by XA COMMIT. The position may have it only together with `gtid`. */
+  preparedGtid: string | null;
   /** ms since the epoch: the source's clock at the first event, and ours when it had arrived. */
   sourceTime: number;
   arrivedAt: number;
@@ -55,6 +59,7 @@ export interface SourceTransaction {
 export function newTransaction(gtid: string, sourceTime: number): SourceTransaction {
   return {
     gtid,
+    preparedGtid: null,
     sourceTime,
     arrivedAt: 0,
     bytes: 0,

@@ -34,9 +34,13 @@ export async function unitsAt(
         position,
         serverId: randomInt(2 ** 31, 2 ** 32 - 1),
         filter: new TableFilter([], []),
-        charsetOf: () => undefined,
+        reading: { charsets: new Map(), jsonAsText: false },
         byteBudget: Number.MAX_SAFE_INTEGER,
         silenceMs: SILENCE_MS,
+        onPrepared: (gtid) => {
+          seen.add(gtid);
+          if (contains(seen, end)) resolve();
+        },
         onTransaction: (transaction) => {
           if (contains(seen, end)) return;
           for (const event of transaction.unitsBefore) {

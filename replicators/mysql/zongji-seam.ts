@@ -37,6 +37,10 @@ export interface AnyBinlogEvent {
   standalone?: boolean;
   preparedXa?: boolean;
   completedXa?: boolean;
+  onePhase?: boolean;
+  xidFormatId?: number;
+  xidGtrid?: Buffer;
+  xidBqual?: Buffer;
 }
 
 /** Common header of a binlog event: timestamp 4, type 1, server id 4, length 4, next position 4, flags 2. */

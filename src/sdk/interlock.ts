@@ -69,10 +69,15 @@ export class Interlock {
 
   /**
    * A store of this DC behind the fence. `pool`: of mysql2 or mysql2/promise; it is used, never changed. `pipelining: false` sends START
-   * TRANSACTION and the fence check one after the other, for proxies that take one request at a time.
+   * TRANSACTION and the fence check one after the other, for proxies that take one request at a time. `unrouted`: `schema.table` of the tables
+   * that the topology declares so; a plain write to one of them needs no routing key.
    */
-  mysql(pool: MysqlPool, options: { store?: string; pipelining?: boolean } = {}): FencedMysql {
-    return new FencedMysql(pool, options.store ?? 'main', this.rules, options.pipelining ?? true);
+  mysql(
+    pool: MysqlPool,
+    options: { store?: string; pipelining?: boolean; unrouted?: readonly string[] } = {},
+  ): FencedMysql {
+    const { store = 'main', pipelining = true, unrouted = [] } = options;
+    return new FencedMysql(pool, store, this.rules, pipelining, unrouted);
   }
 
   /** Runs `work` with an ambient routing key; `transaction` without a key uses it. What is committed inside belongs together: see `afterEffects`. */

@@ -259,6 +259,23 @@ describe.each(['mysql', 'mariadb'] as const)('initial copy on %s', (flavour) => 
     await running.stop();
   });
 
+  it('refuses tables whose foreign keys cascade, before anything is ordered', async () => {
+    const schema = 'cascading';
+    await createOnBoth(pair, [
+      `CREATE DATABASE ${schema}`,
+      `CREATE TABLE ${schema}.parent (id INT PRIMARY KEY)`,
+      `CREATE TABLE ${schema}.child (id INT PRIMARY KEY, p INT, FOREIGN KEY (p) REFERENCES ${schema}.parent (id) ON DELETE CASCADE)`,
+    ]);
+    const config = linkConfig(pair, 'a', schema, unrouted(schema, ['parent', 'child']));
+    await expect(initialiseLink(config, { copy: true })).rejects.toMatchObject({
+      code: 'Refused',
+      message: expect.stringMatching(/cascading\.child, cascading\.parent: bound by foreign keys/) as string,
+    });
+    expect(
+      await rows(pair.b, `SELECT * FROM interlock.link_checkpoint WHERE link = '${config.link}'`),
+    ).toEqual([]);
+  });
+
   it('a marker is not said to be reached while rows are missing', async () => {
     const schema = 'marked';
     await createOnBoth(pair, [

@@ -436,6 +436,25 @@ describe.each(['mysql', 'mariadb'] as const)('links in both directions on %s', (
       expect((await stopped(again)).message).toContain('emptied at the source, has rows on the target');
     });
 
+    it('not on rows of before a change of character set: they are read as they were written', async () => {
+      await createOnBoth(pair, [
+        'CREATE DATABASE t_charset',
+        'CREATE TABLE t_charset.item (id INT PRIMARY KEY, v VARCHAR(20) CHARACTER SET latin1)',
+      ]);
+      const config = linkConfig(pair, 'a', 't_charset', { 't_charset.item': { unrouted: true } });
+      await initialiseLink(config, { from: 'now' });
+      const alter = 'ALTER TABLE t_charset.item MODIFY v VARCHAR(20) CHARACTER SET utf8mb4';
+      await pair.a.pool.query(`INSERT INTO t_charset.item VALUES (1, 'é€')`);
+      await pair.a.pool.query(alter);
+      await pair.a.pool.query(`INSERT INTO t_charset.item VALUES (2, 'é€')`);
+      await unlogged(pair.b, [alter]);
+      const link = await runLink(config, null);
+      running.push(link);
+      await settled(link, pair.a);
+      expect(await dump(pair.b, 't_charset.item')).toEqual(await dump(pair.a, 't_charset.item'));
+      expect(await dump(pair.b, 't_charset.item')).toHaveLength(2);
+    });
+
     it('on a partition that is emptied, until it is empty on both sides', async () => {
       await createOnBoth(pair, [
         'CREATE DATABASE t_part',

@@ -113,6 +113,80 @@ describe.each(['mysql', 'mariadb'] as const)('fenced transactions on %s', (flavo
       });
     });
 
+    describe('a plain write to an unrouted table', () => {
+      const all = async (): Promise<unknown> =>
+        (await dc.admin.query<RowDataPacket[]>('SELECT id, v FROM app.loose ORDER BY id'))[0];
+
+      beforeEach(async () => {
+        await dc.admin.query('CREATE TABLE IF NOT EXISTS app.loose (id INT PRIMARY KEY, v INT)');
+        await dc.admin.query('DELETE FROM app.loose');
+        store = interlock.mysql(pool, { unrouted: ['app.loose'] });
+      });
+
+      it.each(['query', 'execute'] as const)('%s passes without a routing key', async (method) => {
+        const [result] = await store[method]<ResultSetHeader>(
+          'INSERT INTO loose (id, v) VALUES (?, ?)',
+          [1, 2],
+        );
+        expect(result.affectedRows).toBe(1);
+        await store[method]('UPDATE `app`.`loose` SET v = v + ? WHERE id = 1', [3]);
+        await store[method]('REPLACE loose VALUES (5, 5)');
+        await store[method]('DELETE FROM app.loose WHERE id = 5');
+        expect(await all()).toEqual([{ id: 1, v: 5 }]);
+      });
+
+      it('passes while every unit is fenced; with a key it is a fenced transaction', async () => {
+        await dc.admin.query(
+          "UPDATE interlock.unit_state SET state = 'write_disabled' WHERE unit LIKE 'cn-east/%'",
+        );
+        await store.query('INSERT INTO loose VALUES (1, 1)');
+        expect(await codeOf(interlock.run(KEY, () => store.query('INSERT INTO loose VALUES (2, 2)')))).toBe(
+          'WriteDisabled',
+        );
+        expect(await all()).toEqual([{ id: 1, v: 1 }]);
+      });
+
+      it('refuses what does not plainly write that table alone', async () => {
+        for (const sql of [
+          'DELETE FROM t',
+          'UPDATE loose, t SET loose.v = 1, t.v = 1',
+          'INSERT INTO other.loose VALUES (1, 1)',
+          'INSERT INTO loose VALUES (app.writes(1), 1)',
+          'DELETE t FROM loose JOIN t',
+        ]) {
+          expect(await codeOf(store.query(sql))).toBe('StatementRefused');
+        }
+        const nested = interlock.run(KEY, () =>
+          store.transaction(async () => {
+            await store.query('INSERT INTO loose VALUES (7, 7)');
+          }),
+        );
+        expect(await codeOf(nested)).toBe('StatementRefused');
+        expect(await all()).toEqual([]);
+        expect(() => interlock.mysql(pool, { unrouted: ['loose'] })).toThrow('expected schema.table');
+      });
+
+      it('counts as committed in the request that it belongs to', async () => {
+        const request = interlock.run(undefined, async () => {
+          await store.query('INSERT INTO loose VALUES (1, 1)');
+          await dc.admin.query(
+            "UPDATE interlock.unit_state SET state = 'remote', owner = 'dc-b' WHERE unit = ?",
+            [UNIT],
+          );
+          await store.transaction(KEY, (tx) => tx.query('UPDATE t SET v = 0'));
+        });
+        expect(await codeOf(request)).toBe('PartiallyExecuted');
+      });
+
+      it('is committed where autocommit is off', async () => {
+        const connection = await pool.getConnection();
+        await connection.query('SET SESSION autocommit = 0');
+        connection.release();
+        await store.query('INSERT INTO loose VALUES (1, 1)');
+        expect(await all()).toEqual([{ id: 1, v: 1 }]);
+      });
+    });
+
     const openTransactions = async (): Promise<unknown[]> => {
       const [rows] = await dc.admin.query<RowDataPacket[]>(
         "SELECT p.ID, p.INFO FROM information_schema.innodb_trx t JOIN information_schema.processlist p ON p.ID = t.trx_mysql_thread_id WHERE p.USER = 'app'",

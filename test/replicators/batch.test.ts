@@ -14,6 +14,7 @@ const source: SourceTable = {
   primaryKey: [0],
   decoders: [],
   carried: true,
+  lax: false,
   control: null,
 };
 const target: CatalogTable = {
@@ -25,14 +26,22 @@ const target: CatalogTable = {
   uniqueColumns: new Set(['place']),
   uniqueKeys: ['one(place)'],
   triggers: [],
-  cascades: [],
+  kind: 'BASE TABLE',
+  foreignKeys: [],
+  cascadesOutside: [],
+  inOrder: false,
 };
 
 type Row = string[];
 
 function statements(changes: [Row | null, Row | null][]): string[] {
   const transaction = newTransaction('t', 0);
-  transaction.changes = changes.map(([before, after]) => ({ table: source, before, after }));
+  transaction.changes = changes.map(([before, after]) => ({
+    table: source,
+    before,
+    after,
+    unchecked: false,
+  }));
   const batch = new Batch();
   batch.add(transaction, () => target);
   return statementsOf(batch, 'mysql', new Set()).map(({ sql }) => sql.split(' ')[0]!);

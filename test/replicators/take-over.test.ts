@@ -18,6 +18,7 @@ vi.mock('../../replicators/mysql/session.js', () => {
     takeLock: () => Promise.resolve(),
     serverIdentity: () => Promise.resolve('server'),
     executedPosition: () => Promise.resolve(''),
+    collationCharsets: () => Promise.resolve(new Map()),
   };
 });
 vi.mock('../../replicators/mysql/initialise.js', () => ({ preflightLink: () => Promise.resolve() }));

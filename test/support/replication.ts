@@ -20,10 +20,10 @@ export interface Pair {
 }
 
 /** Two servers with the control schema, as dc-a and dc-b. */
-export async function startPair(flavour: Flavour): Promise<Pair> {
+export async function startPair(flavour: Flavour, flavourOfB: Flavour = flavour): Promise<Pair> {
   const servers = await Promise.all([
     startTestMysql(flavour, { offset: 1 }),
-    startTestMysql(flavour, { offset: 2 }),
+    startTestMysql(flavourOfB, { offset: 2 }),
   ]);
   const [a, b] = servers.map((server) => ({
     server,
@@ -51,7 +51,11 @@ export async function unlogged(side: Side, statements: string[]): Promise<void> 
   const connection = await side.pool.getConnection();
   try {
     await connection.query('SET sql_log_bin = 0');
-    for (const statement of statements) await connection.query(statement);
+    for (const statement of statements) {
+      await connection.query(statement).catch((error: unknown) => {
+        throw new Error(statement.slice(0, 200), { cause: error });
+      });
+    }
   } finally {
     await connection.query('SET sql_log_bin = 1');
     connection.release();
@@ -192,21 +196,29 @@ export async function settled(running: RunningLink, source: Side): Promise<numbe
 export async function dump(side: Side, table: string): Promise<string[]> {
   const columns = await rows(
     side,
-    `SELECT column_name AS c, data_type AS d FROM information_schema.columns WHERE CONCAT(table_schema, '.', table_name) = '${table}' ORDER BY column_name`,
+    `SELECT column_name AS c, data_type AS d FROM information_schema.columns
+     WHERE CONCAT(table_schema, '.', table_name) = '${table.replace(/`(.*)`/, (_all, name: string) => name.replaceAll('``', '`'))}' ORDER BY column_name`,
   );
-  const parts = columns.map(({ c, d }) => {
-    const name = `\`${String(c).replaceAll('`', '``')}\``;
-    const type = String(d);
-    const bytes = /char|text|binary|blob/.test(type)
-      ? name
-      : `CAST(${/^(float|double|bit|enum|set)$/.test(type) ? `${name}+0` : name} AS CHAR)`;
-    return `COALESCE(HEX(${bytes}), 'NULL')`;
-  });
-  const found = await rows(
-    side,
-    `SELECT CONCAT_WS(' | ', ${parts.join(", ' | ', ")}) AS r FROM ${table} ORDER BY 1`,
+  const parts = columns.map(
+    ({ c, d }) => `COALESCE(${bytesOf(`\`${String(c).replaceAll('`', '``')}\``, String(d))}, 'NULL')`,
   );
-  return found.map(({ r }) => String(r));
+  const found = await rows(side, `SELECT CONCAT_WS(' | ', ${parts.join(", ' | ', ")}) AS r FROM ${table}`);
+  // Sorted here: rows of megabytes do not fit the server's sort buffer.
+  return found
+    .map(({ r }) =>
+      String(r).replace(/<([^>]*)>/g, (_all, n: string) => (n === '-0' ? n : String(Number(n)))),
+    )
+    .sort();
+}
+
+/** An expression that differs when the stored bytes do. */
+function bytesOf(name: string, type: string): string {
+  if (/char|text|binary|blob|point|linestring|polygon|geom/.test(type)) return `HEX(${name})`;
+  // As text -0 has its sign, as a double a FLOAT has all its digits. Servers spell the same number in different ways.
+  if (type === 'float') return `CONCAT('<', CAST(${name} AS CHAR), '>=<', CAST(${name} + 0e0 AS CHAR), '>')`;
+  if (type === 'double') return `CONCAT('<', CAST(${name} AS CHAR), '>')`;
+  if (/^(enum|set)$/.test(type)) return `CONCAT(CAST(${name} AS UNSIGNED), '=', HEX(${name}))`;
+  return `HEX(CAST(${type === 'bit' ? `${name} + 0` : name} AS CHAR))`;
 }
 
 export async function binlogPosition(side: Side): Promise<string> {

@@ -123,10 +123,17 @@ function checkRow(unit: UnitId, row: Row | undefined): void {
 /** The whole data center is being, or is, write-disabled, or its read_only is not off again yet. Nothing of the transaction was kept. */
 export function readOnlyError(epochs: ReadonlyMap<UnitId, number>, cause: unknown): InterlockError {
   const units = [...epochs.keys()];
-  return new InterlockError('WriteDisabled', `${units.join(', ')}: the server is read_only`, {
+  const what = units.length === 0 ? 'unrouted table' : units.join(', ');
+  return new InterlockError('WriteDisabled', `${what}: the server is read_only`, {
     retryable: true,
     cause,
-    details: { unit: units[0], units, owner: null, epoch: epochs.get(units[0]!), reason: 'read_only' },
+    details: {
+      unit: units[0],
+      units,
+      owner: null,
+      epoch: epochs.get(units[0]!) ?? null,
+      reason: 'read_only',
+    },
   });
 }
 

@@ -3,6 +3,9 @@ export interface Token {
   kind: 'word' | 'quoted-name' | 'string' | 'symbol';
   /** Upper case for words; the character (or `@@`, `:=`) for symbols. */
   text: string;
+  /** Where it stands in the text; `end` is behind it. */
+  start: number;
+  end: number;
 }
 
 export type LexResult = { tokens: Token[]; problem?: undefined } | { tokens?: undefined; problem: string };
@@ -36,19 +39,19 @@ export function lex(sql: string, mode: { backslash: boolean; ansiQuotes: boolean
       const name = c === '`' || (c === '"' && mode.ansiQuotes);
       const end = endOfQuoted(sql, at, c, mode.backslash && !name);
       if (end < 0) return { problem: `a quote (${c}) that does not end` };
-      tokens.push({ kind: name ? 'quoted-name' : 'string', text: c });
+      tokens.push({ kind: name ? 'quoted-name' : 'string', text: c, start: at, end });
       at = end;
     } else if (WORD.test(c)) {
       let end = at + 1;
       while (end < length && WORD.test(sql[end]!)) end++;
-      tokens.push({ kind: 'word', text: sql.slice(at, end).toUpperCase() });
+      tokens.push({ kind: 'word', text: sql.slice(at, end).toUpperCase(), start: at, end });
       at = end;
     } else if (c === '\0') {
       return { problem: 'a NUL character' };
     } else {
       const pair = sql.slice(at, at + 2);
       const text = pair === '@@' || pair === ':=' ? pair : c;
-      tokens.push({ kind: 'symbol', text });
+      tokens.push({ kind: 'symbol', text, start: at, end: at + text.length });
       at += text.length;
     }
   }

@@ -67,6 +67,11 @@ export class Session {
     return (this.connection.config as { multipleStatements?: boolean }).multipleStatements === true;
   }
 
+  /** The schema that the pool connects to. */
+  get database(): string | undefined {
+    return (this.connection.config as { database?: string }).database;
+  }
+
   /** Whether a backslash escapes in strings, by the server's last answer. */
   get backslashEscapes(): boolean {
     return ((this.status ?? 0) & SERVER_STATUS_NO_BACKSLASH_ESCAPES) === 0;

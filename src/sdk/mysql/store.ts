@@ -24,6 +24,7 @@ import type { MysqlPool, Session } from './session.js';
 import { classify } from './statement.js';
 import type { Statement } from './statement.js';
 import { TransactionHandle, UnitAdded } from './transaction.js';
+import { writeTarget } from './write-target.js';
 import type { FencedTransaction } from './transaction.js';
 
 export interface TransactionOptions {
@@ -51,14 +52,17 @@ const flavours = new WeakMap<Pool, Flavour>();
 /** One MySQL or MariaDB store of this DC behind the fence. Get it by `interlock.mysql(pool)`. */
 export class FencedMysql {
   private readonly pool: Pool;
+  private readonly unrouted: ReadonlySet<string>;
 
   constructor(
     pool: MysqlPool,
     readonly store: string,
     private readonly rules: RulesSource,
     private readonly pipelining = true,
+    unrouted: readonly string[] = [],
   ) {
     this.pool = corePoolOf(pool);
+    this.unrouted = new Set(unrouted.map(tableOption));
   }
 
   /**
@@ -121,8 +125,8 @@ export class FencedMysql {
   /**
    * A read: on any connection of the pool, not fenced; it may be answered in a DC that is not the owner any more. One that may call a
    * stored function runs in a READ ONLY transaction.
-   * A write: with an ambient routing key, a fenced transaction of its own, with the errors of `transaction`. Without one, or in the
-   * callback of a transaction, it is StatementRefused.
+   * A write: with an ambient routing key, a fenced transaction of its own, with the errors of `transaction`. Without one it is StatementRefused,
+   * unless it plainly writes one `unrouted` table: then it runs by itself, not fenced. In the callback of a transaction it is StatementRefused.
    */
   async query<T extends QueryResult>(
     sql: string | QueryOptions,
@@ -399,6 +403,11 @@ export class FencedMysql {
           failed = false;
           return undefined;
         }
+        if (statement.kind === 'write' && !ambient?.inTransaction && this.isUnrouted(text, session)) {
+          const answer = await this.writeUnrouted<T>(session, ambient?.effects, method, sql, values);
+          failed = false;
+          return answer;
+        }
         throw new InterlockError('StatementRefused', refusalOf(statement, ambient?.inTransaction), {
           details: { verb: statement.verb },
         });
@@ -419,6 +428,54 @@ export class FencedMysql {
       else session.release();
     }
   }
+
+  /** Whether the text plainly writes one table that is declared unrouted. */
+  private isUnrouted(text: string, session: Session): boolean {
+    if (this.unrouted.size === 0) return false;
+    const target = writeTarget(text, session.backslashEscapes);
+    if (target === undefined) return false;
+    const schema = target.schema ?? session.database;
+    return schema !== undefined && this.unrouted.has(`${schema}.${target.table}`);
+  }
+
+  /** By itself, as the pool would do it; what it commits counts in the request that it belongs to. */
+  private async writeUnrouted<T extends QueryResult>(
+    session: Session,
+    effects: Effects | undefined,
+    method: 'query' | 'execute',
+    sql: string | QueryOptions,
+    values: unknown,
+  ): Promise<[T, FieldPacket[]]> {
+    if (effects) assertNotRefused(effects);
+    let kept = true;
+    effects?.commitBegins();
+    try {
+      const { answer } = await session.run(method, sql, values, true);
+      // Where autocommit is off, it has begun a transaction.
+      if (session.inTransaction) await session.command('COMMIT');
+      return answer as [T, FieldPacket[]];
+    } catch (error) {
+      if (damageOf(error) === 'connection') {
+        throw new InterlockError(
+          'CommitUnknown',
+          `the connection was lost during a write to an unrouted table: ${messageOf(error)}. It may have been committed`,
+          { cause: error },
+        );
+      }
+      kept = false;
+      if (isReadOnlyServer(error)) throw readOnlyError(new Map(), error);
+      throw error;
+    } finally {
+      effects?.commitEnds(kept);
+    }
+  }
+}
+
+function tableOption(name: string): string {
+  if (/^[^.]+\.[^.]+$/.test(name)) return name;
+  throw new InterlockError('BadInput', `unrouted: ${JSON.stringify(name)}: expected schema.table`, {
+    details: { field: 'unrouted', value: name },
+  });
 }
 
 function refusalOf(
