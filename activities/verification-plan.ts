@@ -77,7 +77,10 @@ async function tablesOf(
         if (carrying.length === 0 || !catalogs.some((catalog) => catalog.has(name))) continue;
         const needed = neededLinks(topology.tables[name]!, rules, carrying, units);
         const [here, there] = catalogs.map((catalog) => only(catalog, name));
-        const problems = [...tableProblems(here!, there!, topology.tables), ...needed.missing];
+        const problems = [
+          ...tableProblems(here!, there!, topology.tables, config.source.flavour !== config.target.flavour),
+          ...needed.missing,
+        ];
         planned.push({
           store: links[0]!.store,
           table: name,

@@ -16,6 +16,8 @@ export interface ComparedColumn {
   /** An expression that people read in place of the value; null: the value itself. */
   label: string | null;
   generated: boolean;
+  /** One text for one value, of what `exact` has answered. */
+  canonical(value: Value): Value;
   literal(value: Value): Literal;
   show(value: Value): string | null;
 }
@@ -23,6 +25,7 @@ export interface ComparedColumn {
 const SHOWN = 120;
 /** Longer text is hashed by its digest, so that the text of a row stays far below `max_allowed_packet`: beyond it, functions answer NULL. */
 const HEX_LENGTH = 255;
+const GEOMETRY = /point|linestring|polygon|geom/;
 const UTF8 = new Set(['utf8mb4', 'utf8mb3', 'utf8', 'ascii']);
 
 /** Expects a session with `time_zone = '+00:00'`, in which connection text is utf8mb4. */
@@ -35,6 +38,8 @@ export function comparedColumn(column: CatalogColumn): ComparedColumn {
     ...{ name: column.name, sql, label: null, generated: column.generated },
     ...described,
     hashed,
+    canonical: (value) =>
+      typeof value === 'string' && described.canonical ? described.canonical(value) : value,
     literal: (value) => (value === null ? NULL : described.literal(value)),
     show: (value) => (value === null ? null : described.show(value)),
   };
@@ -44,6 +49,7 @@ interface ByType {
   exact: string;
   hashed: string;
   label?: string;
+  canonical?(value: string): string;
   literal(value: string | Buffer): Literal;
   show(value: string | Buffer): string;
 }
@@ -54,11 +60,14 @@ function byType({ dataType, type, charset }: CatalogColumn, sql: string): ByType
   switch (dataType) {
     case 'float':
     case 'double': {
-      // A FLOAT by itself is printed with six digits: as a double, both are printed so that they read back the same.
-      const exact = text(`${sql} + 0e0`);
+      // A FLOAT by itself is printed with six digits. A DOUBLE must be printed as it is: MySQL cuts what it has calculated to 23 characters.
+      const exact = text(dataType === 'float' ? `CAST(${sql} AS DOUBLE)` : sql);
+      // Servers print one number in several ways: as 1.5e-7 and as 0.00000015.
+      const canonical = (value: string): string =>
+        Object.is(Number(value), -0) ? '-0' : String(Number(value));
       const literal = (value: string | Buffer): Literal =>
-        /[eE]/.test(String(value)) ? String(value) : `${String(value)}e0`;
-      return { exact, hashed: exact, literal, show: String };
+        /e/.test(String(value)) ? String(value) : `${String(value)}e0`;
+      return { exact, hashed: exact, canonical, literal, show: String };
     }
     case 'bit': {
       const exact = text(`CAST(${sql} AS UNSIGNED)`);
@@ -77,6 +86,12 @@ function byType({ dataType, type, charset }: CatalogColumn, sql: string): ByType
       const exact = text(sql);
       return { exact, hashed: exact, literal: (value) => quote(String(value)), show: String };
     }
+    case 'inet4':
+    case 'inet6':
+    case 'uuid': {
+      const exact = text(sql);
+      return { exact, hashed: exact, literal: (value) => quote(String(value)), show: String };
+    }
     case 'json':
       return {
         exact: `CAST(${text(sql)} AS BINARY)`,
@@ -86,6 +101,10 @@ function byType({ dataType, type, charset }: CatalogColumn, sql: string): ByType
       };
     default:
       break;
+  }
+  if (GEOMETRY.test(dataType)) {
+    const exact = `CAST(${sql} AS BINARY)`;
+    return { exact, hashed: `MD5(${sql})`, literal: (value) => hex(value as Buffer), show: bytesShown };
   }
   if (!/char|text|binary|blob/.test(dataType)) return { exact: text(sql), hashed: text(sql), ...asIs };
   // The bytes themselves, in the column's own character set: neither its collation nor the connection's character set has a say.

@@ -93,12 +93,12 @@ export class ComparedTable {
       const label = cells[count + i];
       if (label !== null && label !== undefined) labels.set(at, String(label));
     });
-    return { values: cells.slice(0, count), labels };
+    return { values: this.columns.map((column, i) => column.canonical(cells[i]!)), labels };
   }
 
   /** The literals of a key, from the first cells of `boundary` or `hashes`. */
   keyOf(cells: readonly Value[]): Literal[] {
-    return this.key.map((column, i) => column.literal(cells[i]!));
+    return this.key.map((column, i) => column.literal(column.canonical(cells[i]!)));
   }
 
   keyOfImage({ values }: RowImage): Literal[] {

@@ -32,6 +32,8 @@ export interface Settled {
   /** Without those that were repaired. */
   differences: Difference[];
   undecided: { count: number; reason: string }[];
+  /** Keys of which neither side had a row: deleted meanwhile, if nothing is wrong. */
+  vanished: Literal[][];
 }
 
 interface Candidate {
@@ -73,7 +75,7 @@ export class Settlement {
 
   /** @throws LinkBehind */
   async settle(keys: readonly Literal[][]): Promise<Settled> {
-    const settled: Settled = { differences: [], undecided: [] };
+    const settled: Settled = { differences: [], undecided: [], vanished: [] };
     for (let at = 0; at < keys.length; at += KEYS_AT_ONCE)
       await this.some(keys.slice(at, at + KEYS_AT_ONCE), settled);
     return settled;
@@ -83,7 +85,12 @@ export class Settlement {
     let open: Candidate[] = keys.map((key) => ({ key, images: [null, null] }));
     for (let look = 0; look < LOOKS && open.length > 0; look++) {
       await this.passAll();
-      open = (await this.look(open.map(({ key }) => key))).filter((one) => this.inScope(one));
+      open = (
+        await this.look(
+          open.map(({ key }) => key),
+          settled,
+        )
+      ).filter((one) => this.inScope(one));
     }
     if (open.length === 0) return;
     const router = await this.options.router();
@@ -140,7 +147,10 @@ export class Settlement {
       await this.passAll();
       const before = open;
       open = [];
-      for (const one of await this.look(before.map(({ key }) => key))) {
+      for (const one of await this.look(
+        before.map(({ key }) => key),
+        settled,
+      )) {
         const stood = before.some(({ images }) =>
           images.every((image, i) => table.same(image, one.images[i]!)),
         );
@@ -153,7 +163,7 @@ export class Settlement {
   }
 
   /** Both sides' rows of these keys, without those that are equal; two keys of one row (in their collation) are one candidate. */
-  private async look(keys: readonly Literal[][]): Promise<Candidate[]> {
+  private async look(keys: readonly Literal[][], settled: Settled): Promise<Candidate[]> {
     const { table, sides } = this.options;
     const statements = keys.map((key) => table.row(key, false));
     const [a, b] = await Promise.all(sides.map(async (side) => rowsOfEach(await side.reader(), statements)));
@@ -163,6 +173,7 @@ export class Settlement {
         cells === undefined ? null : table.imageOf(cells),
       );
       const [left, right] = images as Candidate['images'];
+      if (left === null && right === null) settled.vanished.push([...key]);
       if (table.same(left, right)) return;
       const id = [left, right].map((image) => (image === null ? '-' : table.keyOfImage(image).join(',')));
       found.set(id.join(' | '), { key: [...key], images: [left, right] });
