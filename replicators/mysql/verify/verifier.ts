@@ -17,7 +17,7 @@ import type { KeyRange } from './compared-table.js';
 import { Owners } from './owners.js';
 import { Passage } from './passage.js';
 import { LinkBehind, Settlement } from './settlement.js';
-import { Side } from './side.js';
+import { Side, rowsOf, rowsOfEach } from './side.js';
 
 export interface VerifierOptions {
   /** `schema.table`. */
@@ -36,11 +36,6 @@ export interface VerifierOptions {
   signal: AbortSignal;
   /** Rows of a chunk; when absent, they follow the time that chunks take. */
   chunkRows?: number;
-}
-
-interface DifferingKey {
-  key: Literal[];
-  hashes: string;
 }
 
 const CHUNK = { first: 1_000, least: 100, most: 20_000, wantedMs: 250 };
@@ -178,14 +173,13 @@ class Verifier {
       this.advance(compared);
       return;
     }
-    const seen = await this.differingKeys(table, range);
-    const keys = [...seen.values()].map(({ key }) => key);
+    const keys = await this.differingKeys(table, range);
     if (keys.length > KEYS_PER_CHUNK && size > CHUNK.least) {
       this.size = Math.max(CHUNK.least, Math.round(size / 4));
       return;
     }
     const { differences, undecided, vanished } = await settlement.settle(keys);
-    const lost = vanished.length === 0 ? 0 : await this.lost(table, range, seen, vanished);
+    const lost = vanished.length === 0 ? 0 : await this.lost(table, range, vanished);
     if (lost > 0) undecided.push({ count: lost, reason: 'the server does not find its row by its key' });
     this.found(differences);
     const cut = !compared.done && !this.options.repairs && this.progress.differing > MOST_DIFFERING;
@@ -229,8 +223,8 @@ class Verifier {
     );
   }
 
-  /** Keys whose rows have another hash, or are on one side only, as of two looks that are not of one moment; with both hashes. */
-  private async differingKeys(table: ComparedTable, range: KeyRange): Promise<Map<string, DifferingKey>> {
+  /** Keys whose rows have another hash, or are on one side only, as of two looks that are not of one moment. */
+  private async differingKeys(table: ComparedTable, range: KeyRange): Promise<Literal[][]> {
     const sql = table.hashes(range);
     const [a, b] = await Promise.all(
       this.sides.map(async (side) => {
@@ -242,28 +236,35 @@ class Verifier {
         return found;
       }),
     );
-    const keys = new Map<string, DifferingKey>();
-    for (const [id, { key, hash }] of a!) {
-      const other = b!.get(id)?.hash ?? '-';
-      if (other !== hash) keys.set(id, { key, hashes: `${hash} ${other}` });
-    }
-    for (const [id, { key, hash }] of b!) if (!a!.has(id)) keys.set(id, { key, hashes: `- ${hash}` });
+    const keys: Literal[][] = [];
+    for (const [id, { key, hash }] of a!) if (b!.get(id)?.hash !== hash) keys.push(key);
+    for (const [id, { key }] of b!) if (!a!.has(id)) keys.push(key);
     return keys;
   }
 
   /**
    * Hazard: a literal by which a server does not find the row that it came from would make every difference of such rows vanish. Guard: of keys
-   * that had no row on either side, those that still differ as they did.
+   * that had no row on either side, those that a server lists, but does not find in the same snapshot.
    */
-  private async lost(
-    table: ComparedTable,
-    range: KeyRange,
-    seen: ReadonlyMap<string, DifferingKey>,
-    vanished: readonly Literal[][],
-  ): Promise<number> {
-    const now = await this.differingKeys(table, range);
+  private async lost(table: ComparedTable, range: KeyRange, vanished: readonly Literal[][]): Promise<number> {
     const ids = new Set(vanished.map((key) => key.join(',')));
-    return [...ids].filter((id) => now.has(id) && now.get(id)!.hashes === seen.get(id)?.hashes).length;
+    const lost = new Set<string>();
+    for (const side of this.sides) {
+      const session = await side.reader();
+      await session.query('START TRANSACTION WITH CONSISTENT SNAPSHOT');
+      try {
+        const listed = (await rowsOf(session, table.hashes(range))).map((cells) => table.keyOf(cells));
+        const looked = listed.filter((key) => ids.has(key.join(',')));
+        const found = await rowsOfEach(
+          session,
+          looked.map((key) => table.row(key, false)),
+        );
+        looked.forEach((key, i) => found[i]!.length === 0 && lost.add(key.join(',')));
+      } finally {
+        await session.query('COMMIT');
+      }
+    }
+    return lost.size;
   }
 
   /** Why the table cannot be compared now; a link that is on its way back is waited for. */
