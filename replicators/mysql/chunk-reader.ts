@@ -1,6 +1,7 @@
 import type { Connection, RowDataPacket } from 'mysql2/promise';
 import type { CatalogColumn, CatalogTable } from './catalog.js';
-import { NULL, hex, identifier, quote } from './literal.js';
+import { keyRange } from './key-range.js';
+import { NULL, UTF8, bytesLiteral, hex, identifier, quote, utf8Literal } from './literal.js';
 import type { Literal } from './literal.js';
 import type { Flavour } from './position.js';
 import { floatLiteral } from './row-image.js';
@@ -21,10 +22,8 @@ export interface ReadableTable {
 export async function connectReader(server: ServerAddress): Promise<Connection> {
   const connection = await connect(server);
   try {
-    const isolation = server.flavour === 'mysql' ? 'transaction_isolation' : 'tx_isolation';
-    await connection.query(
-      `SET SESSION time_zone='+00:00', ${isolation}='READ-COMMITTED', character_set_results=NULL`,
-    );
+    await connection.query('SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED');
+    await connection.query(`SET SESSION time_zone='+00:00', character_set_results=NULL`);
     return connection;
   } catch (error) {
     connection.destroy();
@@ -62,13 +61,14 @@ export async function readRows(
   table: ReadableTable,
   range: { after: Literal[] | null; upTo: Literal[] | null; limit: number | null },
 ): Promise<Literal[][]> {
+  const key = table.key.map(identifier);
   const where = [
-    ...(range.after === null ? [] : [compare(table.key, range.after, '>')]),
-    ...(range.upTo === null ? [] : [compare(table.key, range.upTo, '<=')]),
+    ...(range.after === null ? [] : [keyRange(key, '>', range.after)]),
+    ...(range.upTo === null ? [] : [keyRange(key, '<=', range.upTo)]),
   ];
   const [rows] = await connection.query<RowDataPacket[]>({
     sql: `SELECT ${table.select} FROM ${table.source.sql}${where.length > 0 ? ` WHERE ${where.join(' AND ')}` : ''}
-      ORDER BY ${table.key.map(identifier).join(',')}${range.limit === null ? '' : ` LIMIT ${range.limit}`}`,
+      ORDER BY ${key.join(',')}${range.limit === null ? '' : ` LIMIT ${range.limit}`}`,
     rowsAsArray: true,
     typeCast: (field) => field.buffer(),
   });
@@ -82,23 +82,6 @@ export function keyValues(table: ReadableTable, row: Literal[]): Literal[] {
   return table.source.primaryKey.map((i) => row[i]!);
 }
 
-/**
- * Row constructors, `(a, b) > (1, 2)`, are not seen by the range optimizer. In the collation of the columns, as ORDER BY is: the literals have
- * none of their own.
- */
-function compare(key: readonly string[], values: readonly Literal[], operator: '>' | '<='): string {
-  const strict = operator === '>' ? '>' : '<';
-  const parts = key.map((column, i) => {
-    const equal = key.slice(0, i).map((before, j) => `${identifier(before)}=${values[j]!}`);
-    const last = i === key.length - 1 ? operator : strict;
-    return [...equal, `${identifier(column)}${last}${values[i]!}`].join(' AND ');
-  });
-  // The first column alone gives the optimizer its range.
-  return key.length === 1
-    ? parts[0]!
-    : `(${identifier(key[0]!)}${strict}=${values[0]!} AND (${parts.map((part) => `(${part})`).join(' OR ')}))`;
-}
-
 function expressionOf({ name, dataType }: CatalogColumn): string {
   const column = identifier(name);
   // As text, a float has six digits; an enum's error value and a set's members have no number.
@@ -107,7 +90,6 @@ function expressionOf({ name, dataType }: CatalogColumn): string {
   return column;
 }
 
-const UTF8 = new Set(['utf8mb4', 'utf8mb3', 'utf8', 'ascii']);
 const AS_IS = new Set('tinyint smallint mediumint int bigint decimal set'.split(' '));
 
 /** `onErrorValue`: an enum has index 0, which only a lax session may write. */
@@ -136,6 +118,6 @@ function literalOf(
   }
   if (/^(inet4|inet6|uuid)$/.test(dataType)) return (bytes) => quote(bytes.toString('latin1'));
   if (charset === null) return hex;
-  if (UTF8.has(charset)) return (bytes) => quote(bytes.toString('utf8'));
-  return (bytes) => (bytes.length === 0 ? "''" : `_${charset} ${hex(bytes)}`);
+  const textOf = UTF8.has(charset) ? utf8Literal : bytesLiteral;
+  return (bytes) => textOf(charset, bytes);
 }

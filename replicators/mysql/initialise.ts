@@ -3,6 +3,7 @@ import { InterlockError, messageOf } from '../../src/errors.js';
 import type { SourceUnit } from '../core/contract.js';
 import { TableFilter } from '../core/table-filter.js';
 import { readCatalog } from './catalog.js';
+import type { CatalogTable } from './catalog.js';
 import { createCheckpoint, inTransaction, readCheckpoint } from './checkpoint.js';
 import type { Checkpoint } from './checkpoint.js';
 import { orderCopy } from './copy-plan.js';
@@ -201,13 +202,12 @@ async function tablesToCopy(
   }
   const orders = new Map<string, CopyOrder>();
   for (const table of chosen) {
-    const [found] = await target.query<RowDataPacket[]>(`SELECT 1 FROM ${table.sql} LIMIT 1`);
     const [counted] = await source.query<RowDataPacket[]>(
       "SELECT COALESCE(table_rows, 0) AS n FROM information_schema.tables WHERE CONCAT(table_schema, '.', table_name) = ?",
       [table.name],
     );
     orders.set(table.name, {
-      purpose: isResync ? 'resync' : found.length === 0 ? 'fill' : 'merge',
+      purpose: isResync ? 'resync' : (await isEmpty(target, table)) ? 'fill' : 'merge',
       estimated: Number(counted[0]?.['n'] ?? 0),
     });
   }
@@ -246,8 +246,7 @@ async function requireEmpty(config: LinkConfig, source: Connection, target: Conn
     [config.to, target],
   ] as const) {
     for (const table of (await readCatalog(connection, filter)).values()) {
-      const [rows] = await connection.query<RowDataPacket[]>(`SELECT 1 FROM ${table.sql} LIMIT 1`);
-      if (rows.length === 0) continue;
+      if (await isEmpty(connection, table)) continue;
       throw new InterlockError(
         'Refused',
         `${config.link} has no checkpoint, and ${table.name} has rows in ${dc}. To copy them: --copy; when both sides hold the same rows: --from now; when the target was loaded from a backup: --from POSITION of that backup`,
@@ -255,4 +254,9 @@ async function requireEmpty(config: LinkConfig, source: Connection, target: Conn
       );
     }
   }
+}
+
+async function isEmpty(connection: Connection, table: CatalogTable): Promise<boolean> {
+  const [rows] = await connection.query<RowDataPacket[]>(`SELECT 1 FROM ${table.sql} LIMIT 1`);
+  return rows.length === 0;
 }

@@ -8,6 +8,9 @@ export type Literal = string;
 
 export const NULL: Literal = 'NULL';
 
+/** Character sets whose text is quoted as it is; any other goes as its own bytes. */
+export const UTF8: ReadonlySet<string> = new Set(['utf8mb4', 'utf8mb3', 'utf8', 'ascii']);
+
 const SPECIAL = /[\0\\'\x1a]/;
 const SPECIALS = /[\0\\'\x1a]/g;
 const ESCAPED: Record<string, string> = { '\0': '\\0', '\\': '\\\\', "'": "\\'", '\x1a': '\\Z' };
@@ -18,6 +21,18 @@ export function quote(text: string): Literal {
 
 export function hex(bytes: Buffer): Literal {
   return bytes.length === 0 ? "''" : `x'${bytes.toString('hex')}'`;
+}
+
+/** Text of a character set of `UTF8`. */
+export function utf8Literal(charset: string, buffer: Buffer, from = 0, end = buffer.length): Literal {
+  const text = buffer.toString('utf8', from, end);
+  // Hazard: the servers store some sequences (surrogates) that are no UTF-8 for Node, which replaces them.
+  return text.includes('\ufffd') ? bytesLiteral(charset, buffer, from, end) : quote(text);
+}
+
+/** Text of any character set, as its own bytes: no conversion can lose one. */
+export function bytesLiteral(charset: string, buffer: Buffer, from = 0, end = buffer.length): Literal {
+  return from === end ? "''" : `_${charset} x'${buffer.toString('hex', from, end)}'`;
 }
 
 export function identifier(name: string): string {

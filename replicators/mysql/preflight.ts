@@ -1,6 +1,7 @@
 import type { Connection, RowDataPacket } from 'mysql2/promise';
 import type { TableRouting } from '../../src/topology/schema.js';
 import type { Catalog, CatalogColumn, CatalogTable, ForeignKey } from './catalog.js';
+import { UTF8 } from './literal.js';
 import type { Flavour } from './position.js';
 
 const CARRIED_TYPES = new Set(
@@ -14,7 +15,6 @@ const CARRIED_TYPES = new Set(
 const ROUTING_TYPES = new Set(
   'tinyint smallint mediumint int bigint decimal char varchar tinytext text'.split(' '),
 );
-const ROUTING_CHARSETS = new Set(['utf8mb4', 'utf8mb3', 'utf8', 'ascii']);
 
 /** What of the source's server settings keeps a link from reading it; each says what to do. */
 export async function sourceProblems(connection: Connection, flavour: Flavour): Promise<string[]> {
@@ -180,10 +180,7 @@ function routingProblems(
     if (wanted === undefined) continue;
     const column = [...columns.values()].find((c) => c.name.toLowerCase() === wanted.toLowerCase());
     if (column === undefined) problems.push(`${name}: no column ${wanted}, by which the topology routes it`);
-    else if (
-      !ROUTING_TYPES.has(column.dataType) ||
-      (column.charset !== null && !ROUTING_CHARSETS.has(column.charset))
-    ) {
+    else if (!ROUTING_TYPES.has(column.dataType) || (column.charset !== null && !UTF8.has(column.charset))) {
       problems.push(
         `${name}.${wanted}: routing columns are integers or utf8 text, not ${column.type} ${column.charset ?? ''}`,
       );

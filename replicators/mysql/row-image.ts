@@ -1,6 +1,6 @@
 import { InterlockError } from '../../src/errors.js';
 import { jsonLiteral } from './json-binary.js';
-import { NULL, quote } from './literal.js';
+import { NULL, UTF8, bytesLiteral, utf8Literal } from './literal.js';
 import type { Literal } from './literal.js';
 import { dateText, datetimeText, decimalText, fractionText, timeText } from './packed-values.js';
 
@@ -215,7 +215,7 @@ export function floatLiteral(value: number): Literal {
   return text.includes('e') ? text : `${text}e0`;
 }
 
-export function textDecoder(charset: string | null, length: (c: Cursor) => number, pad: number): Decoder {
+function textDecoder(charset: string | null, length: (c: Cursor) => number, pad: number): Decoder {
   if (charset === null) {
     return (c) => {
       const bytes = length(c);
@@ -225,24 +225,12 @@ export function textDecoder(charset: string | null, length: (c: Cursor) => numbe
       return text === '' ? "''" : `x'${text}'`;
     };
   }
-  if (charset === 'utf8mb4' || charset === 'utf8mb3' || charset === 'utf8' || charset === 'ascii') {
-    return (c) => {
-      const bytes = length(c);
-      const from = c.at;
-      c.at += bytes;
-      const text = c.buffer.toString('utf8', from, from + bytes);
-      // Hazard: the servers store some sequences (surrogates) that are no UTF-8 for Node, which replaces them.
-      if (text.includes('\ufffd') && bytes > 0)
-        return `_${charset} x'${c.buffer.toString('hex', from, from + bytes)}'`;
-      return quote(text);
-    };
-  }
-  // Any other character set goes as its own bytes: no conversion can lose one.
+  const literalOf = UTF8.has(charset) ? utf8Literal : bytesLiteral;
   return (c) => {
     const bytes = length(c);
     const from = c.at;
     c.at += bytes;
-    return bytes === 0 ? "''" : `_${charset} x'${c.buffer.toString('hex', from, from + bytes)}'`;
+    return literalOf(charset, c.buffer, from, from + bytes);
   };
 }
 

@@ -92,6 +92,9 @@ describe.each(['mysql', 'mariadb'] as const)('initial copy on %s', (flavour) => 
              '{"a": [1, 2.5, null, "x${i}"]}', '2024-05-05 01:02:03.${i % 1000}', '-${i % 800}:00:01.5', ${i % 2 ? 0 : 2024}, REPEAT('q', ${i % 300}))`,
       many.slice(0, 1_000),
     );
+    // What Node does not take for UTF-8: MariaDB stores lone surrogates.
+    if (flavour === 'mariadb')
+      await pool.query(`INSERT INTO ${schema}.text_key VALUES (_utf8mb4 x'6beda080', 0)`);
     const names = [...Object.keys(KINDS), 'value', 'nothing'];
     const config = linkConfig(pair, 'a', schema, unrouted(schema, names));
     const running = await start(config, { copy: true });
@@ -100,7 +103,7 @@ describe.each(['mysql', 'mariadb'] as const)('initial copy on %s', (flavour) => 
     expect(running.status().copy).toMatchObject({
       tables: 11,
       tablesDone: 11,
-      comparedRows: 46_000,
+      comparedRows: flavour === 'mariadb' ? 46_001 : 46_000,
       keptRows: 0,
     });
     // From here on it is a link like any other: strict.

@@ -1,5 +1,5 @@
 import type { CatalogColumn } from '../catalog.js';
-import { NULL, hex, identifier, quote } from '../literal.js';
+import { NULL, UTF8, bytesLiteral, hex, identifier, quote } from '../literal.js';
 import type { Literal } from '../literal.js';
 
 /** A value as the server stores it: bytes of text, binary and JSON columns, else exact text; null: NULL. */
@@ -26,7 +26,6 @@ const SHOWN = 120;
 /** Longer text is hashed by its digest, so that the text of a row stays far below `max_allowed_packet`: beyond it, functions answer NULL. */
 const HEX_LENGTH = 255;
 const GEOMETRY = /point|linestring|polygon|geom/;
-const UTF8 = new Set(['utf8mb4', 'utf8mb3', 'utf8', 'ascii']);
 
 /** Expects a session with `time_zone = '+00:00'`, in which connection text is utf8mb4. */
 export function comparedColumn(column: CatalogColumn): ComparedColumn {
@@ -115,7 +114,7 @@ function byType({ dataType, type, charset }: CatalogColumn, sql: string): ByType
   return {
     exact,
     hashed,
-    literal: (value) => (value.length === 0 ? "''" : `_${charset} ${hex(value as Buffer)}`),
+    literal: (value) => bytesLiteral(charset, value as Buffer),
     show: (value) => (UTF8.has(charset) ? shortened(String(value)) : bytesShown(value)),
   };
 }

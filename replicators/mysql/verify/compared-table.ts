@@ -1,4 +1,5 @@
 import type { CatalogTable } from '../catalog.js';
+import { keyRange } from '../key-range.js';
 import type { Literal } from '../literal.js';
 import { comparedColumn, sameValue } from './columns.js';
 import type { ComparedColumn, Value } from './columns.js';
@@ -132,19 +133,10 @@ export class ComparedTable {
   }
 
   private where({ after, upTo }: KeyRange): string {
+    const columns = this.key.map(({ sql }) => sql);
     const conditions: string[] = [];
-    if (after !== null) conditions.push(this.beyond('>', '>', after));
-    if (upTo !== null) conditions.push(this.beyond('<', '<=', upTo));
+    if (after !== null) conditions.push(keyRange(columns, '>', after));
+    if (upTo !== null) conditions.push(keyRange(columns, '<=', upTo));
     return conditions.length === 0 ? '' : ` WHERE ${conditions.join(' AND ')}`;
-  }
-
-  /** Written out column by column: servers find no range in a comparison of row constructors. */
-  private beyond(strict: '<' | '>', last: '<=' | '>', key: readonly Literal[]): string {
-    const end = this.key.length - 1;
-    const parts = this.key.map(({ sql }, i) => {
-      const equal = this.key.slice(0, i).map((before, j) => `${before.sql} = ${key[j]!}`);
-      return [...equal, `${sql} ${i === end ? last : strict} ${key[i]!}`].join(' AND ');
-    });
-    return parts.length === 1 ? parts[0]! : `(${parts.map((part) => `(${part})`).join(' OR ')})`;
   }
 }
