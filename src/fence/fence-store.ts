@@ -427,15 +427,17 @@ export class FenceStore {
       // The binlog position covers the marker only when it is read after the commit. A transaction that was being prepared as XA when the
       // locks were taken is seen now at the latest.
       const position = `SELECT ${positionExpression(this.flavour)} AS position`;
+      const opening = change.to === 'open';
+      const looks = [position, XA_RECOVER, ...(opening ? [recordOf(this.flavour)] : [])];
       const [committed, prepared, record] = await ask(
         session,
-        [...writes, 'COMMIT', FORGIVING, position, XA_RECOVER, recordOf(this.flavour)],
-        3,
+        [...writes, 'COMMIT', FORGIVING, ...looks],
+        looks.length,
       );
       if (change.to === 'write_disabled') await this.awaitNoXa(session, deadline, met, prepared!, true);
       done = true;
       // Behind the commit: until then the units are not this data center's to write.
-      if (change.to === 'open' && needsLevel(record!)) await this.enableWrites();
+      if (opening && needsLevel(record!)) await this.enableWrites();
       return {
         changed: writes.length > 0,
         position: String(committed![0]!['position']).replaceAll('\n', ''),

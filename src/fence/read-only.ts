@@ -94,10 +94,11 @@ export class ReadOnlySwitch {
    * under way. Answers what it did; undefined: nothing was to be done.
    */
   async mend(): Promise<'turned on' | 'turned off' | undefined> {
-    const before = await this.record();
-    if (before === undefined || !before.here) return undefined;
+    const before = await this.view();
+    // It never wanted anything on this server.
+    if (before.epoch === null) return undefined;
     if (before.wanted) await this.liftAbandoned();
-    const { wanted, settled, on } = (await this.record())!;
+    const { wanted, settled, on } = await this.view();
     // On and not wanted, and settled: somebody else's.
     if (settled && (on || !wanted)) return undefined;
     await this.level('give-up', performance.now() + LEVEL_WAIT_MS);
@@ -166,13 +167,6 @@ export class ReadOnlySwitch {
       if (done) session.release();
       else session.destroy();
     }
-  }
-
-  private async record(): Promise<
-    { wanted: boolean; settled: boolean; here: boolean; on: boolean } | undefined
-  > {
-    const [rows] = await this.pool.query<RowDataPacket[]>(recordOf(this.flavour));
-    return rows[0] && toRecord(rows[0]);
   }
 }
 
