@@ -1,4 +1,5 @@
 import type { Pool, RowDataPacket } from 'mysql2/promise';
+import { parseLinkId } from '../replicators/core/contract.js';
 import { messageOf } from '../src/errors.js';
 import type { FenceStore } from '../src/fence/fence-store.js';
 import { checkGrants, checkReadOnly } from '../src/fence/preflight.js';
@@ -81,6 +82,17 @@ export async function checkDatacenter(
       if (status.generation !== before.generation) {
         return { wrong: `restarted since the plan (generation ${status.generation}): plan again` };
       }
+      const { conflicts, quarantined } = (
+        await own.fence(parseLinkId(link)!.store).checkpointMarkers([link])
+      )[0]!;
+      if (quarantined > 0)
+        return {
+          wrong: `${quarantined} transactions are kept aside: run \`interlock quarantine list '${link}'\` and decide`,
+        };
+      if (conflicts > 0)
+        return {
+          wrong: `${conflicts} open conflicts: run \`interlock conflicts list '${link}'\` and decide`,
+        };
       return `streaming, ${status.lagMs} ms behind`;
     });
   }

@@ -114,9 +114,7 @@ export function createDatacenterActivities(deps: DatacenterDeps): DatacenterActi
     },
 
     async readBaselines({ links }): Promise<BaselineReached[]> {
-      // A link with a conflict or a quarantined change stops before the marker: a marker in the checkpoint is a clean one.
-      const reached = await reachedMarkers(own, links);
-      return reached.map((marker) => ({ ...marker, conflicts: 0, quarantined: 0 }));
+      return reachedMarkers(own, links);
     },
 
     async switchWhenDrained(input) {
@@ -254,13 +252,15 @@ async function hold(
 async function reachedMarkers(
   own: DcStores,
   links: readonly Pick<LinkMarker, 'link' | 'markerId'>[],
-): Promise<Pick<BaselineReached, 'markerId' | 'link' | 'position'>[]> {
-  const reached = [];
+): Promise<BaselineReached[]> {
+  const reached: BaselineReached[] = [];
   for (const fence of own.fences.values()) {
     const here = links.filter(({ link }) => parseLinkId(link)?.store === fence.store);
-    for (const { link, position, marker } of await fence.checkpointMarkers(here.map((one) => one.link))) {
+    for (const checkpoint of await fence.checkpointMarkers(here.map((one) => one.link))) {
+      const { link, position, marker, conflicts, quarantined } = checkpoint;
       const waited = here.find((one) => one.link === link && one.markerId === marker);
-      if (waited !== undefined) reached.push({ markerId: waited.markerId, link, position });
+      if (waited !== undefined)
+        reached.push({ markerId: waited.markerId, link, position, conflicts, quarantined });
     }
   }
   return reached;
@@ -278,6 +278,9 @@ async function notDrained(
   try {
     const reached = await reachedMarkers(own, input.links);
     if (reached.length < input.links.length) return 'a link has not reached the baseline';
+    const undecided = reached.find(({ conflicts, quarantined }) => conflicts + quarantined > 0);
+    if (undecided !== undefined)
+      return `${undecided.link} has ${undecided.conflicts} open conflicts, ${undecided.quarantined} quarantined transactions`;
     await checkSource(deps, input, { xa: true });
     return undefined;
   } catch (error) {

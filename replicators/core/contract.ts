@@ -40,8 +40,11 @@ export interface LinkStatus {
   transactionsPerSecond: number;
   /** Source transactions dropped because they came from the other side. */
   droppedForeign: number;
+  /** Rows on which the two sides differ, and transactions that are kept aside: a person has to decide. */
   conflicts: number;
   quarantined: number;
+  /** All that were recorded since this attempt started, those too that the policy of their table decided. */
+  conflictsRecorded: number;
   lastMarker: string | null;
   /** The initial copy or a resync; null when there was none. */
   copy: CopyProgress | null;
@@ -79,7 +82,7 @@ export const NOBODY = '-';
 export interface BaselineReached {
   markerId: string;
   link: string;
-  /** Not zero is not drained. */
+  /** Open ones; not zero is not drained. */
   conflicts: number;
   quarantined: number;
   position: string;

@@ -14,6 +14,8 @@ export class StatusTracker {
   transactions = 0;
   droppedForeign = 0;
   conflicts = 0;
+  quarantined = 0;
+  conflictsRecorded = 0;
   lastMarker: string | null = null;
   copy: CopyProgress | null = null;
   lastError: { code: string; message: string } | null = null;
@@ -29,8 +31,6 @@ export class StatusTracker {
       code: known?.code ?? 'Internal',
       message: error instanceof Error ? error.message : String(error),
     };
-    const kind = known?.details['kind'];
-    if (kind === 'conflict' || kind === 'not-owned') this.conflicts += 1;
     const state = known?.details['state'];
     if (state === 'diverged' || state === 'resync-required') this.state = state;
   }
@@ -54,7 +54,8 @@ export class StatusTracker {
       transactionsPerSecond: Math.round((this.transactions - first.transactions) / seconds),
       droppedForeign: this.droppedForeign,
       conflicts: this.conflicts,
-      quarantined: 0,
+      quarantined: this.quarantined,
+      conflictsRecorded: this.conflictsRecorded,
       lastMarker: this.lastMarker,
       copy: this.copy,
       lastError: this.lastError,

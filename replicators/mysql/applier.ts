@@ -1,14 +1,17 @@
-import type { Connection, ResultSetHeader } from 'mysql2/promise';
+import type { Connection, ResultSetHeader, RowDataPacket } from 'mysql2/promise';
 import { InterlockError } from '../../src/errors.js';
 import { NOBODY } from '../core/contract.js';
-import type { Batch } from './batch.js';
+import type { Batch, RowNet, TableBatch } from './batch.js';
 import type { ChunkEffect } from './copier.js';
-import { checkpointUpdate, linkUnitStatements } from './checkpoint.js';
+import { checkpointUpdate, heldByOther, linkUnitStatements } from './checkpoint.js';
+import type { Literal } from './literal.js';
 import type { Flavour } from './position.js';
+import { checksOf, sameValue, mismatchesOf } from './row-check.js';
+import type { Mismatch } from './row-check.js';
 import { statementsOf } from './statements.js';
 import type { Statement } from './statements.js';
 import type { StopPoint } from './stop-points.js';
-import { LOCK_ERRORS, cannotApply, conflictOf, isUnavailable, targetUnavailable } from './target-errors.js';
+import { ChangeRefused, LOCK_ERRORS, RowsDiffer, isUnavailable, targetUnavailable } from './target-errors.js';
 import type { SqlError } from './target-errors.js';
 
 export interface ApplierOptions {
@@ -27,6 +30,19 @@ export interface ApplierOptions {
 const TEXT_PER_QUERY = 4 * 1024 * 1024;
 const LOCK_RETRIES = 20;
 const STATEMENT_MS = 60_000;
+const ROWS_PER_QUESTION = 100;
+
+/** Rows of a check, or what a change did. */
+type Answer = (Buffer | null)[][] | ResultSetHeader;
+
+export interface ApplyOptions {
+  /** A chunk of a table that is copied, at this place of the stream. */
+  copy?: ChunkEffect | undefined;
+  /** One transaction, whose rows are looked at one statement before they are changed: says of each that differs what it is. */
+  careful?: boolean;
+  /** Statements for the same transaction. */
+  beside?: string[];
+}
 
 /**
  * Writes a batch into the target: one transaction that begins with the checkpoint. It is the loop mark, the proof that this attempt
@@ -45,11 +61,14 @@ export class Applier {
 
   /**
    * @param position everything up to and including the batch
-   * @param copy a chunk of a table that is copied, at this place of the stream
-   * @throws InterlockError LinkStopped: the target does not take a change; HeldByOther: another attempt holds the link;
-   *   Unavailable: the connection is gone, and whether the commit happened says only the checkpoint.
+   * @throws RowsDiffer, ChangeRefused: the target is as it was; InterlockError HeldByOther: another attempt holds the link; Unavailable: the
+   *   connection is gone, and whether the commit happened says only the checkpoint.
    */
-  async apply(batch: Batch, position: string, copy?: ChunkEffect): Promise<void> {
+  async apply(
+    batch: Batch,
+    position: string,
+    { copy, careful = false, beside = [] }: ApplyOptions = {},
+  ): Promise<void> {
     const { link, flavour, copied } = this.options;
     const markers = batch.transactions.flatMap((t) => t.markers);
     // Hazard: a marker in the checkpoint says that all before it is here. While tables are copied it is not.
@@ -61,17 +80,23 @@ export class Applier {
       checkpointUpdate(link, this.options.generation, { position, marker, seq: this.seq + 1 }),
       ...linkUnitStatements(link, batch.units.values()),
       ...(copy === undefined ? [] : [copy.progress]),
+      ...beside,
     ];
-    const statements = [...statementsOf(batch, flavour, copied), ...(copy?.statements ?? [])];
-    const where = batch.transactions.at(-1)!.gtid;
     for (let attempt = 1; ; attempt++) {
+      const statements = [
+        ...statementsOf(batch, { flavour, copied, checkInserts: careful }),
+        ...(copy?.statements ?? []),
+      ];
       try {
-        await this.transaction(head, statements, where);
+        await this.transaction(head, statements, careful);
         break;
       } catch (error) {
+        if (error instanceof RowsDiffer && (await this.adopted(error.mismatches))) continue;
+        if (error instanceof InterlockError || error instanceof RowsDiffer || error instanceof ChangeRefused)
+          throw error;
         const { errno } = error as SqlError;
-        if (errno === undefined || !LOCK_ERRORS.has(errno) || attempt > LOCK_RETRIES)
-          throw this.final(error, where);
+        if (errno === undefined || !LOCK_ERRORS.has(errno)) throw targetUnavailable(error);
+        if (attempt > LOCK_RETRIES) throw targetUnavailable(error);
         await new Promise((resolve) => setTimeout(resolve, Math.min(200, 2 ** attempt)));
       }
     }
@@ -81,7 +106,19 @@ export class Applier {
     this.options.stopAt('after-target-commit');
   }
 
-  private async transaction(head: string[], statements: Statement[], where: string): Promise<void> {
+  /** A row as it is on the target; null: it is not there, or its key cannot be compared. */
+  async read(table: TableBatch, row: RowNet): Promise<Literal[] | null> {
+    const [check] = checksOf(table, [row]);
+    if (check === undefined) return null;
+    const [answer] = await this.run([check.sql]);
+    const [found] = mismatchesOf(
+      { ...check, rows: [{ ...row, before: null }] },
+      answer as (Buffer | null)[][],
+    );
+    return found?.current ?? null;
+  }
+
+  private async transaction(head: string[], statements: Statement[], careful: boolean): Promise<void> {
     const { link } = this.options;
     let failed: Statement | undefined;
     try {
@@ -95,85 +132,75 @@ export class Applier {
           to < statements.length &&
           (to === from || size + statements[to]!.sql.length <= TEXT_PER_QUERY)
         ) {
-          size += statements[to]!.sql.length;
-          texts.push(statements[to]!.sql);
+          const { sql, kind } = statements[to]!;
+          size += sql.length;
+          texts.push(sql);
           to++;
+          // Before a change can be refused, what is known of its row is wanted.
+          if (careful && kind === 'check') break;
         }
-        const results = await this.run(texts).catch((error: SqlError) => {
-          failed = statements[from];
-          throw error;
-        });
-        if (from === 0 && results[1]!.affectedRows !== 1) throw heldByOther(link);
+        failed = to === from + 1 ? statements[from] : undefined;
+        const results = await this.run(texts);
+        if (from === 0 && (results[1] as ResultSetHeader).affectedRows !== 1) throw heldByOther(link);
+        const mismatches: Mismatch[] = [];
         for (let i = from; i < to; i++) {
-          const { affectedRows } = results[skip + i - from]!;
-          const { affected, mayBeGone } = statements[i]!;
-          if (affectedRows === 0 && mayBeGone === true) continue;
-          if (affected !== null && affectedRows !== affected) {
-            failed = statements[i];
-            throw new Mismatch();
+          const statement = statements[i]!;
+          const answer = results[skip + i - from]!;
+          if (statement.kind === 'check') {
+            mismatches.push(...mismatchesOf(statement, answer as (Buffer | null)[][]));
+            continue;
           }
+          const { affectedRows } = answer as ResultSetHeader;
+          const { affected, mayBeGone } = statement;
+          if (affectedRows === 0 && mayBeGone === true) continue;
+          // Rows that differ say more than a count.
+          if (affected !== null && affectedRows !== affected && mismatches.length === 0)
+            throw new ChangeRefused(statement, null, affectedRows);
         }
+        if (mismatches.length > 0) throw new RowsDiffer(mismatches);
         from = to;
       } while (from < statements.length);
       this.options.stopAt('before-target-commit');
+      failed = undefined;
       await this.run(['COMMIT']);
     } catch (error) {
-      throw await this.rolledBack(error, statements, failed, where);
+      throw await this.rolledBack(error, failed);
     }
   }
 
-  /** Rolls back, and says which row was in the way while the connection is still good. */
-  private async rolledBack(
-    error: unknown,
-    statements: Statement[],
-    failed: Statement | undefined,
-    where: string,
-  ): Promise<unknown> {
-    const { connection, link } = this.options;
-    const { errno } = error as SqlError;
-    const broken =
-      !(error instanceof InterlockError) && !(error instanceof Mismatch) && isUnavailable(error as SqlError);
-    if (broken) return error;
+  private async rolledBack(error: unknown, failed: Statement | undefined): Promise<unknown> {
+    const ours =
+      error instanceof InterlockError || error instanceof RowsDiffer || error instanceof ChangeRefused;
+    if (!ours && isUnavailable(error as SqlError)) return error;
     try {
       // A batch may have switched the checks on.
       await this.run(['ROLLBACK', 'SET SESSION foreign_key_checks=0']);
-      if (error instanceof Mismatch) return await conflictOf(connection, link, where, failed!);
-      if (errno === ER_DUP_ENTRY) return await this.duplicate(statements, failed, error as SqlError, where);
     } catch (rollbackError) {
       return rollbackError;
     }
-    return error;
+    if (ours || LOCK_ERRORS.has((error as SqlError).errno!)) return error;
+    return new ChangeRefused(failed, error as SqlError, 0);
   }
 
-  /** Several statements went in one message, and the server does not say which it refused: the insert whose row is there. */
-  private async duplicate(
-    statements: Statement[],
-    failed: Statement | undefined,
-    error: SqlError,
-    where: string,
-  ): Promise<InterlockError> {
-    const { connection, link } = this.options;
-    const inserts = statements
-      .slice(failed ? statements.indexOf(failed) : 0)
-      .filter((s) => s.kind === 'insert');
-    let first: InterlockError | undefined;
-    for (const statement of inserts) {
-      const conflict = await conflictOf(connection, link, where, statement);
-      if (conflict.details['found'] === true) return conflict;
-      first ??= conflict;
+  /**
+   * Where all that differs is how equal values are written, the rows are from now on known as the target writes them.
+   * @returns whether that was all
+   */
+  private async adopted(mismatches: readonly Mismatch[]): Promise<boolean> {
+    const questions = mismatches.map(sameValue);
+    if (questions.includes(null)) return false;
+    for (let i = 0; i < questions.length; i += ROWS_PER_QUESTION) {
+      const [rows] = await this.options.connection.query<RowDataPacket[]>(
+        `SELECT ${questions.slice(i, i + ROWS_PER_QUESTION).join(' AND ')} AS equal`,
+      );
+      if (Number(rows[0]!['equal']) !== 1) return false;
     }
-    return first ?? cannotApply(link, where, failed, error);
-  }
-
-  private final(error: unknown, where: string): InterlockError {
-    if (error instanceof InterlockError) return error;
-    if (isUnavailable(error as SqlError) || LOCK_ERRORS.has((error as SqlError).errno ?? 0))
-      return targetUnavailable(error);
-    return cannotApply(this.options.link, where, undefined, error as SqlError);
+    for (const { row, current } of mismatches) Object.assign(row.before!, current);
+    return true;
   }
 
   /** One message with one answer; a target that does not answer in time is given up, and its session with it. */
-  private async run(texts: string[]): Promise<ResultSetHeader[]> {
+  private async run(texts: string[]): Promise<Answer[]> {
     const { connection } = this.options;
     let timer: NodeJS.Timeout | undefined;
     const silent = new Promise<never>((_resolve, reject) => {
@@ -183,22 +210,15 @@ export class Applier {
       }, STATEMENT_MS);
     });
     try {
-      const [result] = await Promise.race([connection.query(texts.join(';')), silent]);
-      return Array.isArray(result) ? (result as ResultSetHeader[]) : [result as ResultSetHeader];
+      const sent = connection.query({
+        sql: texts.join(';'),
+        rowsAsArray: true,
+        typeCast: (field) => field.buffer(),
+      });
+      const [result] = await Promise.race([sent, silent]);
+      return texts.length > 1 ? (result as unknown as Answer[]) : [result as Answer];
     } finally {
       clearTimeout(timer);
     }
   }
-}
-
-const ER_DUP_ENTRY = 1062;
-
-class Mismatch extends Error {}
-
-export function heldByOther(link: string): InterlockError {
-  return new InterlockError(
-    'HeldByOther',
-    `${link} was taken over by a newer attempt; this one has written nothing and stops`,
-    { details: { link } },
-  );
 }

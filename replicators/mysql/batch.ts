@@ -8,6 +8,8 @@ export interface RowNet {
   key: string;
   before: Literal[] | null;
   after: Literal[] | null;
+  /** Of a row that is written change by change. */
+  change?: RowChange;
 }
 
 export interface TableBatch {

@@ -49,6 +49,27 @@ export async function takeGeneration(
   return result.affectedRows === 0 ? undefined : readCheckpoint(connection, link);
 }
 
+/** Holds the checkpoint's row until the end of the transaction. @throws InterlockError HeldByOther */
+export async function lockGeneration(
+  connection: Connection,
+  link: string,
+  generation: number,
+): Promise<void> {
+  const [rows] = await connection.query<RowDataPacket[]>(
+    'SELECT 1 FROM interlock.link_checkpoint WHERE link = ? AND generation = ? FOR UPDATE',
+    [link, generation],
+  );
+  if (rows.length === 0) throw heldByOther(link);
+}
+
+export function heldByOther(link: string): InterlockError {
+  return new InterlockError(
+    'HeldByOther',
+    `${link} was taken over by a newer attempt; this one has written nothing and stops`,
+    { details: { link } },
+  );
+}
+
 /** The owners of the source's units as of the checkpoint. */
 export async function readLinkUnits(connection: Connection, link: string): Promise<SourceUnit[]> {
   const [rows] = await connection.query<RowDataPacket[]>(

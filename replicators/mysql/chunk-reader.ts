@@ -3,7 +3,6 @@ import type { CatalogColumn, CatalogTable } from './catalog.js';
 import { keyRange } from './key-range.js';
 import { NULL, UTF8, bytesLiteral, hex, identifier, quote, utf8Literal } from './literal.js';
 import type { Literal } from './literal.js';
-import type { Flavour } from './position.js';
 import { floatLiteral } from './row-image.js';
 import { connect } from './session.js';
 import type { ServerAddress } from './session.js';
@@ -31,8 +30,7 @@ export async function connectReader(server: ServerAddress): Promise<Connection> 
   }
 }
 
-/** @param flavour of the server that the literals are for */
-export function readable(table: CatalogTable, flavour: Flavour): ReadableTable {
+export function readable(table: CatalogTable): ReadableTable {
   const columns = [...table.columns.values()];
   const [schema, name] = table.name.split('.') as [string, string];
   const source: SourceTable = {
@@ -50,7 +48,7 @@ export function readable(table: CatalogTable, flavour: Flavour): ReadableTable {
   return {
     source,
     select: columns.map(expressionOf).join(','),
-    literals: columns.map((column) => literalOf(column, flavour, () => (source.lax = true))),
+    literals: columns.map((column) => literalOf(column, () => (source.lax = true))),
     key: table.primaryKey,
   };
 }
@@ -82,20 +80,21 @@ export function keyValues(table: ReadableTable, row: Literal[]): Literal[] {
   return table.source.primaryKey.map((i) => row[i]!);
 }
 
-function expressionOf({ name, dataType }: CatalogColumn): string {
+/** What to select of a column for `literalOf`. */
+export function expressionOf({ name, dataType }: CatalogColumn): string {
   const column = identifier(name);
   // As text, a float has six digits; an enum's error value and a set's members have no number.
   if (dataType === 'float') return `CAST(${column} AS DOUBLE)`;
-  if (dataType === 'enum' || dataType === 'set') return `CAST(${column} AS UNSIGNED)`;
+  if (dataType === 'enum') return `CAST(${column} AS UNSIGNED)`;
+  if (dataType === 'set') return `CAST(${column} AS SIGNED)`;
   return column;
 }
 
 const AS_IS = new Set('tinyint smallint mediumint int bigint decimal set'.split(' '));
 
 /** `onErrorValue`: an enum has index 0, which only a lax session may write. */
-function literalOf(
+export function literalOf(
   { dataType, charset }: CatalogColumn,
-  flavour: Flavour,
   onErrorValue: () => void,
 ): (bytes: Buffer) => Literal {
   if (dataType === 'enum') {
@@ -111,11 +110,7 @@ function literalOf(
   if (dataType === 'year') return (bytes) => String(Number(bytes.toString('latin1')));
   if (dataType === 'bit') return (bytes) => String(BigInt(`0x${bytes.toString('hex')}`));
   if (/^(date|time|datetime|timestamp)$/.test(dataType)) return (bytes) => `'${bytes.toString('latin1')}'`;
-  if (dataType === 'json') {
-    return flavour === 'mysql'
-      ? (bytes) => `CAST(${quote(bytes.toString('utf8'))} AS JSON)`
-      : (bytes) => quote(bytes.toString('utf8'));
-  }
+  if (dataType === 'json') return (bytes) => quote(bytes.toString('utf8'));
   if (/^(inet4|inet6|uuid)$/.test(dataType)) return (bytes) => quote(bytes.toString('latin1'));
   if (charset === null) return hex;
   const textOf = UTF8.has(charset) ? utf8Literal : bytesLiteral;

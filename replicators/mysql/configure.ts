@@ -42,6 +42,9 @@ export function linkConfigOf(
     include: wanted.include,
     exclude: wanted.exclude,
     tables: topology.tables,
+    conflicts: wanted.conflicts,
+    onQuarantine: wanted.onQuarantine,
+    winsTies: Object.keys(topology.datacenters)[0] === wanted.from,
     mapping: {
       defaultRegion: topology.defaultRegion,
       regions: Object.keys(topology.regions),

@@ -239,7 +239,7 @@ export class Copier {
           { details: { link: this.options.link, table: name } },
         );
       }
-      shape = readable(table, this.options.flavour);
+      shape = readable(table);
       this.readable.set(name, shape);
     }
     return shape;

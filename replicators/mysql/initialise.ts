@@ -12,6 +12,7 @@ import type { LinkConfig } from './link-config.js';
 import { sourceProblems, tableProblems } from './preflight.js';
 import { contains, parsePosition } from './position.js';
 import { connect, executedPosition, serverIdentity } from './session.js';
+import { ensureTombstones } from './tombstones.js';
 import { unitsAt } from './units-at.js';
 
 export interface InitialiseOptions {
@@ -39,6 +40,18 @@ export async function preflightLink(
     `${config.link} cannot run (${problems.length === 1 ? '1 problem' : `${problems.length} problems`}):\n  ${problems.join('\n  ')}`,
     { details: { link: config.link, problems } },
   );
+}
+
+/** On both sides: either may delete a row that the other has changed. */
+export async function keepTombstones(
+  config: LinkConfig,
+  source: Connection,
+  target: Connection,
+): Promise<void> {
+  if (!Object.values(config.conflicts).some((policy) => typeof policy === 'object')) return;
+  const filter = new TableFilter(config.include, config.exclude);
+  for (const side of [source, target])
+    await ensureTombstones(side, await readCatalog(side, filter), config.conflicts);
 }
 
 /** The same, as a list; empty when the link can run. */
@@ -72,6 +85,7 @@ export async function initialiseLink(
   try {
     const target = await connect(config.target);
     try {
+      await keepTombstones(config, source, target);
       await preflightLink(config, source, target);
       const existing = await readCheckpoint(target, config.link);
       if (options.copy === true || options.resync !== undefined) {

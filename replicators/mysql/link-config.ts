@@ -1,5 +1,5 @@
 import type { DcId } from '../../src/routing/units.js';
-import type { TableRouting } from '../../src/topology/schema.js';
+import type { ConflictPolicy, TableRouting } from '../../src/topology/schema.js';
 import type { Mapping } from './row-units.js';
 import type { ServerAddress } from './session.js';
 
@@ -15,4 +15,9 @@ export interface LinkConfig {
   exclude: string[];
   tables: Record<string, TableRouting>;
   mapping: Mapping;
+  /** By `schema.table`; see the topology. */
+  conflicts: Record<string, ConflictPolicy>;
+  onQuarantine: 'stop' | 'go-on';
+  /** Of rows that are equally late, the source's stays. */
+  winsTies: boolean;
 }

@@ -1,25 +1,46 @@
 import { randomInt } from 'node:crypto';
 import type { Connection, RowDataPacket } from 'mysql2/promise';
 import { InterlockError, messageOf } from '../../src/errors.js';
+import type { ConflictPolicy } from '../../src/topology/schema.js';
 import { NOBODY } from '../core/contract.js';
 import type { BaselineReached, LinkStatus } from '../core/contract.js';
 import { StatusTracker } from '../core/status.js';
 import { TableFilter } from '../core/table-filter.js';
-import { Applier, heldByOther } from './applier.js';
+import { Applier } from './applier.js';
 import { Batch, BatchMismatch } from './batch.js';
 import { readCatalog } from './catalog.js';
 import type { Catalog, CatalogTable } from './catalog.js';
 import { connectReader } from './chunk-reader.js';
+import { ConflictResolver, ToQuarantine } from './conflicts.js';
 import { Copier } from './copier.js';
+import type { ChunkEffect } from './copier.js';
 import { copyProgress, unfinished } from './copy-plan.js';
-import { readCheckpoint, readLinkUnits, takeGeneration } from './checkpoint.js';
+import {
+  heldByOther,
+  inTransaction,
+  lockGeneration,
+  readCheckpoint,
+  readLinkUnits,
+  takeGeneration,
+} from './checkpoint.js';
 import type { Checkpoint } from './checkpoint.js';
 import { passDdl } from './ddl.js';
-import { preflightLink } from './initialise.js';
+import { keepTombstones, preflightLink } from './initialise.js';
 import type { LinkConfig } from './link-config.js';
 import { Ownership } from './ownership.js';
 import { contains, parsePosition } from './position.js';
 import type { MysqlPosition } from './position.js';
+import {
+  changed,
+  conflictUpdate,
+  openCounts,
+  quarantineUpdate,
+  readConflicts,
+  readQuarantine,
+  readSetAside,
+  restored,
+} from './records.js';
+import type { OpenCounts, QuarantineRecord } from './records.js';
 import {
   collationCharsets,
   connect,
@@ -30,9 +51,9 @@ import {
 } from './session.js';
 import { BinlogStream } from './stream.js';
 import type { StopPoint } from './stop-points.js';
-import { isUnavailable, targetUnavailable } from './target-errors.js';
+import { ChangeRefused, RowsDiffer, isUnavailable, targetUnavailable } from './target-errors.js';
 import type { SqlError } from './target-errors.js';
-import { isEmpty } from './transaction.js';
+import { isEmpty, newTransaction } from './transaction.js';
 import type { MarkerEvent, RowChange, SourceTransaction } from './transaction.js';
 
 export interface LinkEvents {
@@ -118,6 +139,7 @@ export class Link {
       await takeLock(target, link);
       const source = await connect(sourceServer);
       opened.push(source);
+      await keepTombstones(this.config, source, target);
       await preflightLink(this.config, source, target);
       this.taking = true;
       const checkpoint = await takeGeneration(target, link, this.held);
@@ -213,10 +235,18 @@ class Attempt {
   private readonly filter: TableFilter;
   private applier!: Applier;
   /** Everything that was applied or dropped, in order. */
-  private readonly position: MysqlPosition;
+  private position: MysqlPosition;
   private executed: MysqlPosition;
   private behindSince: number | undefined;
   private looking = false;
+  private ownership!: Ownership;
+  private resolver!: ConflictResolver;
+  /** Transactions that the link stopped before, by GTID. */
+  private setAside = new Map<string, QuarantineRecord>();
+  private open: OpenCounts = { conflicts: 0, quarantined: 0 };
+  private ordersDue = false;
+  /** Transactions of a batch: halved until the one that does not fit stands alone. */
+  private most = Infinity;
   private copier: Copier | undefined;
   /** Tables that are being copied; the copier takes them out. */
   private copied: ReadonlySet<string> = new Set();
@@ -255,17 +285,22 @@ class Attempt {
     tracker.position = checkpoint.position;
     tracker.lastMarker = checkpoint.marker;
     this.catalog = await readCatalog(this.target, this.filter);
-    const ownership = new Ownership(
-      config.from,
-      config.mapping,
-      config.tables,
-      await readLinkUnits(this.target, config.link),
-    );
+    const units = await readLinkUnits(this.target, config.link);
+    const ownership = (this.ownership = new Ownership(config.from, config.mapping, config.tables, units));
     const readers: Connection[] = [];
     try {
       this.copier = await this.makeCopier(ownership, readers);
       this.copied = this.copier?.unfinished ?? this.copied;
       this.applier = this.makeApplier();
+      this.resolver = new ConflictResolver({
+        config,
+        target: this.target,
+        applier: this.applier,
+        ownership,
+        tableOf: (change) => this.tableOf(change),
+      });
+      this.setAside = await readSetAside(this.target, config.link);
+      await this.count();
       await this.stream(signal, ownership);
     } finally {
       for (const reader of readers) reader.destroy();
@@ -315,9 +350,9 @@ class Attempt {
         // In stream order: ownership is what the source had said up to here, however far applying is behind.
         if (!transaction.foreign) {
           try {
-            transaction.violation ??= ownership.read(transaction);
+            transaction.notOwned = ownership.read(transaction);
           } catch (error) {
-            transaction.violation = error as InterlockError;
+            transaction.violation ??= error as InterlockError;
           }
           this.copier?.see(transaction);
         }
@@ -334,6 +369,10 @@ class Attempt {
     const poll = setInterval(() => {
       void this.lookAtSource();
       void this.lookAtTarget();
+      if (this.open.conflicts + this.open.quarantined > 0) {
+        this.ordersDue = true;
+        this.notify();
+      }
     }, 1000);
     try {
       await stream.start();
@@ -377,6 +416,7 @@ class Attempt {
 
   private async applyUntil(signal: AbortSignal, stream: BinlogStream): Promise<void> {
     while (!signal.aborted) {
+      if (this.ordersDue) await this.takeOrders();
       if (this.head === this.queue.length) {
         this.queue.length = 0;
         this.head = 0;
@@ -407,7 +447,9 @@ class Attempt {
         continue;
       }
       const { violation, ddl, chunk } = transaction;
-      if (violation !== null || ddl !== null || chunk !== null) {
+      const undecided = transaction.notOwned.length > 0 || this.setAside.has(transaction.gtid);
+      if (batch.transactions.length >= this.most) break;
+      if (violation !== null || ddl !== null || chunk !== null || undecided) {
         if (!batch.isEmpty) break;
         if (violation !== null) throw this.atPosition(violation);
         if (ddl !== null) await this.passStatement(transaction);
@@ -433,23 +475,25 @@ class Attempt {
         );
       }
       bytes += transaction.bytes;
-      if (transaction.markers.length > 0 || ddl !== null || chunk !== null) {
+      if (transaction.markers.length > 0 || ddl !== null || chunk !== null || undecided) {
         last++;
         break;
       }
     }
     const { tracker } = this;
+    const position = this.position.clone();
     for (let i = this.head; i < last; i++) {
       const { gtid, preparedGtid } = this.queue[i]!;
-      this.position.add(gtid);
-      if (preparedGtid !== null) this.position.add(preparedGtid);
+      position.add(gtid);
+      if (preparedGtid !== null) position.add(preparedGtid);
     }
     const chunk = batch.transactions.at(-1)?.chunk ?? null;
     const effect = chunk === null ? undefined : await this.copier!.effectOf(chunk);
     const needsWrite =
       effect !== undefined ||
       batch.transactions.some((t) => t.changes.length + t.units.length + t.markers.length > 0);
-    if (needsWrite) await this.applier.apply(batch, this.position.toString(), effect);
+    if (needsWrite && !(await this.write(batch, position.toString(), effect))) return;
+    this.position = position;
     if (effect !== undefined) {
       this.copier!.committed(chunk!, effect);
       this.showCopy();
@@ -465,6 +509,150 @@ class Attempt {
       for (const marker of batch.transactions.flatMap((t) => t.markers)) this.reached(marker);
     if (this.behindSince !== undefined && contains(this.position, this.executed))
       this.behindSince = undefined;
+  }
+
+  /** @returns false: nothing is written, and fewer transactions are to be tried */
+  private async write(batch: Batch, position: string, copy: ChunkEffect | undefined): Promise<boolean> {
+    const { applier, config } = this;
+    const [first] = batch.transactions as [SourceTransaction, ...SourceTransaction[]];
+    if (first.notOwned.length > 0 || this.setAside.has(first.gtid)) {
+      await this.settle(first, position);
+      return true;
+    }
+    try {
+      await applier.apply(batch, position, { copy });
+      this.most = this.most > BATCH_ROWS ? Infinity : this.most * 2;
+      return true;
+    } catch (error) {
+      if (!(error instanceof RowsDiffer) && !(error instanceof ChangeRefused)) throw error;
+      if (copy !== undefined)
+        throw new InterlockError('LinkStopped', `${config.link} stopped while copying: ${error.message}`, {
+          cause: error,
+          details: { link: config.link, position: first.gtid, kind: 'refused' },
+        });
+    }
+    if (batch.transactions.length > 1) {
+      this.most = Math.ceil(batch.transactions.length / 2);
+      return false;
+    }
+    await this.settle(first, position);
+    return true;
+  }
+
+  /** One transaction that does not fit, or was kept aside before. @throws InterlockError LinkStopped: it is kept aside now */
+  private async settle(transaction: SourceTransaction, position: string): Promise<void> {
+    const { gtid } = transaction;
+    const known = this.setAside.get(gtid);
+    if (known?.state === 'discarded') await this.pass(transaction, position, []);
+    else {
+      const beside = known === undefined ? [] : [quarantineUpdate(known.id, known.state, 'applied')];
+      try {
+        this.tracker.conflictsRecorded += await this.resolver.settle({ transaction, position, beside });
+      } catch (error) {
+        if (!(error instanceof ToQuarantine)) throw error;
+        await this.quarantine(transaction, position, error.message);
+      }
+    }
+    this.setAside.delete(gtid);
+    await this.count();
+  }
+
+  private async quarantine(transaction: SourceTransaction, position: string, reason: string): Promise<void> {
+    const { config, target, resolver } = this;
+    const { link } = config;
+    const { gtid } = transaction;
+    const goesOn = config.onQuarantine === 'go-on';
+    const statement = resolver.quarantine(transaction, reason, goesOn);
+    if (goesOn) {
+      await this.pass(transaction, position, [statement]);
+      return;
+    }
+    await inTransaction(target, async () => {
+      await lockGeneration(target, link, this.checkpoint.generation);
+      await target.query(statement);
+    });
+    await this.count();
+    throw new InterlockError(
+      'LinkStopped',
+      `${link} stopped before ${gtid}, which cannot be applied: ${reason}. See it: interlock quarantine list '${link}'. Then mend the target and \`interlock replicate resume '${link}'\`, or leave it out with \`interlock quarantine discard\``,
+      { details: { link, position: gtid, kind: 'quarantined' } },
+    );
+  }
+
+  /** Goes on behind a transaction, without its changes of rows. */
+  private async pass(transaction: SourceTransaction, position: string, beside: string[]): Promise<void> {
+    const batch = new Batch();
+    batch.add({ ...transaction, changes: [] }, (change) => this.tableOf(change));
+    await this.applier.apply(batch, position, { beside });
+  }
+
+  /** What an operator has decided since: transactions to be tried again, rows to be as the source had them. */
+  private async takeOrders(): Promise<void> {
+    const { config, target } = this;
+    const { link } = config;
+    this.ordersDue = false;
+    for (const record of await readQuarantine(target, { link, states: ['retry'] })) {
+      const { id, gtid, changes } = record;
+      const refused = await this.settleStored(
+        gtid,
+        restored(changes),
+        undefined,
+        quarantineUpdate(id, 'retry', 'applied'),
+      );
+      if (refused !== null) await changed(target, quarantineUpdate(id, 'retry', 'open', refused));
+    }
+    for (const { id, gtid, table, images } of await readConflicts(target, { link, states: ['wanted'] })) {
+      const { columns, before, after } = images;
+      const primaryKey = images.primaryKey.map((name) => columns.indexOf(name));
+      const [schema, name] = table.split('.') as [string, string];
+      const changes = restored([
+        { table: { schema, table: name, columns, primaryKey, lax: true }, before, after, unchecked: true },
+      ]);
+      const refused = await this.settleStored(
+        gtid,
+        changes,
+        'source-wins',
+        conflictUpdate(id, 'wanted', 'resolved', 'source'),
+      );
+      if (refused !== null) {
+        this.tracker.lastError = { code: 'Refused', message: `conflict ${id}: ${refused}` };
+        await changed(target, conflictUpdate(id, 'wanted', 'open'));
+      }
+    }
+    await this.count();
+  }
+
+  /** @returns why it still cannot be applied; null: it is */
+  private async settleStored(
+    gtid: string,
+    changes: RowChange[],
+    policy: ConflictPolicy | undefined,
+    done: string,
+  ): Promise<string | null> {
+    const ownerOf = this.ownership.snapshot();
+    // The unit may have moved since: then the target's row is the owner's.
+    const notOwned = changes.filter(
+      ({ table, before, after }) => ownerOf(table, (after ?? before)!) === 'other',
+    );
+    const transaction: SourceTransaction = { ...newTransaction(gtid, Date.now()), changes, notOwned };
+    try {
+      this.tracker.conflictsRecorded += await this.resolver.settle({
+        transaction,
+        position: this.position.toString(),
+        beside: [done],
+        ...(policy !== undefined && { policy }),
+      });
+      return null;
+    } catch (error) {
+      if (error instanceof ToQuarantine) return error.message;
+      if (error instanceof InterlockError && error.code === 'LinkStopped') return error.message;
+      throw error;
+    }
+  }
+
+  private async count(): Promise<void> {
+    this.open = await openCounts(this.target, this.config.link);
+    Object.assign(this.tracker, this.open);
   }
 
   private showCopy(): void {
@@ -517,8 +705,7 @@ class Attempt {
       {
         markerId: marker.id,
         link: this.config.link,
-        conflicts: tracker.conflicts,
-        quarantined: 0,
+        ...this.open,
         position: this.position.toString(),
       },
       marker,

@@ -1,4 +1,3 @@
-import { InterlockError } from '../../src/errors.js';
 import type { Router } from '../../src/routing/rules.js';
 import type { DcId, UnitId } from '../../src/routing/units.js';
 import type { TableRouting } from '../../src/topology/schema.js';
@@ -7,11 +6,11 @@ import type { Literal } from './literal.js';
 import { mappingRouter, unitReaderOf } from './row-units.js';
 import type { Mapping, UnitOfRow } from './row-units.js';
 import type { SourceTable } from './source-table.js';
-import type { SourceTransaction } from './transaction.js';
+import type { RowChange, SourceTransaction } from './transaction.js';
 
 /**
  * Who owned each unit at the source, as of the place in its stream that was read last. Every change of a routed row
- * must be of a unit that was `open` there: one that was not is a write past the fence.
+ * should be of a unit that was `open` there: one that was not is a write past the fence.
  */
 export class Ownership {
   private readonly source: DcId;
@@ -32,21 +31,24 @@ export class Ownership {
     for (const unit of units) this.units.set(unit.unit, unit);
   }
 
-  /** Takes over the transaction's ownership changes; answers the first change that the source did not own. */
-  read(transaction: SourceTransaction): InterlockError | null {
-    let violation: InterlockError | null = null;
-    for (const { table, before, after } of transaction.changes) {
+  /**
+   * Takes over the transaction's ownership changes.
+   * @returns the changes of units that were not open at the source
+   * @throws InterlockError LinkStopped: the topology does not say how a table is routed
+   */
+  read(transaction: SourceTransaction): RowChange[] {
+    const notOwned = transaction.changes.filter(({ table, before, after }) => {
       const unitOf = this.unitReader(table);
-      if (unitOf === null) continue;
-      violation ??= (before && this.check(transaction, table, unitOf, before)) ?? null;
-      violation ??= (after && this.check(transaction, table, unitOf, after)) ?? null;
-      if (violation) break;
-    }
+      if (unitOf === null) return false;
+      return (
+        (before !== null && !this.isOpen(unitOf(before))) || (after !== null && !this.isOpen(unitOf(after)))
+      );
+    });
     for (const event of transaction.units) {
       if (event.state === null) this.units.delete(event.unit);
       else this.units.set(event.unit, event);
     }
-    return violation;
+    return notOwned;
   }
 
   /** Whose a row is as of now, for rows that are looked at later. `unrouted`: both data centers may write it. */
@@ -60,22 +62,14 @@ export class Ownership {
     };
   }
 
-  private check(
-    transaction: SourceTransaction,
-    table: SourceTable,
-    unitOf: (row: Literal[]) => UnitId,
-    row: Literal[],
-  ): InterlockError | null {
-    const unit = unitOf(row);
+  /** Null: of no unit, both data centers may write it. */
+  unitOf(table: SourceTable, row: Literal[]): UnitId | null {
+    return this.unitReader(table)?.(row) ?? null;
+  }
+
+  private isOpen(unit: UnitId): boolean {
     const known = this.units.get(unit);
-    if (known?.state === 'open' && known.owner === this.source) return null;
-    const stands = known ? `${known.state} (owner ${known.owner}, epoch ${known.epoch})` : 'not known there';
-    const key = table.primaryKey.map((i) => row[i]).join(',');
-    return new InterlockError(
-      'LinkStopped',
-      `${table.name} key (${key}) was changed at ${this.source} in ${transaction.gtid}, but unit ${unit} was ${stands}: a write past the fence`,
-      { details: { table: table.name, key, unit, position: transaction.gtid, kind: 'not-owned' } },
-    );
+    return known?.state === 'open' && known.owner === this.source;
   }
 
   private unitReader(table: SourceTable): UnitOfRow {

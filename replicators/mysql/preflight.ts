@@ -3,6 +3,7 @@ import type { TableRouting } from '../../src/topology/schema.js';
 import type { Catalog, CatalogColumn, CatalogTable, ForeignKey } from './catalog.js';
 import { UTF8 } from './literal.js';
 import type { Flavour } from './position.js';
+import { keepsTombstones } from './tombstones.js';
 
 const CARRIED_TYPES = new Set(
   (
@@ -81,7 +82,9 @@ export function tableProblems(
     }
     if (table.primaryKey.length === 0) problems.push(`${name}: no primary key; add one or exclude the table`);
     for (const column of table.columns.values()) problems.push(...columnProblems(name, column));
-    const triggers = [...(source.get(name)?.triggers ?? []), ...(target.get(name)?.triggers ?? [])];
+    const triggers = [source, target]
+      .flatMap((side) => side.get(name)?.triggers ?? [])
+      .filter((trigger) => !keepsTombstones(trigger));
     if (triggers.length > 0) {
       problems.push(
         `${name}: trigger ${triggers.join(', ')} would fire a second time on the target; drop it or exclude the table`,

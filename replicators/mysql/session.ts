@@ -48,7 +48,7 @@ export async function connect(
 
 /**
  * The target's session. Values arrive as the source stored them: UTC, zero and odd dates, zero keys, as they are; strict, so
- * that nothing is cut to fit. Foreign keys are not checked row by row: a batch is consistent as a whole. Where one cascades, they are (see
+ * that nothing is cut to fit. Rows are read as bytes, unconverted. Foreign keys are not checked row by row: a batch is consistent as a whole. Where one cascades, they are (see
  * CatalogTable.inOrder).
  */
 export async function connectTarget(server: ServerAddress): Promise<Connection> {
@@ -60,7 +60,8 @@ export async function connectTarget(server: ServerAddress): Promise<Connection> 
   try {
     await connection.query(
       `SET SESSION sql_mode='STRICT_ALL_TABLES,${LAX_MODE}', time_zone='+00:00',
-        foreign_key_checks=0, unique_checks=1, transaction_isolation='READ-COMMITTED', innodb_lock_wait_timeout=10`.replace(
+        foreign_key_checks=0, unique_checks=1, transaction_isolation='READ-COMMITTED', innodb_lock_wait_timeout=10,
+        character_set_results=NULL`.replace(
         'transaction_isolation',
         server.flavour === 'mysql' ? 'transaction_isolation' : 'tx_isolation',
       ),

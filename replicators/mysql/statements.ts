@@ -4,6 +4,7 @@ import { LARGE_TEXT, outOfLine } from './large-values.js';
 import { identifier } from './literal.js';
 import type { Literal } from './literal.js';
 import type { Flavour } from './position.js';
+import { checksOf } from './row-check.js';
 import { LAX_MODE } from './session.js';
 import type { RowChange, SourceTransaction } from './transaction.js';
 
@@ -14,11 +15,12 @@ export interface Statement {
   affected: number | null;
   /** A delete whose row may be gone already. */
   mayBeGone?: boolean;
-  /** `session`: a setting, no change. */
-  kind: 'insert' | 'update' | 'delete' | 'session';
+  /** `session`: a setting, no change. `check`: reads `rows`, which are to be as their `before` says. */
+  kind: 'insert' | 'update' | 'delete' | 'session' | 'check';
   table: TableBatch;
   /** The rows it writes, for errors. */
   keys: string[];
+  rows?: RowNet[];
 }
 
 const ROWS_PER_STATEMENT = 500;
@@ -26,17 +28,26 @@ const ROWS_PER_STATEMENT = 500;
 const KEYS_PER_DELETE = 200;
 const TEXT_PER_STATEMENT = 512 * 1024;
 
-/** The statements of a batch, in an order in which no row is in another's way. */
-export function statementsOf(batch: Batch, flavour: Flavour, copied: ReadonlySet<string>): Statement[] {
+export interface StatementOptions {
+  flavour: Flavour;
+  /** Tables that are being copied. */
+  copied: ReadonlySet<string>;
+  /** Rows that are to be inserted are looked for, too. Else the server's own check of the key is enough. */
+  checkInserts: boolean;
+}
+
+/** The statements of a batch, in an order in which no row is in another's way; before the changes of rows, the checks that they are there. */
+export function statementsOf(batch: Batch, options: StatementOptions): Statement[] {
+  const { flavour, copied } = options;
   const statements: Statement[] = [];
   for (const table of batch.tables.values()) {
     if (copied.has(table.source.name))
       statements.push(...replacing(table, [...table.rows.values()], flavour));
     else if (table.inOrder)
-      for (const change of table.log!) statements.push(...single(table, change, flavour));
-    else statements.push(...merged(table, flavour));
+      for (const change of table.log!) statements.push(...single(table, change, options));
+    else statements.push(...merged(table, options));
   }
-  statements.push(...ordered(batch.ordered, flavour));
+  statements.push(...ordered(batch.ordered, options));
   return statements;
 }
 
@@ -53,7 +64,8 @@ export function replacing(table: TableBatch, rows: readonly RowNet[], flavour: F
 }
 
 /** Tables whose foreign keys cascade: as the source did it, under the checks that the source's session had. */
-function* ordered(changes: readonly OrderedChange[], flavour: Flavour): Generator<Statement> {
+function* ordered(changes: readonly OrderedChange[], options: StatementOptions): Generator<Statement> {
+  const { flavour, checkInserts } = options;
   let checks = false;
   /** A row was deleted in this transaction, others perhaps with it. */
   let cascadedIn: SourceTransaction | undefined;
@@ -62,10 +74,10 @@ function* ordered(changes: readonly OrderedChange[], flavour: Flavour): Generato
     if (checks === change.unchecked) yield session(table, `foreign_key_checks=${(checks = !checks) ? 1 : 0}`);
     if (change.before !== null) {
       const isDelete = change.after === null;
-      for (const statement of single(table, change, flavour)) {
-        // A DELETE of several tables logs the child's row, too, which has gone with its parent.
-        yield isDelete && cascadedIn === transaction ? { ...statement, mayBeGone: true } : statement;
-      }
+      // A DELETE of several tables logs the child's row, too, which has gone with its parent.
+      if (isDelete && cascadedIn === transaction)
+        yield { ...deleteOf(table, [rowOf(table, change)]), mayBeGone: true };
+      else yield* single(table, change, options);
       if (isDelete && checks) cascadedIn = transaction;
       continue;
     }
@@ -75,6 +87,7 @@ function* ordered(changes: readonly OrderedChange[], flavour: Flavour): Generato
       inserts.push(rowOf(table, next.change));
       i++;
     }
+    if (checkInserts) yield* checksOf(table, inserts);
     yield* inserted(table, inserts, flavour);
   }
   if (checks) yield session(changes.at(-1)!.table, 'foreign_key_checks=0');
@@ -84,12 +97,13 @@ function session(table: TableBatch, setting: string): Statement {
   return { sql: `SET SESSION ${setting}`, affected: 0, kind: 'session', table, keys: [] };
 }
 
-function rowOf(table: TableBatch, { before, after }: RowChange): RowNet {
-  return { key: keyOf(table.source, (before ?? after)!), before, after };
+function rowOf(table: TableBatch, change: RowChange): RowNet {
+  const { before, after } = change;
+  return { key: keyOf(table.source, (before ?? after)!), before, after, change };
 }
 
 /** Deletes first: they free unique values. Inserts last: they take them. */
-function merged(table: TableBatch, flavour: Flavour): Statement[] {
+function merged(table: TableBatch, { flavour, checkInserts }: StatementOptions): Statement[] {
   const deletes: RowNet[] = [];
   const updates: RowNet[] = [];
   const inserts: RowNet[] = [];
@@ -97,9 +111,11 @@ function merged(table: TableBatch, flavour: Flavour): Statement[] {
     if (row.before === null) {
       if (row.after !== null) inserts.push(row);
     } else if (row.after === null) deletes.push(row);
-    else if (written(table).some((i) => row.before![i] !== row.after![i])) updates.push(row);
+    else if (writtenColumns(table).some((i) => row.before![i] !== row.after![i])) updates.push(row);
   }
-  const statements: Statement[] = [];
+  const statements: Statement[] = [
+    ...checksOf(table, [...deletes, ...updates, ...(checkInserts ? inserts : [])]),
+  ];
   for (const some of chunks(deletes, KEYS_PER_DELETE)) statements.push(deleteOf(table, some));
   if (updates.length === 1 || table.target.uniqueColumns.size > 0) {
     for (const row of updates) statements.push(...updated(table, row, flavour));
@@ -114,12 +130,18 @@ function merged(table: TableBatch, flavour: Flavour): Statement[] {
   return statements;
 }
 
-function single(table: TableBatch, change: RowChange, flavour: Flavour): Statement[] {
+function single(
+  table: TableBatch,
+  change: RowChange,
+  { flavour, checkInserts }: StatementOptions,
+): Statement[] {
   const { before, after } = change;
   const row = rowOf(table, change);
-  if (before === null) return [...inserted(table, [row], flavour)];
-  if (after === null) return [deleteOf(table, [row])];
-  return written(table).some((i) => before[i] !== after[i]) ? [...updated(table, row, flavour)] : [];
+  const checks = before !== null || checkInserts ? checksOf(table, [row]) : [];
+  if (before === null) return [...checks, ...inserted(table, [row], flavour)];
+  if (after === null) return [...checks, deleteOf(table, [row])];
+  if (!writtenColumns(table).some((i) => before[i] !== after[i])) return [];
+  return [...checks, ...updated(table, row, flavour)];
 }
 
 export function* inserted(
@@ -182,7 +204,7 @@ function updateOf(table: TableBatch, row: RowNet, flavour: Flavour): Statement {
   const before = row.before!;
   const after = row.after!;
   const set: string[] = [];
-  for (const i of written(table)) {
+  for (const i of writtenColumns(table)) {
     // A column that the server sets by itself must be named, or it gets the target's time.
     if (before[i] !== after[i] || target.columns.get(source.columns[i]!)?.autoUpdated === true) {
       set.push(`${identifier(source.columns[i]!)}=${after[i]!}`);
@@ -222,7 +244,7 @@ function insertOf(table: TableBatch, rows: RowNet[], flavour: Flavour): Statemen
  */
 function upsertOf(table: TableBatch, rows: RowNet[], flavour: Flavour): Statement {
   const { source } = table;
-  const columns = written(table)
+  const columns = writtenColumns(table)
     .filter((i) => !source.primaryKey.includes(i))
     .map((i) => identifier(source.columns[i]!));
   const [alias, value] =
@@ -255,7 +277,7 @@ interface Columns {
 const columnsOf = new WeakMap<TableBatch, Columns>();
 
 /** The columns that are written: all but those that the target computes. */
-function written(table: TableBatch): number[] {
+export function writtenColumns(table: TableBatch): number[] {
   return columns(table).written;
 }
 

@@ -1,6 +1,5 @@
-import type { Connection, RowDataPacket } from 'mysql2/promise';
 import { InterlockError, messageOf } from '../../src/errors.js';
-import { identifier } from './literal.js';
+import type { Mismatch } from './row-check.js';
 import type { Statement } from './statements.js';
 
 export interface SqlError extends Error {
@@ -27,67 +26,31 @@ export function targetUnavailable(error: unknown): InterlockError {
   return new InterlockError('Unavailable', `target: ${messageOf(error)}`, { cause: error, retryable: true });
 }
 
-/** The error of a change that the target does not take; the link stops on it. */
-export function cannotApply(
-  link: string,
-  position: string,
-  statement: Statement | undefined,
-  error: SqlError,
-): InterlockError {
-  const table = statement?.table.source.name;
-  return new InterlockError(
-    'LinkStopped',
-    `${link} stopped in ${position}: ${table ?? 'the target'} refuses the change: ${error.message} (${error.code ?? error.errno})`,
-    { cause: error, details: { link, position, table, errno: error.errno, kind: 'refused' } },
-  );
+/** Rows are not on the target as the source had them; the policy of their table decides. Nothing was written. */
+export class RowsDiffer extends Error {
+  readonly mismatches: readonly Mismatch[];
+
+  constructor(mismatches: readonly Mismatch[]) {
+    super(`${mismatches.length} rows differ`);
+    this.mismatches = mismatches;
+  }
 }
 
-/**
- * The error of a statement that did not change exactly its rows: finds the row that is missing, or there already.
- * Called after the rollback.
- */
-export async function conflictOf(
-  connection: Connection,
-  link: string,
-  position: string,
-  statement: Statement,
-): Promise<InterlockError> {
-  const { source } = statement.table;
-  const table = source.name;
-  const keys = source.primaryKey.map((i) => identifier(source.columns[i]!));
-  const wantsAbsent = statement.kind === 'insert';
-  let key: string | undefined;
-  for (const candidate of statement.keys) {
-    const where = keys.length === 1 ? `${keys[0]} = ${candidate}` : `(${keys.join(',')}) = (${candidate})`;
-    const [rows] = await connection.query<RowDataPacket[]>(
-      `SELECT 1 FROM ${source.sql} WHERE ${where} LIMIT 1`,
+/** The target does not take a change: a constraint, a value, a definition. Nothing was written. */
+export class ChangeRefused extends Error {
+  readonly table: string | undefined;
+  readonly errno: number | null;
+
+  /** @param statement undefined: several went in one message, and the server does not say which it refused */
+  constructor(statement: Statement | undefined, error: SqlError | null, changed: number) {
+    const table = statement?.table.source.name;
+    super(
+      error !== null
+        ? `${table ?? 'the target'} refuses the change: ${error.message} (${error.code ?? error.errno})`
+        : `${statement!.kind} of ${table} changed ${changed} rows on the target instead of ${statement!.affected} (keys ${statement!.keys.slice(0, 5).join('; ')})`,
+      { cause: error },
     );
-    if (rows.length > 0 === wantsAbsent) {
-      key = candidate;
-      break;
-    }
+    this.table = table;
+    this.errno = error?.errno ?? null;
   }
-  const what = wantsAbsent
-    ? key === undefined
-      ? 'a row with the same unique value is there already'
-      : 'the row is there already'
-    : key === undefined
-      ? 'a row had the new content already'
-      : 'the row is missing';
-  const shown = key ?? (statement.keys.length === 1 ? statement.keys[0]! : `one of ${statement.keys.length}`);
-  return new InterlockError(
-    'LinkStopped',
-    `${link} stopped in ${position}: ${statement.kind} of ${table} key (${shown}): ${what} on the target. Compare the row on both sides, mend the target, then: interlock replicate resume ${link}`,
-    {
-      details: {
-        link,
-        position,
-        table,
-        key: shown,
-        kind: 'conflict',
-        statement: statement.kind,
-        found: key !== undefined,
-      },
-    },
-  );
 }

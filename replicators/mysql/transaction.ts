@@ -52,7 +52,9 @@ export interface SourceTransaction {
   chunk: Chunk | null;
   /** A statement that is not a row change, on data that may be carried. */
   ddl: { schema: string; statement: string } | null;
-  /** A change that the source did not own, or that cannot be carried. The link stops when it gets there. */
+  /** Changes of units that the source did not own there: writes past the fence. */
+  notOwned: RowChange[];
+  /** Something that cannot be carried. The link stops when it gets there. */
   violation: InterlockError | null;
 }
 
@@ -71,6 +73,7 @@ export function newTransaction(gtid: string, sourceTime: number): SourceTransact
     watermark: null,
     chunk: null,
     ddl: null,
+    notOwned: [],
     violation: null,
   };
 }

@@ -24,6 +24,8 @@ const COMMANDS: Record<string, () => Promise<CommandModule>> = {
   fence: () => import('./fence.js'),
   worker: () => import('./worker.js'),
   replicate: () => import('./replicate.js'),
+  conflicts: () => import('./conflicts.js'),
+  quarantine: () => import('./quarantine.js'),
   verify: () => import('./verify.js'),
   switch: () => import('./switch.js'),
   'rule-center': () => import('./rule-center.js'),

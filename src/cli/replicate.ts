@@ -248,6 +248,11 @@ async function tell(name: ReplicatorCommand, link: string | undefined, options: 
   show(reports, options);
 }
 
+/** One command for one link, as `replicate` gives it. */
+export async function tellLink(topology: Topology, link: string, name: ReplicatorCommand): Promise<void> {
+  await withTemporal(topology, (client) => tellOne(client, link, name));
+}
+
 async function tellOne(client: Client, link: string, name: ReplicatorCommand): Promise<LinkReport> {
   const handle = client.workflow.getHandle(replicatorWorkflowId(link));
   try {
@@ -413,7 +418,7 @@ function fresh(status: LinkStatus): boolean {
 function show(reports: LinkReport[], options: Options): void {
   if (options.json) printJson({ links: reports });
   else {
-    const rows = [['link', 'state', 'lag', 'rows/s', 'tx/s', 'dropped', 'conflicts']];
+    const rows = [['link', 'state', 'lag', 'rows/s', 'tx/s', 'dropped', 'conflicts', 'quarantine']];
     for (const { link, workflow, status: live } of reports) {
       const running = workflow === 'running' && live !== null;
       rows.push([
@@ -424,6 +429,7 @@ function show(reports: LinkReport[], options: Options): void {
         running ? String(live.transactionsPerSecond) : '–',
         live ? String(live.droppedForeign) : '–',
         live ? String(live.conflicts) : '–',
+        live ? String(live.quarantined) : '–',
       ]);
     }
     print(table(rows));

@@ -10,6 +10,8 @@
  * dc_read_only  one row: whether this server's `read_only` is wanted for the whole data center (see read-only.ts).
  * link_copy    the tables that a link still copies into this store, each with how far it is; done ones stay until the next copy.
  * copy_watermark  one row per link that copies out of this store: changes of rows that were read between two watermarks are in the stream.
+ * conflict     rows that a link into this store did not find as its source had them, with all images, and which of them was kept.
+ * quarantine   transactions that a link could not apply here, whole.
  * rules, report, verification  only in use in the control store.
  */
 export const CONTROL_SCHEMA = 'interlock';
@@ -78,6 +80,37 @@ export const CONTROL_TABLES: Readonly<Record<string, string>> = {
     generation BIGINT UNSIGNED NOT NULL,
     seq BIGINT UNSIGNED NOT NULL,
     edge ENUM('low','high') NOT NULL
+  ) ENGINE=InnoDB`,
+  conflict: `CREATE TABLE IF NOT EXISTS interlock.conflict (
+    id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY,
+    link VARCHAR(191) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    gtid VARCHAR(191) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    name VARCHAR(129) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+    row_key MEDIUMTEXT CHARACTER SET utf8mb4 NOT NULL,
+    unit VARCHAR(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NULL,
+    kind ENUM('exists','missing','differs','not-owned') NOT NULL,
+    policy VARCHAR(255) CHARACTER SET utf8mb4 NOT NULL,
+    kept ENUM('source','target') NOT NULL,
+    state ENUM('open','wanted','resolved') NOT NULL,
+    images LONGTEXT CHARACTER SET utf8mb4 NOT NULL,
+    created_at DATETIME(6) NOT NULL,
+    resolved_at DATETIME(6) NULL,
+    KEY open_ones (link, state)
+  ) ENGINE=InnoDB`,
+  quarantine: `CREATE TABLE IF NOT EXISTS interlock.quarantine (
+    id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY,
+    link VARCHAR(191) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    gtid VARCHAR(191) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    reason TEXT CHARACTER SET utf8mb4 NOT NULL,
+    tries INT UNSIGNED NOT NULL,
+    passed TINYINT UNSIGNED NOT NULL,
+    state ENUM('open','retry','applied','discarded') NOT NULL,
+    units MEDIUMTEXT CHARACTER SET utf8mb4 NOT NULL,
+    changes LONGTEXT CHARACTER SET utf8mb4 NOT NULL,
+    created_at DATETIME(6) NOT NULL,
+    changed_at DATETIME(6) NOT NULL,
+    UNIQUE KEY one (link, gtid),
+    KEY open_ones (link, state)
   ) ENGINE=InnoDB`,
   rules: `CREATE TABLE IF NOT EXISTS interlock.rules (
     epoch BIGINT UNSIGNED NOT NULL PRIMARY KEY,

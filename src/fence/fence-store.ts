@@ -54,6 +54,9 @@ export interface LinkCheckpoint {
   position: string;
   /** The last marker that was committed with the data before it. */
   marker: string | null;
+  /** Open records of the link: see replicators/mysql/records.ts. */
+  conflicts: number;
+  quarantined: number;
 }
 
 const DEFAULT_BUDGET: FenceBudget = { budgetMs: 5_000, blockers: 'give-up' };
@@ -218,7 +221,10 @@ export class FenceStore {
     if (links.length === 0) return [];
     return this.guarded(async () => {
       const [rows] = await this.pool.query<RowDataPacket[]>(
-        'SELECT link, generation, position, marker FROM interlock.link_checkpoint WHERE link IN (?)',
+        `SELECT link, generation, position, marker,
+          (SELECT COUNT(*) FROM interlock.conflict o WHERE o.link = c.link AND o.state <> 'resolved') AS conflicts,
+          (SELECT COUNT(*) FROM interlock.quarantine o WHERE o.link = c.link AND o.state IN ('open','retry')) AS quarantined
+         FROM interlock.link_checkpoint c WHERE link IN (?)`,
         [links],
       );
       return rows.map((row) => ({
@@ -226,6 +232,8 @@ export class FenceStore {
         generation: Number(row['generation']),
         position: String(row['position']),
         marker: row['marker'] === null ? null : String(row['marker']),
+        conflicts: Number(row['conflicts']),
+        quarantined: Number(row['quarantined']),
       }));
     });
   }

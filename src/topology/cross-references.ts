@@ -162,6 +162,23 @@ function checkLinks(topology: Topology, dcs: string[], report: Report): void {
     if (link.from !== undefined && link.from === link.to) {
       report(`links.${i}.to`, link.to, 'expected another data center than from');
     }
+    for (const [name, policy] of Object.entries(link.conflicts)) {
+      const at = `links.${i}.conflicts.${name}`;
+      const routing = topology.tables[name];
+      if (routing === undefined) report(at, name, `expected a table of tables: ${oneOf(topology.tables)}`);
+      else if ('unrouted' in routing && policy === 'owner-wins')
+        report(at, policy, 'expected another policy: an unrouted table has no owner');
+      if (
+        (policy === 'source-wins' || policy === 'target-wins') &&
+        link.from === undefined &&
+        link.to === undefined
+      )
+        report(
+          at,
+          policy,
+          'expected a link with from and to: both ways, the two sides would swap their rows or keep each its own',
+        );
+    }
     for (const from of dcs) {
       if ((link.from ?? from) !== from || link.to === from) continue;
       const id = `${link.store} from ${from}`;

@@ -2,7 +2,7 @@ import type { Rules, Segment } from '../routing/rules.js';
 import { BUCKETS } from '../routing/units.js';
 import type { DcId } from '../routing/units.js';
 import { InterlockError } from '../errors.js';
-import type { Datacenter, MysqlStore, Topology } from './schema.js';
+import type { ConflictPolicy, Datacenter, MysqlStore, Topology } from './schema.js';
 
 /** One directed link that the topology wants; `kind`, `store`, `from`, `to` are its id (replicators/core/contract.ts). */
 export interface WantedLink {
@@ -12,6 +12,8 @@ export interface WantedLink {
   to: DcId;
   include: string[];
   exclude: string[];
+  conflicts: Record<string, ConflictPolicy>;
+  onQuarantine: 'stop' | 'go-on';
 }
 
 /** The rules of a topology at epoch 1: everything open at its home. */
@@ -73,7 +75,8 @@ export function wantedLinks(topology: Topology): WantedLink[] {
       const to = otherDc(topology, from);
       if ((spec.from ?? from) !== from || (spec.to ?? to) !== to) continue;
       const store = spec.store.slice('mysql/'.length);
-      links.push({ kind: 'mysql', store, from, to, include: spec.include, exclude: spec.exclude });
+      const { include, exclude, conflicts, onQuarantine } = spec;
+      links.push({ kind: 'mysql', store, from, to, include, exclude, conflicts, onQuarantine });
     }
   }
   return links;

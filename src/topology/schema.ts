@@ -97,6 +97,17 @@ const tableSchema = z.union(
 );
 export type TableRouting = z.infer<typeof tableSchema>;
 
+/** What a link does with a row that is not on the target as the source had it. */
+const conflictPolicySchema = z.union(
+  [
+    z.enum(['owner-wins', 'source-wins', 'target-wins', 'quarantine']),
+    /** The greater value of this column wins. */
+    z.strictObject({ latest: z.string().min(1) }),
+  ],
+  { error: 'expected owner-wins, source-wins, target-wins, quarantine or { latest: COLUMN }' },
+);
+export type ConflictPolicy = z.infer<typeof conflictPolicySchema>;
+
 export const linkSchema = z.strictObject({
   /** `mysql/<name>`: a store of that kind and name in both DCs. */
   store: z.string().regex(/^mysql\/[a-z0-9][a-z0-9-]*$/, 'expected mysql/<store name>'),
@@ -106,6 +117,12 @@ export const linkSchema = z.strictObject({
   /** `schema.table` patterns with `*`; `interlock.*` and system schemas are never carried. */
   include: z.array(z.string().min(1)).min(1).default(['*.*']),
   exclude: z.array(z.string().min(1)).default([]),
+  /** `schema.table` → policy; default `owner-wins`, for unrouted tables (they have no owner) `quarantine`. */
+  conflicts: z
+    .record(z.string().regex(/^[^.]+\.[^.]+$/, 'expected schema.table'), conflictPolicySchema)
+    .default({}),
+  /** A transaction that cannot be applied is kept aside; then the link stops before it, or goes on behind it. */
+  onQuarantine: z.enum(['stop', 'go-on']).default('stop'),
 });
 
 const owned = z.strictObject({ home: name });

@@ -223,6 +223,7 @@ export function streaming(link: string): LinkStatus {
     droppedForeign: 0,
     conflicts: 0,
     quarantined: 0,
+    conflictsRecorded: 0,
     lastMarker: null,
     copy: null,
     lastError: null,

@@ -44,7 +44,9 @@ function statements(changes: [Row | null, Row | null][]): string[] {
   }));
   const batch = new Batch();
   batch.add(transaction, () => target);
-  return statementsOf(batch, 'mysql', new Set()).map(({ sql }) => sql.split(' ')[0]!);
+  return statementsOf(batch, { flavour: 'mysql', copied: new Set(), checkInserts: false }).map(
+    ({ sql }) => sql.split(' ')[0]!,
+  );
 }
 
 describe('a batch of a table with a unique key', () => {

@@ -76,6 +76,7 @@ async function run(takeOvers: typeof target.takeOvers): Promise<unknown> {
       exclude: [],
       tables: {},
       mapping: { defaultRegion: 'cn-east', regions: ['cn-east'], segments: {} },
+      ...{ conflicts: {}, onQuarantine: 'stop', winsTies: true },
     },
     { onStatus: () => undefined, onMarker: () => undefined },
     () => undefined,

@@ -93,6 +93,9 @@ export function linkConfig(
     exclude: [],
     tables,
     mapping: { defaultRegion: 'cn-east', regions: ['cn-east'], segments: {} },
+    conflicts: {},
+    onQuarantine: 'stop',
+    winsTies: from === 'a',
     ...overrides,
   };
 }

@@ -186,6 +186,7 @@ function linkConfig(source: TestMysql, target: TestMysql, tables: readonly strin
       tables.map((table) => [table, table === 'bench.finish' ? { unrouted: true } : { userId: 'user_id' }]),
     ),
     mapping: { defaultRegion, regions: Object.keys(regions), segments: {} },
+    ...{ conflicts: {}, onQuarantine: 'stop', winsTies: true },
   };
 }
 

@@ -1,0 +1,241 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Connection, RowDataPacket } from 'mysql2/promise';
+import { InterlockError } from '../../src/errors.js';
+import type { ConflictPolicy } from '../../src/topology/schema.js';
+import type { Applier } from './applier.js';
+import { Batch, keyOf } from './batch.js';
+import type { RowNet } from './batch.js';
+import type { CatalogTable } from './catalog.js';
+import type { LinkConfig } from './link-config.js';
+import { identifier } from './literal.js';
+import type { Literal } from './literal.js';
+import type { Ownership } from './ownership.js';
+import { QUARANTINE_BYTES, conflictInsert, policyText, quarantineInsert, stored } from './records.js';
+import type { ConflictKind } from './records.js';
+import { keyCondition } from './row-check.js';
+import type { Mismatch } from './row-check.js';
+import type { SourceTable } from './source-table.js';
+import { ChangeRefused, RowsDiffer } from './target-errors.js';
+import { tombstoneTable } from './tombstones.js';
+import type { RowChange, SourceTransaction } from './transaction.js';
+
+export interface ConflictOptions {
+  config: LinkConfig;
+  target: Connection;
+  applier: Applier;
+  ownership: Ownership;
+  tableOf: (change: RowChange) => CatalogTable;
+}
+
+/** One transaction, as it stands while its conflicts are decided. */
+export interface Unsettled {
+  transaction: SourceTransaction;
+  /** Everything up to and including it. */
+  position: string;
+  /** Statements for the commit that settles it. */
+  beside: string[];
+  /** Instead of the tables' own policies. */
+  policy?: ConflictPolicy;
+}
+
+const TRIES = 3;
+const PAUSE_MS = 100;
+
+/** It cannot be applied, and is to be kept aside whole. */
+export class ToQuarantine extends Error {}
+
+/**
+ * Applies one transaction whose rows are not on the target as the source had them: the policy of each table says which image stays. A row
+ * that the source's image wins is rebased: its change is written as one from what the target has to what the source wants.
+ */
+export class ConflictResolver {
+  constructor(private readonly options: ConflictOptions) {}
+
+  /**
+   * @returns how many conflicts were recorded
+   * @throws ToQuarantine; what Applier.apply throws of the connection and the generation
+   */
+  async settle(unsettled: Unsettled): Promise<number> {
+    const { applier } = this.options;
+    let { transaction } = unsettled;
+    const records: string[] = [];
+    let tries = 0;
+    for (const change of transaction.notOwned) {
+      const mismatch = await this.notOwned(transaction, change);
+      transaction = await this.decide(transaction, mismatch, 'not-owned', unsettled, records);
+    }
+    for (;;) {
+      const batch = new Batch();
+      batch.add(transaction, this.options.tableOf);
+      try {
+        await applier.apply(batch, unsettled.position, {
+          careful: true,
+          beside: [...records, ...unsettled.beside],
+        });
+        return records.length;
+      } catch (error) {
+        if (error instanceof RowsDiffer) {
+          if (records.length > 2 * unsettled.transaction.changes.length)
+            throw new ToQuarantine('its rows keep changing on the target', { cause: error });
+          // One at a time: the next ones may follow from it.
+          const [mismatch] = error.mismatches;
+          const { row, current } = mismatch!;
+          const kind = row.before === null ? 'exists' : current === null ? 'missing' : 'differs';
+          transaction = await this.decide(transaction, mismatch!, kind, unsettled, records);
+        } else if (error instanceof ChangeRefused) {
+          // The target may have been changed meanwhile: a table, a setting, a row in the way.
+          if (++tries === TRIES) throw new ToQuarantine(error.message, { cause: error });
+          await sleep(PAUSE_MS * tries);
+        } else throw error;
+      }
+    }
+  }
+
+  /** The transaction as it is to be applied, with one conflict decided. */
+  private async decide(
+    transaction: SourceTransaction,
+    mismatch: Mismatch,
+    kind: ConflictKind,
+    unsettled: Unsettled,
+    records: string[],
+  ): Promise<SourceTransaction> {
+    const { link } = this.options.config;
+    const { table, row, current } = mismatch;
+    const { source } = table;
+    const unit = this.options.ownership.unitOf(source, (row.before ?? row.after)!);
+    const policy = unsettled.policy ?? this.policyOf(source.name, unit);
+    const kept = await this.winner(policy, mismatch, kind);
+    if (kept === 'nobody')
+      throw new ToQuarantine(
+        `${source.name} key (${row.key}) ${CONFLICT_WORDS[kind]} (policy ${policyText(policy)})`,
+      );
+    const { before, after } = row;
+    const primaryKey = source.primaryKey.map((i) => source.columns[i]!);
+    const open = kind === 'not-owned' && kept === 'target';
+    records.push(
+      conflictInsert(link, {
+        ...{ gtid: transaction.gtid, table: source.name, key: row.key, unit, kind, kept },
+        policy: policyText(policy),
+        state: open ? 'open' : 'resolved',
+        images: { columns: source.columns, primaryKey, before, after, current },
+      }),
+    );
+    const net = kept === 'target' ? null : { before: current, after };
+    return { ...transaction, changes: replaced(transaction.changes, mismatch, net) };
+  }
+
+  private policyOf(table: string, unit: string | null): ConflictPolicy {
+    return this.options.config.conflicts[table] ?? (unit === null ? 'quarantine' : 'owner-wins');
+  }
+
+  private async winner(
+    policy: ConflictPolicy,
+    mismatch: Mismatch,
+    kind: ConflictKind,
+  ): Promise<'source' | 'target' | 'nobody'> {
+    if (typeof policy === 'object') return this.later(policy.latest, mismatch);
+    if (policy === 'source-wins') return 'source';
+    if (policy === 'target-wins') return 'target';
+    if (policy === 'quarantine') return 'nobody';
+    return kind === 'not-owned' ? 'target' : 'source';
+  }
+
+  /**
+   * By the value of a column, as the target compares it. A deletion has the value of the row that it deleted, and wins where that is the
+   * other's, too; equal values of two rows: the data center that the topology names first.
+   */
+  private async later(column: string, { table, row, current }: Mismatch): Promise<'source' | 'target'> {
+    const { source } = table;
+    const at = source.columns.findIndex((name) => name.toLowerCase() === column.toLowerCase());
+    const image = row.after ?? row.before!;
+    const mine = image[at];
+    if (mine === undefined)
+      throw new InterlockError(
+        'LinkStopped',
+        `${this.options.config.link}: ${source.name} has no column ${column}, by which its conflicts are decided`,
+      );
+    const deleted = current === null;
+    if (deleted && row.after === null) return 'source';
+    const from = deleted ? tombstoneTable(source.name) : source.sql;
+    const name = identifier(source.columns[at]!);
+    const [rows] = await this.options.target.query<RowDataPacket[]>(
+      `SELECT COALESCE(${name}<${mine},${mine} IS NOT NULL) AS newer, ${name}<=>${mine} AS same FROM ${from} WHERE ${keyCondition(table, row)}`,
+    );
+    const found = rows[0];
+    if (found === undefined || Number(found['newer']) === 1) return 'source';
+    if (Number(found['same']) !== 1) return 'target';
+    if (row.after === null) return 'source';
+    return deleted || !this.options.config.winsTies ? 'target' : 'source';
+  }
+
+  /** What the target has of a row that the source should not have changed. */
+  private async notOwned(transaction: SourceTransaction, change: RowChange): Promise<Mismatch> {
+    const { applier, tableOf } = this.options;
+    const batch = new Batch();
+    batch.add({ ...transaction, changes: [change], units: [], markers: [] }, tableOf);
+    const table = batch.tables.get(change.table.name)!;
+    const row: RowNet = { key: keyOf(change.table, (change.before ?? change.after)!), ...change, change };
+    return { table, row, current: await applier.read(table, row) };
+  }
+
+  /** Keeps the transaction aside: as the statement for a commit that goes on behind it. @throws InterlockError LinkStopped: too large */
+  quarantine(transaction: SourceTransaction, reason: string, passed: boolean): string {
+    const { config, ownership } = this.options;
+    const { gtid, changes } = transaction;
+    const units = new Set<string>();
+    for (const { table, before, after } of changes) {
+      for (const row of [before, after]) {
+        const unit = row && ownership.unitOf(table, row);
+        if (unit !== null) units.add(unit);
+      }
+    }
+    const kept = stored(changes);
+    const statement = quarantineInsert(config.link, {
+      ...{ gtid, reason, passed, units: [...units].sort(), changes: kept },
+    });
+    if (statement.length > QUARANTINE_BYTES)
+      throw new InterlockError(
+        'LinkStopped',
+        `${config.link} stopped in ${gtid}, which cannot be applied (${reason}) and is too large to be kept aside (${statement.length} bytes). Mend the target, then: interlock replicate resume ${config.link}`,
+        { details: { link: config.link, position: gtid, kind: 'refused' } },
+      );
+    return statement;
+  }
+}
+
+const CONFLICT_WORDS: Record<ConflictKind, string> = {
+  exists: 'is on the target already',
+  missing: 'is not on the target',
+  differs: 'is another one on the target than it was at the source',
+  'not-owned': 'was changed past the fence',
+};
+
+/** The changes with one row's net effect in the place of what it did; null: without the row. */
+function replaced(
+  changes: readonly RowChange[],
+  { table, row }: Mismatch,
+  net: { before: Literal[] | null; after: Literal[] | null } | null,
+): RowChange[] {
+  const gone = net === null || (net.before === null && net.after === null);
+  if (row.change !== undefined) {
+    const { change } = row;
+    return changes.flatMap((one) => (one !== change ? [one] : gone ? [] : [{ ...change, ...net }]));
+  }
+  const { source } = table;
+  const result: RowChange[] = [];
+  let unchecked = false;
+  for (const change of changes) {
+    const rest = change.table === source ? withoutKey(change, source, row.key) : change;
+    if (rest !== change) ({ unchecked } = change);
+    if (rest !== null) result.push(rest);
+  }
+  return gone ? result : [...result, { table: source, unchecked, ...net }];
+}
+
+/** A change of the primary key is a deletion of one row and an insertion of another. */
+function withoutKey(change: RowChange, table: SourceTable, key: string): RowChange | null {
+  const before = change.before !== null && keyOf(table, change.before) === key ? null : change.before;
+  const after = change.after !== null && keyOf(table, change.after) === key ? null : change.after;
+  if (before === change.before && after === change.after) return change;
+  return before === null && after === null ? null : { ...change, before, after };
+}

@@ -1,0 +1,239 @@
+import type { Connection, ResultSetHeader, RowDataPacket } from 'mysql2/promise';
+import type { ConflictPolicy } from '../../src/topology/schema.js';
+import { quote } from './literal.js';
+import type { Literal } from './literal.js';
+import { identifier } from './literal.js';
+import type { SourceTable } from './source-table.js';
+import type { RowChange } from './transaction.js';
+
+/** What was met: the row is there already, is not there, is another one, or was not the source's to change. */
+export type ConflictKind = 'exists' | 'missing' | 'differs' | 'not-owned';
+
+/** A row's images as literals (see literal.ts), in the order of `columns`; null: no such row. */
+export interface ConflictImages {
+  columns: string[];
+  primaryKey: string[];
+  /** At the source, before and after its change. */
+  before: Literal[] | null;
+  after: Literal[] | null;
+  /** On the target, when the change came. */
+  current: Literal[] | null;
+}
+
+export interface NewConflict {
+  gtid: string;
+  table: string;
+  key: string;
+  unit: string | null;
+  kind: ConflictKind;
+  policy: string;
+  kept: 'source' | 'target';
+  /** `open`: the two sides differ since, and a person has to say which is right. */
+  state: 'open' | 'resolved';
+  images: ConflictImages;
+}
+
+export interface ConflictRecord extends Omit<NewConflict, 'state'> {
+  id: number;
+  link: string;
+  /** `wanted`: the source's image is to be written; the link does it. */
+  state: 'open' | 'wanted' | 'resolved';
+  /** ISO 8601, by the store's clock. */
+  createdAt: string;
+  resolvedAt: string | null;
+}
+
+export interface QuarantineRecord {
+  id: number;
+  link: string;
+  gtid: string;
+  reason: string;
+  tries: number;
+  /** The link has gone on behind it; else it stands before it. */
+  passed: boolean;
+  state: 'open' | 'retry' | 'applied' | 'discarded';
+  units: string[];
+  changes: StoredChange[];
+  createdAt: string;
+  changedAt: string;
+}
+
+/** A change of a row that can be read again without the stream. */
+export interface StoredChange extends Omit<RowChange, 'table'> {
+  table: Pick<SourceTable, 'schema' | 'table' | 'columns' | 'primaryKey' | 'lax'>;
+}
+
+/** What a link may keep of one transaction. */
+export const QUARANTINE_BYTES = 16 * 1024 * 1024;
+const IMAGES_BYTES = 4 * 1024 * 1024;
+
+export function policyText(policy: ConflictPolicy): string {
+  return typeof policy === 'string' ? policy : `latest (${policy.latest})`;
+}
+
+export function conflictInsert(link: string, conflict: NewConflict): string {
+  const { gtid, table, key, unit, kind, policy, kept, state } = conflict;
+  let images = JSON.stringify(conflict.images);
+  // Rows of many megabytes: that they met is kept, and the key.
+  if (images.length > IMAGES_BYTES)
+    images = JSON.stringify({ ...conflict.images, before: null, after: null, current: null });
+  const resolved = state === 'resolved' ? 'UTC_TIMESTAMP(6)' : 'NULL';
+  const values = [link, gtid, table, key, unit, kind, policy, kept, state, images];
+  return `INSERT INTO interlock.conflict (link,gtid,name,row_key,unit,kind,policy,kept,state,images,created_at,resolved_at)
+    VALUES (${values.map((value) => (value === null ? 'NULL' : quote(value))).join(',')},UTC_TIMESTAMP(6),${resolved})`;
+}
+
+export interface NewQuarantine {
+  gtid: string;
+  reason: string;
+  passed: boolean;
+  units: string[];
+  changes: StoredChange[];
+}
+
+/** Kept once per transaction; the next failure of the same one is counted there. */
+export function quarantineInsert(link: string, entry: NewQuarantine): string {
+  const { gtid, reason, passed, units, changes } = entry;
+  const values = [link, gtid, reason, JSON.stringify(units), JSON.stringify(changes)].map(quote);
+  const [linkText, gtidText, reasonText, unitsText, changesText] = values;
+  return `INSERT INTO interlock.quarantine (link,gtid,reason,tries,passed,state,units,changes,created_at,changed_at)
+    VALUES (${linkText},${gtidText},${reasonText},1,${passed ? 1 : 0},'open',${unitsText},${changesText},UTC_TIMESTAMP(6),UTC_TIMESTAMP(6))
+    ON DUPLICATE KEY UPDATE reason=VALUES(reason),tries=tries+1,passed=VALUES(passed),state='open',changed_at=VALUES(changed_at)`;
+}
+
+/** @param from only a record that is in this state */
+export function quarantineUpdate(
+  id: number,
+  from: QuarantineRecord['state'],
+  to: QuarantineRecord['state'],
+  reason?: string,
+): string {
+  const why = reason === undefined ? '' : `,reason=${quote(reason)},tries=tries+1`;
+  return `UPDATE interlock.quarantine SET state='${to}',changed_at=UTC_TIMESTAMP(6)${why} WHERE id=${id} AND state='${from}'`;
+}
+
+export function conflictUpdate(
+  id: number,
+  from: ConflictRecord['state'],
+  to: ConflictRecord['state'],
+  kept?: 'source' | 'target',
+): string {
+  const resolved = to === 'resolved' ? 'UTC_TIMESTAMP(6)' : 'NULL';
+  const winner = kept === undefined ? '' : `,kept='${kept}'`;
+  return `UPDATE interlock.conflict SET state='${to}',resolved_at=${resolved}${winner} WHERE id=${id} AND state='${from}'`;
+}
+
+/** @returns whether the record was in that state */
+export async function changed(connection: Connection, update: string): Promise<boolean> {
+  const [result] = await connection.query<ResultSetHeader>(update);
+  return result.affectedRows === 1;
+}
+
+export interface OpenCounts {
+  conflicts: number;
+  quarantined: number;
+}
+
+/** Of one link: what a person still has to decide. */
+export async function openCounts(connection: Connection, link: string): Promise<OpenCounts> {
+  const [rows] = await connection.query<RowDataPacket[]>(
+    `SELECT (SELECT COUNT(*) FROM interlock.conflict WHERE link = ? AND state <> 'resolved') AS conflicts,
+      (SELECT COUNT(*) FROM interlock.quarantine WHERE link = ? AND state IN ('open','retry')) AS quarantined`,
+    [link, link],
+  );
+  return { conflicts: Number(rows[0]!['conflicts']), quarantined: Number(rows[0]!['quarantined']) };
+}
+
+/** The transactions that the link stopped before, by GTID. */
+export async function readSetAside(
+  connection: Connection,
+  link: string,
+): Promise<Map<string, QuarantineRecord>> {
+  const records = await readQuarantine(connection, { link, states: ['open', 'retry', 'discarded'] });
+  return new Map(records.filter(({ passed }) => !passed).map((record) => [record.gtid, record]));
+}
+
+export interface RecordFilter {
+  link?: string;
+  id?: number;
+  states?: readonly string[];
+  limit?: number;
+}
+
+export async function readConflicts(connection: Connection, filter: RecordFilter): Promise<ConflictRecord[]> {
+  const rows = await select(connection, 'conflict', filter);
+  return rows.map((row) => ({
+    ...(row as ConflictRecord & { name: string; row_key: string }),
+    id: Number(row['id']),
+    table: String(row['name']),
+    key: String(row['row_key']),
+    images: JSON.parse(String(row['images'])) as ConflictImages,
+    createdAt: iso(row['created_at'])!,
+    resolvedAt: iso(row['resolved_at']),
+  }));
+}
+
+export async function readQuarantine(
+  connection: Connection,
+  filter: RecordFilter,
+): Promise<QuarantineRecord[]> {
+  const rows = await select(connection, 'quarantine', filter);
+  return rows.map((row) => ({
+    id: Number(row['id']),
+    link: String(row['link']),
+    gtid: String(row['gtid']),
+    reason: String(row['reason']),
+    tries: Number(row['tries']),
+    passed: Number(row['passed']) === 1,
+    state: row['state'] as QuarantineRecord['state'],
+    units: JSON.parse(String(row['units'])) as string[],
+    changes: JSON.parse(String(row['changes'])) as StoredChange[],
+    createdAt: iso(row['created_at'])!,
+    changedAt: iso(row['changed_at'])!,
+  }));
+}
+
+async function select(
+  connection: Connection,
+  table: 'conflict' | 'quarantine',
+  { link, id, states, limit = 1000 }: RecordFilter,
+): Promise<RowDataPacket[]> {
+  const where = ['1=1'];
+  if (link !== undefined) where.push(`link=${quote(link)}`);
+  if (id !== undefined) where.push(`id=${id}`);
+  if (states !== undefined) where.push(`state IN (${states.map(quote).join(',')})`);
+  const [rows] = await connection.query<RowDataPacket[]>(
+    `SELECT * FROM interlock.${table} WHERE ${where.join(' AND ')} ORDER BY id LIMIT ${limit}`,
+  );
+  return rows;
+}
+
+function iso(value: unknown): string | null {
+  return typeof value === 'string' ? `${value.replace(' ', 'T')}Z` : null;
+}
+
+export function stored(changes: readonly RowChange[]): StoredChange[] {
+  return changes.map(({ table: { schema, table, columns, primaryKey, lax }, ...change }) => ({
+    ...change,
+    table: { schema, table, columns, primaryKey, lax },
+  }));
+}
+
+/** Changes of one table share its description, as in the stream. */
+export function restored(changes: readonly StoredChange[]): RowChange[] {
+  const tables = new Map<string, SourceTable>();
+  return changes.map(({ table: { schema, table, columns, primaryKey, lax }, ...change }) => {
+    const name = `${schema}.${table}`;
+    const key = JSON.stringify([name, columns]);
+    let known = tables.get(key);
+    if (known === undefined) {
+      const sql = `${identifier(schema)}.${identifier(table)}`;
+      known = {
+        ...{ name, schema, table, sql, columns, primaryKey, lax },
+        ...{ decoders: [], carried: true, control: null },
+      };
+      tables.set(key, known);
+    }
+    return { ...change, table: known };
+  });
+}

@@ -1,0 +1,157 @@
+import type { RowNet, TableBatch } from './batch.js';
+import type { CatalogColumn } from './catalog.js';
+import { expressionOf, literalOf } from './chunk-reader.js';
+import { NULL, identifier } from './literal.js';
+import type { Literal } from './literal.js';
+import { writtenColumns } from './statements.js';
+import type { Statement } from './statements.js';
+
+/** A row that is not on the target as the source had it before its change. */
+export interface Mismatch {
+  table: TableBatch;
+  row: RowNet;
+  /** As it is on the target, in the order of the source's columns; null: not there. */
+  current: Literal[] | null;
+}
+
+/** The columns that a check reads, by the place that they have at the source. */
+interface Compared {
+  select: string;
+  columns: { at: number; column: CatalogColumn; literal: (bytes: Buffer) => Literal }[];
+}
+
+/** Their bytes in the stream are not what SELECT gives. */
+const NOT_COMPARED = /^(inet4|inet6|uuid)$/;
+const KEYS_PER_CHECK = 500;
+const TEXT_PER_CHECK = 4 * 1024 * 1024;
+
+const comparedOf = new WeakMap<TableBatch, Compared | null>();
+
+/** Null: the key cannot be compared; such a table's rows are only known to be there or not, by the count of rows that a statement changes. */
+function compared(table: TableBatch): Compared | null {
+  let known = comparedOf.get(table);
+  if (known === undefined) {
+    known = comparedColumns(table);
+    comparedOf.set(table, known);
+  }
+  return known;
+}
+
+function comparedColumns(table: TableBatch): Compared | null {
+  const { source, target } = table;
+  const read = new Set([...source.primaryKey, ...writtenColumns(table)]);
+  const columns: Compared['columns'] = [];
+  for (const at of read) {
+    const column = target.columns.get(source.columns[at]!);
+    if (column === undefined || NOT_COMPARED.test(column.dataType)) {
+      if (source.primaryKey.includes(at)) return null;
+      continue;
+    }
+    columns.push({ at, column, literal: literalOf(column, () => (source.lax = true)) });
+  }
+  return { columns, select: columns.map(({ column }) => expressionOf(column)).join(',') };
+}
+
+/** Reads rows under a lock, so that what they are is what the change meets. Each is to be as its `before` says. */
+export function* checksOf(table: TableBatch, rows: readonly RowNet[]): Generator<Statement> {
+  const known = compared(table);
+  if (known === null) return;
+  let some: RowNet[] = [];
+  let text = 0;
+  for (const row of rows) {
+    some.push(row);
+    for (const value of row.before ?? []) text += value.length;
+    if (some.length < KEYS_PER_CHECK && text < TEXT_PER_CHECK) continue;
+    yield checkOf(table, known, some);
+    some = [];
+    text = 0;
+  }
+  if (some.length > 0) yield checkOf(table, known, some);
+}
+
+function checkOf(table: TableBatch, { select }: Compared, rows: RowNet[]): Statement {
+  const { source } = table;
+  const key = source.primaryKey.map((i) => identifier(source.columns[i]!));
+  const where =
+    key.length === 1
+      ? `${key[0]} IN (${rows.map((row) => row.key).join(',')})`
+      : rows.map((row) => `(${keyCondition(table, row)})`).join(' OR ');
+  return {
+    sql: `SELECT ${select} FROM ${source.sql} WHERE ${where} FOR UPDATE`,
+    affected: null,
+    kind: 'check',
+    table,
+    keys: [],
+    rows,
+  };
+}
+
+export function keyCondition(table: TableBatch, row: RowNet): string {
+  const { source } = table;
+  const values = (row.before ?? row.after)!;
+  return source.primaryKey.map((i) => `${identifier(source.columns[i]!)}=${values[i]!}`).join(' AND ');
+}
+
+/** @param answer of a check's statement, rows as arrays of bytes */
+export function mismatchesOf(check: Statement, answer: (Buffer | null)[][]): Mismatch[] {
+  const { table } = check;
+  const { source } = table;
+  const { columns } = compared(table)!;
+  const found = new Map<string, Literal[]>();
+  for (const values of answer) {
+    const row = new Array<Literal>(source.columns.length).fill(NULL);
+    columns.forEach(({ at, literal }, i) => {
+      const bytes = values[i]!;
+      row[at] = bytes === null ? NULL : literal(bytes);
+    });
+    found.set(keyOfRow(source.primaryKey, row), row);
+  }
+  const mismatches: Mismatch[] = [];
+  for (const row of check.rows!) {
+    const current = found.get(row.key) ?? null;
+    const { before } = row;
+    const same =
+      before === null
+        ? current === null
+        : current !== null && columns.every(({ at }) => before[at] === current[at]);
+    if (!same) mismatches.push({ table, row, current: current && completed(current, row, columns) });
+  }
+  return mismatches;
+}
+
+function keyOfRow(primaryKey: readonly number[], row: Literal[]): string {
+  return primaryKey.length === 1 ? row[primaryKey[0]!]! : primaryKey.map((i) => row[i]).join(',');
+}
+
+/** What is not compared is taken to be as the source had it: a row that is rebased on `current` has to be whole. */
+function completed(current: Literal[], row: RowNet, columns: Compared['columns']): Literal[] {
+  const image = row.before ?? row.after;
+  const read = new Set(columns.map(({ at }) => at));
+  return current.map((value, at) => (read.has(at) ? value : (image?.[at] ?? value)));
+}
+
+/**
+ * Two literals may be of one value: JSON has many texts, and a row may have been read from a column of before an ALTER (another character
+ * set, more decimals). An expression that the target is to answer with 1; null when the row differs in more than that.
+ */
+export function sameValue({ table, row, current }: Mismatch): string | null {
+  const { before } = row;
+  if (before === null || current === null) return null;
+  const conditions = [keyCondition(table, row)];
+  for (const { at, column } of compared(table)!.columns) {
+    const [mine, other] = [before[at]!, current[at]!];
+    if (mine === other) continue;
+    const condition = mine === NULL || other === NULL ? null : equal(column, mine);
+    if (condition === null) return null;
+    conditions.push(condition);
+  }
+  return `(SELECT COUNT(*) FROM ${table.source.sql} WHERE ${conditions.join(' AND ')})`;
+}
+
+function equal({ name, dataType, charset }: CatalogColumn, literal: Literal): string | null {
+  const column = identifier(name);
+  if (dataType === 'json') return `${column}=CAST(${literal} AS JSON)`;
+  if (/^(decimal|datetime|timestamp|time)$/.test(dataType)) return `${column}=${literal}`;
+  if (charset === null || dataType === 'enum' || dataType === 'set') return null;
+  return `CAST(${column} AS BINARY)=CAST(CONVERT(${literal} USING ${charset}) AS BINARY)`;
+}

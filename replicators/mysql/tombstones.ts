@@ -1,0 +1,87 @@
+import { createHash } from 'node:crypto';
+import type { Connection, RowDataPacket } from 'mysql2/promise';
+import { InterlockError } from '../../src/errors.js';
+import type { ConflictPolicy } from '../../src/topology/schema.js';
+import type { Catalog, CatalogTable } from './catalog.js';
+import { identifier } from './literal.js';
+import type { Literal } from './literal.js';
+
+const KEPT_DAYS = 30;
+const TRIGGER = /^interlock_tombstone_[0-9a-f]{16}$/;
+
+/** Whether a trigger is one that keeps tombstones; it fires for what a link deletes, too, and is meant to. */
+export function keepsTombstones(trigger: string): boolean {
+  return TRIGGER.test(trigger);
+}
+
+function hashOf(table: string): string {
+  return createHash('sha256').update(table).digest('hex').slice(0, 16);
+}
+
+/** Where the deleted rows of a table are: key, value of the column that decides, and when; ready for a statement. */
+export function tombstoneTable(table: string): Literal {
+  return `interlock.${identifier(`tombstone_${hashOf(table)}`)}`;
+}
+
+/**
+ * For every table whose conflicts go by `latest`: a table of what was deleted and a trigger that fills it, in the deleting transaction, so that
+ * an update which is older than the deletion does not bring the row back. Idempotent.
+ * @throws InterlockError Refused: the column is not there
+ */
+export async function ensureTombstones(
+  connection: Connection,
+  catalog: Catalog,
+  policies: Readonly<Record<string, ConflictPolicy>>,
+): Promise<void> {
+  for (const [name, policy] of Object.entries(policies)) {
+    const table = catalog.get(name);
+    if (typeof policy !== 'object' || table === undefined) continue;
+    const column = [...table.columns.keys()].find((one) => one.toLowerCase() === policy.latest.toLowerCase());
+    if (column === undefined)
+      throw new InterlockError(
+        'Refused',
+        `conflicts of ${name}: no column ${policy.latest}, whose greatest value is to win; name one in the topology's links.conflicts`,
+        { details: { field: 'conflicts', table: name } },
+      );
+    const trigger = `interlock_tombstone_${hashOf(name)}`;
+    if (!table.triggers.includes(trigger)) await create(connection, table, column, trigger);
+    await connection.query(
+      `DELETE FROM ${tombstoneTable(name)} WHERE interlock_deleted_at < UTC_TIMESTAMP(6) - INTERVAL ${KEPT_DAYS} DAY LIMIT 10000`,
+    );
+  }
+}
+
+async function create(
+  connection: Connection,
+  table: CatalogTable,
+  column: string,
+  trigger: string,
+): Promise<void> {
+  const [schema] = table.name.split('.') as [string];
+  const key = table.primaryKey.map(identifier);
+  const kept = [...new Set([...key, identifier(column)])];
+  const [rows] = await connection.query<RowDataPacket[]>(`SHOW CREATE TABLE ${table.sql}`);
+  const definition = String(rows[0]!['Create Table']);
+  // The columns exactly as the table has them, character sets and all, but for what only the table itself does with them.
+  const columns = kept.map((name) => {
+    const line = definition.split('\n').find((one) => one.trim().startsWith(`${name} `))!;
+    return line
+      .trim()
+      .replace(/,$/, '')
+      .replace(/ (AUTO_INCREMENT|INVISIBLE|ON UPDATE \S+|COMMENT '(?:[^']|'')*')/gi, '')
+      .replace(/ \/\*![\s\S]*?\*\//g, '');
+  });
+  const charset = /DEFAULT CHARSET=(\w+)(?: COLLATE=(\w+))?/.exec(definition);
+  const defaults = charset
+    ? `DEFAULT CHARSET=${charset[1]}${charset[2] === undefined ? '' : ` COLLATE=${charset[2]}`}`
+    : '';
+  await connection.query(
+    `CREATE TABLE IF NOT EXISTS ${tombstoneTable(table.name)} (${columns.join(',')}, interlock_deleted_at DATETIME(6) NOT NULL,
+      PRIMARY KEY (${key.join(',')}), KEY interlock_by_time (interlock_deleted_at)) ENGINE=InnoDB ${defaults}`,
+  );
+  await connection.query(
+    `CREATE TRIGGER ${identifier(schema)}.${identifier(trigger)} AFTER DELETE ON ${table.sql} FOR EACH ROW
+      REPLACE INTO ${tombstoneTable(table.name)} (${kept.join(',')}, interlock_deleted_at)
+      VALUES (${kept.map((name) => `OLD.${name}`).join(',')}, UTC_TIMESTAMP(6))`,
+  );
+}

@@ -1,0 +1,110 @@
+import { Option } from 'commander';
+import type { Command } from 'commander';
+import { changed, conflictUpdate, readConflicts } from '../../replicators/mysql/records.js';
+import type { ConflictRecord } from '../../replicators/mysql/records.js';
+import { InterlockError } from '../errors.js';
+import { EXIT, print, printJson, table } from './output.js';
+import { carriedOut, found, imageRows, inTarget, links, recordCommand, recordId, show } from './undecided.js';
+import type { Options } from './undecided.js';
+
+/** `interlock conflicts list | show | resolve`: rows that a link did not find as its source had them. */
+export function register(program: Command): void {
+  const conflicts = program
+    .command('conflicts')
+    .description('rows that were not the same on both sides when a change came (works without Temporal)');
+  recordCommand(conflicts, 'list [link]', 'open ones: a person has to say which side is right')
+    .option('--all', 'those too that the policy of their table has decided')
+    .action(list);
+  recordCommand(conflicts, 'show <link> <id>', 'the images of both sides').action(one);
+  recordCommand(conflicts, 'resolve <link> <id>', 'close an open one')
+    .addOption(
+      new Option('--keep <side>', "target: its row stays; source: the link writes the source's image over it")
+        .choices(['source', 'target'])
+        .makeOptionMandatory(),
+    )
+    .action(resolve);
+}
+
+async function list(link: string | undefined, options: Options): Promise<void> {
+  const [topology, wanted] = await links(options, link);
+  const states = options.all === true ? {} : { states: ['open', 'wanted'] };
+  const all = await Promise.all(
+    wanted.map((id) =>
+      inTarget(topology, id, (connection) => readConflicts(connection, { link: id, ...states })),
+    ),
+  );
+  const records = all.flat();
+  const rows = [['link', 'id', 'table', 'key', 'what', 'policy', 'kept', 'state', 'at']];
+  for (const { link: of, id, table: name, key, kind, policy, kept, state, createdAt } of records)
+    rows.push([of, String(id), name, key, kind, policy, kept, state, createdAt]);
+  show(options, { conflicts: records }, rows, options.all === true ? 'No conflicts.' : 'No open conflicts.');
+  if (records.some(({ state }) => state === 'open')) process.exitCode = EXIT.needsOperator;
+}
+
+async function one(link: string, text: string, options: Options): Promise<void> {
+  const id = recordId(text);
+  const [topology] = await links(options, link);
+  const record = await inTarget(topology, link, async (connection) =>
+    found('conflicts', link, id, await readConflicts(connection, { link, id })),
+  );
+  if (options.json) printJson(record);
+  else print(words(record));
+}
+
+async function resolve(
+  link: string,
+  text: string,
+  options: Options & { keep: 'source' | 'target' },
+): Promise<void> {
+  const id = recordId(text);
+  const [topology] = await links(options, link);
+  const record = await inTarget(topology, link, async (connection) => {
+    const read = async (): Promise<ConflictRecord> =>
+      found('conflicts', link, id, await readConflicts(connection, { link, id }));
+    const before = await read();
+    if (before.images.before === null && before.images.after === null && options.keep === 'source')
+      throw new InterlockError(
+        'Refused',
+        `conflict ${id}: its images were too large to be kept; mend the row, then resolve it with --keep target`,
+      );
+    const order =
+      options.keep === 'target'
+        ? conflictUpdate(id, 'open', 'resolved', 'target')
+        : conflictUpdate(id, 'open', 'wanted');
+    if (!(await changed(connection, order)))
+      throw new InterlockError('Refused', `conflict ${id} of ${link} is ${(await read()).state}, not open`);
+    return carriedOut(read, ({ state }) => state !== 'wanted');
+  });
+  if (options.json) printJson(record);
+  else if (record.state === 'resolved') print(`Resolved: the ${record.kept}'s row stays.`);
+  else if (record.state === 'wanted')
+    print(`Ordered; ${link} writes it as soon as it runs: interlock replicate status '${link}'`);
+  else print(`${link} could not write it: interlock replicate status '${link}'`);
+  if (record.state !== 'resolved') process.exitCode = EXIT.needsOperator;
+}
+
+function words(record: ConflictRecord): string {
+  const { link, id, gtid, table: name, key, unit, kind, policy, kept, state, createdAt, images } = record;
+  const what = {
+    exists: 'was to be inserted and was there already',
+    missing: 'was to be changed and was not there',
+    differs: 'was another one than at the source before the change',
+    'not-owned': 'was changed at the source, which did not own it (a write past the fence)',
+  }[kind];
+  const lines = [
+    `${link} conflict ${id} (${state}), ${createdAt}, transaction ${gtid}`,
+    `${name} key (${key})${unit === null ? '' : `, unit ${unit}`} ${what}; policy ${policy} kept the ${kept}'s row.`,
+    table(
+      imageRows(images.columns, {
+        'source before': images.before,
+        'source after': images.after,
+        target: images.current,
+      }),
+    ),
+  ];
+  if (state === 'open')
+    lines.push(
+      `next: interlock conflicts resolve '${link}' ${id} --keep source|target; where the source's row is to be mended: interlock verify mysql --tables ${name} --repair`,
+    );
+  return lines.join('\n');
+}

@@ -1,0 +1,125 @@
+import type { Command } from 'commander';
+import { changed, quarantineUpdate, readQuarantine } from '../../replicators/mysql/records.js';
+import type { QuarantineRecord } from '../../replicators/mysql/records.js';
+import { InterlockError } from '../errors.js';
+import { EXIT, print, printJson, table } from './output.js';
+import { tellLink } from './replicate.js';
+import { carriedOut, found, imageRows, inTarget, links, recordCommand, recordId, show } from './undecided.js';
+import type { Options } from './undecided.js';
+
+/** `interlock quarantine list | show | retry | discard`: transactions that a link could not apply. */
+export function register(program: Command): void {
+  const quarantine = program
+    .command('quarantine')
+    .description('transactions that a link could not apply and has kept aside, whole');
+  recordCommand(quarantine, 'list [link]', 'those to be decided')
+    .option('--all', 'those too that are decided')
+    .action(list);
+  recordCommand(quarantine, 'show <link> <id>', 'its reason and its rows').action(one);
+  recordCommand(
+    quarantine,
+    'retry <link> <id>',
+    'apply it now; a link that stands before it goes on (needs Temporal)',
+  ).action(retry);
+  recordCommand(quarantine, 'discard <link> <id>', 'leave it out for ever')
+    .option('--yes', 'its changes are lost on the target')
+    .action(discard);
+}
+
+async function list(link: string | undefined, options: Options): Promise<void> {
+  const [topology, wanted] = await links(options, link);
+  const states = options.all === true ? {} : { states: ['open', 'retry'] };
+  const all = await Promise.all(
+    wanted.map((id) =>
+      inTarget(topology, id, (connection) => readQuarantine(connection, { link: id, ...states })),
+    ),
+  );
+  const records = all.flat();
+  const rows = [['link', 'id', 'transaction', 'rows', 'units', 'tries', 'link is', 'state', 'reason']];
+  for (const { link: of, id, gtid, changes, units, tries, passed, state, reason } of records) {
+    const shown = units.length > 3 ? `${units.slice(0, 3).join(',')},…` : units.join(',');
+    rows.push([
+      ...[of, String(id), gtid, String(changes.length), shown || '–', String(tries)],
+      ...[passed ? 'behind it' : 'before it', state, reason.slice(0, 120)],
+    ]);
+  }
+  show(options, { quarantine: records }, rows, 'Nothing is kept aside.');
+  if (records.some(({ state }) => state === 'open')) process.exitCode = EXIT.needsOperator;
+}
+
+async function one(link: string, text: string, options: Options): Promise<void> {
+  const id = recordId(text);
+  const [topology] = await links(options, link);
+  const record = await inTarget(topology, link, async (connection) =>
+    found('quarantine', link, id, await readQuarantine(connection, { link, id })),
+  );
+  if (options.json) {
+    printJson(record);
+    return;
+  }
+  const { gtid, reason, tries, passed, state, createdAt, changes } = record;
+  print(
+    `${link} quarantine ${id} (${state}), ${createdAt}, transaction ${gtid}, tried ${tries} times; the link is ${passed ? 'behind' : 'before'} it`,
+  );
+  print(`reason: ${reason}`);
+  for (const { table: of, before, after } of changes) {
+    const what = before === null ? 'insert' : after === null ? 'delete' : 'update';
+    print(`\n${what} of ${of.schema}.${of.table}\n${table(imageRows(of.columns, { before, after }))}`);
+  }
+  if (state === 'open') print(`\nnext: interlock quarantine retry|discard '${link}' ${id}`);
+}
+
+async function retry(link: string, text: string, options: Options): Promise<void> {
+  const id = recordId(text);
+  const [topology] = await links(options, link);
+  const read = (): Promise<QuarantineRecord> =>
+    inTarget(topology, link, async (connection) =>
+      found('quarantine', link, id, await readQuarantine(connection, { link, id })),
+    );
+  const { passed, state, tries } = await read();
+  if (state !== 'open')
+    throw new InterlockError('Refused', `quarantine ${id} of ${link} is ${state}, not open`);
+  if (passed)
+    await inTarget(topology, link, (connection) =>
+      changed(connection, quarantineUpdate(id, 'open', 'retry')),
+    );
+  else await tellLink(topology, link, 'resume');
+  const decided = await carriedOut(read, (record) =>
+    passed ? record.state !== 'retry' : record.state !== 'open' || record.tries > tries,
+  );
+  report(link, decided, options);
+}
+
+async function discard(link: string, text: string, options: Options & { yes?: boolean }): Promise<void> {
+  const id = recordId(text);
+  if (options.yes !== true)
+    throw new InterlockError(
+      'BadInput',
+      `--yes: the changes of this transaction are lost on the target: look at them (interlock quarantine show '${link}' ${id}), then say --yes`,
+      { details: { field: 'yes' } },
+    );
+  const [topology] = await links(options, link);
+  const record = await inTarget(topology, link, async (connection) => {
+    const read = async (): Promise<QuarantineRecord> =>
+      found('quarantine', link, id, await readQuarantine(connection, { link, id }));
+    await read();
+    if (!(await changed(connection, quarantineUpdate(id, 'open', 'discarded'))))
+      throw new InterlockError('Refused', `quarantine ${id} of ${link} is ${(await read()).state}, not open`);
+    return read();
+  });
+  report(link, record, options);
+}
+
+function report(link: string, record: QuarantineRecord, options: Options): void {
+  const { id, state, reason, passed } = record;
+  if (options.json) printJson(record);
+  else if (state === 'applied') print(`Quarantine ${id}: applied.`);
+  else if (state === 'retry')
+    print(`Ordered; ${link} tries it as soon as it runs: interlock replicate status '${link}'`);
+  else if (state === 'discarded')
+    print(
+      `Quarantine ${id}: discarded.${passed ? '' : ` Go on without it: interlock replicate resume '${link}'`}`,
+    );
+  else print(`It still cannot be applied: ${reason}`);
+  if (state === 'open') process.exitCode = EXIT.needsOperator;
+}

@@ -1,0 +1,109 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Command } from 'commander';
+import type { Connection } from 'mysql2/promise';
+import { linkConfigOf, linkIds } from '../../replicators/mysql/configure.js';
+import { connect } from '../../replicators/mysql/session.js';
+import { InterlockError } from '../errors.js';
+import { loadTopology, resolveSecret } from '../topology/load.js';
+import type { Topology } from '../topology/schema.js';
+import { print, printJson, table, topologyFile, topologyOption } from './output.js';
+
+export interface Options {
+  topology?: string;
+  json?: boolean;
+  all?: boolean;
+}
+
+const WAIT_MS = 30_000;
+const POLL_MS = 200;
+
+/** A command over the records of one link, in its target's store: works without Temporal. */
+export function recordCommand(parent: Command, signature: string, description: string): Command {
+  return topologyOption(parent.command(signature))
+    .description(description)
+    .option('--json', 'print one JSON document');
+}
+
+export async function links(options: Options, link: string | undefined): Promise<[Topology, string[]]> {
+  const { topology } = await loadTopology(topologyFile(options));
+  // An unknown link is bad input before anything is connected to.
+  if (link !== undefined) linkConfigOf(topology, link, () => '');
+  return [topology, link === undefined ? linkIds(topology) : [link]];
+}
+
+/** Works with the store that a link writes into. */
+export async function inTarget<T>(
+  topology: Topology,
+  link: string,
+  work: (connection: Connection) => Promise<T>,
+): Promise<T> {
+  const connection = await connect(linkConfigOf(topology, link, resolveSecret).target);
+  try {
+    return await work(connection);
+  } finally {
+    connection.destroy();
+  }
+}
+
+/** @throws InterlockError BadInput */
+export function recordId(text: string): number {
+  if (/^[1-9]\d{0,15}$/.test(text)) return Number(text);
+  throw new InterlockError(
+    'BadInput',
+    `id: ${JSON.stringify(text)}: expected the number that \`list\` shows`,
+    { details: { field: 'id', value: text } },
+  );
+}
+
+/** @throws InterlockError BadInput */
+export function found<T>(kind: string, link: string, id: number, records: T[]): T {
+  const [record] = records;
+  if (record !== undefined) return record;
+  throw new InterlockError(
+    'BadInput',
+    `${link} has no ${kind} ${id}: interlock ${kind} list '${link}' --all`,
+    {
+      details: { field: 'id', value: id },
+    },
+  );
+}
+
+/** Waits until the link has carried out what was decided. */
+export async function carriedOut<T>(read: () => Promise<T>, done: (record: T) => boolean): Promise<T> {
+  const deadline = Date.now() + WAIT_MS;
+  for (;;) {
+    const record = await read();
+    if (done(record) || Date.now() > deadline) return record;
+    await sleep(POLL_MS);
+  }
+}
+
+export function show(
+  options: Options,
+  document: Record<string, unknown>,
+  rows: string[][],
+  nothing: string,
+): void {
+  if (options.json) printJson(document);
+  else print(rows.length > 1 ? table(rows) : nothing);
+}
+
+const MOST_SHOWN = 60;
+
+/** A row's images beside each other, a line per column. */
+export function imageRows(
+  columns: readonly string[],
+  images: Record<string, readonly string[] | null>,
+): string[][] {
+  const names = Object.keys(images);
+  return [
+    ['column', ...names],
+    ...columns.map((column, i) => [
+      column,
+      ...names.map((name) => {
+        const value = images[name]?.[i] ?? '–';
+        return value.length > MOST_SHOWN ? `${value.slice(0, MOST_SHOWN)}… (${value.length})` : value;
+      }),
+    ]),
+  ];
+}

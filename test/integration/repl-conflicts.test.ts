@@ -1,0 +1,371 @@
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import type { BaselineReached } from '../../replicators/core/contract.js';
+import type { LinkConfig } from '../../replicators/mysql/link-config.js';
+import {
+  changed,
+  conflictUpdate,
+  quarantineUpdate,
+  readConflicts,
+  readQuarantine,
+} from '../../replicators/mysql/records.js';
+import type { ConflictRecord, QuarantineRecord } from '../../replicators/mysql/records.js';
+import { bucketOf, bucketUnit } from '../../src/routing/units.js';
+import {
+  createOnBoth,
+  dump,
+  linkConfig,
+  rows,
+  runLink,
+  settled,
+  startPair,
+  unlogged,
+  until,
+} from '../support/replication.js';
+import type { Pair, RunningLink, Side } from '../support/replication.js';
+
+describe.each(['mysql', 'mariadb'] as const)('conflicts on %s', (flavour) => {
+  let pair: Pair;
+  const running: RunningLink[] = [];
+
+  beforeAll(async () => {
+    pair = await startPair(flavour);
+    for (const side of [pair.a, pair.b]) {
+      await side.pool.query(
+        `INSERT INTO interlock.unit_state (unit, state, owner, epoch, mapping_version, server) VALUES
+          (?, ?, 'dc-a', 1, 1, 's'), (?, ?, 'dc-b', 1, 1, 's')`,
+        [
+          unitOf('ann'),
+          side === pair.a ? 'open' : 'remote',
+          unitOf('bob'),
+          side === pair.b ? 'open' : 'remote',
+        ],
+      );
+    }
+  });
+  afterEach(async () => {
+    await Promise.all(running.splice(0).map((link) => link.stop()));
+  });
+  afterAll(() => pair.stop());
+
+  const unitOf = (user: string): string => bucketUnit('cn-east', bucketOf(user));
+  const schemaWith = async (name: string, columns = 'n INT', rest = ''): Promise<string> => {
+    await createOnBoth(pair, [
+      `CREATE DATABASE ${name}`,
+      `CREATE TABLE ${name}.item (id INT PRIMARY KEY, user_id VARCHAR(20), ${columns}${rest})`,
+    ]);
+    return `${name}.item`;
+  };
+  const start = async (
+    from: 'a' | 'b',
+    table: string,
+    routing: LinkConfig['tables'][string],
+    overrides: Partial<LinkConfig> = {},
+    at: string | null = 'now',
+  ): Promise<RunningLink> => {
+    const config = linkConfig(pair, from, table.split('.')[0]!, { [table]: routing }, overrides);
+    const link = await runLink(config, at);
+    running.push(link);
+    return link;
+  };
+  const OWNED = { userId: 'user_id' };
+  const FREE = { unrouted: true } as const;
+  const records = async (link: RunningLink, side = pair.b): Promise<ConflictRecord[]> => {
+    const connection = await side.pool.getConnection();
+    try {
+      return await readConflicts(connection, { link: link.config.link });
+    } finally {
+      connection.release();
+    }
+  };
+  const kept = async (link: RunningLink): Promise<QuarantineRecord[]> => {
+    const connection = await pair.b.pool.getConnection();
+    try {
+      return await readQuarantine(connection, { link: link.config.link });
+    } finally {
+      connection.release();
+    }
+  };
+  const decide = async (update: string): Promise<void> => {
+    const connection = await pair.b.pool.getConnection();
+    expect(await changed(connection, update)).toBe(true);
+    connection.release();
+  };
+  const all = (side: Side, table: string): Promise<unknown[]> =>
+    rows(side, `SELECT * FROM ${table} ORDER BY id`);
+  const same = async (table: string): Promise<void> =>
+    expect(await dump(pair.b, table)).toEqual(await dump(pair.a, table));
+
+  it('owner-wins: the owner puts its row through, among many transactions, and both images are kept', async () => {
+    const table = await schemaWith('c_owner', 'n INT, t VARCHAR(20), UNIQUE KEY (t)');
+    const ab = await start('a', table, OWNED);
+    await pair.a.pool.query(
+      `INSERT INTO ${table} VALUES ${Array.from({ length: 200 }, (_, i) => `(${i}, 'ann', ${i}, 't${i}')`).join()}`,
+    );
+    await settled(ab, pair.a);
+    await ab.stop();
+    await unlogged(pair.b, [
+      `UPDATE ${table} SET n = -1 WHERE id = 50`,
+      `DELETE FROM ${table} WHERE id IN (60, 70)`,
+      `UPDATE ${table} SET t = 'other' WHERE id = 80`,
+      `INSERT INTO ${table} VALUES (500, 'ann', 9, 'there')`,
+    ]);
+    for (let i = 0; i < 100; i++) await pair.a.pool.query(`UPDATE ${table} SET n = n + 1000 WHERE id = ${i}`);
+    await pair.a.pool.query(`DELETE FROM ${table} WHERE id IN (70, 80, 90)`);
+    await pair.a.pool.query(`INSERT INTO ${table} VALUES (500, 'ann', 1, 'new')`);
+    const again = await start('a', table, OWNED, {}, null);
+    await settled(again, pair.a);
+    await same(table);
+    const found = await records(again);
+    expect(found.map(({ key, kind, state, kept: side }) => [key, kind, side, state])).toEqual([
+      ['50', 'differs', 'source', 'resolved'],
+      ['60', 'missing', 'source', 'resolved'],
+      ['70', 'missing', 'source', 'resolved'],
+      ['80', 'differs', 'source', 'resolved'],
+      ['500', 'exists', 'source', 'resolved'],
+    ]);
+    expect(found[0]).toMatchObject({
+      unit: unitOf('ann'),
+      policy: 'owner-wins',
+      images: {
+        columns: ['id', 'user_id', 'n', 't'],
+        before: ['50', "'ann'", '50', "'t50'"],
+        after: ['50', "'ann'", '1050', "'t50'"],
+        current: ['50', "'ann'", '-1', "'t50'"],
+      },
+    });
+    expect(again.status()).toMatchObject({ conflicts: 0, quarantined: 0, conflictsRecorded: 5 });
+  });
+
+  it('no false alarm: values that are written in another way are the same', async () => {
+    const json = flavour === 'mysql' ? 'JSON' : 'LONGTEXT';
+    const table = await schemaWith(
+      'c_same',
+      `j ${json}, d DECIMAL(20,5), f FLOAT, g DOUBLE, ts TIMESTAMP(3), t TIME(2), b BINARY(5), s SET('a','b'), e ENUM('x','y'), v VARCHAR(9) CHARACTER SET latin1`,
+    );
+    const ab = await start('a', table, OWNED);
+    await pair.a.pool.query(
+      `INSERT INTO ${table} VALUES (1, 'ann', '{"b": 1.5, "a": [1.0, 1e30, "x"], "d": 2.50}', 1.5, 0.1, 1e300, '2026-01-01 00:00:00.5', '-00:00:01.5', 'x', 'a,b', 'y', 'é'),
+        (2, 'ann', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)`,
+    );
+    await settled(ab, pair.a);
+    await pair.a.pool.query(`UPDATE ${table} SET v = 'ü'`);
+    if (flavour === 'mysql')
+      await pair.a.pool.query(
+        `UPDATE ${table} SET j = JSON_OBJECT('d', CAST('2026-01-01' AS DATE), 'n', CAST(1.50 AS DECIMAL(5,2)))`,
+      );
+    await settled(ab, pair.a);
+    await pair.a.pool.query(`UPDATE ${table} SET v = 'o'`);
+    await pair.a.pool.query(`DELETE FROM ${table} WHERE id = 1`);
+    await settled(ab, pair.a);
+    await same(table);
+    expect(ab.status()).toMatchObject({ conflictsRecorded: 0, quarantined: 0 });
+  });
+
+  it('a write past the fence is left out, and written when a person says so', async () => {
+    const table = await schemaWith('c_fence');
+    await createOnBoth(pair, [`INSERT INTO ${table} VALUES (1, 'bob', 1), (2, 'bob', 2)`]);
+    const ab = await start('a', table, OWNED);
+    await pair.a.pool.query(`UPDATE ${table} SET n = n + 10`);
+    await pair.a.pool.query(`INSERT INTO ${table} VALUES (3, 'ann', 3)`);
+    await settled(ab, pair.a);
+    expect(await all(pair.b, table)).toMatchObject([{ n: 1 }, { n: 2 }, { id: 3 }]);
+    const [first, second] = await records(ab);
+    expect(first).toMatchObject({ kind: 'not-owned', kept: 'target', state: 'open', unit: unitOf('bob') });
+    expect(ab.status()).toMatchObject({ conflicts: 2 });
+    await decide(conflictUpdate(first!.id, 'open', 'resolved', 'target'));
+    await decide(conflictUpdate(second!.id, 'open', 'wanted'));
+    await until(() => ab.status().conflicts === 0, 'both are resolved');
+    expect(await all(pair.b, table)).toMatchObject([{ n: 1 }, { n: 12 }, { id: 3 }]);
+  });
+
+  it('source-wins and target-wins, of one direction each', async () => {
+    const [mine, yours] = [await schemaWith('c_source'), await schemaWith('c_target')];
+    for (const table of [mine, yours]) {
+      await createOnBoth(pair, [`INSERT INTO ${table} VALUES (1, '', 1), (2, '', 2), (3, '', 3)`]);
+      await unlogged(pair.b, [`UPDATE ${table} SET n = 7`, `DELETE FROM ${table} WHERE id = 2`]);
+    }
+    const left = await start('a', mine, FREE, { conflicts: { [mine]: 'source-wins' } });
+    const right = await start('a', yours, FREE, { conflicts: { [yours]: 'target-wins' } });
+    for (const table of [mine, yours]) {
+      await pair.a.pool.query(`UPDATE ${table} SET n = n + 1`);
+      await pair.a.pool.query(`DELETE FROM ${table} WHERE id = 3`);
+    }
+    await settled(left, pair.a);
+    await settled(right, pair.a);
+    expect(await all(pair.b, mine)).toMatchObject([
+      { id: 1, n: 2 },
+      { id: 2, n: 3 },
+    ]);
+    expect(await all(pair.b, yours)).toMatchObject([
+      { id: 1, n: 7 },
+      { id: 3, n: 7 },
+    ]);
+    expect(left.status()).toMatchObject({ conflicts: 0, conflictsRecorded: 3 });
+    // Each of the three updates, and the deletion of a row that had been kept.
+    expect(right.status()).toMatchObject({ conflicts: 0, conflictsRecorded: 4 });
+  });
+
+  it('latest: both sides end with the same rows, whoever met whose change first', async () => {
+    const table = await schemaWith('c_latest', 'n INT, at DATETIME(3) NULL, note TEXT');
+    const policy = { conflicts: { [table]: { latest: 'at' } } };
+    const ab = await start('a', table, FREE, policy);
+    const ba = await start('b', table, FREE, policy);
+    await pair.a.pool.query(
+      `INSERT INTO ${table} VALUES ${Array.from({ length: 30 }, (_, i) => `(${i}, '', 0, '2026-01-01 00:00:00.001', 'first')`).join()}`,
+    );
+    await settled(ab, pair.a);
+    let seed = 11;
+    const random = (below: number): number => {
+      seed = (seed * 1103515245 + 12345) % 2147483648;
+      return Math.floor((seed / 2147483648) * below);
+    };
+    for (let round = 0; round < 3; round++) {
+      await Promise.all([ab.stop(), ba.stop()]);
+      for (let i = 0; i < 60; i++) {
+        const side = random(2) === 0 ? pair.a : pair.b;
+        const id = random(30);
+        const at = `'2026-01-0${2 + round} 00:00:00.${String(random(20)).padStart(3, '0')}'`;
+        const what = random(10);
+        // As an application does that lets the later write win: it never goes back.
+        if (what < 6)
+          await side.pool.query(
+            `UPDATE ${table} SET n = ${i}, note = '${side === pair.a ? 'a' : 'b'}${i}', at = ${at} WHERE id = ${id} AND (at IS NULL OR at < ${at})`,
+          );
+        else if (what < 8) await side.pool.query(`DELETE FROM ${table} WHERE id = ${id}`);
+      }
+      const [next, back] = [
+        await start('a', table, FREE, policy, null),
+        await start('b', table, FREE, policy, null),
+      ];
+      await settled(next, pair.a);
+      await settled(back, pair.b);
+      await same(table);
+      expect(next.status().conflictsRecorded + back.status().conflictsRecorded).toBeGreaterThan(3);
+      await Promise.all([next.stop(), back.stop()]);
+    }
+  });
+
+  it('latest: an update that is older than the deletion does not bring the row back, equal ones go by data center', async () => {
+    const table = await schemaWith('c_dead', 'n INT, v BIGINT');
+    const policy = { conflicts: { [table]: { latest: 'v' } } };
+    const links = [await start('a', table, FREE, policy), await start('b', table, FREE, policy)];
+    await pair.a.pool.query(`INSERT INTO ${table} VALUES (1, '', 1, 1), (2, '', 1, 1), (3, '', 1, 1)`);
+    await settled(links[0]!, pair.a);
+    await Promise.all(links.map((link) => link.stop()));
+    await pair.a.pool.query(`UPDATE ${table} SET v = 5, n = 5 WHERE id IN (1, 2)`);
+    await pair.a.pool.query(`DELETE FROM ${table} WHERE id IN (1, 2)`);
+    await pair.b.pool.query(`UPDATE ${table} SET v = 4, n = 4 WHERE id = 1`);
+    await pair.b.pool.query(`UPDATE ${table} SET v = 6, n = 6 WHERE id = 2`);
+    await pair.a.pool.query(`UPDATE ${table} SET v = 9, n = 10 WHERE id = 3`);
+    await pair.b.pool.query(`UPDATE ${table} SET v = 9, n = 20 WHERE id = 3`);
+    // The old update of dc-b first, then the deletion that it is older than.
+    const ba = await start('b', table, FREE, policy, null);
+    await settled(ba, pair.b);
+    const ab = await start('a', table, FREE, policy, null);
+    await settled(ab, pair.a);
+    await same(table);
+    expect(await all(pair.a, table)).toMatchObject([
+      { id: 2, n: 6 },
+      { id: 3, n: 10 },
+    ]);
+  });
+
+  describe('quarantine', () => {
+    const refusing = async (name: string): Promise<string> => {
+      const table = await schemaWith(name, 'n INT, t VARCHAR(20), UNIQUE KEY (t)');
+      await unlogged(pair.b, [`INSERT INTO ${table} VALUES (900, 'ann', 0, 'taken')`]);
+      return table;
+    };
+    const write = async (table: string): Promise<void> => {
+      const connection = await pair.a.pool.getConnection();
+      await connection.beginTransaction();
+      await connection.query(`INSERT INTO ${table} VALUES (1, 'ann', 1, 'free')`);
+      await connection.query(`INSERT INTO ${table} VALUES (2, 'ann', 2, 'taken')`);
+      await connection.commit();
+      connection.release();
+      await pair.a.pool.query(`INSERT INTO ${table} VALUES (3, 'ann', 3, 'later')`);
+    };
+
+    it('stop: the link stands before the transaction; mended, it goes on, and the record says so', async () => {
+      const table = await refusing('q_stop');
+      const ab = await start('a', table, OWNED);
+      await write(table);
+      expect(await ab.ended).toMatchObject({ code: 'LinkStopped', details: { kind: 'quarantined' } });
+      expect(await dump(pair.b, table)).toHaveLength(1);
+      const again = await start('a', table, OWNED, {}, null);
+      await again.ended;
+      const [record] = await kept(again);
+      expect(record).toMatchObject({ state: 'open', passed: false, tries: 2, units: [unitOf('ann')] });
+      expect(record!.changes).toHaveLength(2);
+      expect(record!.reason).toContain("'taken'");
+      await unlogged(pair.b, [`DELETE FROM ${table} WHERE id = 900`]);
+      const mended = await start('a', table, OWNED, {}, null);
+      await settled(mended, pair.a);
+      await same(table);
+      expect(await kept(mended)).toMatchObject([{ state: 'applied' }]);
+      expect(mended.status()).toMatchObject({ quarantined: 0 });
+    });
+
+    it('stop: discarded, it is left out, whole, for good', async () => {
+      const table = await refusing('q_discard');
+      const ab = await start('a', table, OWNED);
+      await write(table);
+      await ab.ended;
+      const [record] = await kept(ab);
+      await decide(quarantineUpdate(record!.id, 'open', 'discarded'));
+      // Even where it could be applied by now.
+      await unlogged(pair.b, [`DELETE FROM ${table} WHERE id = 900`]);
+      const again = await start('a', table, OWNED, {}, null);
+      await settled(again, pair.a);
+      expect(await all(pair.b, table)).toMatchObject([{ id: 3 }]);
+      expect(again.status()).toMatchObject({ quarantined: 0 });
+    });
+
+    it('go-on: the link goes on behind it, a marker says so, and it is applied when it is mended', async () => {
+      const table = await refusing('q_on');
+      const ab = await start('a', table, OWNED, { onQuarantine: 'go-on' });
+      await write(table);
+      await pair.a.pool.query(
+        `INSERT INTO interlock.marker VALUES ('q-${flavour}', 'w', 'r', 2, UTC_TIMESTAMP(6))`,
+      );
+      await settled(ab, pair.a);
+      expect(await all(pair.b, table)).toMatchObject([{ id: 3 }, { id: 900 }]);
+      const marker = (): BaselineReached | undefined =>
+        ab.markers.find(({ baseline }) => baseline.markerId === `q-${flavour}`)?.baseline;
+      await until(() => marker() !== undefined, 'the marker');
+      expect(marker()).toMatchObject({ quarantined: 1 });
+      const [record] = await kept(ab);
+      expect(record).toMatchObject({ state: 'open', passed: true, tries: 1 });
+      await decide(quarantineUpdate(record!.id, 'open', 'retry'));
+      await until(async () => (await kept(ab))[0]!.tries === 2, 'it is tried again');
+      expect(await kept(ab)).toMatchObject([{ state: 'open' }]);
+      await unlogged(pair.b, [`DELETE FROM ${table} WHERE id = 900`]);
+      await decide(quarantineUpdate(record!.id, 'open', 'retry'));
+      await until(async () => (await kept(ab))[0]!.state === 'applied', 'it is applied');
+      await same(table);
+      await until(() => ab.status().quarantined === 0, 'it is counted');
+    });
+
+    it('go-on: what is tried again when its unit has moved does not touch the new owner’s rows', async () => {
+      const table = await refusing('q_moved');
+      const ab = await start('a', table, OWNED, { onQuarantine: 'go-on' });
+      await write(table);
+      await settled(ab, pair.a);
+      const [record] = await kept(ab);
+      const move = (state: string, owner: string): Promise<unknown> =>
+        pair.a.pool.query(
+          'UPDATE interlock.unit_state SET state = ?, owner = ?, epoch = epoch + 1 WHERE unit = ?',
+          [...[state, owner, unitOf('ann')]],
+        );
+      await move('remote', 'dc-b');
+      await settled(ab, pair.a);
+      await unlogged(pair.b, [`UPDATE ${table} SET t = 'mine' WHERE id = 900`]);
+      await decide(quarantineUpdate(record!.id, 'open', 'retry'));
+      await until(async () => (await kept(ab))[0]!.state === 'applied', 'it is tried');
+      expect(await all(pair.b, table)).toMatchObject([{ id: 3 }, { id: 900 }]);
+      expect(await records(ab)).toMatchObject([{ kind: 'not-owned', state: 'open' }, { kind: 'not-owned' }]);
+      await move('open', 'dc-a');
+      await settled(ab, pair.a);
+    });
+  });
+});
