@@ -213,7 +213,7 @@ export class Applier {
       const sent = connection.query({
         sql: texts.join(';'),
         rowsAsArray: true,
-        typeCast: (field) => field.buffer(),
+        typeCast: false,
       });
       const [result] = await Promise.race([sent, silent]);
       return texts.length > 1 ? (result as unknown as Answer[]) : [result as Answer];

@@ -68,7 +68,7 @@ export async function readRows(
     sql: `SELECT ${table.select} FROM ${table.source.sql}${where.length > 0 ? ` WHERE ${where.join(' AND ')}` : ''}
       ORDER BY ${key.join(',')}${range.limit === null ? '' : ` LIMIT ${range.limit}`}`,
     rowsAsArray: true,
-    typeCast: (field) => field.buffer(),
+    typeCast: false,
   });
   const { literals } = table;
   return (rows as unknown as (Buffer | null)[][]).map((row) =>
@@ -81,12 +81,14 @@ export function keyValues(table: ReadableTable, row: Literal[]): Literal[] {
 }
 
 /** What to select of a column for `literalOf`. */
-export function expressionOf({ name, dataType }: CatalogColumn): string {
+export function expressionOf({ name, dataType, charset }: CatalogColumn): string {
   const column = identifier(name);
   // As text, a float has six digits; an enum's error value and a set's members have no number.
   if (dataType === 'float') return `CAST(${column} AS DOUBLE)`;
   if (dataType === 'enum') return `CAST(${column} AS UNSIGNED)`;
   if (dataType === 'set') return `CAST(${column} AS SIGNED)`;
+  // mysql2 reads the name of a column in the character set of its values, and does not know all of them.
+  if (charset !== null) return `CAST(${column} AS BINARY)`;
   return column;
 }
 
@@ -94,7 +96,7 @@ const AS_IS = new Set('tinyint smallint mediumint int bigint decimal set'.split(
 
 /** `onErrorValue`: an enum has index 0, which only a lax session may write. */
 export function literalOf(
-  { dataType, charset }: CatalogColumn,
+  { type, dataType, charset }: CatalogColumn,
   onErrorValue: () => void,
 ): (bytes: Buffer) => Literal {
   if (dataType === 'enum') {
@@ -104,6 +106,7 @@ export function literalOf(
       return index;
     };
   }
+  if (type.includes('zerofill')) return (bytes) => bytes.toString('latin1').replace(/^0+(?=\d)/, '');
   if (AS_IS.has(dataType)) return (bytes) => bytes.toString('latin1');
   if (dataType === 'float' || dataType === 'double')
     return (bytes) => floatLiteral(Number(bytes.toString('latin1')));
