@@ -82,17 +82,14 @@ export async function checkDatacenter(
       if (status.generation !== before.generation) {
         return { wrong: `restarted since the plan (generation ${status.generation}): plan again` };
       }
-      const { conflicts, quarantined } = (
-        await own.fence(parseLinkId(link)!.store).checkpointMarkers([link])
-      )[0]!;
+      const [checkpoint] = await own.fence(parseLinkId(link)!.store).checkpointMarkers([link]);
+      const { conflicts, quarantined } = checkpoint ?? { conflicts: 0, quarantined: 0 };
       if (quarantined > 0)
         return {
-          wrong: `${quarantined} transactions are kept aside: run \`interlock quarantine list '${link}'\` and decide`,
+          wrong: `${quarantined} transactions are kept aside: \`interlock quarantine list '${link}'\``,
         };
       if (conflicts > 0)
-        return {
-          wrong: `${conflicts} open conflicts: run \`interlock conflicts list '${link}'\` and decide`,
-        };
+        return { wrong: `${conflicts} open conflicts: \`interlock conflicts list '${link}'\`` };
       return `streaming, ${status.lagMs} ms behind`;
     });
   }

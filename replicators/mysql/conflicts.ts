@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Connection, RowDataPacket } from 'mysql2/promise';
+import type { Connection } from 'mysql2/promise';
 import { InterlockError } from '../../src/errors.js';
 import type { ConflictPolicy } from '../../src/topology/schema.js';
 import type { Applier } from './applier.js';
@@ -7,16 +7,14 @@ import { Batch, keyOf } from './batch.js';
 import type { RowNet } from './batch.js';
 import type { CatalogTable } from './catalog.js';
 import type { LinkConfig } from './link-config.js';
-import { identifier } from './literal.js';
+import { laterOnes } from './latest.js';
 import type { Literal } from './literal.js';
 import type { Ownership } from './ownership.js';
 import { QUARANTINE_BYTES, conflictInsert, policyText, quarantineInsert, stored } from './records.js';
 import type { ConflictKind } from './records.js';
-import { keyCondition } from './row-check.js';
 import type { Mismatch } from './row-check.js';
 import type { SourceTable } from './source-table.js';
 import { ChangeRefused, RowsDiffer } from './target-errors.js';
-import { tombstoneTable } from './tombstones.js';
 import type { RowChange, SourceTransaction } from './transaction.js';
 
 export interface ConflictOptions {
@@ -103,7 +101,7 @@ export class ConflictResolver {
     const { table, row, current } = mismatch;
     const { source } = table;
     const unit = this.options.ownership.unitOf(source, (row.before ?? row.after)!);
-    const policy = unsettled.policy ?? this.policyOf(source.name, unit);
+    const policy = unsettled.policy ?? policyOf(this.options.config, source.name, unit === null);
     const kept = await this.winner(policy, mismatch, kind);
     if (kept === 'nobody')
       throw new ToQuarantine(
@@ -124,48 +122,20 @@ export class ConflictResolver {
     return { ...transaction, changes: replaced(transaction.changes, mismatch, net) };
   }
 
-  private policyOf(table: string, unit: string | null): ConflictPolicy {
-    return this.options.config.conflicts[table] ?? (unit === null ? 'quarantine' : 'owner-wins');
-  }
-
   private async winner(
     policy: ConflictPolicy,
     mismatch: Mismatch,
     kind: ConflictKind,
   ): Promise<'source' | 'target' | 'nobody'> {
-    if (typeof policy === 'object') return this.later(policy.latest, mismatch);
+    if (typeof policy === 'object') {
+      const { target, config } = this.options;
+      const [winner] = await laterOnes(target, policy.latest, config.winsTies, [mismatch]);
+      return winner!;
+    }
     if (policy === 'source-wins') return 'source';
     if (policy === 'target-wins') return 'target';
     if (policy === 'quarantine') return 'nobody';
     return kind === 'not-owned' ? 'target' : 'source';
-  }
-
-  /**
-   * By the value of a column, as the target compares it. A deletion has the value of the row that it deleted, and wins where that is the
-   * other's, too; equal values of two rows: the data center that the topology names first.
-   */
-  private async later(column: string, { table, row, current }: Mismatch): Promise<'source' | 'target'> {
-    const { source } = table;
-    const at = source.columns.findIndex((name) => name.toLowerCase() === column.toLowerCase());
-    const image = row.after ?? row.before!;
-    const mine = image[at];
-    if (mine === undefined)
-      throw new InterlockError(
-        'LinkStopped',
-        `${this.options.config.link}: ${source.name} has no column ${column}, by which its conflicts are decided`,
-      );
-    const deleted = current === null;
-    if (deleted && row.after === null) return 'source';
-    const from = deleted ? tombstoneTable(source.name) : source.sql;
-    const name = identifier(source.columns[at]!);
-    const [rows] = await this.options.target.query<RowDataPacket[]>(
-      `SELECT COALESCE(${name}<${mine},${mine} IS NOT NULL) AS newer, ${name}<=>${mine} AS same FROM ${from} WHERE ${keyCondition(table, row)}`,
-    );
-    const found = rows[0];
-    if (found === undefined || Number(found['newer']) === 1) return 'source';
-    if (Number(found['same']) !== 1) return 'target';
-    if (row.after === null) return 'source';
-    return deleted || !this.options.config.winsTies ? 'target' : 'source';
   }
 
   /** What the target has of a row that the source should not have changed. */
@@ -201,6 +171,15 @@ export class ConflictResolver {
       );
     return statement;
   }
+}
+
+/** An unrouted table has no owner: what its policy does not say, a person does. */
+export function policyOf(
+  { conflicts }: Pick<LinkConfig, 'conflicts'>,
+  table: string,
+  unrouted: boolean,
+): ConflictPolicy {
+  return conflicts[table] ?? (unrouted ? 'quarantine' : 'owner-wins');
 }
 
 const CONFLICT_WORDS: Record<ConflictKind, string> = {

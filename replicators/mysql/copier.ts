@@ -7,11 +7,15 @@ import type { RowNet, TableBatch } from './batch.js';
 import type { Catalog } from './catalog.js';
 import { keyValues, readRows, readable } from './chunk-reader.js';
 import type { ReadableTable } from './chunk-reader.js';
+import { policyOf } from './conflicts.js';
 import { copyProgress, progressStatement } from './copy-plan.js';
 import type { CopyTable } from './copy-plan.js';
+import { laterOnes } from './latest.js';
+import type { LinkConfig } from './link-config.js';
 import type { Literal } from './literal.js';
 import type { Ownership } from './ownership.js';
 import type { Flavour } from './position.js';
+import type { Mismatch } from './row-check.js';
 import { inserted, replacing } from './statements.js';
 import type { Statement } from './statements.js';
 import type { SourceTransaction } from './transaction.js';
@@ -51,6 +55,7 @@ export interface CopierOptions {
   sourceCatalog: Catalog;
   targetCatalog: Catalog;
   ownership: Ownership;
+  policies: Pick<LinkConfig, 'conflicts' | 'winsTies'>;
   tables: CopyTable[];
 }
 
@@ -172,24 +177,31 @@ export class Copier {
     const { source } = shape;
     const there = await readRows(target, shape, { after: chunk.after, upTo: chunk.upTo, limit: null });
     const onTarget = new Map(there.map((row) => [keyOf(source, row), row]));
-    const insert: RowNet[] = [];
-    const replace: RowNet[] = [];
+    const batch: TableBatch = {
+      source,
+      target: targetCatalog.get(table.name)!,
+      rows: new Map(),
+      log: null,
+      inOrder: false,
+    };
     const counts = { ...table.counts };
+    /** Rows that the target lacks, or has otherwise. */
+    const differing: (Mismatch & { owner: ReturnType<typeof ownerOf> })[] = [];
     for (const row of chunk.rows) {
       const key = keyOf(source, row);
-      const found = onTarget.get(key);
+      const current = onTarget.get(key) ?? null;
       onTarget.delete(key);
       counts.compared++;
-      if (changed.has(key)) continue;
+      if (changed.has(key) || (current !== null && sameRow(current, row))) continue;
       const owner = ownerOf(source, row);
-      if (found === undefined) {
-        if (owner === 'other' && table.purpose !== 'fill') continue;
-        insert.push({ key, before: null, after: row });
-      } else if (!sameRow(found, row)) {
-        if (owner === 'source') replace.push({ key, before: found, after: row });
-        else counts.kept++;
-      }
+      if (current === null && owner === 'other' && table.purpose !== 'fill') continue;
+      differing.push({ table: batch, row: { key, before: current, after: row }, current, owner });
     }
+    const winners = await this.winners(table.name, differing);
+    const winning = differing.filter((_, i) => winners[i] === 'source');
+    counts.kept += differing.filter(({ current }, i) => winners[i] === 'target' && current !== null).length;
+    const insert = winning.filter(({ current }) => current === null).map(({ row }) => row);
+    const replace = winning.filter(({ current }) => current !== null).map(({ row }) => row);
     const remove: RowNet[] = [];
     if (table.purpose === 'resync') {
       for (const [key, row] of onTarget) {
@@ -200,13 +212,6 @@ export class Copier {
     counts.written += insert.length + replace.length;
     counts.removed += remove.length;
     const done = chunk.upTo === null;
-    const batch: TableBatch = {
-      source,
-      target: targetCatalog.get(table.name)!,
-      rows: new Map(),
-      log: null,
-      inOrder: false,
-    };
     const next = { counts, lastKey: chunk.upTo ?? table.lastKey };
     return {
       next,
@@ -218,6 +223,20 @@ export class Copier {
       progress: progressStatement(link, { ...table, ...next }, done),
       done,
     };
+  }
+
+  /** By the policy of the table; what the target lacks is no conflict, but for a row that was deleted there later. */
+  private async winners(
+    name: string,
+    rows: readonly (Mismatch & { owner: 'source' | 'other' | 'unrouted' })[],
+  ): Promise<('source' | 'target')[]> {
+    const { policies, target } = this.options;
+    const policy = policyOf(policies, name, rows[0]?.owner === 'unrouted');
+    if (typeof policy === 'object') return laterOnes(target, policy.latest, policies.winsTies, rows);
+    return rows.map(({ current, owner }) => {
+      if (current === null || policy === 'source-wins') return 'source';
+      return policy === 'owner-wins' && owner === 'source' ? 'source' : 'target';
+    });
   }
 
   /** The chunk is committed. */

@@ -326,6 +326,7 @@ class Attempt {
       sourceCatalog: await readCatalog(this.source, filter),
       targetCatalog: this.catalog,
       ownership,
+      policies: config,
       tables,
     });
   }

@@ -1,3 +1,4 @@
+import { CONTROL_TABLES } from '../../src/fence/control-schema.js';
 import mysql from 'mysql2/promise';
 import type { Connection } from 'mysql2/promise';
 import type { LinkStatus } from '../../replicators/core/contract.js';
@@ -174,7 +175,7 @@ export async function startActivities(flavour: 'mysql' | 'mariadb'): Promise<Act
     reset: async () => {
       for (const client of paused.splice(0)) client.destroy();
       for (const one of stores.values()) {
-        for (const table of ['unit_state', 'marker', 'rules', 'report', 'link_checkpoint', 'dc_read_only']) {
+        for (const table of Object.keys(CONTROL_TABLES)) {
           await one.control.pool.query(`DELETE FROM interlock.${table}`).catch(() => undefined);
         }
       }

@@ -493,6 +493,31 @@ describe.each(['mysql', 'mariadb'] as const)('activities on %s', (flavour) => {
       expect(await wrong('dc-a', () => f.stores.get('dc-a')!.rules.publish(next))).toEqual(['dc-a: rules']);
     });
 
+    it.each([
+      [
+        'a conflict that nobody has decided',
+        `INSERT INTO interlock.conflict (link,gtid,name,row_key,kind,policy,kept,state,images,created_at)
+          VALUES ('${LINK}','g','app.entry','1','not-owned','owner-wins','target','open','{}',UTC_TIMESTAMP(6))`,
+      ],
+      [
+        'a transaction in quarantine',
+        `INSERT INTO interlock.quarantine (link,gtid,reason,tries,passed,state,units,changes,created_at,changed_at)
+          VALUES ('${LINK}','g','r',1,1,'open','[]','[]',UTC_TIMESTAMP(6),UTC_TIMESTAMP(6))`,
+      ],
+    ])('%s; and neither is drained', async (_what, record) => {
+      await sql(
+        'dc-b',
+        `INSERT INTO interlock.link_checkpoint VALUES ('${LINK}', 3, 'pos', 'server', 'm2', 1, UTC_TIMESTAMP(6))`,
+      );
+      expect(await wrong('dc-b', () => sql('dc-b', record))).toEqual([`link ${LINK}`]);
+      const links = fenceInput().links;
+      const [reached] = await run(f.dc['dc-b']!.readBaselines, { links });
+      expect(reached!.conflicts + reached!.quarantined).toBe(1);
+      await run(f.dc['dc-a']!.writeDisable, fenceInput());
+      expect(await run(f.dc['dc-b']!.switchWhenDrained, { ...switchInput(), waitMs: 50, links })).toBeNull();
+      expect(await seen('dc-b')).toBe('remote of dc-a at 1');
+    });
+
     it('a server that forgot', async () => {
       expect(await wrong('dc-b', () => sql('dc-b', "UPDATE interlock.unit_state SET server = 'x'"))).toEqual([
         'dc-b mysql/main: identity and unit states',

@@ -14,7 +14,7 @@ import {
   unlogged,
   until,
 } from '../support/replication.js';
-import type { Pair, RunningLink } from '../support/replication.js';
+import type { Pair, RunningLink, Side } from '../support/replication.js';
 
 const OWNED = "('cn-east/0','open','dc-a',1,1,'s',NULL,NULL)";
 
@@ -229,6 +229,61 @@ describe.each(['mysql', 'mariadb'] as const)('initial copy on %s', (flavour) => 
     expect(await at()).toBe('differs=2 onlyA=3 same=1 west=55 westB=6');
     expect(running.status().copy).toMatchObject({ writtenRows: 1, removedRows: 1 });
     await running.stop();
+  });
+
+  it('over two sides with rows that nobody owns: by the policy of the table', async () => {
+    const schema = 'merged';
+    const values = (rows: [number, number, string][]): string =>
+      rows.map(([id, v, t]) => `(${id}, ${v}, '${t}')`).join(',');
+    await createOnBoth(pair, [
+      `CREATE DATABASE ${schema}`,
+      ...['late', 'source', 'kept'].map(
+        (table) => `CREATE TABLE ${schema}.${table} (id INT PRIMARY KEY, v INT, t VARCHAR(9))`,
+      ),
+    ]);
+    for (const table of ['late', 'source', 'kept']) {
+      await unlogged(pair.a, [
+        `INSERT INTO ${schema}.${table} VALUES ${values([
+          [1, 1, 'a'],
+          [2, 9, 'a'],
+          [3, 5, 'a'],
+          [4, 5, 'same'],
+          [5, 1, 'a'],
+        ])}`,
+      ]);
+      await unlogged(pair.b, [
+        `INSERT INTO ${schema}.${table} VALUES ${values([
+          [1, 9, 'b'],
+          [2, 1, 'b'],
+          [3, 5, 'b'],
+          [4, 5, 'same'],
+          [6, 1, 'b'],
+          [7, 8, 'b'],
+        ])}`,
+      ]);
+    }
+    const policies: Partial<LinkConfig> = {
+      conflicts: { [`${schema}.late`]: { latest: 'v' }, [`${schema}.source`]: 'source-wins' },
+    };
+    const tables = unrouted(schema, ['late', 'source', 'kept']);
+    const ab = linkConfig(pair, 'a', schema, tables, policies);
+    const running = await start(ab, { copy: true });
+    await copied(running);
+    await running.stop();
+    const at = async (side: Side, table: string): Promise<string> =>
+      (await rows(side, `SELECT * FROM ${schema}.${table} ORDER BY id`))
+        .map((row) => `${String(row['id'])}${String(row['t'])}`)
+        .join(' ');
+    expect(await at(pair.b, 'late')).toBe('1b 2a 3a 4same 5a 6b 7b');
+    expect(await at(pair.b, 'source')).toBe('1a 2a 3a 4same 5a 6b 7b');
+    expect(await at(pair.b, 'kept')).toBe('1b 2b 3b 4same 5a 6b 7b');
+    expect(running.status().copy).toMatchObject({ keptRows: 4 });
+    // A row that was deleted with a later value than the copy would bring stays deleted.
+    await pair.a.pool.query(`DELETE FROM ${schema}.late WHERE id = 2`);
+    const back = await start(linkConfig(pair, 'b', schema, tables, policies), { copy: true });
+    await copied(back);
+    await back.stop();
+    expect(await at(pair.a, 'late')).toBe('1b 3a 4same 5a 6b 7b');
   });
 
   it('a binlog that is purged beyond the checkpoint is named, and a resync mends it', async () => {

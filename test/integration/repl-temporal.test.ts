@@ -45,7 +45,7 @@ describe('links on Temporal', () => {
   interface Link {
     link: string;
     workflow: string;
-    status: { state: string; lagMs: number; generation: number } | null;
+    status: { state: string; lagMs: number; generation: number; conflicts: number } | null;
     error: { code: string; message: string } | null;
   }
 
@@ -241,18 +241,90 @@ describe('links on Temporal', () => {
     ]);
   });
 
-  it('stops on a write past the fence, names it, and goes on when it is told to', async () => {
+  /** A command over records, as JSON. */
+  const told = async (...args: string[]): Promise<{ code: number | null; json: Record<string, unknown> }> => {
+    const result = await interlock([...args, '--json', '--topology', topology], env);
+    return { code: result.code, json: JSON.parse(result.stdout) as Record<string, unknown> };
+  };
+  const said = (...args: string[]) => interlock([...args, '--topology', topology], env);
+
+  it('leaves out a write past the fence, shows it, and lets a person decide', async () => {
     // u9 is of dc-a; a write in dc-b is past the fence.
-    await pair.b.pool.query(`INSERT INTO shop.wallet VALUES ('u9', 'cn-east', 10)`);
+    await pair.b.pool.query(`INSERT INTO shop.wallet VALUES ('u9', 'cn-east', 10), ('u10', 'cn-east', 20)`);
+    await until(async () => (await told('conflicts', 'list', BA)).code === 3, 'two open conflicts', 40_000);
+    const { json } = await told('conflicts', 'list', BA);
+    const [first, second] = json['conflicts'] as { id: number }[];
+    expect([first, second]).toMatchObject([
+      { table: 'shop.wallet', key: "'u9'", kind: 'not-owned', kept: 'target', state: 'open' },
+      { key: "'u10'" },
+    ]);
+    expect((await replicate('status', BA)).json.links[0]).toMatchObject({
+      workflow: 'running',
+      status: { state: 'streaming', conflicts: 2 },
+    });
+    const shown = await said('conflicts', 'show', BA, String(first!.id));
+    expect(shown.stdout).toMatch(/past the fence.*policy owner-wins kept the target's row/);
+    expect(shown.stdout).toMatch(/amount +– +10 +–/);
+    expect(shown.stdout).toContain('interlock conflicts resolve');
+    expect((await said('conflicts', 'resolve', BA, String(first!.id))).code).toBe(2);
+    expect((await said('conflicts', 'show', BA, '999999')).stderr).toContain('has no conflicts 999999');
+    expect((await said('conflicts', 'show', BA, 'x')).code).toBe(2);
+    expect(await told('conflicts', 'resolve', BA, String(first!.id), '--keep', 'target')).toMatchObject({
+      code: 0,
+      json: { state: 'resolved', kept: 'target' },
+    });
+    const again = await said('conflicts', 'resolve', BA, String(first!.id), '--keep', 'source');
+    expect([again.code, again.stderr]).toEqual([1, expect.stringContaining('is resolved, not open')]);
+    expect(await told('conflicts', 'resolve', BA, String(second!.id), '--keep', 'source')).toMatchObject({
+      code: 0,
+      json: { state: 'resolved', kept: 'source' },
+    });
+    expect(await rows(pair.a, `SELECT user_id FROM shop.wallet WHERE user_id IN ('u9','u10')`)).toEqual([
+      { user_id: 'u10' },
+    ]);
+    expect((await said('conflicts', 'list')).stdout).toContain('No open conflicts.');
+    await unlogged(pair.a, [`DELETE FROM shop.wallet WHERE user_id = 'u10'`]);
+    await unlogged(pair.b, [`DELETE FROM shop.wallet WHERE user_id IN ('u9', 'u10')`]);
+  });
+
+  it('keeps aside what it cannot apply, and lets a person decide', async () => {
+    await unlogged(pair.b, [
+      `INSERT INTO shop.country VALUES (8001, 'there')`,
+      `INSERT INTO shop.country VALUES (8002, 'there')`,
+    ]);
+    await pair.a.pool.query(`INSERT INTO shop.country VALUES (8001, 'mine')`);
+    await until(async () => (await told('quarantine', 'list', AB)).code === 3, 'it is kept aside', 40_000);
+    const record = ((await told('quarantine', 'list')).json['quarantine'] as { id: number }[])[0]!;
+    expect(record).toMatchObject({ link: AB, state: 'open', passed: false });
+    const shown = await said('quarantine', 'show', AB, String(record.id));
+    expect(shown.stdout).toMatch(/insert of shop\.country[\s\S]*name +– +'mine'/);
+    expect(shown.stdout).toContain('is on the target already (policy quarantine)');
+    await until(async () => (await replicate('status', AB)).json.links[0]!.workflow === 'failed', 'it stops');
+    expect((await told('quarantine', 'retry', AB, String(record.id))).code).toBe(3);
+    await unlogged(pair.b, [`DELETE FROM shop.country WHERE id = 8001`]);
+    expect(await told('quarantine', 'retry', AB, String(record.id))).toMatchObject({
+      code: 0,
+      json: { state: 'applied' },
+    });
+    await pair.a.pool.query(`INSERT INTO shop.country VALUES (8002, 'mine')`);
+    await until(async () => (await told('quarantine', 'list', AB)).code === 3, 'the next one', 40_000);
+    const next = ((await told('quarantine', 'list', AB)).json['quarantine'] as { id: number }[])[0]!;
+    const careless = await said('quarantine', 'discard', AB, String(next.id));
+    expect([careless.code, careless.stderr]).toEqual([2, expect.stringContaining('--yes')]);
+    expect(await told('quarantine', 'discard', AB, String(next.id), '--yes')).toMatchObject({
+      code: 0,
+      json: { state: 'discarded' },
+    });
     await until(
-      async () => (await replicate('status', BA)).json.links[0]!.workflow === 'failed',
-      'the link fails',
-      40_000,
+      async () => (await replicate('status', AB)).json.links[0]!.workflow === 'failed',
+      'it stands',
     );
-    const { code, json } = await replicate('status', BA);
-    expect(code).toBe(3);
-    expect(json.links[0]!.error).toMatchObject({ code: 'LinkStopped' });
-    expect(json.links[0]!.error!.message).toMatch(/shop\.wallet key \('u9'\).*unit cn-east\/\d+ was remote/);
+    await replicate('resume', AB);
+    expect(await rows(pair.b, 'SELECT name FROM shop.country WHERE id IN (8001, 8002) ORDER BY id')).toEqual([
+      { name: 'mine' },
+      { name: 'there' },
+    ]);
+    expect((await said('quarantine', 'list')).stdout).toContain('Nothing is kept aside.');
     const stopped = await replicate('stop', BA);
     expect(stopped.json.links[0]!.workflow).toBe('not-started');
   });

@@ -1,0 +1,58 @@
+import type { Connection, RowDataPacket } from 'mysql2/promise';
+import { InterlockError } from '../../src/errors.js';
+import { identifier } from './literal.js';
+import { keyCondition } from './row-check.js';
+import type { Mismatch } from './row-check.js';
+import { tombstoneTable } from './tombstones.js';
+
+const ROWS_PER_QUESTION = 200;
+
+/**
+ * Which side's row is the later one, by the value of a column, as the target compares it. A deletion has the value of the row that it deleted,
+ * and wins where that is the other's, too; of two rows with equal values the source's stays when `winsTies`: both directions agree on whose.
+ * @returns in the order of `rows`
+ * @throws InterlockError LinkStopped: there is no such column
+ */
+export async function laterOnes(
+  target: Connection,
+  column: string,
+  winsTies: boolean,
+  rows: readonly Mismatch[],
+): Promise<('source' | 'target')[]> {
+  const winners = rows.map((): 'source' | 'target' => 'source');
+  // What neither side has needs no question.
+  const open = rows.flatMap((mismatch, i) =>
+    mismatch.current === null && mismatch.row.after === null ? [] : [{ mismatch, i }],
+  );
+  for (let from = 0; from < open.length; from += ROWS_PER_QUESTION) {
+    const some = open.slice(from, from + ROWS_PER_QUESTION);
+    const [answers] = await target.query<RowDataPacket[]>(
+      some.map(({ mismatch, i }) => questionOf(mismatch, column, i)).join(' UNION ALL '),
+    );
+    const byRow = new Map(answers.map((answer) => [Number(answer['i']), answer]));
+    for (const { mismatch, i } of some) {
+      const answer = byRow.get(i);
+      // No row, and no tombstone of one: nothing is in the way.
+      if (answer === undefined || Number(answer['newer']) === 1) continue;
+      const tie = Number(answer['same']) === 1;
+      const deleted = mismatch.current === null;
+      const mine = tie && (mismatch.row.after === null || (!deleted && winsTies));
+      if (!mine) winners[i] = 'target';
+    }
+  }
+  return winners;
+}
+
+function questionOf({ table, row, current }: Mismatch, column: string, i: number): string {
+  const { source } = table;
+  const at = source.columns.findIndex((name) => name.toLowerCase() === column.toLowerCase());
+  const mine = (row.after ?? row.before!)[at];
+  if (mine === undefined)
+    throw new InterlockError(
+      'LinkStopped',
+      `${source.name} has no column ${column}, by which its conflicts are decided (links.conflicts)`,
+    );
+  const name = identifier(source.columns[at]!);
+  const from = current === null ? tombstoneTable(source.name) : source.sql;
+  return `SELECT ${i} AS i, COALESCE(${name}<${mine},${mine} IS NOT NULL) AS newer, ${name}<=>${mine} AS same FROM ${from} WHERE ${keyCondition(table, row)}`;
+}
