@@ -21,7 +21,14 @@ vi.mock('../../replicators/mysql/session.js', () => {
     collationCharsets: () => Promise.resolve(new Map()),
   };
 });
-vi.mock('../../replicators/mysql/initialise.js', () => ({ preflightLink: () => Promise.resolve() }));
+vi.mock('../../replicators/mysql/initialise.js', () => ({
+  keepTombstones: () => Promise.resolve(),
+  preflightLink: () => Promise.resolve(),
+}));
+vi.mock('../../replicators/mysql/records.js', () => ({
+  openCounts: () => Promise.resolve({ conflicts: 0, quarantined: 0 }),
+  readSetAside: () => Promise.resolve(new Map()),
+}));
 vi.mock('../../replicators/mysql/catalog.js', () => ({ readCatalog: () => Promise.resolve(new Map()) }));
 vi.mock('../../replicators/mysql/checkpoint.js', () => {
   const read = (): object => ({
