@@ -1,6 +1,4 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { connect, createServer } from 'node:net';
-import type { Server, Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
@@ -8,6 +6,7 @@ import { initialiseLink } from '../../replicators/mysql/initialise.js';
 import type { LinkConfig } from '../../replicators/mysql/link-config.js';
 import { startProgram } from '../support/programs.js';
 import type { Program } from '../support/programs.js';
+import { relay } from '../support/relay.js';
 import {
   createOnBoth,
   dump,
@@ -20,44 +19,6 @@ import {
   writeMarker,
 } from '../support/replication.js';
 import type { Pair, RunningLink } from '../support/replication.js';
-
-/** A TCP relay that can go silent without closing anything, as a network that drops packets does. */
-async function relay(
-  port: number,
-): Promise<{ port: number; silence: () => void; heal: () => void; close: () => void }> {
-  const sockets = new Set<Socket>();
-  let silent = false;
-  const server: Server = createServer((client) => {
-    const upstream = connect(port, '127.0.0.1');
-    for (const [from, to] of [
-      [client, upstream],
-      [upstream, client],
-    ] as const) {
-      sockets.add(from);
-      from.on('data', (chunk: Buffer) => {
-        if (!silent) to.write(chunk);
-      });
-      from.on('error', () => undefined);
-      from.on('close', () => {
-        if (!silent) to.destroy();
-      });
-    }
-  });
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  return {
-    port: (server.address() as { port: number }).port,
-    silence: () => (silent = true),
-    heal: () => {
-      silent = false;
-      for (const socket of sockets) socket.destroy();
-      sockets.clear();
-    },
-    close: () => {
-      for (const socket of sockets) socket.destroy();
-      server.close();
-    },
-  };
-}
 
 describe.each(['mysql', 'mariadb'] as const)('a link on %s survives', (flavour) => {
   let pair: Pair;
