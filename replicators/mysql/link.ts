@@ -20,6 +20,7 @@ import type { LinkConfig } from './link-config.js';
 import { Ownership } from './ownership.js';
 import { contains, parsePosition } from './position.js';
 import type { MysqlPosition } from './position.js';
+import { queueBudget } from './queue-budget.js';
 import {
   collationCharsets,
   connect,
@@ -43,7 +44,6 @@ export interface LinkEvents {
 
 const BATCH_ROWS = 5_000;
 const BATCH_BYTES = 4 * 1024 * 1024;
-const QUEUE_BYTES = 32 * 1024 * 1024;
 const SILENCE_MS = 5_000;
 const STATUS_MS = 500;
 const BACKOFF_MS = { first: 100, most: 5_000 };
@@ -58,6 +58,7 @@ export class Link {
   private readonly stopAt: (point: StopPoint) => void;
   private readonly tracker: StatusTracker;
   private attempt: Attempt | undefined;
+  private opened: Connection[] = [];
   /** The generation that this link took last. */
   private held: number | undefined;
   /** The next generation was asked for, and the answer has not come: it may be taken. */
@@ -110,7 +111,8 @@ export class Link {
 
   private async once(signal: AbortSignal): Promise<void> {
     const { source: sourceServer, target: targetServer, link } = this.config;
-    const opened: Connection[] = [];
+    const opened: Connection[] = (this.opened = []);
+    const leave = queueBudget.join();
     try {
       const target = await connectTarget(targetServer);
       opened.push(target);
@@ -149,9 +151,15 @@ export class Link {
         retryable: lost,
       });
     } finally {
+      leave();
       this.attempt = undefined;
       for (const connection of opened) connection.destroy();
     }
+  }
+
+  /** Of a link that was told to stop and hangs: its sessions go, with what they had open. */
+  disconnect(): void {
+    for (const connection of this.opened) connection.destroy();
   }
 
   /**
@@ -309,7 +317,7 @@ class Attempt {
         charsets: await collationCharsets(this.source, config.source.flavour),
         jsonAsText: config.target.flavour === 'mariadb',
       },
-      byteBudget: QUEUE_BYTES,
+      byteBudget: queueBudget.share,
       silenceMs: SILENCE_MS,
       onTransaction: (transaction) => {
         // In stream order: ownership is what the source had said up to here, however far applying is behind.

@@ -27,7 +27,7 @@ export interface StreamOptions {
   filter: TableFilter;
   reading: Reading;
   /** Complete transactions that wait may have so many bytes; then the socket is paused. */
-  byteBudget: number;
+  byteBudget: () => number;
   /** No byte, not even the server's heartbeat, for so long: the connection is dead. */
   silenceMs: number;
   onTransaction: (transaction: SourceTransaction) => void;
@@ -40,6 +40,8 @@ export interface StreamOptions {
 /** Flag of a rows event: libbinlogevents/include/rows_event.h. */
 const NO_FOREIGN_KEY_CHECKS = 2;
 const HEARTBEAT_MS = 1000;
+/** Most that prepared XA transactions may have together. */
+const PREPARED_BYTES = 32 * 1024 * 1024;
 const START_MS = 15_000;
 
 /**
@@ -148,7 +150,7 @@ export class BinlogStream {
   /** Transactions of so many bytes are done with. */
   release(bytes: number): void {
     this.waitingBytes -= bytes;
-    if (this.paused && this.waitingBytes <= this.options.byteBudget / 2) {
+    if (this.paused && this.waitingBytes <= this.options.byteBudget() / 2) {
       this.paused = false;
       this.lastPacketAt = Date.now();
       this.connection?.resume();
@@ -371,10 +373,10 @@ export class BinlogStream {
     this.current = undefined;
     this.prepared.set(key, transaction);
     this.preparedBytes += transaction.bytes;
-    if (this.preparedBytes > this.options.byteBudget) {
+    if (this.preparedBytes > Math.max(PREPARED_BYTES, this.options.byteBudget())) {
       throw new InterlockError(
         'LinkStopped',
-        `the source's prepared XA transactions are larger together than ${this.options.byteBudget} bytes; XA COMMIT or XA ROLLBACK them`,
+        `the source's prepared XA transactions are larger together than ${PREPARED_BYTES} bytes; XA COMMIT or XA ROLLBACK them`,
       );
     }
     this.options.onPrepared?.(transaction.gtid);
@@ -392,7 +394,7 @@ export class BinlogStream {
     this.current = undefined;
     transaction.arrivedAt = Date.now();
     this.waitingBytes += transaction.bytes;
-    if (!this.paused && this.waitingBytes > this.options.byteBudget) {
+    if (!this.paused && this.waitingBytes > this.options.byteBudget()) {
       this.paused = true;
       this.connection?.pause();
     }
