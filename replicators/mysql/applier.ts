@@ -27,6 +27,22 @@ export interface ApplierOptions {
 const TEXT_PER_QUERY = 4 * 1024 * 1024;
 const LOCK_RETRIES = 20;
 const STATEMENT_MS = 60_000;
+/** A slow disk's. */
+const COMMIT_BYTES_PER_MS = 1_000;
+
+/** What a transaction that is too large for one batch has after its first one. */
+export interface Rest {
+  bytes: number;
+  /** Anew, from the beginning, for each try. */
+  pieces: () => AsyncIterable<Batch>;
+  statementsOf: (statements: Statement[]) => Statement[];
+}
+
+interface Sent {
+  /** Of the batch or piece that is under way. */
+  statements: Statement[];
+  failed: Statement | undefined;
+}
 
 /**
  * Writes a batch into the target: one transaction that begins with the checkpoint. It is the loop mark, the proof that this attempt
@@ -46,10 +62,11 @@ export class Applier {
   /**
    * @param position everything up to and including the batch
    * @param copy a chunk of a table that is copied, at this place of the stream
+   * @param rest what follows the batch in the same transaction, in pieces
    * @throws InterlockError LinkStopped: the target does not take a change; HeldByOther: another attempt holds the link;
    *   Unavailable: the connection is gone, and whether the commit happened says only the checkpoint.
    */
-  async apply(batch: Batch, position: string, copy?: ChunkEffect): Promise<void> {
+  async apply(batch: Batch, position: string, copy?: ChunkEffect, rest?: Rest): Promise<void> {
     const { link, flavour, copied } = this.options;
     const markers = batch.transactions.flatMap((t) => t.markers);
     // Hazard: a marker in the checkpoint says that all before it is here. While tables are copied it is not.
@@ -66,7 +83,7 @@ export class Applier {
     const where = batch.transactions.at(-1)!.gtid;
     for (let attempt = 1; ; attempt++) {
       try {
-        await this.transaction(head, statements, where);
+        await this.transaction(head, statements, where, rest);
         break;
       } catch (error) {
         const { errno } = error as SqlError;
@@ -81,45 +98,60 @@ export class Applier {
     this.options.stopAt('after-target-commit');
   }
 
-  private async transaction(head: string[], statements: Statement[], where: string): Promise<void> {
-    const { link } = this.options;
-    let failed: Statement | undefined;
+  private async transaction(
+    head: string[],
+    statements: Statement[],
+    where: string,
+    rest?: Rest,
+  ): Promise<void> {
+    const { flavour, copied } = this.options;
+    const sent: Sent = { statements, failed: undefined };
     try {
-      let from = 0;
-      do {
-        const texts = from === 0 ? [...head] : [];
-        const skip = texts.length;
-        let to = from;
-        let size = 0;
-        while (
-          to < statements.length &&
-          (to === from || size + statements[to]!.sql.length <= TEXT_PER_QUERY)
-        ) {
-          size += statements[to]!.sql.length;
-          texts.push(statements[to]!.sql);
-          to++;
+      await this.send(head, sent);
+      if (rest !== undefined) {
+        for await (const piece of rest.pieces()) {
+          sent.statements = rest.statementsOf(statementsOf(piece, flavour, copied));
+          await this.send([], sent);
         }
-        const results = await this.run(texts).catch((error: SqlError) => {
-          failed = statements[from];
-          throw error;
-        });
-        if (from === 0 && results[1]!.affectedRows !== 1) throw heldByOther(link);
-        for (let i = from; i < to; i++) {
-          const { affectedRows } = results[skip + i - from]!;
-          const { affected, mayBeGone } = statements[i]!;
-          if (affectedRows === 0 && mayBeGone === true) continue;
-          if (affected !== null && affectedRows !== affected) {
-            failed = statements[i];
-            throw new Mismatch();
-          }
-        }
-        from = to;
-      } while (from < statements.length);
+      }
       this.options.stopAt('before-target-commit');
-      await this.run(['COMMIT']);
+      await this.run(['COMMIT'], rest?.bytes);
     } catch (error) {
-      throw await this.rolledBack(error, statements, failed, where);
+      throw await this.rolledBack(error, sent.statements, sent.failed, where);
     }
+  }
+
+  private async send(head: string[], sent: Sent): Promise<void> {
+    const { statements } = sent;
+    let from = 0;
+    do {
+      const texts = from === 0 ? [...head] : [];
+      const skip = texts.length;
+      let to = from;
+      let size = 0;
+      while (to < statements.length && (to === from || size + statements[to]!.sql.length <= TEXT_PER_QUERY)) {
+        size += statements[to]!.sql.length;
+        texts.push(statements[to]!.sql);
+        to++;
+      }
+      if (texts.length === 0) return;
+      const results = await this.run(texts).catch((error: SqlError) => {
+        sent.failed = statements[from];
+        throw error;
+      });
+      if (from === 0 && head.length > 0 && results[1]!.affectedRows !== 1)
+        throw heldByOther(this.options.link);
+      for (let i = from; i < to; i++) {
+        const { affectedRows } = results[skip + i - from]!;
+        const { affected, mayBeGone } = statements[i]!;
+        if (affectedRows === 0 && mayBeGone === true) continue;
+        if (affected !== null && affectedRows !== affected) {
+          sent.failed = statements[i];
+          throw new Mismatch();
+        }
+      }
+      from = to;
+    } while (from < statements.length);
   }
 
   /** Rolls back, and says which row was in the way while the connection is still good. */
@@ -172,15 +204,19 @@ export class Applier {
     return cannotApply(this.options.link, where, undefined, error as SqlError);
   }
 
-  /** One message with one answer; a target that does not answer in time is given up, and its session with it. */
-  private async run(texts: string[]): Promise<ResultSetHeader[]> {
+  /**
+   * One message with one answer; a target that does not answer in time is given up, and its session with it.
+   * @param bytes that a COMMIT has to write
+   */
+  private async run(texts: string[], bytes = 0): Promise<ResultSetHeader[]> {
     const { connection } = this.options;
+    const answerMs = STATEMENT_MS + bytes / COMMIT_BYTES_PER_MS;
     let timer: NodeJS.Timeout | undefined;
     const silent = new Promise<never>((_resolve, reject) => {
       timer = setTimeout(() => {
         connection.destroy();
-        reject(targetUnavailable(new Error(`no answer in ${STATEMENT_MS} ms`)));
-      }, STATEMENT_MS);
+        reject(targetUnavailable(new Error(`no answer in ${answerMs} ms`)));
+      }, answerMs);
     });
     try {
       const [result] = await Promise.race([connection.query(texts.join(';')), silent]);

@@ -29,6 +29,7 @@ import {
   serverIdentity,
   takeLock,
 } from './session.js';
+import { judgeLater, restOf } from './spooled-transaction.js';
 import { BinlogStream } from './stream.js';
 import type { StopPoint } from './stop-points.js';
 import { isUnavailable, targetUnavailable } from './target-errors.js';
@@ -323,6 +324,7 @@ class Attempt {
         // In stream order: ownership is what the source had said up to here, however far applying is behind.
         if (!transaction.foreign) {
           try {
+            judgeLater(transaction, ownership, (violation) => this.atPosition(violation));
             transaction.violation ??= ownership.read(transaction);
           } catch (error) {
             transaction.violation = error as InterlockError;
@@ -332,6 +334,8 @@ class Attempt {
         this.queue.push(transaction);
         this.notify();
       },
+      watches: (table) => this.copier?.watches(table) === true,
+      onSpooled: (changes) => this.copier?.notice(changes),
       onError: (error) => this.fail(error),
     });
     // An idle link asks its target nothing: it must hear that its session is gone (server down, another attempt took over).
@@ -358,6 +362,7 @@ class Attempt {
       clearInterval(poll);
       signal.removeEventListener('abort', onAbort);
       stream.stop();
+      for (const { spool } of this.queue) spool?.discard();
     }
   }
 
@@ -414,8 +419,8 @@ class Attempt {
         if (transaction.foreign) dropped.push(transaction);
         continue;
       }
-      const { violation, ddl, chunk } = transaction;
-      if (violation !== null || ddl !== null || chunk !== null) {
+      const { violation, ddl, chunk, spool } = transaction;
+      if (violation !== null || ddl !== null || chunk !== null || spool !== null) {
         if (!batch.isEmpty) break;
         if (violation !== null) throw this.atPosition(violation);
         if (ddl !== null) await this.passStatement(transaction);
@@ -441,7 +446,7 @@ class Attempt {
         );
       }
       bytes += transaction.bytes;
-      if (transaction.markers.length > 0 || ddl !== null || chunk !== null) {
+      if (transaction.markers.length > 0 || ddl !== null || chunk !== null || spool !== null) {
         last++;
         break;
       }
@@ -454,10 +459,18 @@ class Attempt {
     }
     const chunk = batch.transactions.at(-1)?.chunk ?? null;
     const effect = chunk === null ? undefined : await this.copier!.effectOf(chunk);
+    const spooled = batch.transactions.at(-1);
+    const spool = spooled?.spool ?? null;
+    const rest = spool === null ? undefined : restOf(spooled!, spool, (change) => this.tableOf(change));
     const needsWrite =
       effect !== undefined ||
+      rest !== undefined ||
       batch.transactions.some((t) => t.changes.length + t.units.length + t.markers.length > 0);
-    if (needsWrite) await this.applier.apply(batch, this.position.toString(), effect);
+    if (needsWrite) await this.applier.apply(batch, this.position.toString(), effect, rest);
+    if (spool !== null) {
+      tracker.rows += spool.rows;
+      spool.discard();
+    }
     if (effect !== undefined) {
       this.copier!.committed(chunk!, effect);
       this.showCopy();

@@ -22,7 +22,7 @@ export class Ownership {
 
   constructor(
     source: DcId,
-    mapping: Mapping,
+    private readonly mapping: Mapping,
     tables: Readonly<Record<string, TableRouting>>,
     units: Iterable<SourceUnit>,
   ) {
@@ -30,6 +30,11 @@ export class Ownership {
     this.router = mappingRouter(mapping);
     this.tables = tables;
     for (const unit of units) this.units.set(unit.unit, unit);
+  }
+
+  /** As of now, whatever the stream says later. */
+  clone(): Ownership {
+    return new Ownership(this.source, this.mapping, this.tables, this.units.values());
   }
 
   /** Takes over the transaction's ownership changes; answers the first change that the source did not own. */
