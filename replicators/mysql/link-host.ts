@@ -33,6 +33,9 @@ const BLOCKED_MS = STOP_MS + 5_000;
 /** A thread costs tens of megabytes; more threads than cores make no link faster. */
 const THREADS = Math.min(Math.max(availableParallelism(), 2), 8);
 
+/** Of a thread: far above what its links keep (see queue-budget.ts). Without a bound, V8 lets several times as much garbage lie. */
+const HEAP_MB = 1024;
+
 /** What a thread says of one link. */
 type Listener = (what: ThreadMessage | { type: 'broke'; reason: string }) => void;
 
@@ -113,7 +116,10 @@ export class LinkHost {
       undefined,
     );
     if (free !== undefined && this.threads.length >= this.most) return free;
-    const worker = new Worker(this.script, { name: 'links' });
+    const worker = new Worker(this.script, {
+      name: 'links',
+      resourceLimits: { maxOldGenerationSizeMb: HEAP_MB },
+    });
     const thread: Thread = { worker, links: new Map() };
     const broke = (reason: string): void => {
       this.remove(thread);

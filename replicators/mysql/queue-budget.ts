@@ -1,6 +1,6 @@
 /** Bytes on the wire that wait to be applied, of one link and of all links of a thread. */
-const OF_ONE = 32 * 1024 * 1024;
-const OF_ALL = 128 * 1024 * 1024;
+const OF_ONE = 16 * 1024 * 1024;
+const OF_ALL = 64 * 1024 * 1024;
 
 /**
  * How much a link of this thread may keep waiting. Hazard: fifty links with a stalled target each, every one within its own bound, are more than

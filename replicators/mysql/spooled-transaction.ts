@@ -7,7 +7,7 @@ import type { Spool } from './spool.js';
 import type { RowChange, SourceTransaction } from './transaction.js';
 
 const PIECE_ROWS = 5_000;
-const PIECE_BYTES = 2 * 1024 * 1024;
+const PIECE_BYTES = 4 * 1024 * 1024;
 
 /** Its rows are judged when they are read again: by who owned what at its place in the stream. */
 export function judgeLater(

@@ -44,7 +44,7 @@ export interface StreamOptions {
 
 const HEARTBEAT_MS = 1000;
 /** What comes after so many bytes of one transaction is kept on the disk. */
-const SPOOL_FROM_BYTES = 8 * 1024 * 1024;
+const SPOOL_FROM_BYTES = 4 * 1024 * 1024;
 /** Most that prepared XA transactions may have together. */
 const PREPARED_BYTES = 32 * 1024 * 1024;
 const START_MS = 15_000;
