@@ -107,6 +107,7 @@ export class Applier {
     const { flavour, copied } = this.options;
     const sent: Sent = { statements, failed: undefined };
     try {
+      this.options.stopAt('before-target-write');
       await this.send(head, sent);
       if (rest !== undefined) {
         for await (const piece of rest.pieces()) {

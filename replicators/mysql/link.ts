@@ -332,6 +332,7 @@ class Attempt {
           this.copier?.see(transaction);
         }
         this.queue.push(transaction);
+        this.stopAt('after-read');
         this.notify();
       },
       watches: (table) => this.copier?.watches(table) === true,
@@ -348,6 +349,7 @@ class Attempt {
       void this.lookAtTarget();
     }, 1000);
     try {
+      this.stopAt('before-read');
       await stream.start();
       await this.lookAtSource();
       tracker.state = this.copier === undefined ? 'streaming' : 'copying';
@@ -534,6 +536,7 @@ class Attempt {
     if (marker.workflowId === NOBODY) return;
     const { tracker } = this;
     tracker.lastMarker = marker.id;
+    this.stopAt('before-acknowledge');
     this.events.onMarker(
       {
         markerId: marker.id,
@@ -544,6 +547,7 @@ class Attempt {
       },
       marker,
     );
+    this.stopAt('after-acknowledge');
   }
 
   /** An attempt may end between the commit and the signal: the marker of the checkpoint is said again. */

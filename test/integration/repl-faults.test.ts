@@ -71,12 +71,22 @@ describe.each(['mysql', 'mariadb'] as const)('a link on %s survives', (flavour) 
     }
   };
 
-  it.each(['before-target-commit', 'after-target-commit'])('kill -9 of its process at %s', async (point) => {
-    const schema = `t_kill_${point.slice(0, 5)}`;
+  const APPLIED = new Set(['after-target-commit', 'before-acknowledge', 'after-acknowledge']);
+  it.each([
+    'before-read',
+    'after-read',
+    'before-target-write',
+    'before-target-commit',
+    'after-target-commit',
+    'before-acknowledge',
+    'after-acknowledge',
+  ])('kill -9 of its process at %s', async (point) => {
+    const schema = `t_kill_${point.replaceAll('-', '_')}`;
     const config = await prepare(schema);
     const file = path.join(directory, `${schema}.json`);
     await writeFile(file, JSON.stringify(config));
     await write(schema, 5);
+    const early = await writeMarker(pair.a);
     const first = startProgram('test/support/link-process.js', [file], {
       INTERLOCK_LINK_STOP_AT: `${point}:1`,
     });
@@ -84,14 +94,46 @@ describe.each(['mysql', 'mariadb'] as const)('a link on %s survives', (flavour) 
     await first.prints(`stopped at ${point}`);
     await write(schema, 5);
     const [row] = await rows(pair.b, `SELECT n FROM ${schema}.counter`);
-    expect(Number(row!['n']) > 0).toBe(point === 'after-target-commit');
+    expect(Number(row!['n']) > 0).toBe(APPLIED.has(point));
+    if (point === 'after-acknowledge') await first.prints(`marker ${early}`);
+    else expect(first.output()).not.toContain(`marker ${early}`);
     await first.kill('SIGKILL');
     const second = startProgram('test/support/link-process.js', [file]);
     programs.push(second);
+    // Said again, when nobody can know whether it was heard.
+    await second.prints(`marker ${early}`);
     await write(schema, 5);
     const marker = await writeMarker(pair.a);
     await second.prints(`marker ${marker}`);
     await equal(schema, 15);
+  });
+
+  it.each([
+    ['a', 'after-read'],
+    ['a', 'before-target-commit'],
+    ['b', 'before-target-write'],
+    ['b', 'before-target-commit'],
+    ['b', 'after-target-commit'],
+  ] as const)('kill -9 of server %s while it is at %s', async (side, point) => {
+    const schema = `t_server_${side}_${point.replaceAll('-', '_')}`;
+    const config = await prepare(schema);
+    const file = path.join(directory, `${schema}.json`);
+    const goOn = path.join(directory, `${schema}.go`);
+    await writeFile(file, JSON.stringify(config));
+    await write(schema, 5);
+    const link = startProgram('test/support/link-process.js', [file], {
+      INTERLOCK_LINK_STOP_AT: `${point}:1:${goOn}`,
+    });
+    programs.push(link);
+    await link.prints(`stopped at ${point}`);
+    await pair[side].server.kill('SIGKILL');
+    await pair[side].server.restart();
+    await write(schema, 5);
+    await writeFile(goOn, '');
+    const marker = await writeMarker(pair.a);
+    await link.prints(`marker ${marker}`);
+    expect(link.output()).not.toMatch(/^ended/m);
+    await equal(schema, 10);
   });
 
   it('a process that is paused inside its transaction, and wakes up when another has taken over', async () => {
@@ -114,26 +156,6 @@ describe.each(['mysql', 'mariadb'] as const)('a link on %s survives', (flavour) 
     await write(schema, 3);
     await settled(second, pair.a);
     await equal(schema, 6);
-  });
-
-  it('a commit whose answer was lost, and says its marker again', async () => {
-    const schema = 't_again';
-    const config = await prepare(schema);
-    const file = path.join(directory, `${schema}.json`);
-    await writeFile(file, JSON.stringify(config));
-    await write(schema, 2);
-    const marker = await writeMarker(pair.a);
-    const first = startProgram('test/support/link-process.js', [file], {
-      INTERLOCK_LINK_STOP_AT: 'after-target-commit:1',
-    });
-    programs.push(first);
-    await first.prints('stopped at after-target-commit');
-    expect(first.output()).not.toContain(`marker ${marker}`);
-    await first.kill('SIGKILL');
-    const second = startProgram('test/support/link-process.js', [file]);
-    programs.push(second);
-    await second.prints(`marker ${marker}`);
-    await equal(schema, 2);
   });
 
   it('a source that drops its packets', async () => {
