@@ -44,7 +44,7 @@ function run(config: LinkConfig, stopAt: string | undefined): void {
     abort.abort();
     // One that hangs is ended without its word: its session goes, and the checkpoint has all that counts.
     giveUp = setTimeout(() => {
-      link.disconnect();
+      link.disconnect(`it has not stopped in ${STOP_MS} ms`);
       end(null);
     }, STOP_MS);
   });

@@ -47,6 +47,8 @@ const BATCH_ROWS = 5_000;
 const BATCH_BYTES = 4 * 1024 * 1024;
 const SILENCE_MS = 5_000;
 const STATUS_MS = 500;
+/** From the first connection to the stream. */
+const OPENING_MS = 60_000;
 const BACKOFF_MS = { first: 100, most: 5_000 };
 
 /**
@@ -59,7 +61,7 @@ export class Link {
   private readonly stopAt: (point: StopPoint) => void;
   private readonly tracker: StatusTracker;
   private attempt: Attempt | undefined;
-  private opened: Connection[] = [];
+  private cut: (error: InterlockError) => void = () => undefined;
   /** The generation that this link took last. */
   private held: number | undefined;
   /** The next generation was asked for, and the answer has not come: it may be taken. */
@@ -111,39 +113,16 @@ export class Link {
   }
 
   private async once(signal: AbortSignal): Promise<void> {
-    const { source: sourceServer, target: targetServer, link } = this.config;
-    const opened: Connection[] = (this.opened = []);
+    const opened = new Sessions();
     const leave = queueBudget.join();
+    const cut = new Promise<never>((_resolve, reject) => (this.cut = reject));
+    const deadline = setTimeout(() => {
+      if (this.tracker.state === 'starting')
+        this.disconnect(`a server has not answered in ${OPENING_MS} ms while the link starts`);
+    }, OPENING_MS);
     try {
-      const target = await connectTarget(targetServer);
-      opened.push(target);
-      await this.requireHeld(target);
-      await takeLock(target, link);
-      const source = await connect(sourceServer);
-      opened.push(source);
-      await preflightLink(this.config, source, target);
-      this.taking = true;
-      const checkpoint = await takeGeneration(target, link, this.held);
-      this.taking = false;
-      if (checkpoint === undefined) {
-        await this.requireHeld(target);
-        throw new InterlockError(
-          'Refused',
-          `${link} has no checkpoint; run: interlock replicate start ${link} --from now`,
-        );
-      }
-      this.held = checkpoint.generation;
-      await checkLineage(this.config, source, checkpoint);
-      this.attempt = new Attempt(
-        this.config,
-        this.events,
-        this.stopAt,
-        this.tracker,
-        source,
-        target,
-        checkpoint,
-      );
-      await this.attempt.run(signal);
+      // Hazard: a query whose connection is destroyed is never answered.
+      await Promise.race([this.open(opened, signal), cut]);
     } catch (error) {
       if (error instanceof InterlockError) throw error;
       const lost = (error as { fatal?: boolean }).fatal === true;
@@ -152,15 +131,48 @@ export class Link {
         retryable: lost,
       });
     } finally {
+      clearTimeout(deadline);
       leave();
       this.attempt = undefined;
-      for (const connection of opened) connection.destroy();
+      opened.close();
     }
   }
 
-  /** Of a link that was told to stop and hangs: its sessions go, with what they had open. */
-  disconnect(): void {
-    for (const connection of this.opened) connection.destroy();
+  /** Ends the attempt whatever it waits for: its sessions go, with what they had open. */
+  disconnect(why: string): void {
+    this.cut(new InterlockError('Unavailable', why, { retryable: true }));
+  }
+
+  /** @param opened takes the connections, for the caller to close */
+  private async open(opened: Sessions, signal: AbortSignal): Promise<void> {
+    const { source: sourceServer, target: targetServer, link } = this.config;
+    const target = opened.add(await connectTarget(targetServer));
+    await this.requireHeld(target);
+    await takeLock(target, link);
+    const source = opened.add(await connect(sourceServer));
+    await preflightLink(this.config, source, target);
+    this.taking = true;
+    const checkpoint = await takeGeneration(target, link, this.held);
+    this.taking = false;
+    if (checkpoint === undefined) {
+      await this.requireHeld(target);
+      throw new InterlockError(
+        'Refused',
+        `${link} has no checkpoint; run: interlock replicate start ${link} --from now`,
+      );
+    }
+    this.held = checkpoint.generation;
+    await checkLineage(this.config, source, checkpoint);
+    this.attempt = new Attempt(
+      this.config,
+      this.events,
+      this.stopAt,
+      this.tracker,
+      source,
+      target,
+      checkpoint,
+    );
+    await this.attempt.run(signal);
   }
 
   /**
@@ -174,6 +186,26 @@ export class Link {
     // Hazard: the generation may be this link's own, its answer lost: as final, nobody would run the link.
     if (this.taking) throw new TakeOverUnknown(this.config.link);
     throw heldByOther(this.config.link);
+  }
+}
+
+/** The connections of an attempt. One that comes when the attempt has ended must not go on as a second one. */
+class Sessions {
+  private readonly connections: Connection[] = [];
+  private closed = false;
+
+  add(connection: Connection): Connection {
+    this.connections.push(connection);
+    if (this.closed) {
+      connection.destroy();
+      throw new InterlockError('Unavailable', 'the attempt has ended', { retryable: true });
+    }
+    return connection;
+  }
+
+  close(): void {
+    this.closed = true;
+    for (const connection of this.connections) connection.destroy();
   }
 }
 

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { initialiseLink } from '../../replicators/mysql/initialise.js';
+import { LinkHost } from '../../replicators/mysql/link-host.js';
 import type { LinkConfig } from '../../replicators/mysql/link-config.js';
 import { startProgram } from '../support/programs.js';
 import type { Program } from '../support/programs.js';
@@ -186,6 +187,33 @@ describe.each(['mysql', 'mariadb'] as const)('a link on %s survives', (flavour) 
     await new Promise((resolve) => setTimeout(resolve, 8_000));
     expect(link.status()).toMatchObject({ generation, state: 'streaming', lastError: null });
   });
+
+  if (flavour === 'mysql')
+    it('being stopped while its target does not answer, and goes on when it does', async () => {
+      const schema = 't_stop';
+      const config = await prepare(schema);
+      const host = new LinkHost();
+      const abort = new AbortController();
+      let state = '';
+      const ended = host.run(
+        config,
+        { onStatus: (status) => (state = status.state), onMarker: () => undefined },
+        abort.signal,
+      );
+      await until(() => state === 'streaming', 'the link streams');
+      process.kill(pair.b.server.pid(), 'SIGSTOP');
+      try {
+        await write(schema, 3);
+        abort.abort();
+        expect(await ended).toMatchObject({ state: 'streaming' });
+      } finally {
+        process.kill(pair.b.server.pid(), 'SIGCONT');
+      }
+      const link = await runLink(config, null);
+      running.push(link);
+      await settled(link, pair.a);
+      await equal(schema, 3);
+    });
 
   it('a restart of the source, and one of the target', async () => {
     const schema = 't_restart';

@@ -24,9 +24,9 @@ import type { Pair, RunningLink, Side } from '../support/replication.js';
 
 /** INTERLOCK_TEST_TRANSACTION_MB=500 is the size that is promised; less keeps the suite short. */
 const MB = Number(process.env['INTERLOCK_TEST_TRANSACTION_MB'] ?? 64);
-/** Held in memory, 80 MB of rows take 500. */
+/** Held in memory, 64 MB of rows take 360. */
 const MOST_GROWTH_MB = 280;
-/** What the link keeps of 90 MB that it cannot apply; all of them take 450. */
+/** What the link keeps of 90 MB that it cannot apply; all of them take 240. */
 const MOST_STALLED_MB = 160;
 const ROW_BYTES = 1024;
 const ROWS_PER_MB = (1024 * 1024) / ROW_BYTES;
@@ -151,40 +151,39 @@ describe.each(['mysql', 'mariadb'] as const)('a transaction of %s that is larger
     await equal(schema, 12 * ROWS_PER_MB * 0.9);
   });
 
-  const once = flavour === 'mysql' ? it : it.skip;
-
-  once('waits, with its error, while the disk does not take it; nothing of it is applied', async () => {
-    const schema = 't_disk';
-    const file = await prepare(schema);
-    // Files of this process may have 2 MB.
-    const full = startCommand(
-      'sh',
-      [
-        ...['-c', 'ulimit -f 4096; exec "$0" "$@"', process.execPath],
-        ...[path.join(ROOT, 'dist/test/support/link-process.js'), file],
-      ],
-      env(),
-    );
-    programs.push(full);
-    await transaction([`INSERT INTO ${schema}.item VALUES (0, 0, 'before')`]);
-    await full.prints(`marker ${await writeMarker(pair.a)}`);
-    const { position, seq } = await checkpoint(schema);
-    await transaction([fill(schema, 12), ...changes(schema)]);
-    const marker = await writeMarker(pair.a);
-    await full.prints('error a large transaction cannot be spooled in');
-    // It tries again, and again.
-    const { generation } = await checkpoint(schema);
-    await until(
-      async () => Number((await checkpoint(schema))['generation']) > Number(generation) + 1,
-      'the link tries again',
-    );
-    expect(full.output()).not.toMatch(/^ended/m);
-    expect(await checkpoint(schema)).toMatchObject({ position, seq });
-    expect(await sum(pair.b, schema)).toMatchObject([{ count: '1' }]);
-    await full.kill('SIGKILL');
-    await start(file).prints(`marker ${marker}`);
-    await equal(schema, 12 * ROWS_PER_MB * 0.9);
-  });
+  if (flavour === 'mysql')
+    it('waits, with its error, while the disk does not take it; nothing of it is applied', async () => {
+      const schema = 't_disk';
+      const file = await prepare(schema);
+      // Files of this process may have 2 MB.
+      const full = startCommand(
+        'sh',
+        [
+          ...['-c', 'ulimit -f 4096; exec "$0" "$@"', process.execPath],
+          ...[path.join(ROOT, 'dist/test/support/link-process.js'), file],
+        ],
+        env(),
+      );
+      programs.push(full);
+      await transaction([`INSERT INTO ${schema}.item VALUES (0, 0, 'before')`]);
+      await full.prints(`marker ${await writeMarker(pair.a)}`);
+      const { position, seq } = await checkpoint(schema);
+      await transaction([fill(schema, 12), ...changes(schema)]);
+      const marker = await writeMarker(pair.a);
+      await full.prints('error a large transaction cannot be spooled in');
+      // It tries again, and again.
+      const { generation } = await checkpoint(schema);
+      await until(
+        async () => Number((await checkpoint(schema))['generation']) > Number(generation) + 1,
+        'the link tries again',
+      );
+      expect(full.output()).not.toMatch(/^ended/m);
+      expect(await checkpoint(schema)).toMatchObject({ position, seq });
+      expect(await sum(pair.b, schema)).toMatchObject([{ count: '1' }]);
+      await full.kill('SIGKILL');
+      await start(file).prints(`marker ${marker}`);
+      await equal(schema, 12 * ROWS_PER_MB * 0.9);
+    });
 
   it('carries what is hard in pieces: cascades, unique values that swap, a marker in between', async () => {
     const schema = 't_pieces';
@@ -200,8 +199,8 @@ describe.each(['mysql', 'mariadb'] as const)('a transaction of %s that is larger
     running.push(link);
     await transaction([
       fill(schema, 6),
-      `INSERT INTO ${schema}.parent SELECT id, body FROM ${schema}.item WHERE id <= 3000`,
-      `INSERT INTO ${schema}.child SELECT id, id FROM ${schema}.item WHERE id <= 3000`,
+      `INSERT INTO ${schema}.parent SELECT id, body FROM ${schema}.item`,
+      `INSERT INTO ${schema}.child SELECT id, id FROM ${schema}.item`,
       `UPDATE ${schema}.seat SET place = 4 WHERE id = 1`,
       `UPDATE ${schema}.item SET n = 7 WHERE id <= 4000`,
       `UPDATE ${schema}.seat SET place = 1 WHERE id = 2`,
@@ -209,7 +208,7 @@ describe.each(['mysql', 'mariadb'] as const)('a transaction of %s that is larger
       `INSERT INTO interlock.marker (id, workflow_id, run_id, epoch, created_at) VALUES ('within-${flavour}', 'switchover/test', 'run', 1, UTC_TIMESTAMP(6))`,
       `UPDATE ${schema}.item SET n = 8 WHERE id <= 4000`,
       // Both log the child's rows; the parent's have gone with it, several pieces before.
-      `DELETE ${schema}.parent, ${schema}.child FROM ${schema}.parent JOIN ${schema}.child ON child.parent = parent.id WHERE parent.id <= 1000`,
+      `DELETE ${schema}.parent, ${schema}.child FROM ${schema}.parent STRAIGHT_JOIN ${schema}.child ON child.parent = parent.id WHERE parent.id <= 6000`,
       `UPDATE ${schema}.seat SET place = 2 WHERE id = 1`,
       ...changes(schema),
     ]);
@@ -218,7 +217,7 @@ describe.each(['mysql', 'mariadb'] as const)('a transaction of %s that is larger
     await equal(schema, 6 * ROWS_PER_MB * 0.9);
     for (const table of ['parent', 'child', 'seat'])
       expect(await dump(pair.b, `${schema}.${table}`)).toEqual(await dump(pair.a, `${schema}.${table}`));
-    expect(await rows(pair.b, `SELECT COUNT(*) AS n FROM ${schema}.child`)).toEqual([{ n: '2000' }]);
+    expect(await rows(pair.b, `SELECT COUNT(*) AS n FROM ${schema}.child`)).toEqual([{ n: '144' }]);
   });
 
   it('stops the link on a row that its source did not own, whatever was said of it later', async () => {
@@ -252,29 +251,30 @@ describe.each(['mysql', 'mariadb'] as const)('a transaction of %s that is larger
     ]);
   });
 
-  once('is not lost on a table that is being copied', async () => {
-    const schema = 't_copied';
-    const config = await configOf(schema);
-    await transaction([fill(schema, 20)]);
-    await initialiseLink(config, { copy: true, maxRowsPerSecond: 8_000 });
-    const link = await runLink(config, null);
-    running.push(link);
-    for (let round = 0; round < 3; round++) {
-      await transaction([
-        `UPDATE ${schema}.item SET n = n + 1`,
-        `DELETE FROM ${schema}.item WHERE id % 101 = ${round}`,
-      ]);
-    }
-    expect(link.status().state).toBe('copying');
-    await until(
-      () => link.status().state === 'streaming',
-      'all is copied',
-      60_000,
-      () => JSON.stringify(link.status()),
-    );
-    await settled(link, pair.a);
-    await equal(schema, 20 * ROWS_PER_MB * 0.9);
-  });
+  if (flavour === 'mysql')
+    it('is not lost on a table that is being copied', async () => {
+      const schema = 't_copied';
+      const config = await configOf(schema);
+      await transaction([fill(schema, 12)]);
+      await initialiseLink(config, { copy: true, maxRowsPerSecond: 6_000 });
+      const link = await runLink(config, null);
+      running.push(link);
+      for (let round = 0; round < 3; round++) {
+        await transaction([
+          `UPDATE ${schema}.item SET n = n + 1`,
+          `DELETE FROM ${schema}.item WHERE id % 101 = ${round}`,
+        ]);
+      }
+      expect(link.status().state).toBe('copying');
+      await until(
+        () => link.status().state === 'streaming',
+        'all is copied',
+        60_000,
+        () => JSON.stringify(link.status()),
+      );
+      await settled(link, pair.a);
+      await equal(schema, 12 * ROWS_PER_MB * 0.9);
+    });
 
   it('of many that wait for a target which stands still: neither memory nor the source’s connection goes', async () => {
     const schema = 't_stalled';
@@ -291,7 +291,7 @@ describe.each(['mysql', 'mariadb'] as const)('a transaction of %s that is larger
       try {
         // More than the link, and the sockets between, keep; then longer than the source waits for a reader.
         for (let i = 1; i <= 45; i++) await transaction([fill(schema, 2, 1 + i * 10_000)]);
-        await new Promise((resolve) => setTimeout(resolve, 5_000));
+        await new Promise((resolve) => setTimeout(resolve, 4_000));
         const grownMb = (await residentMb(program, 'VmHWM')) - idleMb;
         console.log(`${flavour}: 90 MB wait for the target: the worker grew by ${Math.round(grownMb)} MB`);
         expect(grownMb).toBeLessThan(MOST_STALLED_MB);

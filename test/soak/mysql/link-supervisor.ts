@@ -14,6 +14,7 @@ export class LinkSupervisor {
   failure: string | undefined;
   private program!: Program;
   private stopped = false;
+  private duelling = false;
   private readonly seen: Program[] = [];
 
   constructor(
@@ -39,7 +40,7 @@ export class LinkSupervisor {
     else if (how !== null && how[2] === 'final') this.failure ??= `${this.name}: ${how[1]}: ${how[3]}`;
     else if (how === null && program.child.signalCode === null && !this.stopped)
       this.failure ??= `${this.name}: its process ended:\n${program.output().slice(-2000)}`;
-    if (program !== this.program || this.stopped || this.failure !== undefined) return;
+    if (this.duelling || program !== this.program || this.stopped || this.failure !== undefined) return;
     setTimeout(() => {
       if (program === this.program && !this.stopped) this.program = this.spawn();
     }, RESPAWN_MS);
@@ -55,22 +56,27 @@ export class LinkSupervisor {
     return () => void child.kill('SIGCONT');
   }
 
-  /** A second process runs the link beside the first, paused or not: the first must find out by itself, and end. */
+  /**
+   * A second process runs the link beside the first, paused or not. One of them takes it over, mostly the second; the other must find out by
+   * itself, and end.
+   */
   async duel(paused: boolean): Promise<void> {
     const first = this.program;
-    const wake = paused ? this.pause() : undefined;
-    this.program = this.spawn();
-    try {
-      await this.program.prints('state streaming', DUEL_MS);
-    } finally {
-      wake?.();
-    }
+    const wake = paused ? this.pause() : () => undefined;
+    const second = this.spawn();
+    this.duelling = true;
+    const streaming = second.prints('state streaming', DUEL_MS).catch(() => undefined);
+    await Promise.race([streaming, second.ended]);
+    wake();
     const timer = setTimeout(() => {
-      this.failure ??= `${this.name}: two processes run it, and the older one does not notice`;
+      this.failure ??= `${this.name}: two processes run it, and neither notices`;
       first.child.kill('SIGKILL');
     }, DUEL_MS);
-    await first.ended;
+    await Promise.race([first.ended, second.ended]);
     clearTimeout(timer);
+    this.duelling = false;
+    this.program = isGone(first) ? second : first;
+    if (isGone(this.program)) this.onEnd(this.program);
   }
 
   /** Waits until a process of the link says that the marker is committed. */
@@ -90,4 +96,8 @@ export class LinkSupervisor {
     this.stopped = true;
     await Promise.all(this.seen.map((program) => program.kill('SIGKILL')));
   }
+}
+
+function isGone({ child }: Program): boolean {
+  return child.exitCode !== null || child.signalCode !== null;
 }

@@ -11,6 +11,8 @@ const USERS = 12;
 /** So that the load does not take the machine from what is tested. */
 const PAUSE_MS = 4;
 const RETRY_MS = 100;
+/** One transaction in so many is larger than what a link keeps in memory. */
+const LARGE_EVERY = 500;
 const OWNER = { east: 'a', west: 'b' } as const;
 type Region = keyof typeof OWNER;
 const REGIONS = Object.keys(OWNER) as Region[];
@@ -95,6 +97,9 @@ export class Load {
         for (let left = random.int(4); left > 0; left--) {
           for (const sql of changes(random, region, writer)) await connection.query(sql);
         }
+        if (random.int(LARGE_EVERY) === 0) {
+          for (const sql of large(region, writer, id)) await connection.query(sql);
+        }
         committing = true;
         await connection.query('COMMIT');
         this.acknowledged.push(id);
@@ -119,6 +124,20 @@ async function open({ server: { host, port, user, password } }: Side): Promise<C
   const connection = await mysql.createConnection({ host, port, user, password });
   connection.on('error', () => undefined);
   return connection;
+}
+
+/** About 10 MB, of which one row stays. */
+function large(region: Region, writer: number, id: string): string[] {
+  const user = `${region}-${writer % USERS}`;
+  const row = `('${region}', '${user}', ${writer}, REPEAT('${id} ', 30000))`;
+  return [
+    ...Array.from(
+      { length: 3 },
+      () =>
+        `INSERT INTO ${SCHEMA}.entry (region, user_id, amount, body) VALUES ${Array.from({ length: 8 }, () => row).join(',')}`,
+    ),
+    `DELETE FROM ${SCHEMA}.entry WHERE region = '${region}' AND user_id = '${user}' AND LENGTH(body) > 100000 ORDER BY id LIMIT 23`,
+  ];
 }
 
 function changes(random: Random, region: Region, writer: number): string[] {
