@@ -1,4 +1,4 @@
-// The first thing that `npm run demo | test | bench | lab` runs: plain Node, nothing installed yet. It brings the npm packages and
+// The first thing that `npm run demo | test | bench | soak | lab` runs: plain Node, nothing installed yet. It brings the npm packages and
 // the build up to date, then becomes the program that was asked for. Everything it says goes to stderr: stdout is the program's.
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -26,6 +26,7 @@ const PROGRAMS = {
   demo: (args) => ['dist/infra/demo/main.js', ...args],
   test: (args) => ['dist/infra/test-runner.js', ...args],
   bench: (args) => ['dist/infra/bench-runner.js', ...args],
+  soak: (args) => ['dist/infra/soak-runner.js', ...args],
   cli: (args) => ['dist/src/cli/main.js', ...args],
 };
 

@@ -31,17 +31,34 @@ const TEXT_PER_QUERY = 4 * 1024 * 1024;
 const LOCK_RETRIES = 20;
 const STATEMENT_MS = 60_000;
 const ROWS_PER_QUESTION = 100;
+/** A slow disk's. */
+const COMMIT_BYTES_PER_MS = 1_000;
 
 /** Rows of a check, or what a change did. */
 type Answer = (Buffer | null)[][] | ResultSetHeader;
 
+/** What a transaction that is too large for one batch has after its first one. */
+export interface Rest {
+  bytes: number;
+  /** Anew, from the beginning, for each try. */
+  pieces: () => AsyncIterable<Batch>;
+  statementsOf: (statements: Statement[]) => Statement[];
+}
+
 export interface ApplyOptions {
   /** A chunk of a table that is copied, at this place of the stream. */
   copy?: ChunkEffect | undefined;
+  /** What follows the batch in the same transaction, in pieces. */
+  rest?: Rest | undefined;
   /** One transaction, whose rows are looked at one statement before they are changed: says of each that differs what it is. */
   careful?: boolean;
   /** Statements for the same transaction. */
   beside?: string[];
+}
+
+/** The statement that is under way, when it goes alone. */
+interface Sent {
+  failed: Statement | undefined;
 }
 
 /**
@@ -67,7 +84,7 @@ export class Applier {
   async apply(
     batch: Batch,
     position: string,
-    { copy, careful = false, beside = [] }: ApplyOptions = {},
+    { copy, rest, careful = false, beside = [] }: ApplyOptions = {},
   ): Promise<void> {
     const { link, flavour, copied } = this.options;
     const markers = batch.transactions.flatMap((t) => t.markers);
@@ -88,7 +105,7 @@ export class Applier {
         ...(copy?.statements ?? []),
       ];
       try {
-        await this.transaction(head, statements, careful);
+        await this.transaction(head, statements, careful, rest);
         break;
       } catch (error) {
         if (error instanceof RowsDiffer && (await this.adopted(error.mismatches))) continue;
@@ -118,54 +135,69 @@ export class Applier {
     return found?.current ?? null;
   }
 
-  private async transaction(head: string[], statements: Statement[], careful: boolean): Promise<void> {
-    const { link } = this.options;
-    let failed: Statement | undefined;
+  private async transaction(
+    head: string[],
+    statements: Statement[],
+    careful: boolean,
+    rest: Rest | undefined,
+  ): Promise<void> {
+    const { flavour, copied } = this.options;
+    const sent: Sent = { failed: undefined };
     try {
-      let from = 0;
-      do {
-        const texts = from === 0 ? [...head] : [];
-        const skip = texts.length;
-        let to = from;
-        let size = 0;
-        while (
-          to < statements.length &&
-          (to === from || size + statements[to]!.sql.length <= TEXT_PER_QUERY)
-        ) {
-          const { sql, kind } = statements[to]!;
-          size += sql.length;
-          texts.push(sql);
-          to++;
-          // Before a change can be refused, what is known of its row is wanted.
-          if (careful && kind === 'check') break;
+      this.options.stopAt('before-target-write');
+      await this.send(head, statements, careful, sent);
+      if (rest !== undefined) {
+        for await (const piece of rest.pieces()) {
+          const more = statementsOf(piece, { flavour, copied, checkInserts: false });
+          await this.send([], rest.statementsOf(more), careful, sent);
         }
-        failed = to === from + 1 ? statements[from] : undefined;
-        const results = await this.run(texts);
-        if (from === 0 && (results[1] as ResultSetHeader).affectedRows !== 1) throw heldByOther(link);
-        const mismatches: Mismatch[] = [];
-        for (let i = from; i < to; i++) {
-          const statement = statements[i]!;
-          const answer = results[skip + i - from]!;
-          if (statement.kind === 'check') {
-            mismatches.push(...mismatchesOf(statement, answer as (Buffer | null)[][]));
-            continue;
-          }
-          const { affectedRows } = answer as ResultSetHeader;
-          const { affected, mayBeGone } = statement;
-          if (affectedRows === 0 && mayBeGone === true) continue;
-          // Rows that differ say more than a count.
-          if (affected !== null && affectedRows !== affected && mismatches.length === 0)
-            throw new ChangeRefused(statement, null, affectedRows);
-        }
-        if (mismatches.length > 0) throw new RowsDiffer(mismatches);
-        from = to;
-      } while (from < statements.length);
+      }
       this.options.stopAt('before-target-commit');
-      failed = undefined;
-      await this.run(['COMMIT']);
+      sent.failed = undefined;
+      await this.run(['COMMIT'], rest?.bytes);
     } catch (error) {
-      throw await this.rolledBack(error, failed);
+      throw await this.rolledBack(error, sent.failed);
     }
+  }
+
+  private async send(head: string[], statements: Statement[], careful: boolean, sent: Sent): Promise<void> {
+    let from = 0;
+    do {
+      const texts = from === 0 ? [...head] : [];
+      const skip = texts.length;
+      let to = from;
+      let size = 0;
+      while (to < statements.length && (to === from || size + statements[to]!.sql.length <= TEXT_PER_QUERY)) {
+        const { sql, kind } = statements[to]!;
+        size += sql.length;
+        texts.push(sql);
+        to++;
+        // Before a change can be refused, what is known of its row is wanted.
+        if (careful && kind === 'check') break;
+      }
+      if (texts.length === 0) return;
+      sent.failed = to === from + 1 ? statements[from] : undefined;
+      const results = await this.run(texts);
+      if (from === 0 && head.length > 0 && (results[1] as ResultSetHeader).affectedRows !== 1)
+        throw heldByOther(this.options.link);
+      const mismatches: Mismatch[] = [];
+      for (let i = from; i < to; i++) {
+        const statement = statements[i]!;
+        const answer = results[skip + i - from]!;
+        if (statement.kind === 'check') {
+          mismatches.push(...mismatchesOf(statement, answer as (Buffer | null)[][]));
+          continue;
+        }
+        const { affectedRows } = answer as ResultSetHeader;
+        const { affected, mayBeGone } = statement;
+        if (affectedRows === 0 && mayBeGone === true) continue;
+        // Rows that differ say more than a count.
+        if (affected !== null && affectedRows !== affected && mismatches.length === 0)
+          throw new ChangeRefused(statement, null, affectedRows);
+      }
+      if (mismatches.length > 0) throw new RowsDiffer(mismatches);
+      from = to;
+    } while (from < statements.length);
   }
 
   private async rolledBack(error: unknown, failed: Statement | undefined): Promise<unknown> {
@@ -199,15 +231,19 @@ export class Applier {
     return true;
   }
 
-  /** One message with one answer; a target that does not answer in time is given up, and its session with it. */
-  private async run(texts: string[]): Promise<Answer[]> {
+  /**
+   * One message with one answer; a target that does not answer in time is given up, and its session with it.
+   * @param bytes that a COMMIT has to write
+   */
+  private async run(texts: string[], bytes = 0): Promise<Answer[]> {
     const { connection } = this.options;
+    const answerMs = STATEMENT_MS + bytes / COMMIT_BYTES_PER_MS;
     let timer: NodeJS.Timeout | undefined;
     const silent = new Promise<never>((_resolve, reject) => {
       timer = setTimeout(() => {
         connection.destroy();
-        reject(targetUnavailable(new Error(`no answer in ${STATEMENT_MS} ms`)));
-      }, STATEMENT_MS);
+        reject(targetUnavailable(new Error(`no answer in ${answerMs} ms`)));
+      }, answerMs);
     });
     try {
       const sent = connection.query({

@@ -18,7 +18,7 @@ import type { Flavour } from './position.js';
 import type { Mismatch } from './row-check.js';
 import { inserted, replacing } from './statements.js';
 import type { Statement } from './statements.js';
-import type { SourceTransaction } from './transaction.js';
+import type { RowChange, SourceTransaction } from './transaction.js';
 
 /** Rows of one table that were read between two watermarks, with what has to be known to write them at the second one. */
 export interface Chunk {
@@ -124,14 +124,7 @@ export class Copier {
   see(transaction: SourceTransaction): void {
     const { watermark } = transaction;
     const { link, generation, ownership } = this.options;
-    if (this.window !== undefined) {
-      const { name, changed } = this.window;
-      for (const { table, before, after } of transaction.changes) {
-        if (table.name !== name) continue;
-        if (before !== null) changed.add(keyOf(table, before));
-        if (after !== null) changed.add(keyOf(table, after));
-      }
-    }
+    this.notice(transaction.changes);
     // Those of an attempt that is gone name a generation of before.
     if (watermark?.link !== link || watermark.generation !== generation) return;
     if (watermark.edge === 'low') {
@@ -141,6 +134,21 @@ export class Copier {
       transaction.chunk = { ...this.waiting, changed: this.window.changed, ownerOf: ownership.snapshot() };
       this.window = undefined;
       this.waiting = undefined;
+    }
+  }
+
+  /** Whether a chunk of this table is being read: `notice` has to be told of its changes. */
+  watches(table: string): boolean {
+    return this.window?.name === table;
+  }
+
+  notice(changes: readonly RowChange[]): void {
+    if (this.window === undefined) return;
+    const { name, changed } = this.window;
+    for (const { table, before, after } of changes) {
+      if (table.name !== name) continue;
+      if (before !== null) changed.add(keyOf(table, before));
+      if (after !== null) changed.add(keyOf(table, after));
     }
   }
 

@@ -1,104 +1,145 @@
+import { availableParallelism } from 'node:os';
 import { Worker } from 'node:worker_threads';
 import { InterlockError } from '../../src/errors.js';
 import type { ErrorCode } from '../../src/errors.js';
 import type { BaselineReached, LinkStatus } from '../core/contract.js';
 import type { LinkConfig } from './link-config.js';
 
-export type ThreadMessage =
+export type ThreadOrder =
+  { type: 'run'; config: LinkConfig; stopAt: string | undefined } | { type: 'stop'; link: string };
+
+export type ThreadMessage = { link: string } & (
   | { type: 'status'; status: LinkStatus }
   | { type: 'marker'; baseline: BaselineReached; to: { workflowId: string; runId: string } }
-  | { type: 'ended'; error: { code: ErrorCode; message: string; details: Record<string, unknown> } | null };
+  | { type: 'ended'; error: ThreadError | null }
+);
+
+export interface ThreadError {
+  code: ErrorCode;
+  message: string;
+  retryable: boolean;
+  details: Record<string, unknown>;
+}
 
 export interface LinkHostEvents {
   onStatus: (status: LinkStatus) => void;
   onMarker: (baseline: BaselineReached, to: { workflowId: string; runId: string }) => void;
 }
 
-const STOP_MS = 10_000;
+/** A link that was told to stop gets so long; the thread then closes its connections and says that it has ended. */
+export const STOP_MS = 10_000;
+/** A thread that has not even said that is blocked, and is ended. */
+const BLOCKED_MS = STOP_MS + 5_000;
+/** A thread costs tens of megabytes; more threads than cores make no link faster. */
+const THREADS = Math.min(Math.max(availableParallelism(), 2), 8);
+
+/** Of a thread: far above what its links keep (see queue-budget.ts). Without a bound, V8 lets several times as much garbage lie. */
+const HEAP_MB = 1024;
+
+/** What a thread says of one link. */
+type Listener = (what: ThreadMessage | { type: 'broke'; reason: string }) => void;
+
+interface Thread {
+  worker: Worker;
+  links: Map<string, Listener>;
+}
 
 /**
- * Runs links, each in its own thread of this process, so that one that works flat out delays neither Temporal's heartbeats and tasks nor
- * another link. Only status and markers come out of a thread. Needs the compiled program: a thread cannot load TypeScript.
+ * Runs links in a few threads of this process, so that one that works flat out does not delay Temporal's heartbeats and tasks, and links have
+ * a thread of their own as long as there are enough. Only status and markers come out of a thread. Needs the compiled program: a thread
+ * cannot load TypeScript.
  */
 export class LinkHost {
-  private readonly script: URL;
   private readonly running = new Set<string>();
+  private readonly threads: Thread[] = [];
 
   /** @param script the compiled link-thread.js */
-  constructor(script: URL = compiledThread()) {
-    this.script = script;
-  }
+  constructor(
+    private readonly script: URL = compiledThread(),
+    private readonly most: number = THREADS,
+  ) {}
 
   /**
    * Runs a link until `signal` is aborted (returns the last status) or the link stops.
    * @throws InterlockError of the link; `details.status` is its last status
    */
   async run(config: LinkConfig, events: LinkHostEvents, signal: AbortSignal): Promise<LinkStatus | null> {
-    if (this.running.has(config.link)) {
+    const { link } = config;
+    if (this.running.has(link)) {
       // An attempt of this process that was cancelled is still ending.
-      throw new InterlockError('Unavailable', `${config.link} already runs in this process`, {
-        retryable: true,
-      });
+      throw new InterlockError('Unavailable', `${link} already runs in this process`, { retryable: true });
     }
-    this.running.add(config.link);
+    this.running.add(link);
+    const thread = this.threadFor();
     let last: LinkStatus | null = null;
-    const worker = new Worker(this.script, {
-      name: config.link,
-      workerData: { config, stopAt: process.env['INTERLOCK_LINK_STOP_AT'] },
-    });
     let giveUp: NodeJS.Timeout | undefined;
     const onAbort = (): void => {
-      worker.postMessage('stop');
-      // The thread ends its connections itself; one that hangs is ended without its word: the checkpoint has all that counts.
-      giveUp = setTimeout(() => void worker.terminate(), STOP_MS);
+      thread.worker.postMessage({ type: 'stop', link } satisfies ThreadOrder);
+      giveUp = setTimeout(() => void thread.worker.terminate(), BLOCKED_MS);
     };
     try {
       return await new Promise<LinkStatus | null>((resolve, reject) => {
-        let ended = false;
-        worker.on('message', (message: ThreadMessage) => {
-          if (message.type === 'status') {
-            last = message.status;
-            events.onStatus(message.status);
-          } else if (message.type === 'marker') events.onMarker(message.baseline, message.to);
-          else if (message.error === null) {
-            ended = true;
-            resolve(last);
-          } else {
-            ended = true;
-            const { code, message: text, details } = message.error;
-            reject(new InterlockError(code, text, { details: { ...details, status: last } }));
-          }
-        });
-        worker.on('error', (error: Error) =>
-          reject(
-            new InterlockError('Internal', `the thread of ${config.link} broke: ${error.message}`, {
-              cause: error,
-              retryable: true,
-              details: { status: last },
-            }),
-          ),
-        );
-        worker.on('exit', (code) => {
-          if (ended) return;
-          if (signal.aborted) resolve(last);
-          else {
+        thread.links.set(link, (what) => {
+          if (what.type === 'status') events.onStatus((last = what.status));
+          else if (what.type === 'marker') events.onMarker(what.baseline, what.to);
+          else if (what.type === 'ended' && what.error !== null) {
+            const { code, message, retryable, details } = what.error;
+            reject(new InterlockError(code, message, { retryable, details: { ...details, status: last } }));
+          } else if (what.type === 'broke' && !signal.aborted) {
             reject(
-              new InterlockError('Internal', `the thread of ${config.link} ended with ${code}`, {
+              new InterlockError('Internal', `the thread of ${link} ${what.reason}`, {
                 retryable: true,
                 details: { status: last },
               }),
             );
-          }
+          } else resolve(last);
         });
+        const stopAt = process.env['INTERLOCK_LINK_STOP_AT'];
+        thread.worker.postMessage({ type: 'run', config, stopAt } satisfies ThreadOrder);
         if (signal.aborted) onAbort();
         else signal.addEventListener('abort', onAbort, { once: true });
       });
     } finally {
       clearTimeout(giveUp);
       signal.removeEventListener('abort', onAbort);
-      await worker.terminate();
-      this.running.delete(config.link);
+      thread.links.delete(link);
+      // Before the link may run again: its old session must be gone, or the two would end each other's.
+      if (thread.links.size === 0) await this.end(thread);
+      this.running.delete(link);
     }
+  }
+
+  /** A new thread while there may be more, or the one with the fewest links. */
+  private threadFor(): Thread {
+    const free = this.threads.reduce<Thread | undefined>(
+      (least, thread) => (least === undefined || thread.links.size < least.links.size ? thread : least),
+      undefined,
+    );
+    if (free !== undefined && this.threads.length >= this.most) return free;
+    const worker = new Worker(this.script, {
+      name: 'links',
+      resourceLimits: { maxOldGenerationSizeMb: HEAP_MB },
+    });
+    const thread: Thread = { worker, links: new Map() };
+    const broke = (reason: string): void => {
+      this.remove(thread);
+      for (const listener of [...thread.links.values()]) listener({ type: 'broke', reason });
+    };
+    worker.on('message', (message: ThreadMessage) => thread.links.get(message.link)?.(message));
+    worker.on('error', (error: Error) => broke(`broke: ${error.message}`));
+    worker.on('exit', (code) => broke(`ended with ${code}`));
+    this.threads.push(thread);
+    return thread;
+  }
+
+  private remove(thread: Thread): void {
+    const at = this.threads.indexOf(thread);
+    if (at >= 0) this.threads.splice(at, 1);
+  }
+
+  private async end(thread: Thread): Promise<void> {
+    this.remove(thread);
+    await thread.worker.terminate();
   }
 }
 

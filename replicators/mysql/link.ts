@@ -7,6 +7,7 @@ import type { BaselineReached, LinkStatus } from '../core/contract.js';
 import { StatusTracker } from '../core/status.js';
 import { TableFilter } from '../core/table-filter.js';
 import { Applier } from './applier.js';
+import type { Rest } from './applier.js';
 import { Batch, BatchMismatch } from './batch.js';
 import { readCatalog } from './catalog.js';
 import type { Catalog, CatalogTable } from './catalog.js';
@@ -30,6 +31,7 @@ import type { LinkConfig } from './link-config.js';
 import { Ownership } from './ownership.js';
 import { contains, parsePosition } from './position.js';
 import type { MysqlPosition } from './position.js';
+import { queueBudget } from './queue-budget.js';
 import {
   changed,
   conflictUpdate,
@@ -49,6 +51,7 @@ import {
   serverIdentity,
   takeLock,
 } from './session.js';
+import { judgeLater, restOf } from './spooled-transaction.js';
 import { BinlogStream } from './stream.js';
 import type { StopPoint } from './stop-points.js';
 import { ChangeRefused, RowsDiffer, isUnavailable, targetUnavailable } from './target-errors.js';
@@ -64,9 +67,10 @@ export interface LinkEvents {
 
 const BATCH_ROWS = 5_000;
 const BATCH_BYTES = 4 * 1024 * 1024;
-const QUEUE_BYTES = 32 * 1024 * 1024;
 const SILENCE_MS = 5_000;
 const STATUS_MS = 500;
+/** From the first connection to the stream. */
+const OPENING_MS = 60_000;
 const BACKOFF_MS = { first: 100, most: 5_000 };
 
 /**
@@ -79,6 +83,7 @@ export class Link {
   private readonly stopAt: (point: StopPoint) => void;
   private readonly tracker: StatusTracker;
   private attempt: Attempt | undefined;
+  private cut: (error: InterlockError) => void = () => undefined;
   /** The generation that this link took last. */
   private held: number | undefined;
   /** The next generation was asked for, and the answer has not come: it may be taken. */
@@ -130,39 +135,16 @@ export class Link {
   }
 
   private async once(signal: AbortSignal): Promise<void> {
-    const { source: sourceServer, target: targetServer, link } = this.config;
-    const opened: Connection[] = [];
+    const opened = new Sessions();
+    const leave = queueBudget.join();
+    const cut = new Promise<never>((_resolve, reject) => (this.cut = reject));
+    const deadline = setTimeout(() => {
+      if (this.tracker.state === 'starting')
+        this.disconnect(`a server has not answered in ${OPENING_MS} ms while the link starts`);
+    }, OPENING_MS);
     try {
-      const target = await connectTarget(targetServer);
-      opened.push(target);
-      await this.requireHeld(target);
-      await takeLock(target, link);
-      const source = await connect(sourceServer);
-      opened.push(source);
-      await keepTombstones(this.config, source, target);
-      await preflightLink(this.config, source, target);
-      this.taking = true;
-      const checkpoint = await takeGeneration(target, link, this.held);
-      this.taking = false;
-      if (checkpoint === undefined) {
-        await this.requireHeld(target);
-        throw new InterlockError(
-          'Refused',
-          `${link} has no checkpoint; run: interlock replicate start ${link} --from now`,
-        );
-      }
-      this.held = checkpoint.generation;
-      await checkLineage(this.config, source, checkpoint);
-      this.attempt = new Attempt(
-        this.config,
-        this.events,
-        this.stopAt,
-        this.tracker,
-        source,
-        target,
-        checkpoint,
-      );
-      await this.attempt.run(signal);
+      // Hazard: a query whose connection is destroyed is never answered.
+      await Promise.race([this.open(opened, signal), cut]);
     } catch (error) {
       if (error instanceof InterlockError) throw error;
       const lost = (error as { fatal?: boolean }).fatal === true;
@@ -171,9 +153,49 @@ export class Link {
         retryable: lost,
       });
     } finally {
+      clearTimeout(deadline);
+      leave();
       this.attempt = undefined;
-      for (const connection of opened) connection.destroy();
+      opened.close();
     }
+  }
+
+  /** Ends the attempt whatever it waits for: its sessions go, with what they had open. */
+  disconnect(why: string): void {
+    this.cut(new InterlockError('Unavailable', why, { retryable: true }));
+  }
+
+  /** @param opened takes the connections, for the caller to close */
+  private async open(opened: Sessions, signal: AbortSignal): Promise<void> {
+    const { source: sourceServer, target: targetServer, link } = this.config;
+    const target = opened.add(await connectTarget(targetServer));
+    await this.requireHeld(target);
+    await takeLock(target, link);
+    const source = opened.add(await connect(sourceServer));
+    await keepTombstones(this.config, source, target);
+    await preflightLink(this.config, source, target);
+    this.taking = true;
+    const checkpoint = await takeGeneration(target, link, this.held);
+    this.taking = false;
+    if (checkpoint === undefined) {
+      await this.requireHeld(target);
+      throw new InterlockError(
+        'Refused',
+        `${link} has no checkpoint; run: interlock replicate start ${link} --from now`,
+      );
+    }
+    this.held = checkpoint.generation;
+    await checkLineage(this.config, source, checkpoint);
+    this.attempt = new Attempt(
+      this.config,
+      this.events,
+      this.stopAt,
+      this.tracker,
+      source,
+      target,
+      checkpoint,
+    );
+    await this.attempt.run(signal);
   }
 
   /**
@@ -187,6 +209,26 @@ export class Link {
     // Hazard: the generation may be this link's own, its answer lost: as final, nobody would run the link.
     if (this.taking) throw new TakeOverUnknown(this.config.link);
     throw heldByOther(this.config.link);
+  }
+}
+
+/** The connections of an attempt. One that comes when the attempt has ended must not go on as a second one. */
+class Sessions {
+  private readonly connections: Connection[] = [];
+  private closed = false;
+
+  add(connection: Connection): Connection {
+    this.connections.push(connection);
+    if (this.closed) {
+      connection.destroy();
+      throw new InterlockError('Unavailable', 'the attempt has ended', { retryable: true });
+    }
+    return connection;
+  }
+
+  close(): void {
+    this.closed = true;
+    for (const connection of this.connections) connection.destroy();
   }
 }
 
@@ -345,12 +387,13 @@ class Attempt {
         charsets: await collationCharsets(this.source, config.source.flavour),
         jsonAsText: config.target.flavour === 'mariadb',
       },
-      byteBudget: QUEUE_BYTES,
+      byteBudget: queueBudget.share,
       silenceMs: SILENCE_MS,
       onTransaction: (transaction) => {
         // In stream order: ownership is what the source had said up to here, however far applying is behind.
         if (!transaction.foreign) {
           try {
+            judgeLater(transaction, ownership, (violation) => this.atPosition(violation));
             transaction.notOwned = ownership.read(transaction);
           } catch (error) {
             transaction.violation ??= error as InterlockError;
@@ -358,8 +401,11 @@ class Attempt {
           this.copier?.see(transaction);
         }
         this.queue.push(transaction);
+        this.stopAt('after-read');
         this.notify();
       },
+      watches: (table) => this.copier?.watches(table) === true,
+      onSpooled: (changes) => this.copier?.notice(changes),
       onError: (error) => this.fail(error),
     });
     // An idle link asks its target nothing: it must hear that its session is gone (server down, another attempt took over).
@@ -376,6 +422,7 @@ class Attempt {
       }
     }, 1000);
     try {
+      this.stopAt('before-read');
       await stream.start();
       await this.lookAtSource();
       tracker.state = this.copier === undefined ? 'streaming' : 'copying';
@@ -390,6 +437,7 @@ class Attempt {
       clearInterval(poll);
       signal.removeEventListener('abort', onAbort);
       stream.stop();
+      for (const { spool } of this.queue) spool?.discard();
     }
   }
 
@@ -447,10 +495,10 @@ class Attempt {
         if (transaction.foreign) dropped.push(transaction);
         continue;
       }
-      const { violation, ddl, chunk } = transaction;
+      const { violation, ddl, chunk, spool } = transaction;
       const undecided = transaction.notOwned.length > 0 || this.setAside.has(transaction.gtid);
       if (batch.transactions.length >= this.most) break;
-      if (violation !== null || ddl !== null || chunk !== null || undecided) {
+      if (violation !== null || ddl !== null || chunk !== null || spool !== null || undecided) {
         if (!batch.isEmpty) break;
         if (violation !== null) throw this.atPosition(violation);
         if (ddl !== null) await this.passStatement(transaction);
@@ -476,7 +524,7 @@ class Attempt {
         );
       }
       bytes += transaction.bytes;
-      if (transaction.markers.length > 0 || ddl !== null || chunk !== null || undecided) {
+      if (transaction.markers.length > 0 || ddl !== null || chunk !== null || spool !== null || undecided) {
         last++;
         break;
       }
@@ -490,11 +538,19 @@ class Attempt {
     }
     const chunk = batch.transactions.at(-1)?.chunk ?? null;
     const effect = chunk === null ? undefined : await this.copier!.effectOf(chunk);
+    const spooled = batch.transactions.at(-1);
+    const spool = spooled?.spool ?? null;
+    const rest = spool === null ? undefined : restOf(spooled!, spool, (change) => this.tableOf(change));
     const needsWrite =
       effect !== undefined ||
+      rest !== undefined ||
       batch.transactions.some((t) => t.changes.length + t.units.length + t.markers.length > 0);
-    if (needsWrite && !(await this.write(batch, position.toString(), effect))) return;
+    if (needsWrite && !(await this.write(batch, position.toString(), effect, rest))) return;
     this.position = position;
+    if (spool !== null) {
+      tracker.rows += spool.rows;
+      spool.discard();
+    }
     if (effect !== undefined) {
       this.copier!.committed(chunk!, effect);
       this.showCopy();
@@ -513,7 +569,12 @@ class Attempt {
   }
 
   /** @returns false: nothing is written, and fewer transactions are to be tried */
-  private async write(batch: Batch, position: string, copy: ChunkEffect | undefined): Promise<boolean> {
+  private async write(
+    batch: Batch,
+    position: string,
+    copy: ChunkEffect | undefined,
+    rest: Rest | undefined,
+  ): Promise<boolean> {
     const { applier, config } = this;
     const [first] = batch.transactions as [SourceTransaction, ...SourceTransaction[]];
     if (first.notOwned.length > 0 || this.setAside.has(first.gtid)) {
@@ -521,16 +582,21 @@ class Attempt {
       return true;
     }
     try {
-      await applier.apply(batch, position, { copy });
+      await applier.apply(batch, position, { copy, rest });
       this.most = this.most > BATCH_ROWS ? Infinity : this.most * 2;
       return true;
     } catch (error) {
       if (!(error instanceof RowsDiffer) && !(error instanceof ChangeRefused)) throw error;
-      if (copy !== undefined)
-        throw new InterlockError('LinkStopped', `${config.link} stopped while copying: ${error.message}`, {
+      if (copy !== undefined || rest !== undefined) {
+        const what =
+          copy !== undefined
+            ? 'while copying'
+            : `in ${first.gtid}, which is too large to be settled row by row`;
+        throw new InterlockError('LinkStopped', `${config.link} stopped ${what}: ${error.message}`, {
           cause: error,
           details: { link: config.link, position: first.gtid, kind: 'refused' },
         });
+      }
     }
     if (batch.transactions.length > 1) {
       this.most = Math.ceil(batch.transactions.length / 2);
@@ -702,6 +768,7 @@ class Attempt {
     if (marker.workflowId === NOBODY) return;
     const { tracker } = this;
     tracker.lastMarker = marker.id;
+    this.stopAt('before-acknowledge');
     this.events.onMarker(
       {
         markerId: marker.id,
@@ -711,6 +778,7 @@ class Attempt {
       },
       marker,
     );
+    this.stopAt('after-acknowledge');
   }
 
   /** An attempt may end between the commit and the signal: the marker of the checkpoint is said again. */

@@ -21,7 +21,7 @@ export class Ownership {
 
   constructor(
     source: DcId,
-    mapping: Mapping,
+    private readonly mapping: Mapping,
     tables: Readonly<Record<string, TableRouting>>,
     units: Iterable<SourceUnit>,
   ) {
@@ -29,6 +29,11 @@ export class Ownership {
     this.router = mappingRouter(mapping);
     this.tables = tables;
     for (const unit of units) this.units.set(unit.unit, unit);
+  }
+
+  /** As of now, whatever the stream says later. */
+  clone(): Ownership {
+    return new Ownership(this.source, this.mapping, this.tables, this.units.values());
   }
 
   /**

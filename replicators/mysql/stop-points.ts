@@ -1,18 +1,30 @@
-import { writeSync } from 'node:fs';
+import { existsSync, writeSync } from 'node:fs';
 
-export type StopPoint = 'before-target-commit' | 'after-target-commit';
+/** Each side of: a read of the source's stream, a write and a commit at the target, what is said of a marker. */
+export type StopPoint =
+  | 'before-read'
+  | 'after-read'
+  | 'before-target-write'
+  | 'before-target-commit'
+  | 'after-target-commit'
+  | 'before-acknowledge'
+  | 'after-acknowledge';
+
+const LOOK_MS = 20;
 
 /**
  * Fault tests stop a link at a named point, not after a sleep: `INTERLOCK_LINK_STOP_AT=after-target-commit:3` blocks the thread
- * for ever at the third pass of that point and says so on stdout; the test kills the process there.
+ * at the third pass of that point and says so on stdout; the test kills the process there. With `after-target-commit:3:FILE` it goes on when
+ * the file is there.
  */
 export function stopPoints(setting: string | undefined): (point: StopPoint) => void {
   if (setting === undefined || setting === '') return () => undefined;
-  const [wanted, count = '1'] = setting.split(':');
+  const [wanted, count = '1', file] = setting.split(':');
   let left = Number(count);
   return (point) => {
-    if (point !== wanted || --left > 0) return;
+    if (point !== wanted || --left !== 0) return;
     writeSync(1, `stopped at ${point}\n`);
-    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
+    const nobody = new Int32Array(new SharedArrayBuffer(4));
+    while (file === undefined || !existsSync(file)) Atomics.wait(nobody, 0, 0, LOOK_MS);
   };
 }

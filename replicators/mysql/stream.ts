@@ -6,11 +6,13 @@ import { changesRows } from './ddl-effects.js';
 import { NULL, textOf } from './literal.js';
 import type { Literal } from './literal.js';
 import type { Flavour } from './position.js';
-import { Cursor, readImage } from './row-image.js';
+import { Cursor } from './row-image.js';
+import { rowsOf } from './rows-event.js';
 import { definitionOf, sourceTableOf } from './source-table.js';
 import type { Reading, SourceTable } from './source-table.js';
+import { Spool } from './spool.js';
 import { newTransaction } from './transaction.js';
-import type { SourceTransaction, UnitEvent } from './transaction.js';
+import type { RowChange, SourceTransaction, UnitEvent } from './transaction.js';
 import { EVENT, HEADER_BYTES, seam } from './zongji-seam.js';
 import type { BinlogConnection, BinlogPacket } from './zongji-seam.js';
 
@@ -27,20 +29,27 @@ export interface StreamOptions {
   filter: TableFilter;
   reading: Reading;
   /** Complete transactions that wait may have so many bytes; then the socket is paused. */
-  byteBudget: number;
+  byteBudget: () => number;
   /** No byte, not even the server's heartbeat, for so long: the connection is dead. */
   silenceMs: number;
   onTransaction: (transaction: SourceTransaction) => void;
+  /** Whether `onSpooled` wants to see the changes of a table that go to the disk, before their transaction arrives. */
+  watches?: (table: string) => boolean;
+  onSpooled?: (changes: RowChange[]) => void;
   /** An XA transaction was prepared; it arrives as a transaction when it is committed. */
   onPrepared?: (gtid: string) => void;
   /** Once; the stream has ended. */
   onError: (error: InterlockError) => void;
 }
 
-/** Flag of a rows event: libbinlogevents/include/rows_event.h. */
-const NO_FOREIGN_KEY_CHECKS = 2;
 const HEARTBEAT_MS = 1000;
+/** What comes after so many bytes of one transaction is kept on the disk. */
+const SPOOL_FROM_BYTES = 4 * 1024 * 1024;
+/** Most that prepared XA transactions may have together. */
+const PREPARED_BYTES = 32 * 1024 * 1024;
 const START_MS = 15_000;
+/** So long a source keeps the connection of a stream that does not read. One whose host is gone, its kernel gives up in minutes. */
+const UNREAD_SECONDS = 86_400;
 
 /**
  * The source's binlog as whole transactions. zongji connects, asks for the dump and reads all events but rows; row images are read
@@ -116,6 +125,8 @@ export class BinlogStream {
     // Queued before the dump: a server that is silent must say so, or a dead connection looks like an idle one.
     const connection = seam(this.zongji).connection;
     connection.query(`SET @master_heartbeat_period = ${HEARTBEAT_MS * 1_000_000}`);
+    // Hazard: a stream that waits for a slow target, or for a large transaction, does not read, and the source gives up on it in a minute.
+    connection.query(`SET SESSION net_write_timeout = ${UNREAD_SECONDS}`);
     const deadline = setTimeout(
       () =>
         this.zongji.emit(
@@ -148,7 +159,7 @@ export class BinlogStream {
   /** Transactions of so many bytes are done with. */
   release(bytes: number): void {
     this.waitingBytes -= bytes;
-    if (this.paused && this.waitingBytes <= this.options.byteBudget / 2) {
+    if (this.paused && this.waitingBytes <= this.options.byteBudget() / 2) {
       this.paused = false;
       this.lastPacketAt = Date.now();
       this.connection?.resume();
@@ -158,6 +169,7 @@ export class BinlogStream {
   stop(): void {
     this.ended = true;
     clearInterval(this.watchdog);
+    for (const held of [this.current, ...this.prepared.values()]) held?.spool?.discard();
     this.zongji.removeAllListeners('error');
     this.zongji.on('error', () => undefined);
     this.zongji.stop();
@@ -310,6 +322,8 @@ export class BinlogStream {
     if (/^ROLLBACK$/i.test(statement)) {
       // A rolled-back group has only changes of tables that cannot roll back; those are not carried.
       current.changes = [];
+      current.spool?.discard();
+      current.spool = null;
       this.complete();
       return;
     }
@@ -343,12 +357,14 @@ export class BinlogStream {
       const commits = end[1]!.toUpperCase() === 'COMMIT';
       if (held !== undefined) {
         this.prepared.delete(key);
-        this.preparedBytes -= held.bytes;
+        this.preparedBytes -= inMemory(held);
         current.preparedGtid = held.gtid;
-        if (commits) {
-          const { changes, units, unitsBefore, markers, violation, bytes } = held;
+        if (!commits) held.spool?.discard();
+        else {
+          const { changes, spool, units, unitsBefore, markers, violation, bytes } = held;
           Object.assign(current, {
             changes,
+            spool,
             units,
             unitsBefore,
             markers,
@@ -369,12 +385,13 @@ export class BinlogStream {
     const transaction = this.current;
     if (transaction === undefined) return;
     this.current = undefined;
+    transaction.spool?.flush();
     this.prepared.set(key, transaction);
-    this.preparedBytes += transaction.bytes;
-    if (this.preparedBytes > this.options.byteBudget) {
+    this.preparedBytes += inMemory(transaction);
+    if (this.preparedBytes > Math.max(PREPARED_BYTES, this.options.byteBudget())) {
       throw new InterlockError(
         'LinkStopped',
-        `the source's prepared XA transactions are larger together than ${this.options.byteBudget} bytes; XA COMMIT or XA ROLLBACK them`,
+        `the source's prepared XA transactions are larger together than ${PREPARED_BYTES} bytes; XA COMMIT or XA ROLLBACK them`,
       );
     }
     this.options.onPrepared?.(transaction.gtid);
@@ -390,9 +407,10 @@ export class BinlogStream {
     const transaction = this.current;
     if (transaction === undefined) return;
     this.current = undefined;
+    transaction.spool?.flush();
     transaction.arrivedAt = Date.now();
     this.waitingBytes += transaction.bytes;
-    if (!this.paused && this.waitingBytes > this.options.byteBudget) {
+    if (!this.paused && this.waitingBytes > this.options.byteBudget()) {
       this.paused = true;
       this.connection?.pause();
     }
@@ -414,33 +432,35 @@ export class BinlogStream {
     }
     this.sawRowsOf = transaction;
     if (transaction.foreign || (!table.carried && table.control === null)) return;
-    const unchecked = (cursor.uint(2) & NO_FOREIGN_KEY_CHECKS) !== 0;
-    if (EVENT.rowsV2.has(type)) cursor.at += cursor.buffer.readUInt16LE(cursor.at);
-    const columns = cursor.lengthEncoded();
-    const isUpdate = EVENT.updateRows.has(type);
-    for (let image = 0; image < (isUpdate ? 2 : 1); image++) {
-      // A missing column would be taken for NULL.
-      if (!allSet(cursor.bytes((columns + 7) >> 3), columns) || columns !== table.decoders.length) {
-        throw new InterlockError(
-          'LinkStopped',
-          `the source writes ${table.name} without full row images; set binlog_row_image=FULL there, for sessions too`,
-        );
-      }
-    }
-    const isDelete = EVENT.deleteRows.has(type);
-    while (cursor.at < cursor.end) {
-      const first = readImage(cursor, table.decoders);
-      const before = isUpdate || isDelete ? first : null;
-      const after = isUpdate ? readImage(cursor, table.decoders) : isDelete ? null : first;
+    if (table.control === null && this.spooled(transaction, type, cursor, table)) return;
+    for (const { before, after, unchecked } of rowsOf(type, cursor, table)) {
       if (table.control === null) transaction.changes.push({ table, before, after, unchecked });
       else readControlRow(transaction, table, before, after);
     }
+  }
+
+  /** The part of a transaction that memory has no room for goes to the disk. */
+  private spooled(transaction: SourceTransaction, type: number, cursor: Cursor, table: SourceTable): boolean {
+    if (transaction.spool === null) {
+      if (transaction.bytes <= Math.min(SPOOL_FROM_BYTES, this.options.byteBudget() / 2)) return false;
+      transaction.spool = new Spool();
+    }
+    transaction.spool.append(table, type, cursor.buffer.subarray(cursor.at, cursor.end));
+    if (this.options.watches?.(table.name) === true) {
+      const changes = Array.from(rowsOf(type, cursor, table), (row) => ({ table, ...row }));
+      this.options.onSpooled?.(changes);
+    }
+    return true;
   }
 
   private sawRowsOf: SourceTransaction | undefined;
   private get sawRows(): boolean {
     return this.sawRowsOf === this.current;
   }
+}
+
+function inMemory({ bytes, spool }: SourceTransaction): number {
+  return bytes - (spool?.bytes ?? 0);
 }
 
 function xid(gtrid: string, bqual: string, format: number): string {
@@ -494,11 +514,6 @@ function readControlRow(
       runId: value(after, 'run_id'),
     });
   }
-}
-
-function allSet(bitmap: Buffer, bits: number): boolean {
-  for (let i = 0; i < bits; i++) if ((bitmap[i >> 3]! & (1 << (i & 7))) === 0) return false;
-  return true;
 }
 
 function unavailable(message: string): InterlockError {

@@ -31,7 +31,10 @@ export class RowsDiffer extends Error {
   readonly mismatches: readonly Mismatch[];
 
   constructor(mismatches: readonly Mismatch[]) {
-    super(`${mismatches.length} rows differ`);
+    const { table, row } = mismatches[0]!;
+    super(
+      `${table.source.name} key (${row.key}) is not on the target as the source had it (${mismatches.length} rows)`,
+    );
     this.mismatches = mismatches;
   }
 }

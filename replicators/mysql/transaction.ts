@@ -3,6 +3,7 @@ import type { SourceUnit } from '../core/contract.js';
 import type { Chunk } from './copier.js';
 import type { Literal } from './literal.js';
 import type { SourceTable } from './source-table.js';
+import type { Spool } from './spool.js';
 
 /** One changed row, as full images. An update of the primary key has both. */
 export interface RowChange {
@@ -43,6 +44,8 @@ export interface SourceTransaction {
   /** It began with a row of the transaction table: the other link wrote it. */
   foreign: boolean;
   changes: RowChange[];
+  /** The changes after those of `changes`, when it is too large for memory. */
+  spool: Spool | null;
   units: UnitEvent[];
   /** What the units of `units` were before, in the same order. */
   unitsBefore: UnitEvent[];
@@ -67,6 +70,7 @@ export function newTransaction(gtid: string, sourceTime: number): SourceTransact
     bytes: 0,
     foreign: false,
     changes: [],
+    spool: null,
     units: [],
     unitsBefore: [],
     markers: [],
@@ -83,6 +87,7 @@ export function isEmpty(transaction: SourceTransaction): boolean {
   return (
     transaction.foreign ||
     (transaction.changes.length === 0 &&
+      transaction.spool === null &&
       transaction.units.length === 0 &&
       transaction.markers.length === 0 &&
       transaction.chunk === null &&

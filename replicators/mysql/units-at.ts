@@ -35,7 +35,7 @@ export async function unitsAt(
         serverId: randomInt(2 ** 31, 2 ** 32 - 1),
         filter: new TableFilter([], []),
         reading: { charsets: new Map(), jsonAsText: false },
-        byteBudget: Number.MAX_SAFE_INTEGER,
+        byteBudget: () => Number.MAX_SAFE_INTEGER,
         silenceMs: SILENCE_MS,
         onPrepared: (gtid) => {
           seen.add(gtid);

@@ -1,13 +1,13 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { connect, createServer } from 'node:net';
-import type { Server, Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { initialiseLink } from '../../replicators/mysql/initialise.js';
+import { LinkHost } from '../../replicators/mysql/link-host.js';
 import type { LinkConfig } from '../../replicators/mysql/link-config.js';
 import { startProgram } from '../support/programs.js';
 import type { Program } from '../support/programs.js';
+import { relay } from '../support/relay.js';
 import {
   createOnBoth,
   dump,
@@ -20,44 +20,6 @@ import {
   writeMarker,
 } from '../support/replication.js';
 import type { Pair, RunningLink } from '../support/replication.js';
-
-/** A TCP relay that can go silent without closing anything, as a network that drops packets does. */
-async function relay(
-  port: number,
-): Promise<{ port: number; silence: () => void; heal: () => void; close: () => void }> {
-  const sockets = new Set<Socket>();
-  let silent = false;
-  const server: Server = createServer((client) => {
-    const upstream = connect(port, '127.0.0.1');
-    for (const [from, to] of [
-      [client, upstream],
-      [upstream, client],
-    ] as const) {
-      sockets.add(from);
-      from.on('data', (chunk: Buffer) => {
-        if (!silent) to.write(chunk);
-      });
-      from.on('error', () => undefined);
-      from.on('close', () => {
-        if (!silent) to.destroy();
-      });
-    }
-  });
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  return {
-    port: (server.address() as { port: number }).port,
-    silence: () => (silent = true),
-    heal: () => {
-      silent = false;
-      for (const socket of sockets) socket.destroy();
-      sockets.clear();
-    },
-    close: () => {
-      for (const socket of sockets) socket.destroy();
-      server.close();
-    },
-  };
-}
 
 describe.each(['mysql', 'mariadb'] as const)('a link on %s survives', (flavour) => {
   let pair: Pair;
@@ -110,12 +72,22 @@ describe.each(['mysql', 'mariadb'] as const)('a link on %s survives', (flavour) 
     }
   };
 
-  it.each(['before-target-commit', 'after-target-commit'])('kill -9 of its process at %s', async (point) => {
-    const schema = `t_kill_${point.slice(0, 5)}`;
+  const APPLIED = new Set(['after-target-commit', 'before-acknowledge', 'after-acknowledge']);
+  it.each([
+    'before-read',
+    'after-read',
+    'before-target-write',
+    'before-target-commit',
+    'after-target-commit',
+    'before-acknowledge',
+    'after-acknowledge',
+  ])('kill -9 of its process at %s', async (point) => {
+    const schema = `t_kill_${point.replaceAll('-', '_')}`;
     const config = await prepare(schema);
     const file = path.join(directory, `${schema}.json`);
     await writeFile(file, JSON.stringify(config));
     await write(schema, 5);
+    const early = await writeMarker(pair.a);
     const first = startProgram('test/support/link-process.js', [file], {
       INTERLOCK_LINK_STOP_AT: `${point}:1`,
     });
@@ -123,14 +95,46 @@ describe.each(['mysql', 'mariadb'] as const)('a link on %s survives', (flavour) 
     await first.prints(`stopped at ${point}`);
     await write(schema, 5);
     const [row] = await rows(pair.b, `SELECT n FROM ${schema}.counter`);
-    expect(Number(row!['n']) > 0).toBe(point === 'after-target-commit');
+    expect(Number(row!['n']) > 0).toBe(APPLIED.has(point));
+    if (point === 'after-acknowledge') await first.prints(`marker ${early}`);
+    else expect(first.output()).not.toContain(`marker ${early}`);
     await first.kill('SIGKILL');
     const second = startProgram('test/support/link-process.js', [file]);
     programs.push(second);
+    // Said again, when nobody can know whether it was heard.
+    await second.prints(`marker ${early}`);
     await write(schema, 5);
     const marker = await writeMarker(pair.a);
     await second.prints(`marker ${marker}`);
     await equal(schema, 15);
+  });
+
+  it.each([
+    ['a', 'after-read'],
+    ['a', 'before-target-commit'],
+    ['b', 'before-target-write'],
+    ['b', 'before-target-commit'],
+    ['b', 'after-target-commit'],
+  ] as const)('kill -9 of server %s while it is at %s', async (side, point) => {
+    const schema = `t_server_${side}_${point.replaceAll('-', '_')}`;
+    const config = await prepare(schema);
+    const file = path.join(directory, `${schema}.json`);
+    const goOn = path.join(directory, `${schema}.go`);
+    await writeFile(file, JSON.stringify(config));
+    await write(schema, 5);
+    const link = startProgram('test/support/link-process.js', [file], {
+      INTERLOCK_LINK_STOP_AT: `${point}:1:${goOn}`,
+    });
+    programs.push(link);
+    await link.prints(`stopped at ${point}`);
+    await pair[side].server.kill('SIGKILL');
+    await pair[side].server.restart();
+    await write(schema, 5);
+    await writeFile(goOn, '');
+    const marker = await writeMarker(pair.a);
+    await link.prints(`marker ${marker}`);
+    expect(link.output()).not.toMatch(/^ended/m);
+    await equal(schema, 10);
   });
 
   it('a process that is paused inside its transaction, and wakes up when another has taken over', async () => {
@@ -153,26 +157,6 @@ describe.each(['mysql', 'mariadb'] as const)('a link on %s survives', (flavour) 
     await write(schema, 3);
     await settled(second, pair.a);
     await equal(schema, 6);
-  });
-
-  it('a commit whose answer was lost, and says its marker again', async () => {
-    const schema = 't_again';
-    const config = await prepare(schema);
-    const file = path.join(directory, `${schema}.json`);
-    await writeFile(file, JSON.stringify(config));
-    await write(schema, 2);
-    const marker = await writeMarker(pair.a);
-    const first = startProgram('test/support/link-process.js', [file], {
-      INTERLOCK_LINK_STOP_AT: 'after-target-commit:1',
-    });
-    programs.push(first);
-    await first.prints('stopped at after-target-commit');
-    expect(first.output()).not.toContain(`marker ${marker}`);
-    await first.kill('SIGKILL');
-    const second = startProgram('test/support/link-process.js', [file]);
-    programs.push(second);
-    await second.prints(`marker ${marker}`);
-    await equal(schema, 2);
   });
 
   it('a source that drops its packets', async () => {
@@ -203,6 +187,33 @@ describe.each(['mysql', 'mariadb'] as const)('a link on %s survives', (flavour) 
     await new Promise((resolve) => setTimeout(resolve, 8_000));
     expect(link.status()).toMatchObject({ generation, state: 'streaming', lastError: null });
   });
+
+  if (flavour === 'mysql')
+    it('being stopped while its target does not answer, and goes on when it does', async () => {
+      const schema = 't_stop';
+      const config = await prepare(schema);
+      const host = new LinkHost();
+      const abort = new AbortController();
+      let state = '';
+      const ended = host.run(
+        config,
+        { onStatus: (status) => (state = status.state), onMarker: () => undefined },
+        abort.signal,
+      );
+      await until(() => state === 'streaming', 'the link streams');
+      process.kill(pair.b.server.pid(), 'SIGSTOP');
+      try {
+        await write(schema, 3);
+        abort.abort();
+        expect(await ended).toMatchObject({ state: 'streaming' });
+      } finally {
+        process.kill(pair.b.server.pid(), 'SIGCONT');
+      }
+      const link = await runLink(config, null);
+      running.push(link);
+      await settled(link, pair.a);
+      await equal(schema, 3);
+    });
 
   it('a restart of the source, and one of the target', async () => {
     const schema = 't_restart';

@@ -4,14 +4,18 @@ import { InterlockError, isInterlockError } from '../../src/errors.js';
 
 /** The target's checkpoint, and what the next take-overs do. */
 const target = vi.hoisted(() => ({ generation: 0, takeOvers: [] as ('answered' | 'lost' | 'never')[] }));
+/** Sessions that were opened; how many of them do not answer the preflight, and how many were closed. */
+const sessions = vi.hoisted(() => ({ opened: 0, silent: 0, closed: 0 }));
 
 vi.mock('../../replicators/mysql/session.js', () => {
-  const connect = (): Promise<unknown> =>
-    Promise.resolve({
+  const connect = (): Promise<unknown> => {
+    sessions.opened += 1;
+    return Promise.resolve({
       query: () => Promise.resolve([[{ purged: '' }]]),
       on: () => undefined,
-      destroy: () => undefined,
+      destroy: () => (sessions.closed += 1),
     });
+  };
   return {
     connect,
     connectTarget: connect,
@@ -23,7 +27,7 @@ vi.mock('../../replicators/mysql/session.js', () => {
 });
 vi.mock('../../replicators/mysql/initialise.js', () => ({
   keepTombstones: () => Promise.resolve(),
-  preflightLink: () => Promise.resolve(),
+  preflightLink: () => (sessions.silent-- > 0 ? new Promise(() => undefined) : Promise.resolve()),
 }));
 vi.mock('../../replicators/mysql/records.js', () => ({
   openCounts: () => Promise.resolve({ conflicts: 0, quarantined: 0 }),
@@ -68,7 +72,10 @@ vi.mock('../../replicators/mysql/stream.js', () => ({
 
 const { Link } = await import('../../replicators/mysql/link.js');
 
-async function run(takeOvers: typeof target.takeOvers): Promise<unknown> {
+async function run(
+  takeOvers: typeof target.takeOvers,
+  onError: (message: string) => void = () => undefined,
+): Promise<unknown> {
   target.generation = 7;
   target.takeOvers = takeOvers;
   const server = { host: '127.0.0.1', port: 1, user: 'u', password: '', flavour: 'mysql' } as const;
@@ -85,7 +92,10 @@ async function run(takeOvers: typeof target.takeOvers): Promise<unknown> {
       mapping: { defaultRegion: 'cn-east', regions: ['cn-east'], segments: {} },
       ...{ conflicts: {}, onQuarantine: 'stop', winsTies: true },
     },
-    { onStatus: () => undefined, onMarker: () => undefined },
+    {
+      onStatus: ({ lastError }) => lastError !== null && onError(lastError.message),
+      onMarker: () => undefined,
+    },
     () => undefined,
   );
   return link.run(AbortSignal.timeout(10_000)).catch((error: unknown) => error);
@@ -102,4 +112,22 @@ it('a take-over that did not reach the target is made again', async () => {
   const error = await run(['answered', 'never', 'answered', 'lost']);
   expect((error as InterlockError).message).toContain('answer to its take-over was lost');
   expect(target).toEqual({ generation: 10, takeOvers: [] });
+});
+
+it('a server that stops answering while the link starts is given up, its sessions closed, and asked again', async () => {
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'setInterval', 'clearInterval'] });
+  try {
+    Object.assign(sessions, { opened: 0, silent: 1, closed: 0 });
+    const errors = new Set<string>();
+    const ended = run(['answered', 'lost'], (message) => errors.add(message));
+    await vi.advanceTimersByTimeAsync(59_000);
+    expect(sessions).toMatchObject({ opened: 2, closed: 0 });
+    await vi.advanceTimersByTimeAsync(10_000);
+    expect([...errors]).toContain('a server has not answered in 60000 ms while the link starts');
+    // The second attempt streams; of the third the target's answer is lost, which ends the run.
+    expect((await ended) as InterlockError).toMatchObject({ code: 'Unavailable', retryable: true });
+    expect(sessions.closed).toBe(sessions.opened);
+  } finally {
+    vi.useRealTimers();
+  }
 });

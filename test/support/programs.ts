@@ -40,7 +40,9 @@ export function startCommand(command: string, args: string[], env: Record<string
   child.stderr.on('data', add);
   const ended = new Promise<number | null>((resolve) => child.once('close', (code) => resolve(code)));
   void ended.then(() => waiting.forEach((look) => look()));
-  process.once('exit', () => child.kill('SIGKILL'));
+  const onExit = (): void => void child.kill('SIGKILL');
+  process.once('exit', onExit);
+  void ended.then(() => process.removeListener('exit', onExit));
   const gone = (): boolean => child.exitCode !== null || child.signalCode !== null;
   return {
     child,

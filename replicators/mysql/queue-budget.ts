@@ -1,0 +1,21 @@
+/** Bytes on the wire that wait to be applied, of one link and of all links of a thread. */
+const OF_ONE = 16 * 1024 * 1024;
+const OF_ALL = 64 * 1024 * 1024;
+
+/**
+ * How much a link of this thread may keep waiting. Hazard: fifty links with a stalled target each, every one within its own bound, are more than
+ * the thread's heap takes; the more there are, the less each may have.
+ */
+class QueueBudget {
+  private links = 0;
+
+  /** @returns what ends the share */
+  join(): () => void {
+    this.links += 1;
+    return () => (this.links -= 1);
+  }
+
+  share = (): number => Math.min(OF_ONE, OF_ALL / Math.max(this.links, 1));
+}
+
+export const queueBudget = new QueueBudget();

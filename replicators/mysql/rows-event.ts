@@ -1,0 +1,48 @@
+import { InterlockError } from '../../src/errors.js';
+import type { Literal } from './literal.js';
+import { readImage } from './row-image.js';
+import type { Cursor } from './row-image.js';
+import type { SourceTable } from './source-table.js';
+import { EVENT } from './zongji-seam.js';
+
+/** Flag of a rows event: libbinlogevents/include/rows_event.h. */
+const NO_FOREIGN_KEY_CHECKS = 2;
+
+export interface ChangedRow {
+  before: Literal[] | null;
+  after: Literal[] | null;
+  unchecked: boolean;
+}
+
+/**
+ * The rows of a rows event.
+ * @param cursor behind the table id
+ * @throws InterlockError LinkStopped when images are not full
+ */
+export function* rowsOf(type: number, cursor: Cursor, table: SourceTable): Generator<ChangedRow> {
+  const unchecked = (cursor.uint(2) & NO_FOREIGN_KEY_CHECKS) !== 0;
+  if (EVENT.rowsV2.has(type)) cursor.at += cursor.buffer.readUInt16LE(cursor.at);
+  const columns = cursor.lengthEncoded();
+  const isUpdate = EVENT.updateRows.has(type);
+  for (let image = 0; image < (isUpdate ? 2 : 1); image++) {
+    // A missing column would be taken for NULL.
+    if (!allSet(cursor.bytes((columns + 7) >> 3), columns) || columns !== table.decoders.length) {
+      throw new InterlockError(
+        'LinkStopped',
+        `the source writes ${table.name} without full row images; set binlog_row_image=FULL there, for sessions too`,
+      );
+    }
+  }
+  const isDelete = EVENT.deleteRows.has(type);
+  while (cursor.at < cursor.end) {
+    const first = readImage(cursor, table.decoders);
+    const before = isUpdate || isDelete ? first : null;
+    const after = isUpdate ? readImage(cursor, table.decoders) : isDelete ? null : first;
+    yield { before, after, unchecked };
+  }
+}
+
+function allSet(bitmap: Buffer, bits: number): boolean {
+  for (let i = 0; i < bits; i++) if ((bitmap[i >> 3]! & (1 << (i & 7))) === 0) return false;
+  return true;
+}
