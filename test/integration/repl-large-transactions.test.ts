@@ -245,7 +245,7 @@ describe.each(['mysql', 'mariadb'] as const)('a transaction of %s that is larger
     const error = await link.ended;
     expect(error).toBeInstanceOf(InterlockError);
     expect((error as InterlockError).code).toBe('LinkStopped');
-    expect((error as InterlockError).message).toContain('write past the fence');
+    expect((error as InterlockError).message).toContain('changed past the fence');
     expect(await rows(pair.b, `SELECT COUNT(*) AS n FROM ${schema}.item WHERE id >= 1000000`)).toEqual([
       { n: '0' },
     ]);
