@@ -8,8 +8,9 @@ import { createCheckpoint, inTransaction, readCheckpoint } from './checkpoint.js
 import type { Checkpoint } from './checkpoint.js';
 import { orderCopy } from './copy-plan.js';
 import type { CopyOrder } from './copy-plan.js';
+import type { Difference } from './drift.js';
 import type { LinkConfig } from './link-config.js';
-import { sourceProblems, tableProblems } from './preflight.js';
+import { problemsByTable, sourceProblems } from './preflight.js';
 import { contains, parsePosition } from './position.js';
 import { connect, executedPosition, serverIdentity } from './session.js';
 import { unitsAt } from './units-at.js';
@@ -26,13 +27,26 @@ export interface InitialiseOptions {
   maxRowsPerSecond?: number;
 }
 
+/**
+ * What both sides may differ in, of that over which rows flow (see drift.ts): a link that goes on meets every such row by itself; one that begins
+ * has to find its tables; a copy reads both sides by one definition.
+ */
+export type Drift = 'goes on' | 'begins' | 'copies';
+
+const DRIFT: Record<Drift, (difference: Difference) => boolean> = {
+  'goes on': ({ flows }) => flows,
+  begins: ({ flows, mend }) => flows && mend?.verb !== 'CREATE',
+  copies: () => false,
+};
+
 /** Everything that has to be right before a link can run. @throws InterlockError Refused that lists every problem. */
 export async function preflightLink(
   config: LinkConfig,
   source: Connection,
   target: Connection,
+  drift: Drift,
 ): Promise<void> {
-  const problems = await linkProblems(config, source, target);
+  const problems = await linkProblems(config, source, target, drift);
   if (problems.length === 0) return;
   throw new InterlockError(
     'Refused',
@@ -46,16 +60,14 @@ export async function linkProblems(
   config: LinkConfig,
   source: Connection,
   target: Connection,
+  drift: Drift,
 ): Promise<string[]> {
   const filter = new TableFilter(config.include, config.exclude);
+  const catalogs = [await readCatalog(source, filter), await readCatalog(target, filter)] as const;
+  const mixed = config.source.flavour !== config.target.flavour;
   return [
     ...(await sourceProblems(source, config.source.flavour)).map((p) => `${config.from}: ${p}`),
-    ...tableProblems(
-      await readCatalog(source, filter),
-      await readCatalog(target, filter),
-      config.tables,
-      config.source.flavour !== config.target.flavour,
-    ),
+    ...[...problemsByTable(...catalogs, config.tables, mixed, DRIFT[drift]).values()].flat(),
   ];
 }
 
@@ -72,8 +84,10 @@ export async function initialiseLink(
   try {
     const target = await connect(config.target);
     try {
-      await preflightLink(config, source, target);
       const existing = await readCheckpoint(target, config.link);
+      const copies = options.resync !== undefined || (options.copy === true && existing === undefined);
+      const drift = copies ? 'copies' : existing === undefined ? 'begins' : 'goes on';
+      await preflightLink(config, source, target, drift);
       if (options.copy === true || options.resync !== undefined) {
         const ordered = await initialiseCopy(config, options, source, target, existing);
         if (ordered !== undefined) return ordered;

@@ -7,8 +7,6 @@ import { StatusTracker } from '../core/status.js';
 import { TableFilter } from '../core/table-filter.js';
 import { Applier, heldByOther } from './applier.js';
 import { Batch, BatchMismatch } from './batch.js';
-import { readCatalog } from './catalog.js';
-import type { Catalog, CatalogTable } from './catalog.js';
 import { connectReader } from './chunk-reader.js';
 import { Copier } from './copier.js';
 import { copyProgress, unfinished } from './copy-plan.js';
@@ -17,6 +15,7 @@ import type { Checkpoint } from './checkpoint.js';
 import { passDdl } from './ddl.js';
 import { preflightLink } from './initialise.js';
 import type { LinkConfig } from './link-config.js';
+import { LinkSchema } from './link-schema.js';
 import { Ownership } from './ownership.js';
 import { contains, parsePosition } from './position.js';
 import type { MysqlPosition } from './position.js';
@@ -33,7 +32,7 @@ import type { StopPoint } from './stop-points.js';
 import { isUnavailable, targetUnavailable } from './target-errors.js';
 import type { SqlError } from './target-errors.js';
 import { isEmpty } from './transaction.js';
-import type { MarkerEvent, RowChange, SourceTransaction } from './transaction.js';
+import type { MarkerEvent, SourceTransaction } from './transaction.js';
 
 export interface LinkEvents {
   onStatus: (status: LinkStatus) => void;
@@ -118,7 +117,7 @@ export class Link {
       await takeLock(target, link);
       const source = await connect(sourceServer);
       opened.push(source);
-      await preflightLink(this.config, source, target);
+      await preflightLink(this.config, source, target, 'goes on');
       this.taking = true;
       const checkpoint = await takeGeneration(target, link, this.held);
       this.taking = false;
@@ -209,8 +208,8 @@ class Attempt {
   private head = 0;
   private wake: (() => void) | undefined;
   private failure: InterlockError | undefined;
-  private catalog: Catalog = new Map();
   private readonly filter: TableFilter;
+  private readonly schema: LinkSchema;
   private applier!: Applier;
   /** Everything that was applied or dropped, in order. */
   private readonly position: MysqlPosition;
@@ -231,6 +230,7 @@ class Attempt {
     private readonly checkpoint: Checkpoint,
   ) {
     this.filter = new TableFilter(config.include, config.exclude);
+    this.schema = new LinkSchema(config, this.filter, { source, target });
     this.position = parsePosition(config.source.flavour, checkpoint.position);
     this.executed = this.position.clone();
   }
@@ -254,7 +254,7 @@ class Attempt {
     tracker.generation = checkpoint.generation;
     tracker.position = checkpoint.position;
     tracker.lastMarker = checkpoint.marker;
-    this.catalog = await readCatalog(this.target, this.filter);
+    await this.schema.read();
     const ownership = new Ownership(
       config.from,
       config.mapping,
@@ -274,10 +274,11 @@ class Attempt {
 
   /** Tables that are still to be copied, if there are any. `readers` takes its connections. */
   private async makeCopier(ownership: Ownership, readers: Connection[]): Promise<Copier | undefined> {
-    const { config, checkpoint, filter } = this;
+    const { config, checkpoint, schema } = this;
     this.tracker.copy = await copyProgress(this.target, config.link);
     const tables = await unfinished(this.target, config.link);
     if (tables.length === 0) return undefined;
+    schema.requireEqual(tables.map(({ name }) => name));
     const source = await connectReader(config.source);
     readers.push(source);
     const target = await connectReader(config.target);
@@ -288,8 +289,8 @@ class Attempt {
       flavour: config.target.flavour,
       source,
       target,
-      sourceCatalog: await readCatalog(this.source, filter),
-      targetCatalog: this.catalog,
+      sourceCatalog: schema.source,
+      targetCatalog: schema.target,
       ownership,
       tables,
     });
@@ -412,6 +413,10 @@ class Attempt {
         if (violation !== null) throw this.atPosition(violation);
         if (ddl !== null) await this.passStatement(transaction);
       }
+      if (this.schema.misfitOf(transaction) !== null) {
+        if (!batch.isEmpty) break;
+        await this.schema.settle(transaction);
+      }
       if (
         !batch.isEmpty &&
         (batch.rowCount + transaction.changes.length > BATCH_ROWS ||
@@ -420,7 +425,7 @@ class Attempt {
         break;
       }
       try {
-        batch.add(transaction, (change) => this.tableOf(change));
+        batch.add(transaction, ({ table }) => this.schema.tableOf(table));
       } catch (error) {
         if (!(error instanceof BatchMismatch)) throw error;
         // Something else wrote a row in between (the other side, whose transactions are dropped): the target decides, on its own.
@@ -449,7 +454,14 @@ class Attempt {
     const needsWrite =
       effect !== undefined ||
       batch.transactions.some((t) => t.changes.length + t.units.length + t.markers.length > 0);
-    if (needsWrite) await this.applier.apply(batch, this.position.toString(), effect);
+    if (needsWrite) {
+      try {
+        await this.applier.apply(batch, this.position.toString(), effect);
+      } catch (error) {
+        if (await this.schema.changedSince(error)) return;
+        throw error;
+      }
+    }
     if (effect !== undefined) {
       this.copier!.committed(chunk!, effect);
       this.showCopy();
@@ -478,7 +490,7 @@ class Attempt {
   private without(transaction: SourceTransaction, broken: Batch): Batch {
     const batch = new Batch();
     for (const one of broken.transactions) {
-      if (one !== transaction) batch.add(one, (change) => this.tableOf(change));
+      if (one !== transaction) batch.add(one, ({ table }) => this.schema.tableOf(table));
     }
     return batch;
   }
@@ -488,18 +500,8 @@ class Attempt {
     const { gtid, ddl } = transaction;
     const behind = this.position.clone();
     behind.add(gtid);
-    const catalog = await passDdl(config, this.filter, source, target, ddl!, gtid, behind.toString());
-    if (catalog !== null) this.catalog = catalog;
-  }
-
-  private tableOf(change: RowChange): CatalogTable {
-    const table = this.catalog.get(change.table.name);
-    if (table !== undefined) return table;
-    throw new InterlockError(
-      'LinkStopped',
-      `${this.config.link}: ${change.table.name} does not exist on the target; create it there, then: interlock replicate resume ${this.config.link}`,
-      { details: { link: this.config.link, table: change.table.name } },
-    );
+    await passDdl(config, this.filter, this.schema, source, target, ddl!, gtid, behind.toString());
+    this.copier?.requireSame(this.schema.source);
   }
 
   private atPosition(violation: InterlockError): InterlockError {

@@ -188,6 +188,7 @@ function updateOf(table: TableBatch, row: RowNet, flavour: Flavour): Statement {
       set.push(`${identifier(source.columns[i]!)}=${after[i]!}`);
     }
   }
+  set.push(...columns(table).kept);
   return {
     sql: relaxed(
       table,
@@ -222,7 +223,7 @@ function insertOf(table: TableBatch, rows: RowNet[], flavour: Flavour): Statemen
  */
 function upsertOf(table: TableBatch, rows: RowNet[], flavour: Flavour): Statement {
   const { source } = table;
-  const columns = written(table)
+  const set = written(table)
     .filter((i) => !source.primaryKey.includes(i))
     .map((i) => identifier(source.columns[i]!));
   const [alias, value] =
@@ -231,7 +232,7 @@ function upsertOf(table: TableBatch, rows: RowNet[], flavour: Flavour): Statemen
     sql: relaxed(
       table,
       flavour,
-      `INSERT INTO ${source.sql} (${columnList(table)}) VALUES ${rows.map((row) => tuple(table, row.after!)).join(',')}${alias} ON DUPLICATE KEY UPDATE ${columns.map((c) => `${c}=${value(c)}`).join(',')}`,
+      `INSERT INTO ${source.sql} (${columnList(table)}) VALUES ${rows.map((row) => tuple(table, row.after!)).join(',')}${alias} ON DUPLICATE KEY UPDATE ${[...set.map((c) => `${c}=${value(c)}`), ...columns(table).kept].join(',')}`,
     ),
     affected: rows.length * 2,
     kind: 'update',
@@ -246,15 +247,17 @@ function whereKey(table: TableBatch, row: Literal[]): string {
 }
 
 /** MariaDB's unique keys on long text have a hidden column each, which is in the binlog. */
-const HIDDEN_HASH = /^DB_ROW_HASH_\d+$/;
+export const HIDDEN_HASH = /^DB_ROW_HASH_\d+$/;
 
 interface Columns {
   written: number[];
   list: string;
+  /** Assignments of columns that only the target has, and would set by itself. */
+  kept: string[];
 }
 const columnsOf = new WeakMap<TableBatch, Columns>();
 
-/** The columns that are written: all but those that the target computes. */
+/** The columns that are written: all but those that the target computes or does not have (what they hold was looked at before). */
 function written(table: TableBatch): number[] {
   return columns(table).written;
 }
@@ -269,11 +272,17 @@ function columns(table: TableBatch): Columns {
     const indexes = table.source.columns
       .map((_name, i) => i)
       .filter((i) => {
-        const name = table.source.columns[i]!;
-        const column = table.target.columns.get(name);
-        return column === undefined ? !HIDDEN_HASH.test(name) : !column.generated;
+        const column = table.target.columns.get(table.source.columns[i]!);
+        return column !== undefined && !column.generated;
       });
-    known = { written: indexes, list: indexes.map((i) => identifier(table.source.columns[i]!)).join(',') };
+    const kept = [...table.target.columns.values()]
+      .filter(({ name, autoUpdated }) => autoUpdated && !table.source.columns.includes(name))
+      .map(({ name }) => `${identifier(name)}=${table.target.sql}.${identifier(name)}`);
+    known = {
+      written: indexes,
+      list: indexes.map((i) => identifier(table.source.columns[i]!)).join(','),
+      kept,
+    };
     columnsOf.set(table, known);
   }
   return known;

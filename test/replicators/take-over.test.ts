@@ -22,6 +22,9 @@ vi.mock('../../replicators/mysql/session.js', () => {
   };
 });
 vi.mock('../../replicators/mysql/initialise.js', () => ({ preflightLink: () => Promise.resolve() }));
+vi.mock('../../replicators/mysql/ddl-steps.js', () => ({
+  readDdlSteps: () => Promise.resolve({ dropped: new Map(), changing: new Map() }),
+}));
 vi.mock('../../replicators/mysql/catalog.js', () => ({ readCatalog: () => Promise.resolve(new Map()) }));
 vi.mock('../../replicators/mysql/checkpoint.js', () => {
   const read = (): object => ({
