@@ -10,7 +10,7 @@ export interface Difference {
   /** A link carries on over it: rows that do not fit are told apart one by one (see row-fit.ts). */
   flows: boolean;
   /** The side that has to be mended, as a rule, and how. */
-  mend: { at: 'source' | 'target'; verb: 'ADD' | 'MODIFY' | 'CREATE' } | null;
+  mend: { at: 'source' | 'target'; verb: 'ADD' | 'MODIFY' | 'CREATE' | 'DEFAULT' } | null;
 }
 
 /** How the definition of one table differs between the two sides. Column order may differ. */
@@ -45,12 +45,28 @@ export function differencesOf(source: Catalog, target: Catalog, name: string, mi
       flows: columnFlows(left, right, mixed),
       mend:
         left === undefined
-          ? { at: 'source', verb: 'ADD' }
+          ? { at: 'target', verb: 'DEFAULT' }
           : { at: 'target', verb: right === undefined ? 'ADD' : 'MODIFY' },
     });
   }
+  // Hazard: a column that one side has under another name looks like two; a value that was changed to the default would stay as it was.
+  const loose = [a, b].map((side, i) => {
+    const other = [b, a][i]!;
+    return [...side.columns.values()].some(
+      ({ name: one, generated }) => !generated && !other.columns.has(one),
+    );
+  });
+  if (loose[0] && loose[1]) {
+    for (const one of found)
+      if (one.column !== null && !(a.columns.has(one.column) && b.columns.has(one.column))) {
+        one.flows = false;
+        one.text += ' (each side has a column that the other has not: renamed?)';
+      }
+  }
   if (a.primaryKey.join() !== b.primaryKey.join()) {
-    found.push(whole(`primary key (${a.primaryKey.join()}) at the source, (${b.primaryKey.join()}) on the target`));
+    found.push(
+      whole(`primary key (${a.primaryKey.join()}) at the source, (${b.primaryKey.join()}) on the target`),
+    );
   }
   if (a.uniqueKeys.join() !== b.uniqueKeys.join()) {
     found.push(

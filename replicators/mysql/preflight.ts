@@ -81,7 +81,8 @@ export function problemsByTable(
   for (const name of new Set([...source.keys(), ...target.keys()])) {
     const differences = differencesOf(source, target, name, mixed);
     // Rows of it stop the link, or there are none.
-    if (differences.length === 1 && differences[0]!.mend?.verb === 'CREATE' && passes(differences[0]!)) continue;
+    if (differences.length === 1 && differences[0]!.mend?.verb === 'CREATE' && passes(differences[0]!))
+      continue;
     const { carriable, list } = oneTable(name, source, target, routing);
     const differing = carriable ? differences.filter((one) => !passes(one)).map(({ text }) => text) : [];
     if (differing.length + list.length > 0) found.set(name, [...differing, ...list]);

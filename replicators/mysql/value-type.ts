@@ -205,7 +205,8 @@ export function defaultTest(column: {
     case 'char': {
       const wanted = type.kind === 'char' ? text.replace(/ +$/, '') : text;
       // Wide character sets have other bytes for the same text.
-      if (/[^\x20-\x7e]|['\\]/.test(wanted) || /^(ucs2|utf16|utf32)/.test(column.charset ?? '')) return undefined;
+      if (/[^\x20-\x7e]|['\\]/.test(wanted) || /^(ucs2|utf16|utf32)/.test(column.charset ?? ''))
+        return undefined;
       const bytes = Buffer.from(wanted, 'latin1').toString('hex');
       return (v) => v === `'${wanted}'` || (wanted !== '' && v.endsWith(` x'${bytes}'`));
     }
