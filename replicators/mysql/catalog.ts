@@ -58,9 +58,12 @@ export interface ForeignKey {
 export type Catalog = Map<string, CatalogTable>;
 
 /** The tables of a server that a link carries, as they are now. */
-export async function readCatalog(connection: Connection, filter: TableFilter): Promise<Catalog> {
+export async function readCatalog(
+  connection: Connection,
+  filter: Pick<TableFilter, 'carries'>,
+): Promise<Catalog> {
   const catalog: Catalog = new Map();
-  const system = `('mysql','information_schema','performance_schema','sys','interlock')`;
+  const system = `('mysql','information_schema','performance_schema','sys')`;
   const rows = async (sql: string): Promise<Record<string, string | number | null>[]> => {
     const [found] = await connection.query<RowDataPacket[]>(sql);
     return found;

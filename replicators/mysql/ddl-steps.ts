@@ -19,7 +19,7 @@ export async function readDdlSteps(connection: Connection): Promise<DdlSteps> {
       'SELECT change_id, name, dropped, state FROM interlock.ddl_step',
     );
     for (const row of rows as { change_id: string; name: string; dropped: string | null; state: string }[]) {
-      const running = row.state !== 'done';
+      const running = row.state !== 'done' && row.state !== 'failed';
       if (running) changing.set(row.name, row.change_id);
       for (const gone of row.dropped === null ? [] : (JSON.parse(row.dropped) as string[]))
         dropped.set(gone, { running: running || dropped.get(gone)?.running === true });

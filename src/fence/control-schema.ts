@@ -10,6 +10,7 @@
  * dc_read_only  one row: whether this server's `read_only` is wanted for the whole data center (see read-only.ts).
  * link_copy    the tables that a link still copies into this store, each with how far it is; done ones stay until the next copy.
  * copy_watermark  one row per link that copies out of this store: changes of rows that were read between two watermarks are in the stream.
+ * ddl_step  the statements that `interlock ddl apply` runs here, and how far each is: a link into this store waits for what is under way.
  * rules, report, verification  only in use in the control store.
  */
 export const CONTROL_SCHEMA = 'interlock';
@@ -78,6 +79,17 @@ export const CONTROL_TABLES: Readonly<Record<string, string>> = {
     generation BIGINT UNSIGNED NOT NULL,
     seq BIGINT UNSIGNED NOT NULL,
     edge ENUM('low','high') NOT NULL
+  ) ENGINE=InnoDB`,
+  ddl_step: `CREATE TABLE IF NOT EXISTS interlock.ddl_step (
+    change_id VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    seq INT UNSIGNED NOT NULL,
+    name VARCHAR(129) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+    statement MEDIUMTEXT CHARACTER SET utf8mb4 NOT NULL,
+    dropped TEXT CHARACTER SET utf8mb4 NULL,
+    state ENUM('planned','running','executed','done','failed') NOT NULL,
+    algorithm VARCHAR(16) CHARACTER SET ascii COLLATE ascii_bin NULL,
+    updated_at DATETIME(6) NOT NULL,
+    PRIMARY KEY (change_id, seq)
   ) ENGINE=InnoDB`,
   rules: `CREATE TABLE IF NOT EXISTS interlock.rules (
     epoch BIGINT UNSIGNED NOT NULL PRIMARY KEY,
