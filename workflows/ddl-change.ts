@@ -1,4 +1,5 @@
 import {
+  ActivityCancellationType,
   ActivityFailure,
   ApplicationFailure,
   CancellationScope,
@@ -36,13 +37,17 @@ const planning = proxyActivities<DdlPlanActivities>({
   retry: { ...retry, maximumAttempts: 5 },
 });
 
+type Proxies = ReturnType<typeof proxyActivities<DdlActivities>>;
+
 /** What a DC does, on its own task queue. A worker that is lost comes back: only an operator knows when it will not, and cancels. */
-function datacenter(taskQueue: string): { short: DdlActivities; long: DdlActivities } {
+function datacenter(taskQueue: string): { short: Proxies; long: Proxies } {
   return {
     short: proxyActivities<DdlActivities>({ taskQueue, startToCloseTimeout: '60 s', retry }),
     // An index on a large table takes hours; a worker that is lost is noticed by the heartbeat.
     long: proxyActivities<DdlActivities>({
       ...{ taskQueue, startToCloseTimeout: '7 days', heartbeatTimeout: '10 s', retry },
+      // A statement that runs is not taken back: its end is waited for.
+      cancellationType: ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
     }),
   };
 }
@@ -153,7 +158,7 @@ class DdlChange {
     await Promise.all(Object.keys(this.plan.queues).map((dc) => work(dc, steps)));
   }
 
-  private dc(name: string): { short: DdlActivities; long: DdlActivities } {
+  private dc(name: string): ReturnType<typeof datacenter> {
     return datacenter(this.plan.queues[name]!);
   }
 

@@ -4,10 +4,9 @@ import type { TableFilter } from '../core/table-filter.js';
 import type { Catalog } from './catalog.js';
 import { isIrrelevant, rowEffects } from './ddl-effects.js';
 import type { LinkConfig } from './link-config.js';
-import { waitsFor } from './link-schema.js';
+import { waitsFor } from './ddl-steps.js';
 import type { LinkSchema } from './link-schema.js';
 import { identifier } from './literal.js';
-import { problemsByTable } from './preflight.js';
 
 /**
  * A statement in the stream that changes definitions is not repeated on the target. It is passed when the rows of every table of the link
@@ -29,8 +28,7 @@ export async function passDdl(
   if (isIrrelevant(ddl.statement)) return;
   const statement = ddl.statement.replace(/\s+/g, ' ').trim();
   await schema.read();
-  const mixed = config.source.flavour !== config.target.flavour;
-  const byTable = problemsByTable(schema.source, schema.target, config.tables, mixed);
+  const byTable = schema.problems;
   const rows = await rowProblems(filter, source, target, ddl, schema.target);
   const problems = [...[...byTable.values()].flat(), ...rows.problems];
   if (problems.length === 0) return;

@@ -8,6 +8,7 @@ import { createCheckpoint, inTransaction, readCheckpoint } from './checkpoint.js
 import type { Checkpoint } from './checkpoint.js';
 import { orderCopy } from './copy-plan.js';
 import type { CopyOrder } from './copy-plan.js';
+import { flowsOver, readDdlSteps, waitsFor } from './ddl-steps.js';
 import type { Difference } from './drift.js';
 import type { LinkConfig } from './link-config.js';
 import { problemsByTable, sourceProblems } from './preflight.js';
@@ -33,13 +34,12 @@ export interface InitialiseOptions {
  */
 export type Drift = 'goes on' | 'begins' | 'copies';
 
-const DRIFT: Record<Drift, (difference: Difference) => boolean> = {
-  'goes on': ({ flows }) => flows,
+const DRIFT: Record<Exclude<Drift, 'goes on'>, (difference: Difference) => boolean> = {
   begins: ({ flows, mend }) => flows && mend?.verb !== 'CREATE',
   copies: () => false,
 };
 
-/** Everything that has to be right before a link can run. @throws InterlockError Refused that lists every problem. */
+/** Everything that has to be right before a link can run. @throws InterlockError Refused that lists every problem; Unavailable while `ddl apply` mends them. */
 export async function preflightLink(
   config: LinkConfig,
   source: Connection,
@@ -48,6 +48,11 @@ export async function preflightLink(
 ): Promise<void> {
   const problems = await linkProblems(config, source, target, drift);
   if (problems.length === 0) return;
+  if (drift === 'goes on') {
+    const { changing } = await readDdlSteps(target);
+    const change = [...changing].find(([table]) => problems.some((problem) => problem.startsWith(table)));
+    if (change !== undefined) throw waitsFor(config.link, change[1]);
+  }
   throw new InterlockError(
     'Refused',
     `${config.link} cannot run (${problems.length === 1 ? '1 problem' : `${problems.length} problems`}):\n  ${problems.join('\n  ')}`,
@@ -64,10 +69,11 @@ export async function linkProblems(
 ): Promise<string[]> {
   const filter = new TableFilter(config.include, config.exclude);
   const catalogs = [await readCatalog(source, filter), await readCatalog(target, filter)] as const;
+  const passes = drift === 'goes on' ? flowsOver(await readDdlSteps(target), ...catalogs) : DRIFT[drift];
   const mixed = config.source.flavour !== config.target.flavour;
   return [
     ...(await sourceProblems(source, config.source.flavour)).map((p) => `${config.from}: ${p}`),
-    ...[...problemsByTable(...catalogs, config.tables, mixed, DRIFT[drift]).values()].flat(),
+    ...[...problemsByTable(...catalogs, config.tables, mixed, passes).values()].flat(),
   ];
 }
 

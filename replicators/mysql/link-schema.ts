@@ -4,7 +4,7 @@ import type { TableFilter } from '../core/table-filter.js';
 import { readCatalog } from './catalog.js';
 import type { Catalog, CatalogTable } from './catalog.js';
 import { differencesOf } from './drift.js';
-import { readDdlSteps } from './ddl-steps.js';
+import { flowsOver, isDropped, readDdlSteps, waitsFor } from './ddl-steps.js';
 import type { DdlSteps } from './ddl-steps.js';
 import type { LinkConfig } from './link-config.js';
 import { mendCommand } from './mend.js';
@@ -21,7 +21,8 @@ import type { SourceTransaction } from './transaction.js';
 export class LinkSchema {
   target: Catalog = new Map();
   source: Catalog = new Map();
-  private problems: ReadonlyMap<string, readonly string[]> = new Map();
+  /** Why no row of a table may be carried. */
+  problems: ReadonlyMap<string, readonly string[]> = new Map();
   private steps: DdlSteps = { dropped: new Map(), changing: new Map() };
   private fits = new WeakMap<SourceTable, { fit: RowFit }>();
   private known = '';
@@ -38,8 +39,9 @@ export class LinkSchema {
     const mixed = config.source.flavour !== config.target.flavour;
     this.source = await readCatalog(connections.source, filter);
     this.target = await readCatalog(connections.target, filter);
-    this.problems = problemsByTable(this.source, this.target, config.tables, mixed);
     this.steps = await readDdlSteps(connections.target);
+    const passes = flowsOver(this.steps, this.source, this.target);
+    this.problems = problemsByTable(this.source, this.target, config.tables, mixed, passes);
     this.fits = new WeakMap();
     const now = JSON.stringify([this.source, this.target, this.steps.dropped], (_key, value: unknown) =>
       value instanceof Map || value instanceof Set ? [...(value as Iterable<unknown>)] : value,
@@ -77,16 +79,8 @@ export class LinkSchema {
     return known.fit;
   }
 
-  /**
-   * Hazard: what both sides do not have may have been renamed, and its values be wanted. Only a record of `ddl apply` says that it was dropped;
-   * once that is done, only what the source does not have (again) is.
-   */
   private isDropped(name: string): boolean {
-    const step = this.steps.dropped.get(name);
-    if (step === undefined || step.running) return step !== undefined;
-    const [schema, table, column] = name.split('.');
-    const there = this.source.get(`${schema}.${table}`);
-    return column === undefined ? there === undefined : there?.columns.has(column) !== true;
+    return isDropped(this.steps, this.source, name);
   }
 
   /**
@@ -144,13 +138,4 @@ export class LinkSchema {
     }
     return undefined;
   }
-}
-
-/** The link tries again by itself: see Link.run. */
-export function waitsFor(link: string, change: string): InterlockError {
-  return new InterlockError(
-    'Unavailable',
-    `${link} waits for \`interlock ddl apply\` (${change}), which changes the table on both sides; see interlock ddl status`,
-    { retryable: true, details: { link, change } },
-  );
 }

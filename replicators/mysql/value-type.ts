@@ -229,7 +229,11 @@ export function defaultTest(column: {
       if (column.dataType === 'double') return (v) => v !== NULL && Number(v) === Number(text);
       if (column.dataType === 'float') return (v) => v !== NULL && Number(v) === Math.fround(Number(text));
       return undefined;
-    default:
+    // Shown in the session's time zone, or in a spelling of their own.
+    case 'timestamp':
+    case 'set':
+    case 'bytes':
+    case 'binary':
       return undefined;
   }
 }

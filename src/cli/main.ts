@@ -24,6 +24,7 @@ const COMMANDS: Record<string, () => Promise<CommandModule>> = {
   fence: () => import('./fence.js'),
   worker: () => import('./worker.js'),
   replicate: () => import('./replicate.js'),
+  ddl: () => import('./ddl.js'),
   verify: () => import('./verify.js'),
   switch: () => import('./switch.js'),
   'rule-center': () => import('./rule-center.js'),

@@ -8,12 +8,12 @@ export type Algorithm = 'instant' | 'inplace' | 'copy';
 
 /** The algorithms of a statement, the one that costs least first. */
 export function algorithmsOf(statement: DdlStatement, flavour: Flavour): (Algorithm | null)[] {
-  if (statement.verb === 'create' || statement.verb === 'drop' || statement.chooses) return [null];
-  // MySQL gives INSTANT to no index, and says so; MariaDB's INPLACE may still rebuild, with writes going on.
-  if (statement.verb === 'alter') return ['instant', 'inplace', 'copy'];
-  return flavour === 'mysql' || statement.verb === 'create-index'
-    ? ['inplace', 'copy']
-    : ['instant', 'inplace', 'copy'];
+  const { verb, chooses } = statement;
+  if (verb === 'create' || verb === 'drop' || chooses) return [null];
+  // MariaDB's DROP INDEX has no such clause.
+  if (verb === 'drop-index' && flavour === 'mariadb') return [null];
+  // An index is built or dropped in place, never instantly.
+  return verb === 'alter' ? ['instant', 'inplace', 'copy'] : ['inplace', 'copy'];
 }
 
 /** The statement by this algorithm, on another table when `on` is given. */
