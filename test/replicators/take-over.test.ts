@@ -22,7 +22,8 @@ vi.mock('../../replicators/mysql/session.js', () => {
   };
 });
 vi.mock('../../replicators/mysql/initialise.js', () => ({ preflightLink: () => Promise.resolve() }));
-vi.mock('../../replicators/mysql/ddl-steps.js', () => ({
+vi.mock('../../replicators/mysql/ddl-steps.js', async (importOriginal) => ({
+  ...(await importOriginal<object>()),
   readDdlSteps: () => Promise.resolve({ dropped: new Map(), changing: new Map() }),
 }));
 vi.mock('../../replicators/mysql/catalog.js', () => ({ readCatalog: () => Promise.resolve(new Map()) }));

@@ -54,6 +54,10 @@ export async function announceSteps(
        WHERE change_id <> ? AND state NOT IN ('done', 'failed')`,
       [changeId],
     );
+    // What was dropped so long ago is in no stream any more.
+    await connection.query(
+      `DELETE FROM interlock.ddl_step WHERE state IN ('done', 'failed') AND updated_at < UTC_TIMESTAMP() - INTERVAL 90 DAY`,
+    );
     for (const { seq, name, text, dropped } of steps) {
       await connection.query(
         `INSERT INTO interlock.ddl_step (change_id, seq, name, statement, dropped, state, updated_at)

@@ -140,6 +140,8 @@ function alterClause(clause: Token[], refuse: Refuse): void {
       return;
     }
     case 'ADD': {
+      if (second === 'CONSTRAINT' || second === 'CHECK' || second === 'PERIOD') refuse(CHECK);
+      if (second === 'PRIMARY') refuse(KEY);
       if (words.slice(1).includes('PARTITION') && second === 'PARTITION') refuse(PARTITION);
       if (second === '(') refuse('write one ADD COLUMN per column');
       const unique = ['UNIQUE', 'FULLTEXT', 'SPATIAL'].includes(second);
@@ -152,6 +154,7 @@ function alterClause(clause: Token[], refuse: Refuse): void {
     case 'DISCARD':
     case 'IMPORT':
       return refuse('tablespaces are moved by hand, on each side');
+    case 'AUTO_INCREMENT':
     case 'ORDER':
     case 'ENABLE':
     case 'DISABLE':
@@ -172,12 +175,18 @@ function alterClause(clause: Token[], refuse: Refuse): void {
     case 'DROP':
       if (second === 'PARTITION') refuse(PARTITION);
       if (second === 'PRIMARY') refuse(KEY);
+      if (second === 'CONSTRAINT' || second === 'CHECK') refuse(CHECK);
+      return;
+    case 'ALTER':
+      if (second === 'CONSTRAINT' || second === 'CHECK') refuse(CHECK);
       return;
     default:
   }
 }
 
 const PARTITION = 'partitions may hold other rows on each side; run it on each of them by hand';
+const CHECK =
+  'constraints decide which rows a side takes (a unique one is ADD UNIQUE KEY name): pause the links, run it on both sides, resume them';
 const KEY =
   'rows are found by their primary key on both sides. Make a new table with the new key, let applications write both, copy the rows, and drop the old one';
 
