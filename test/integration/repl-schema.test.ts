@@ -189,6 +189,22 @@ describe.each(['mysql', 'mariadb'] as const)('definitions that differ on %s', (f
     ]);
   });
 
+  it('carries a column from when the target has it, too', async () => {
+    const schema = 's_comes';
+    const ab = await prepare(schema, 'id INT PRIMARY KEY, n INT');
+    await a.pool.query(`INSERT INTO ${schema}.item VALUES (1, 1), (2, 2)`);
+    await alter(a, schema, 'ADD COLUMN x INT NOT NULL DEFAULT 7');
+    await a.pool.query(`UPDATE ${schema}.item SET n = 3`);
+    await settled(ab, a);
+    await alter(b, schema, 'ADD COLUMN x INT NOT NULL DEFAULT 7');
+    // As the other link would have brought it: a value of the target's, which the source then sets to the default.
+    for (const side of [a, b]) await unlogged(side, [`UPDATE ${schema}.item SET x = 9`]);
+    await a.pool.query(`UPDATE ${schema}.item SET x = DEFAULT`);
+    await settled(ab, a);
+    expect(await dump(b, `${schema}.item`)).toEqual(await dump(a, `${schema}.item`));
+    expect(await rows(b, `SELECT x FROM ${schema}.item WHERE id = 1`)).toEqual([{ x: 7 }]);
+  });
+
   it('carries what the other side can hold, and stops before what it cannot', async () => {
     const schema = 's_size';
     const columns = [
