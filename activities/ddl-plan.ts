@@ -84,7 +84,7 @@ export async function planDdl(deps: DdlPlanDeps, request: DdlRequest): Promise<D
   problems.push(...inOrder(steps));
   if (problems.length > 0) {
     throw new InterlockError('BadInput', `nothing was done:\n  ${[...new Set(problems)].join('\n  ')}`, {
-      details: { field: 'file', problems },
+      details: { field: '--file', problems },
     });
   }
   const phases = { expand: 0, contract: 1 };
@@ -105,7 +105,7 @@ function storesOf(topology: Topology, wanted: readonly string[]): string[] {
     throw new InterlockError(
       'BadInput',
       `--stores: ${unknown.join(', ')}: no such MySQL store; expected some of ${all.join(', ')}`,
-      { details: { field: 'stores', value: unknown } },
+      { details: { field: '--stores', value: unknown } },
     );
   }
   return wanted.length === 0 ? all : [...wanted];

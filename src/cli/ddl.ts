@@ -85,6 +85,11 @@ function common(command: Command): Command {
 async function apply(options: ApplyOptions): Promise<void> {
   const { topology } = await loadTopology(topologyFile(options));
   const request = await requestOf(topology, options);
+  if (options.dryRun !== true && options.yes !== true && !process.stdin.isTTY) {
+    throw new InterlockError('BadInput', 'nobody is there to ask: add --yes, or --dry-run to see the plan', {
+      details: { field: '--yes' },
+    });
+  }
   await withTemporal(topology, async (client) => {
     if (options.dryRun !== true && options.yes !== true) await ask(client, topology, request);
     const last = await run(client, topology, { ...request, dryRun: options.dryRun === true });
@@ -96,11 +101,6 @@ async function apply(options: ApplyOptions): Promise<void> {
 
 /** Shows the plan and asks a person. */
 async function ask(client: Client, topology: Topology, request: DdlRequest): Promise<void> {
-  if (!process.stdin.isTTY) {
-    throw new InterlockError('BadInput', 'nobody is there to ask: add --yes, or --dry-run to see the plan', {
-      details: { field: 'yes' },
-    });
-  }
   const plan = await run(client, topology, { ...request, dryRun: true });
   progress(renderDdl(plan));
   if (plan.outcome !== 'planned')
@@ -116,16 +116,17 @@ async function requestOf(topology: Topology, options: ApplyOptions): Promise<Ddl
   try {
     text = await readFile(options.file, 'utf8');
   } catch (error) {
-    throw bad('file', options.file, `--file ${options.file}: ${messageOf(error)}`);
+    throw bad('--file', options.file, `--file ${options.file}: ${messageOf(error)}`);
   }
   const statements = splitStatements(text);
-  if (statements.length === 0) throw bad('file', options.file, `--file ${options.file}: no statement in it`);
+  if (statements.length === 0)
+    throw bad('--file', options.file, `--file ${options.file}: no statement in it`);
   statements.forEach((statement, i) => readStatement(statement, i + 1));
   const stores = (options.stores ?? []).flatMap((names) => names.split(',')).filter(Boolean);
   const known = new Set(dcIds(topology).flatMap((dc) => Object.keys(topology.datacenters[dc]!.stores.mysql)));
   const unknown = stores.find((name) => !known.has(name));
   if (unknown !== undefined)
-    throw bad('stores', unknown, `--stores ${unknown}: expected some of ${[...known].join(', ')}`);
+    throw bad('--stores', unknown, `--stores ${unknown}: expected some of ${[...known].join(', ')}`);
   return {
     ...{ topology: topology.name, statements, stores, dryRun: false },
     startedBy: `${userInfo().username}@${hostname()}`,

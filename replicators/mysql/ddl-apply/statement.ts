@@ -39,7 +39,7 @@ export function readStatement(text: string, number = 1): DdlStatement {
     throw new InterlockError(
       'BadInput',
       `statement ${number} (${text.replace(/\s+/g, ' ').slice(0, 80)}): ${why}`,
-      { details: { field: 'file', statement: number, text: text.slice(0, 1000) } },
+      { details: { field: '--file', statement: number, text: text.slice(0, 1000) } },
     );
   };
   if (/\/\*M?!/.test(withoutText(text, tokens)))
