@@ -39,6 +39,11 @@ export async function isRunClosed(client: Client, holder: Holder): Promise<boole
   return description === undefined || description.status.name !== 'RUNNING';
 }
 
+/** Is a run of this workflow open? Errors: Unavailable. */
+export async function isWorkflowRunning(client: Client, workflowId: string): Promise<boolean> {
+  return (await describe(client, workflowId))?.status.name === 'RUNNING';
+}
+
 /** The status of a link from the last heartbeat of its activity; undefined when it does not run. Errors: Unavailable. */
 export async function readLinkHeartbeat(client: Client, link: string): Promise<LinkStatus | undefined> {
   const description = await describe(client, replicatorWorkflowId(link));

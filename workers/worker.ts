@@ -6,6 +6,7 @@ import { MarkerArrivals } from '../replicators/core/marker-arrivals.js';
 import { createControlActivities } from '../activities/control.js';
 import { createDatacenterActivities } from '../activities/datacenter.js';
 import { createReplicatorActivities } from '../activities/replicator.js';
+import { createDdlActivities, createDdlPlanActivities } from '../activities/ddl.js';
 import { createVerificationActivities } from '../activities/verification.js';
 import type { ControlDeps, DatacenterDeps } from '../activities/dependencies.js';
 import { messageOf } from '../src/errors.js';
@@ -17,10 +18,11 @@ import { RuleCenterClient } from '../src/rule-center/client.js';
 import { datacenter } from '../src/topology/derive.js';
 import { resolveSecret } from '../src/topology/load.js';
 import type { Topology } from '../src/topology/schema.js';
+import { switchoverWorkflowId } from '../workflows/contract.js';
 import { workflowBundle } from './bundle.js';
 import { linkMetrics } from './link-metrics.js';
 import { withStopPoints } from './stop-points.js';
-import { connectToTemporal, isRunClosed, readLinkHeartbeat } from './temporal.js';
+import { connectToTemporal, isRunClosed, isWorkflowRunning, readLinkHeartbeat } from './temporal.js';
 
 /** How long a stopping worker waits for its activities before it cancels them, and before it leaves them. */
 const SHUTDOWN_GRACE_MS = 1_500;
@@ -93,6 +95,11 @@ export async function runWorker(options: WorkerOptions): Promise<void> {
         activities: {
           ...createControlActivities(shared),
           ...createVerificationActivities({ ...shared, secret: resolveSecret }),
+          ...createDdlPlanActivities({
+            ...shared,
+            secret: resolveSecret,
+            switchoverRuns: () => isWorkflowRunning(client, switchoverWorkflowId(topology.name)),
+          }),
         },
         stickyQueueScheduleToStartTimeout: STICKY_MS,
       }),
@@ -100,7 +107,13 @@ export async function runWorker(options: WorkerOptions): Promise<void> {
         ...common,
         taskQueue,
         activities: {
-          ...withStopPoints(createDatacenterActivities(shared), process.env['INTERLOCK_STOP_DIR']),
+          ...withStopPoints(
+            {
+              ...createDatacenterActivities(shared),
+              ...createDdlActivities({ topology, dc, secret: resolveSecret }),
+            },
+            process.env['INTERLOCK_STOP_DIR'],
+          ),
           ...createReplicatorActivities({
             ...{ topology, secret: resolveSecret, client, markers, log },
             onStatus: linkMetrics(dc),

@@ -2,3 +2,4 @@
 export { planSwitch, switchover } from './switchover.js';
 export { replicator } from './replicator.js';
 export { verification } from './verification.js';
+export { ddlChange } from './ddl-change.js';

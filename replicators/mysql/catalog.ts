@@ -1,6 +1,8 @@
 import type { Connection, RowDataPacket } from 'mysql2/promise';
 import type { TableFilter } from '../core/table-filter.js';
 import { identifier } from './literal.js';
+import { columnDefault } from './value-type.js';
+import type { ColumnDefault } from './value-type.js';
 
 export interface CatalogColumn {
   name: string;
@@ -11,6 +13,11 @@ export interface CatalogColumn {
   collation: string | null;
   nullable: boolean;
   generated: boolean;
+  /** Of a generated column, as the server spells it; else empty. */
+  expression: string;
+  default: ColumnDefault;
+  /** Bytes that its text can have. */
+  octets: number | null;
   /** Set by the server itself on every UPDATE that does not name it. */
   autoUpdated: boolean;
 }
@@ -51,9 +58,12 @@ export interface ForeignKey {
 export type Catalog = Map<string, CatalogTable>;
 
 /** The tables of a server that a link carries, as they are now. */
-export async function readCatalog(connection: Connection, filter: TableFilter): Promise<Catalog> {
+export async function readCatalog(
+  connection: Connection,
+  filter: Pick<TableFilter, 'carries'>,
+): Promise<Catalog> {
   const catalog: Catalog = new Map();
-  const system = `('mysql','information_schema','performance_schema','sys','interlock')`;
+  const system = `('mysql','information_schema','performance_schema','sys')`;
   const rows = async (sql: string): Promise<Record<string, string | number | null>[]> => {
     const [found] = await connection.query<RowDataPacket[]>(sql);
     return found;
@@ -84,7 +94,8 @@ export async function readCatalog(connection: Connection, filter: TableFilter): 
     catalog.get(`${row['s']}.${row['t']}`);
   for (const row of await rows(
     `SELECT table_schema AS s, table_name AS t, column_name AS c, column_type AS ty, data_type AS d, character_set_name AS cs,
-       collation_name AS co, is_nullable AS n, extra AS x, generation_expression AS g
+       collation_name AS co, is_nullable AS n, extra AS x, generation_expression AS g, column_default AS de,
+       character_octet_length AS o, VERSION() LIKE '%MariaDB%' AS m
      FROM information_schema.columns WHERE table_schema NOT IN ${system} ORDER BY 1, 2, ordinal_position`,
   )) {
     const extra = String(row['x'] ?? '').toLowerCase();
@@ -96,6 +107,9 @@ export async function readCatalog(connection: Connection, filter: TableFilter): 
       collation: row['co'] === null ? null : String(row['co']),
       nullable: row['n'] === 'YES',
       generated: row['g'] !== null && row['g'] !== '',
+      expression: String(row['g'] ?? ''),
+      default: columnDefault(row['de'] === null ? null : String(row['de']), extra, Number(row['m']) === 1),
+      octets: row['o'] === null ? null : Number(row['o']),
       autoUpdated: extra.includes('on update'),
     });
   }

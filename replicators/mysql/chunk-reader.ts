@@ -7,6 +7,7 @@ import { floatLiteral } from './row-image.js';
 import { connect } from './session.js';
 import type { ServerAddress } from './session.js';
 import type { SourceTable } from './source-table.js';
+import { valueTypeOf } from './value-type.js';
 
 /** A table as SELECT gives it. The literals are those that the stream gives, so that keys of both can be compared. */
 export interface ReadableTable {
@@ -41,6 +42,7 @@ export function readable(table: CatalogTable): ReadableTable {
     columns: columns.map((column) => column.name),
     primaryKey: table.primaryKey.map((key) => columns.findIndex((column) => column.name === key)),
     decoders: [],
+    types: columns.map(valueTypeOf),
     carried: true,
     control: null,
     lax: false,

@@ -152,6 +152,22 @@ export class Copier {
     }
   }
 
+  /**
+   * Hazard: a chunk that is read by a definition of before lacks the values of a new column. Chunks that were read behind the statement have not been
+   * met yet; the next attempt reads them by the new definition. @throws InterlockError Unavailable
+   */
+  requireSame(now: Catalog): void {
+    for (const name of this.unfinished) {
+      const [was, is] = [this.options.sourceCatalog, now].map((catalog) => columnsOf(catalog, name));
+      if (was === is) continue;
+      throw new InterlockError(
+        'Unavailable',
+        `${this.options.link}: the definition of ${name} has changed while it is copied; going on at its last chunk`,
+        { retryable: true, details: { link: this.options.link, table: name } },
+      );
+    }
+  }
+
   private async read(table: CopyTable, after: Literal[] | null): Promise<ReadChunk> {
     const shape = this.shapeOf(table.name);
     const limit = this.rowsPerChunk;
@@ -319,6 +335,10 @@ export class Copier {
       etaSeconds: rowsPerSecond > 0 ? Math.ceil(left / rowsPerSecond) : null,
     };
   }
+}
+
+function columnsOf(catalog: Catalog, name: string): string {
+  return JSON.stringify([...(catalog.get(name)?.columns.values() ?? [])]);
 }
 
 function sameRow(a: Literal[], b: Literal[]): boolean {

@@ -11,10 +11,13 @@ export interface RowEffect {
   partitions?: string[];
 }
 
-interface Token {
+export interface Token {
   text: string;
   /** In upper case; empty for a quoted name, which is no keyword. */
   word: string;
+  /** Where it is in the statement. */
+  from: number;
+  to: number;
 }
 
 const OBJECTS = new Set(
@@ -182,15 +185,16 @@ class Reader {
 const TOKEN =
   /(?<comment>\/\*(?!M?!)[\s\S]*?\*\/|--(?=\s|$)[^\n]*|#[^\n]*|\/\*M?!\d*|\*\/)|`(?<name>(?:[^`]|``)*)`|"(?<double>(?:[^"\\]|""|\\[\s\S])*)"|(?<text>'(?:[^'\\]|''|\\[\s\S])*')|(?<word>[\w$\u0080-\uffff]+)|(?<sign>\S)/g;
 
-function tokensOf(statement: string): Token[] {
+export function tokensOf(statement: string): Token[] {
   const tokens: Token[] = [];
-  for (const { groups } of statement.matchAll(TOKEN)) {
+  for (const { groups, index, 0: whole } of statement.matchAll(TOKEN)) {
     const { comment, name, double, text, word, sign } = groups!;
     if (comment !== undefined) continue;
-    if (name !== undefined) tokens.push({ text: name.replaceAll('``', '`'), word: '' });
-    else if (double !== undefined) tokens.push({ text: double.replaceAll('""', '"'), word: '' });
-    else if (text !== undefined) tokens.push({ text, word: '' });
-    else tokens.push({ text: (word ?? sign)!, word: (word ?? sign)!.toUpperCase() });
+    const at = { from: index, to: index + whole.length };
+    if (name !== undefined) tokens.push({ text: name.replaceAll('``', '`'), word: '', ...at });
+    else if (double !== undefined) tokens.push({ text: double.replaceAll('""', '"'), word: '', ...at });
+    else if (text !== undefined) tokens.push({ text, word: '', ...at });
+    else tokens.push({ text: (word ?? sign)!, word: (word ?? sign)!.toUpperCase(), ...at });
   }
   return tokens;
 }

@@ -1,41 +1,39 @@
 import type { Connection, RowDataPacket } from 'mysql2/promise';
 import { InterlockError } from '../../src/errors.js';
 import type { TableFilter } from '../core/table-filter.js';
-import { readCatalog } from './catalog.js';
 import type { Catalog } from './catalog.js';
 import { isIrrelevant, rowEffects } from './ddl-effects.js';
 import type { LinkConfig } from './link-config.js';
+import { waitsFor } from './ddl-steps.js';
+import type { LinkSchema } from './link-schema.js';
 import { identifier } from './literal.js';
-import { tableProblems } from './preflight.js';
 
 /**
- * A statement in the stream that changes definitions is not repeated on the target. It is passed when both sides agree again on every
- * table of the link (and a table or partition that was emptied is empty there, too); else the link stops and says what to run.
+ * A statement in the stream that changes definitions is not repeated on the target. It is passed when the rows of every table of the link
+ * can flow between the definitions of the two sides (and a table or partition that was emptied is empty there, too); else the link stops
+ * and says what to run.
  * @param behind the position that has the statement, for a start behind it
- * @returns the target's tables as they are now
- * @throws InterlockError LinkStopped
+ * @throws InterlockError LinkStopped; Unavailable while `ddl apply` brings the statement to the target
  */
 export async function passDdl(
   config: LinkConfig,
   filter: TableFilter,
+  schema: LinkSchema,
   source: Connection,
   target: Connection,
   ddl: { schema: string; statement: string },
   position: string,
   behind: string,
-): Promise<Catalog | null> {
-  if (isIrrelevant(ddl.statement)) return null;
+): Promise<void> {
+  if (isIrrelevant(ddl.statement)) return;
   const statement = ddl.statement.replace(/\s+/g, ' ').trim();
-  const [before, after] = [await readCatalog(source, filter), await readCatalog(target, filter)];
-  const problems = tableProblems(
-    before,
-    after,
-    config.tables,
-    config.source.flavour !== config.target.flavour,
-  );
-  const rows = await rowProblems(filter, source, target, ddl, after);
-  problems.push(...rows.problems);
-  if (problems.length === 0) return after;
+  await schema.read();
+  const byTable = schema.problems;
+  const rows = await rowProblems(filter, source, target, ddl, schema.target);
+  const problems = [...[...byTable.values()].flat(), ...rows.problems];
+  if (problems.length === 0) return;
+  const change = rows.unseen ? undefined : schema.changing([...byTable.keys(), ...rows.tables]);
+  if (change !== undefined) throw waitsFor(config.link, change);
   const next = rows.unseen
     ? `compare the rows, and begin behind it: interlock replicate stop ${config.link}; interlock replicate start ${config.link} --from '${behind}' --discard-checkpoint`
     : `interlock replicate resume ${config.link}`;
@@ -53,12 +51,13 @@ async function rowProblems(
   target: Connection,
   ddl: { schema: string; statement: string },
   catalog: Catalog,
-): Promise<{ problems: string[]; unseen: boolean }> {
+): Promise<{ problems: string[]; tables: string[]; unseen: boolean }> {
   const effects = rowEffects(ddl.statement, ddl.schema);
-  if (effects.length === 0) return { problems: [], unseen: false };
+  if (effects.length === 0) return { problems: [], tables: [], unseen: false };
   const [variables] = await source.query<RowDataPacket[]>('SELECT @@lower_case_table_names AS folds');
   const folds = Number((variables[0] as { folds: number }).folds) !== 0;
   const problems = new Set<string>();
+  const tables = new Set<string>();
   let unseen = false;
   for (const effect of effects) {
     const [schema, table] = [effect.schema, effect.table].map((n) => (folds ? n?.toLowerCase() : n));
@@ -75,6 +74,7 @@ async function rowProblems(
       }
       const carried = catalog.get(name);
       if (carried === undefined) continue;
+      tables.add(name);
       const existing = await partitionsOf(target, carried.name, effect.partitions);
       if (effect.how === 'dropped') {
         for (const partition of existing)
@@ -89,7 +89,7 @@ async function rowProblems(
       }
     }
   }
-  return { problems: [...problems], unseen };
+  return { problems: [...problems], tables: [...tables], unseen };
 }
 
 /** Those of the named partitions and subpartitions that the table has. */

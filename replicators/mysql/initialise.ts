@@ -8,8 +8,10 @@ import { createCheckpoint, inTransaction, readCheckpoint } from './checkpoint.js
 import type { Checkpoint } from './checkpoint.js';
 import { orderCopy } from './copy-plan.js';
 import type { CopyOrder } from './copy-plan.js';
+import { flowsOver, readDdlSteps, waitsFor } from './ddl-steps.js';
+import type { Difference } from './drift.js';
 import type { LinkConfig } from './link-config.js';
-import { sourceProblems, tableProblems } from './preflight.js';
+import { problemsByTable, sourceProblems } from './preflight.js';
 import { contains, parsePosition } from './position.js';
 import { connect, executedPosition, serverIdentity } from './session.js';
 import { ensureTombstones } from './tombstones.js';
@@ -27,14 +29,31 @@ export interface InitialiseOptions {
   maxRowsPerSecond?: number;
 }
 
-/** Everything that has to be right before a link can run. @throws InterlockError Refused that lists every problem. */
+/**
+ * What both sides may differ in, of that over which rows flow (see drift.ts): a link that goes on meets every such row by itself; one that begins
+ * has to find its tables; a copy reads both sides by one definition.
+ */
+export type Drift = 'goes on' | 'begins' | 'copies';
+
+const DRIFT: Record<Exclude<Drift, 'goes on'>, (difference: Difference) => boolean> = {
+  begins: ({ flows, mend }) => flows && mend?.verb !== 'CREATE',
+  copies: () => false,
+};
+
+/** Everything that has to be right before a link can run. @throws InterlockError Refused that lists every problem; Unavailable while `ddl apply` mends them. */
 export async function preflightLink(
   config: LinkConfig,
   source: Connection,
   target: Connection,
+  drift: Drift,
 ): Promise<void> {
-  const problems = await linkProblems(config, source, target);
+  const problems = await linkProblems(config, source, target, drift);
   if (problems.length === 0) return;
+  if (drift === 'goes on') {
+    const { changing } = await readDdlSteps(target);
+    const change = [...changing].find(([table]) => problems.some((problem) => problem.startsWith(table)));
+    if (change !== undefined) throw waitsFor(config.link, change[1]);
+  }
   throw new InterlockError(
     'Refused',
     `${config.link} cannot run (${problems.length === 1 ? '1 problem' : `${problems.length} problems`}):\n  ${problems.join('\n  ')}`,
@@ -59,16 +78,15 @@ export async function linkProblems(
   config: LinkConfig,
   source: Connection,
   target: Connection,
+  drift: Drift,
 ): Promise<string[]> {
   const filter = new TableFilter(config.include, config.exclude);
+  const catalogs = [await readCatalog(source, filter), await readCatalog(target, filter)] as const;
+  const passes = drift === 'goes on' ? flowsOver(await readDdlSteps(target), ...catalogs) : DRIFT[drift];
+  const mixed = config.source.flavour !== config.target.flavour;
   return [
     ...(await sourceProblems(source, config.source.flavour)).map((p) => `${config.from}: ${p}`),
-    ...tableProblems(
-      await readCatalog(source, filter),
-      await readCatalog(target, filter),
-      config.tables,
-      config.source.flavour !== config.target.flavour,
-    ),
+    ...[...problemsByTable(...catalogs, config.tables, mixed, passes).values()].flat(),
   ];
 }
 
@@ -86,8 +104,10 @@ export async function initialiseLink(
     const target = await connect(config.target);
     try {
       await keepTombstones(config, source, target);
-      await preflightLink(config, source, target);
       const existing = await readCheckpoint(target, config.link);
+      const copies = options.resync !== undefined || (options.copy === true && existing === undefined);
+      const drift = copies ? 'copies' : existing === undefined ? 'begins' : 'goes on';
+      await preflightLink(config, source, target, drift);
       if (options.copy === true || options.resync !== undefined) {
         const ordered = await initialiseCopy(config, options, source, target, existing);
         if (ordered !== undefined) return ordered;

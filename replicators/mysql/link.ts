@@ -9,8 +9,6 @@ import { TableFilter } from '../core/table-filter.js';
 import { Applier } from './applier.js';
 import type { Rest } from './applier.js';
 import { Batch, BatchMismatch } from './batch.js';
-import { readCatalog } from './catalog.js';
-import type { Catalog, CatalogTable } from './catalog.js';
 import { connectReader } from './chunk-reader.js';
 import { ConflictResolver, ToQuarantine } from './conflicts.js';
 import { Copier } from './copier.js';
@@ -28,6 +26,7 @@ import type { Checkpoint } from './checkpoint.js';
 import { passDdl } from './ddl.js';
 import { keepTombstones, preflightLink } from './initialise.js';
 import type { LinkConfig } from './link-config.js';
+import { LinkSchema } from './link-schema.js';
 import { Ownership } from './ownership.js';
 import { contains, parsePosition } from './position.js';
 import type { MysqlPosition } from './position.js';
@@ -173,7 +172,7 @@ export class Link {
     await takeLock(target, link);
     const source = opened.add(await connect(sourceServer));
     await keepTombstones(this.config, source, target);
-    await preflightLink(this.config, source, target);
+    await preflightLink(this.config, source, target, 'goes on');
     this.taking = true;
     const checkpoint = await takeGeneration(target, link, this.held);
     this.taking = false;
@@ -273,8 +272,8 @@ class Attempt {
   private head = 0;
   private wake: (() => void) | undefined;
   private failure: InterlockError | undefined;
-  private catalog: Catalog = new Map();
   private readonly filter: TableFilter;
+  private readonly schema: LinkSchema;
   private applier!: Applier;
   /** Everything that was applied or dropped, in order. */
   private position: MysqlPosition;
@@ -303,6 +302,7 @@ class Attempt {
     private readonly checkpoint: Checkpoint,
   ) {
     this.filter = new TableFilter(config.include, config.exclude);
+    this.schema = new LinkSchema(config, this.filter, { source, target });
     this.position = parsePosition(config.source.flavour, checkpoint.position);
     this.executed = this.position.clone();
   }
@@ -326,7 +326,7 @@ class Attempt {
     tracker.generation = checkpoint.generation;
     tracker.position = checkpoint.position;
     tracker.lastMarker = checkpoint.marker;
-    this.catalog = await readCatalog(this.target, this.filter);
+    await this.schema.read();
     const units = await readLinkUnits(this.target, config.link);
     const ownership = (this.ownership = new Ownership(config.from, config.mapping, config.tables, units));
     const readers: Connection[] = [];
@@ -339,7 +339,7 @@ class Attempt {
         target: this.target,
         applier: this.applier,
         ownership,
-        tableOf: (change) => this.tableOf(change),
+        tableOf: ({ table }) => this.schema.tableOf(table),
       });
       this.setAside = await readSetAside(this.target, config.link);
       await this.count();
@@ -351,10 +351,11 @@ class Attempt {
 
   /** Tables that are still to be copied, if there are any. `readers` takes its connections. */
   private async makeCopier(ownership: Ownership, readers: Connection[]): Promise<Copier | undefined> {
-    const { config, checkpoint, filter } = this;
+    const { config, checkpoint, schema } = this;
     this.tracker.copy = await copyProgress(this.target, config.link);
     const tables = await unfinished(this.target, config.link);
     if (tables.length === 0) return undefined;
+    schema.requireEqual(tables.map(({ name }) => name));
     const source = await connectReader(config.source);
     readers.push(source);
     const target = await connectReader(config.target);
@@ -365,8 +366,8 @@ class Attempt {
       flavour: config.target.flavour,
       source,
       target,
-      sourceCatalog: await readCatalog(this.source, filter),
-      targetCatalog: this.catalog,
+      sourceCatalog: schema.source,
+      targetCatalog: schema.target,
       ownership,
       policies: config,
       tables,
@@ -503,6 +504,10 @@ class Attempt {
         if (violation !== null) throw this.atPosition(violation);
         if (ddl !== null) await this.passStatement(transaction);
       }
+      if (this.schema.misfitOf(transaction) !== null) {
+        if (!batch.isEmpty) break;
+        await this.schema.settle(transaction);
+      }
       if (
         !batch.isEmpty &&
         (batch.rowCount + transaction.changes.length > BATCH_ROWS ||
@@ -511,7 +516,7 @@ class Attempt {
         break;
       }
       try {
-        batch.add(transaction, (change) => this.tableOf(change));
+        batch.add(transaction, ({ table }) => this.schema.tableOf(table));
       } catch (error) {
         if (!(error instanceof BatchMismatch)) throw error;
         // Something else wrote a row in between (the other side, whose transactions are dropped): the target decides, on its own.
@@ -540,7 +545,7 @@ class Attempt {
     const effect = chunk === null ? undefined : await this.copier!.effectOf(chunk);
     const spooled = batch.transactions.at(-1);
     const spool = spooled?.spool ?? null;
-    const rest = spool === null ? undefined : restOf(spooled!, spool, (change) => this.tableOf(change));
+    const rest = spool === null ? undefined : restOf(spooled!, spool, this.schema);
     const needsWrite =
       effect !== undefined ||
       rest !== undefined ||
@@ -587,6 +592,7 @@ class Attempt {
       return true;
     } catch (error) {
       if (!(error instanceof RowsDiffer) && !(error instanceof ChangeRefused)) throw error;
+      if (error instanceof ChangeRefused && (await this.schema.changedSince(error))) return false;
       if (copy !== undefined || rest !== undefined) {
         const what =
           copy !== undefined
@@ -649,7 +655,7 @@ class Attempt {
   /** Goes on behind a transaction, without its changes of rows. */
   private async pass(transaction: SourceTransaction, position: string, beside: string[]): Promise<void> {
     const batch = new Batch();
-    batch.add({ ...transaction, changes: [] }, (change) => this.tableOf(change));
+    batch.add({ ...transaction, changes: [] }, ({ table }) => this.schema.tableOf(table));
     await this.applier.apply(batch, position, { beside });
   }
 
@@ -673,7 +679,12 @@ class Attempt {
       const primaryKey = images.primaryKey.map((name) => columns.indexOf(name));
       const [schema, name] = table.split('.') as [string, string];
       const changes = restored([
-        { table: { schema, table: name, columns, primaryKey, lax: true }, before, after, unchecked: true },
+        {
+          table: { schema, table: name, columns, primaryKey, types: [], lax: true },
+          before,
+          after,
+          unchecked: true,
+        },
       ]);
       const refused = await this.settleStored(
         gtid,
@@ -696,6 +707,8 @@ class Attempt {
     policy: ConflictPolicy | undefined,
     done: string,
   ): Promise<string | null> {
+    const gone = changes.find(({ table }) => !this.schema.target.has(table.name));
+    if (gone !== undefined) return `${gone.table.name} is not on the target`;
     const ownerOf = this.ownership.snapshot();
     // The unit may have moved since: then the target's row is the owner's.
     const notOwned = changes.filter(
@@ -733,7 +746,7 @@ class Attempt {
   private without(transaction: SourceTransaction, broken: Batch): Batch {
     const batch = new Batch();
     for (const one of broken.transactions) {
-      if (one !== transaction) batch.add(one, (change) => this.tableOf(change));
+      if (one !== transaction) batch.add(one, ({ table }) => this.schema.tableOf(table));
     }
     return batch;
   }
@@ -743,18 +756,8 @@ class Attempt {
     const { gtid, ddl } = transaction;
     const behind = this.position.clone();
     behind.add(gtid);
-    const catalog = await passDdl(config, this.filter, source, target, ddl!, gtid, behind.toString());
-    if (catalog !== null) this.catalog = catalog;
-  }
-
-  private tableOf(change: RowChange): CatalogTable {
-    const table = this.catalog.get(change.table.name);
-    if (table !== undefined) return table;
-    throw new InterlockError(
-      'LinkStopped',
-      `${this.config.link}: ${change.table.name} does not exist on the target; create it there, then: interlock replicate resume ${this.config.link}`,
-      { details: { link: this.config.link, table: change.table.name } },
-    );
+    await passDdl(config, this.filter, this.schema, source, target, ddl!, gtid, behind.toString());
+    this.copier?.requireSame(this.schema.source);
   }
 
   private atPosition(violation: InterlockError): InterlockError {

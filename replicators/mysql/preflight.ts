@@ -1,6 +1,8 @@
 import type { Connection, RowDataPacket } from 'mysql2/promise';
 import type { TableRouting } from '../../src/topology/schema.js';
 import type { Catalog, CatalogColumn, CatalogTable, ForeignKey } from './catalog.js';
+import { differencesOf } from './drift.js';
+import type { Difference } from './drift.js';
 import { UTF8 } from './literal.js';
 import type { Flavour } from './position.js';
 import { keepsTombstones } from './tombstones.js';
@@ -65,35 +67,62 @@ export function tableProblems(
   routing: Readonly<Record<string, TableRouting>>,
   mixed = false,
 ): string[] {
-  const problems: string[] = [];
+  return [...problemsByTable(source, target, routing, mixed, () => false).values()].flat();
+}
+
+/** The same for a link that runs: differences over which rows flow are none, nor is a table that one side does not have. */
+export function problemsByTable(
+  source: Catalog,
+  target: Catalog,
+  routing: Readonly<Record<string, TableRouting>>,
+  mixed: boolean,
+  passes: (difference: Difference) => boolean = ({ flows }) => flows,
+): Map<string, string[]> {
+  const found = new Map<string, string[]>();
   for (const name of new Set([...source.keys(), ...target.keys()])) {
-    const table = source.get(name) ?? target.get(name)!;
-    if (table.kind === 'SEQUENCE') {
-      problems.push(`${name}: a sequence, whose rows are not carried; exclude it`);
+    const differences = differencesOf(source, target, name, mixed);
+    // Rows of it stop the link, or there are none.
+    if (differences.length === 1 && differences[0]!.mend?.verb === 'CREATE' && passes(differences[0]!))
       continue;
-    }
-    if (table.kind === 'SYSTEM VERSIONED') {
-      problems.push(`${name}: system versioning, whose history only the server itself can write; exclude it`);
-      continue;
-    }
-    problems.push(...tableDifferences(source, target, name, mixed));
-    if (table.engine.toLowerCase() !== 'innodb') {
-      problems.push(`${name}: engine ${table.engine}; only InnoDB is carried`);
-    }
-    if (table.primaryKey.length === 0) problems.push(`${name}: no primary key; add one or exclude the table`);
-    for (const column of table.columns.values()) problems.push(...columnProblems(name, column));
-    const triggers = [source, target]
-      .flatMap((side) => side.get(name)?.triggers ?? [])
-      .filter((trigger) => !keepsTombstones(trigger));
-    if (triggers.length > 0) {
-      problems.push(
-        `${name}: trigger ${triggers.join(', ')} would fire a second time on the target; drop it or exclude the table`,
-      );
-    }
-    problems.push(...cascadeProblems(name, source, target, routing));
-    problems.push(...routingProblems(name, table.columns, routing));
+    const { carriable, list } = oneTable(name, source, target, routing);
+    const differing = carriable ? differences.filter((one) => !passes(one)).map(({ text }) => text) : [];
+    if (differing.length + list.length > 0) found.set(name, [...differing, ...list]);
   }
-  return problems;
+  return found;
+}
+
+function oneTable(
+  name: string,
+  source: Catalog,
+  target: Catalog,
+  routing: Readonly<Record<string, TableRouting>>,
+): { carriable: boolean; list: string[] } {
+  const table = source.get(name) ?? target.get(name)!;
+  if (table.kind === 'SEQUENCE')
+    return { carriable: false, list: [`${name}: a sequence, whose rows are not carried; exclude it`] };
+  if (table.kind === 'SYSTEM VERSIONED')
+    return {
+      carriable: false,
+      list: [`${name}: system versioning, whose history only the server itself can write; exclude it`],
+    };
+  const problems: string[] = [];
+  const engines = new Set([source, target].flatMap((side) => side.get(name)?.engine ?? []));
+  for (const engine of engines) {
+    if (engine.toLowerCase() !== 'innodb') problems.push(`${name}: engine ${engine}; only InnoDB is carried`);
+  }
+  if (table.primaryKey.length === 0) problems.push(`${name}: no primary key; add one or exclude the table`);
+  for (const column of table.columns.values()) problems.push(...columnProblems(name, column));
+  const triggers = [source, target]
+    .flatMap((side) => side.get(name)?.triggers ?? [])
+    .filter((trigger) => !keepsTombstones(trigger));
+  if (triggers.length > 0) {
+    problems.push(
+      `${name}: trigger ${triggers.join(', ')} would fire a second time on the target; drop it or exclude the table`,
+    );
+  }
+  problems.push(...cascadeProblems(name, source, target, routing));
+  problems.push(...routingProblems(name, table.columns, routing));
+  return { carriable: true, list: problems };
 }
 
 /**
@@ -190,46 +219,4 @@ function routingProblems(
     }
   }
   return problems;
-}
-
-/** How the definition of one table differs between the two sides. Column order may differ. */
-export function tableDifferences(source: Catalog, target: Catalog, name: string, mixed = false): string[] {
-  const [a, b] = [source.get(name), target.get(name)];
-  if (a === undefined && b === undefined) return [];
-  if (a === undefined) return [`${name}: missing at the source; create it there or exclude it`];
-  if (b === undefined) return [`${name}: missing on the target; create it there or exclude it`];
-  const problems: string[] = [];
-  const describe = (c: CatalogColumn | undefined): string =>
-    c === undefined
-      ? 'missing'
-      : [...storedAs(c, mixed), c.nullable ? 'NULL' : 'NOT NULL', c.generated ? 'generated' : null]
-          .filter((part) => part !== null)
-          .join(' ');
-  for (const column of new Set([...a.columns.keys(), ...b.columns.keys()])) {
-    const [left, right] = [describe(a.columns.get(column)), describe(b.columns.get(column))];
-    if (left !== right) problems.push(`${name}.${column}: ${left} at the source, ${right} on the target`);
-  }
-  if (a.primaryKey.join() !== b.primaryKey.join()) {
-    problems.push(
-      `${name}: primary key (${a.primaryKey.join()}) at the source, (${b.primaryKey.join()}) on the target`,
-    );
-  }
-  if (a.uniqueKeys.join() !== b.uniqueKeys.join()) {
-    problems.push(
-      `${name}: unique keys ${a.uniqueKeys.join(' ')} at the source, ${b.uniqueKeys.join(' ')} on the target`,
-    );
-  }
-  return problems;
-}
-
-/** Type, character set and collation; with `mixed`, in one spelling for both flavours. */
-function storedAs(column: CatalogColumn, mixed: boolean): (string | null)[] {
-  if (!mixed) return [column.type, column.charset, column.collation];
-  // MariaDB's JSON is an alias: its text, in utf8mb4.
-  if (column.dataType === 'json' || (column.dataType === 'longtext' && column.collation === 'utf8mb4_bin'))
-    return ['json or longtext'];
-  const type = column.type
-    .replace(/^((?:tiny|small|medium|big)?int|year)\(\d+\)(?!.*zerofill)/, '$1')
-    .replace(/^geomcollection$/, 'geometrycollection');
-  return [type, column.charset, column.collation];
 }

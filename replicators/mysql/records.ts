@@ -60,7 +60,7 @@ export interface QuarantineRecord {
 
 /** A change of a row that can be read again without the stream. */
 export interface StoredChange extends Omit<RowChange, 'table'> {
-  table: Pick<SourceTable, 'schema' | 'table' | 'columns' | 'primaryKey' | 'lax'>;
+  table: Pick<SourceTable, 'schema' | 'table' | 'columns' | 'primaryKey' | 'types' | 'lax'>;
 }
 
 /** What a link may keep of one transaction. */
@@ -213,23 +213,23 @@ function iso(value: unknown): string | null {
 }
 
 export function stored(changes: readonly RowChange[]): StoredChange[] {
-  return changes.map(({ table: { schema, table, columns, primaryKey, lax }, ...change }) => ({
+  return changes.map(({ table: { schema, table, columns, primaryKey, types, lax }, ...change }) => ({
     ...change,
-    table: { schema, table, columns, primaryKey, lax },
+    table: { schema, table, columns, primaryKey, types, lax },
   }));
 }
 
 /** Changes of one table share its description, as in the stream. */
 export function restored(changes: readonly StoredChange[]): RowChange[] {
   const tables = new Map<string, SourceTable>();
-  return changes.map(({ table: { schema, table, columns, primaryKey, lax }, ...change }) => {
+  return changes.map(({ table: { schema, table, columns, primaryKey, types, lax }, ...change }) => {
     const name = `${schema}.${table}`;
     const key = JSON.stringify([name, columns]);
     let known = tables.get(key);
     if (known === undefined) {
       const sql = `${identifier(schema)}.${identifier(table)}`;
       known = {
-        ...{ name, schema, table, sql, columns, primaryKey, lax },
+        ...{ name, schema, table, sql, columns, primaryKey, types, lax },
         ...{ decoders: [], carried: true, control: null },
       };
       tables.set(key, known);

@@ -2,6 +2,8 @@ import { InterlockError } from '../../src/errors.js';
 import { jsonLiteral } from './json-binary.js';
 import { NULL, UTF8, bytesLiteral, utf8Literal } from './literal.js';
 import type { Literal } from './literal.js';
+import { inBytes } from './value-type.js';
+import type { ValueType } from './value-type.js';
 import { dateText, datetimeText, decimalText, fractionText, timeText } from './packed-values.js';
 
 /** A reader over the bytes of one binlog event. */
@@ -96,6 +98,43 @@ const INTEGER_BYTES: Record<number, number> = {
   [TYPE.int24]: 3,
   [TYPE.long]: 4,
 };
+
+/** What values a column can hold, as its table map says. @param members of an ENUM or SET */
+export function mappedType(column: ColumnMetadata, members: number | undefined): ValueType {
+  const { type, unsigned, charset } = column;
+  const integer = type === TYPE.longlong ? 8 : INTEGER_BYTES[type];
+  if (integer !== undefined) return { kind: 'integer', bytes: integer, unsigned };
+  switch (type) {
+    case TYPE.decimal:
+      return { kind: 'decimal', precision: column.precision!, scale: column.decimals!, unsigned };
+    case TYPE.bit:
+      return { kind: 'bit', bits: column.bits! };
+    case TYPE.enum:
+    case TYPE.set:
+      return { kind: type === TYPE.enum ? 'enum' : 'set', members: members ?? 0, names: null };
+    case TYPE.time2:
+      return { kind: 'time', decimals: column.decimals! };
+    case TYPE.datetime2:
+      return { kind: 'datetime', decimals: column.decimals! };
+    case TYPE.timestamp2:
+      return { kind: 'timestamp', decimals: column.decimals! };
+    case TYPE.varchar:
+      return charset === null
+        ? { kind: 'bytes', ...inBytes(column.maxLength!) }
+        : { kind: 'text', chars: null, bytes: column.maxLength!, declared: 'chars' };
+    case TYPE.tinyBlob:
+    case TYPE.blob:
+    case TYPE.mediumBlob:
+    case TYPE.longBlob:
+      return { kind: charset === null ? 'bytes' : 'text', ...inBytes(256 ** column.lengthSize! - 1) };
+    case TYPE.string:
+      return charset === null
+        ? { kind: 'binary', ...inBytes(column.maxLength!) }
+        : { kind: 'char', chars: null, bytes: column.maxLength!, declared: 'chars' };
+    default:
+      return { kind: 'other', type: '' };
+  }
+}
 
 /**
  * A decoder for a column. Source of the layouts: MySQL 8.0 sql/log_event.cc (log_event_print_value) and

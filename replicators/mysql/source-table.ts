@@ -2,8 +2,9 @@ import type { TableMapEvent } from '@vlasky/zongji';
 import { InterlockError } from '../../src/errors.js';
 import type { TableFilter } from '../core/table-filter.js';
 import { identifier } from './literal.js';
-import { decoderOf } from './row-image.js';
+import { decoderOf, mappedType } from './row-image.js';
 import type { ColumnMetadata, Decoder } from './row-image.js';
+import type { ValueType } from './value-type.js';
 
 export type ControlTable = 'unit_state' | 'marker' | 'link_checkpoint' | 'copy_watermark';
 
@@ -17,6 +18,8 @@ export interface SourceTable {
   columns: string[];
   primaryKey: number[];
   decoders: Decoder[];
+  /** What values the columns can hold. */
+  types: ValueType[];
   carried: boolean;
   /** It holds values that a strict session does not write. */
   lax: boolean;
@@ -41,6 +44,7 @@ export interface Reading {
 /** What zongji read from the optional metadata. */
 interface Described {
   _columnCharsetIds?: (number | undefined)[];
+  _enumSetValues?: (Buffer[] | undefined)[];
 }
 
 const BINARY_COLLATION = 63;
@@ -73,6 +77,7 @@ export function sourceTableOf(event: TableMapEvent, filter: TableFilter, reading
     columns: [],
     primaryKey: [],
     decoders: [],
+    types: [],
     carried,
     lax: false,
     control,
@@ -93,7 +98,7 @@ export function sourceTableOf(event: TableMapEvent, filter: TableFilter, reading
       `${name} has no primary key; add one, or exclude the table from the link`,
     );
   }
-  const collations = (event as unknown as Described)._columnCharsetIds ?? [];
+  const { _columnCharsetIds: collations = [], _enumSetValues: members = [] } = event as unknown as Described;
   table.decoders = table.columns.map((column, i) => {
     const metadata = event.columnsMetadata[i] as Record<string, number> | undefined;
     const collation = collations[i] ?? BINARY_COLLATION;
@@ -113,6 +118,7 @@ export function sourceTableOf(event: TableMapEvent, filter: TableFilter, reading
         size: metadata['size'],
       }),
     };
+    table.types.push(mappedType(described, members[i]?.length));
     return decoderOf(described, name);
   });
   return table;

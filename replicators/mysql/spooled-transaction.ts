@@ -1,10 +1,10 @@
 import { InterlockError } from '../../src/errors.js';
 import type { Rest } from './applier.js';
 import { Batch, keyOf } from './batch.js';
-import type { CatalogTable } from './catalog.js';
+import type { LinkSchema } from './link-schema.js';
 import type { Ownership } from './ownership.js';
 import type { Spool } from './spool.js';
-import type { RowChange, SourceTransaction } from './transaction.js';
+import type { SourceTransaction } from './transaction.js';
 
 const PIECE_ROWS = 5_000;
 const PIECE_BYTES = 4 * 1024 * 1024;
@@ -23,21 +23,27 @@ export function judgeLater(
     if (change === undefined) return;
     const { table, before, after } = change;
     const key = keyOf(table, (before ?? after)!);
-    throw stopped(
-      new InterlockError(
-        'LinkStopped',
-        `${table.name} key (${key}) was changed past the fence (unit ${then.unitOf(table, (before ?? after)!)}) in ${transaction.gtid}, which is too large to be settled row by row`,
-        { details: { table: table.name, key, position: transaction.gtid, kind: 'not-owned' } },
-      ),
-    );
+    const unit = then.unitOf(table, (before ?? after)!);
+    const what = `${table.name} key (${key}) was changed past the fence (unit ${unit})`;
+    throw stopped(tooLarge(transaction, what, 'not-owned', table.name));
   };
+}
+
+function tooLarge({ gtid }: SourceTransaction, what: string, kind: string, table: string): InterlockError {
+  return new InterlockError(
+    'LinkStopped',
+    `${what}, in ${gtid}, which is too large to be settled row by row`,
+    {
+      details: { table, position: gtid, kind },
+    },
+  );
 }
 
 /** The rows of a spooled transaction, for the applier: each piece as a batch, all in the one transaction of the target. */
 export function restOf(
   transaction: SourceTransaction,
   spool: Spool,
-  tableOf: (change: RowChange) => CatalogTable,
+  schema: Pick<LinkSchema, 'tableOf' | 'misfitOf'>,
 ): Rest {
   return {
     bytes: spool.bytes,
@@ -47,7 +53,9 @@ export function restOf(
         // Markers, units and the like went with the first batch.
         const piece = { ...transaction, changes, units: [], markers: [], spool: null };
         const batch = new Batch();
-        batch.add(piece, tableOf);
+        const misfit = schema.misfitOf(piece);
+        if (misfit !== null) throw tooLarge(transaction, misfit.text, 'schema', misfit.table);
+        batch.add(piece, ({ table }) => schema.tableOf(table));
         yield batch;
       }
     },

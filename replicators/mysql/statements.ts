@@ -1,7 +1,7 @@
 import { keyOf } from './batch.js';
 import type { Batch, OrderedChange, RowNet, TableBatch } from './batch.js';
 import { LARGE_TEXT, outOfLine } from './large-values.js';
-import { identifier } from './literal.js';
+import { identifier, quote } from './literal.js';
 import type { Literal } from './literal.js';
 import type { Flavour } from './position.js';
 import { checksOf } from './row-check.js';
@@ -48,7 +48,20 @@ export function statementsOf(batch: Batch, options: StatementOptions): Statement
     else statements.push(...merged(table, options));
   }
   statements.push(...ordered(batch.ordered, options));
+  for (const table of batch.tables.values()) statements.push(...stillWithout(table));
   return statements;
+}
+
+/**
+ * Hazard: a column that the target does not have is left out, and nothing says when it gets one; from then on its values have to come. Behind its
+ * rows the table's definition stands still up to the commit: a subquery of two rows is an error where one of the columns is there.
+ */
+function stillWithout(table: TableBatch): Statement[] {
+  const { source, target } = table;
+  const absent = source.columns.filter((name) => !target.columns.has(name) && !HIDDEN_HASH.test(name));
+  if (absent.length === 0) return [];
+  const there = `SELECT 1 FROM information_schema.columns WHERE table_schema=${quote(source.schema)} AND table_name=${quote(source.table)} AND column_name IN (${absent.map(quote).join(',')})`;
+  return [session(table, '', `SET @interlock_without = (${there} UNION ALL ${there})`)];
 }
 
 /**
@@ -93,8 +106,8 @@ function* ordered(changes: readonly OrderedChange[], options: StatementOptions):
   if (checks) yield session(changes.at(-1)!.table, 'foreign_key_checks=0');
 }
 
-function session(table: TableBatch, setting: string): Statement {
-  return { sql: `SET SESSION ${setting}`, affected: 0, kind: 'session', table, keys: [] };
+function session(table: TableBatch, setting: string, sql = `SET SESSION ${setting}`): Statement {
+  return { sql, affected: 0, kind: 'session', table, keys: [] };
 }
 
 function rowOf(table: TableBatch, change: RowChange): RowNet {
@@ -210,6 +223,7 @@ function updateOf(table: TableBatch, row: RowNet, flavour: Flavour): Statement {
       set.push(`${identifier(source.columns[i]!)}=${after[i]!}`);
     }
   }
+  set.push(...columns(table).kept);
   return {
     sql: relaxed(
       table,
@@ -244,7 +258,7 @@ function insertOf(table: TableBatch, rows: RowNet[], flavour: Flavour): Statemen
  */
 function upsertOf(table: TableBatch, rows: RowNet[], flavour: Flavour): Statement {
   const { source } = table;
-  const columns = writtenColumns(table)
+  const set = writtenColumns(table)
     .filter((i) => !source.primaryKey.includes(i))
     .map((i) => identifier(source.columns[i]!));
   const [alias, value] =
@@ -253,7 +267,7 @@ function upsertOf(table: TableBatch, rows: RowNet[], flavour: Flavour): Statemen
     sql: relaxed(
       table,
       flavour,
-      `INSERT INTO ${source.sql} (${columnList(table)}) VALUES ${rows.map((row) => tuple(table, row.after!)).join(',')}${alias} ON DUPLICATE KEY UPDATE ${columns.map((c) => `${c}=${value(c)}`).join(',')}`,
+      `INSERT INTO ${source.sql} (${columnList(table)}) VALUES ${rows.map((row) => tuple(table, row.after!)).join(',')}${alias} ON DUPLICATE KEY UPDATE ${[...set.map((c) => `${c}=${value(c)}`), ...columns(table).kept].join(',')}`,
     ),
     affected: rows.length * 2,
     kind: 'update',
@@ -268,15 +282,17 @@ function whereKey(table: TableBatch, row: Literal[]): string {
 }
 
 /** MariaDB's unique keys on long text have a hidden column each, which is in the binlog. */
-const HIDDEN_HASH = /^DB_ROW_HASH_\d+$/;
+export const HIDDEN_HASH = /^DB_ROW_HASH_\d+$/;
 
 interface Columns {
   written: number[];
   list: string;
+  /** Assignments of columns that only the target has, and would set by itself. */
+  kept: string[];
 }
 const columnsOf = new WeakMap<TableBatch, Columns>();
 
-/** The columns that are written: all but those that the target computes. */
+/** The columns that are written: all but those that the target computes or does not have (what they hold was looked at before). */
 export function writtenColumns(table: TableBatch): number[] {
   return columns(table).written;
 }
@@ -291,11 +307,17 @@ function columns(table: TableBatch): Columns {
     const indexes = table.source.columns
       .map((_name, i) => i)
       .filter((i) => {
-        const name = table.source.columns[i]!;
-        const column = table.target.columns.get(name);
-        return column === undefined ? !HIDDEN_HASH.test(name) : !column.generated;
+        const column = table.target.columns.get(table.source.columns[i]!);
+        return column !== undefined && !column.generated;
       });
-    known = { written: indexes, list: indexes.map((i) => identifier(table.source.columns[i]!)).join(',') };
+    const kept = [...table.target.columns.values()]
+      .filter(({ name, autoUpdated }) => autoUpdated && !table.source.columns.includes(name))
+      .map(({ name }) => `${identifier(name)}=${table.target.sql}.${identifier(name)}`);
+    known = {
+      written: indexes,
+      list: indexes.map((i) => identifier(table.source.columns[i]!)).join(','),
+      kept,
+    };
     columnsOf.set(table, known);
   }
   return known;

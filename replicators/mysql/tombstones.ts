@@ -35,7 +35,8 @@ export async function ensureTombstones(
 ): Promise<void> {
   for (const [name, policy] of Object.entries(policies)) {
     const table = catalog.get(name);
-    if (typeof policy !== 'object' || table === undefined) continue;
+    // What cannot be carried at all is refused by the preflight.
+    if (typeof policy !== 'object' || table === undefined || table.primaryKey.length === 0) continue;
     const column = [...table.columns.keys()].find((one) => one.toLowerCase() === policy.latest.toLowerCase());
     if (column === undefined)
       throw new InterlockError(

@@ -12,6 +12,7 @@
  * copy_watermark  one row per link that copies out of this store: changes of rows that were read between two watermarks are in the stream.
  * conflict     rows that a link into this store did not find as its source had them, with all images, and which of them was kept.
  * quarantine   transactions that a link could not apply here, whole.
+ * ddl_step  the statements that `interlock ddl apply` runs here, and how far each is: a link into this store waits for what is under way.
  * rules, report, verification  only in use in the control store.
  */
 export const CONTROL_SCHEMA = 'interlock';
@@ -111,6 +112,17 @@ export const CONTROL_TABLES: Readonly<Record<string, string>> = {
     changed_at DATETIME(6) NOT NULL,
     UNIQUE KEY one (link, gtid),
     KEY open_ones (link, state)
+  ) ENGINE=InnoDB`,
+  ddl_step: `CREATE TABLE IF NOT EXISTS interlock.ddl_step (
+    change_id VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    seq INT UNSIGNED NOT NULL,
+    name VARCHAR(129) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+    statement MEDIUMTEXT CHARACTER SET utf8mb4 NOT NULL,
+    dropped TEXT CHARACTER SET utf8mb4 NULL,
+    state ENUM('planned','running','executed','done','failed') NOT NULL,
+    algorithm VARCHAR(16) CHARACTER SET ascii COLLATE ascii_bin NULL,
+    updated_at DATETIME(6) NOT NULL,
+    PRIMARY KEY (change_id, seq)
   ) ENGINE=InnoDB`,
   rules: `CREATE TABLE IF NOT EXISTS interlock.rules (
     epoch BIGINT UNSIGNED NOT NULL PRIMARY KEY,

@@ -1,3 +1,6 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { failure, interlock, silentTopology } from './command-line.js';
 
@@ -163,6 +166,40 @@ describe('verify mysql', () => {
   ])('%s %s is refused', async (flag, value, words) => {
     const refused = await failure(...verify(flag, value));
     expect(refused).toMatchObject({ exitCode: 2, code: 'BadInput', details: { field: flag } });
+    expect(refused.message).toContain(words);
+  });
+});
+
+describe('ddl apply', () => {
+  let directory: string;
+  const files: Record<string, string> = {
+    good: 'ALTER TABLE shop.wallet ADD COLUMN x INT NULL;',
+    rename: 'ALTER TABLE shop.wallet ADD COLUMN x INT NULL; RENAME TABLE shop.wallet TO shop.purse;',
+    empty: '-- nothing;\n',
+  };
+  beforeAll(async () => {
+    directory = await mkdtemp(path.join(tmpdir(), 'interlock-ddl-'));
+    for (const [name, text] of Object.entries(files)) await writeFile(path.join(directory, name), text);
+  });
+  afterAll(() => rm(directory, { recursive: true, force: true }));
+  const apply = (file: string, ...flags: string[]): string[] => [
+    ...['ddl', 'apply', '--topology', topology.file, '--json', '--file', path.join(directory, file)],
+    ...flags,
+  ];
+
+  test('what is right gets as far as Temporal', async () => {
+    expect(await failure(...apply('good', '--yes'))).toMatchObject({ exitCode: 1, code: 'Unavailable' });
+  });
+
+  test.each([
+    ['missing', ['--yes'], '--file', 'no such file'],
+    ['empty', ['--yes'], '--file', 'no statement in it'],
+    ['rename', ['--yes'], '--file', 'statement 2 (RENAME TABLE shop.wallet'],
+    ['good', ['--yes', '--stores', 'main,other'], '--stores', 'expected some of main'],
+    ['good', [], '--yes', 'nobody is there to ask'],
+  ])('%s %j is refused before anything is connected to', async (file, flags, field, words) => {
+    const refused = await failure(...apply(file, ...flags));
+    expect(refused).toMatchObject({ exitCode: 2, code: 'BadInput', details: { field } });
     expect(refused.message).toContain(words);
   });
 });

@@ -412,13 +412,13 @@ describe.each(['mysql', 'mariadb'] as const)('links in both directions on %s', (
 
     it('on a definition that differs, until both sides agree', async () => {
       const ab = await prepare('t_ddl');
-      await pair.a.pool.query('ALTER TABLE t_ddl.item ADD COLUMN extra INT');
+      await pair.a.pool.query('ALTER TABLE t_ddl.item ADD COLUMN extra INT NOT NULL');
       await pair.a.pool.query('INSERT INTO t_ddl.item VALUES (3, 3, 3)');
       const error = await stopped(ab);
       expect(error.code).toBe('LinkStopped');
-      expect(error.message).toContain('ALTER TABLE t_ddl.item ADD COLUMN extra INT');
+      expect(error.message).toContain('ALTER TABLE t_ddl.item ADD COLUMN extra INT NOT NULL');
       expect(error.message).toContain('t_ddl.item.extra');
-      await unlogged(pair.b, ['ALTER TABLE t_ddl.item ADD COLUMN extra INT']);
+      await unlogged(pair.b, ['ALTER TABLE t_ddl.item ADD COLUMN extra INT NOT NULL']);
       const again = await runLink(ab.config, null);
       running.push(again);
       await settled(again, pair.a);

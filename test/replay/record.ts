@@ -8,6 +8,7 @@ import { ApplicationFailure, CancelledFailure } from '@temporalio/common';
 import { Worker } from '@temporalio/worker';
 import type { WorkflowBundle } from '@temporalio/worker';
 import type { ReplicatorActivities } from '../../activities/replicator.js';
+import type { DdlActivities, DdlPlanActivities, DdlRequest } from '../../workflows/ddl-contract.js';
 import type { SwitchOutcome } from '../../workflows/contract.js';
 import type { ReplicatorInput, ReplicatorView } from '../../workflows/replicator.js';
 import type {
@@ -109,6 +110,7 @@ export async function record(bundle: WorkflowBundle): Promise<void> {
     }
     await recordReplicator(bench, bundle);
     await recordVerification(bench, bundle);
+    await recordDdl(bench, bundle);
   } finally {
     await bench.close();
   }
@@ -213,6 +215,47 @@ async function recordVerification(bench: Bench, bundle: WorkflowBundle): Promise
     await handle.signal('resume');
     await handle.result();
     await save('verification', handle);
+  });
+}
+
+/** Two statements on two DCs: one runs, one fails on the second DC. */
+async function recordDdl(bench: Bench, bundle: WorkflowBundle): Promise<void> {
+  const taskQueue = 'ddl-test';
+  const target = { already: false, algorithm: 'instant', before: '(id)', after: '(id, x)' } as const;
+  const activities: DdlActivities & DdlPlanActivities = {
+    planDdl: async ({ statements }) => ({
+      steps: statements.map((statement, i) => ({
+        ...{ number: i + 1, statement, table: 'shop.item', store: 'main', phase: 'expand', dropped: [] },
+        targets: ['dc-a', 'dc-b'].map((dc) => ({ dc, ...target })),
+      })),
+      queues: { 'dc-a': taskQueue, 'dc-b': taskQueue },
+      warnings: [],
+    }),
+    announceDdl: async () => undefined,
+    async runDdl({ seq, dc }) {
+      if (seq === 2 && dc === 'dc-b') throw ApplicationFailure.nonRetryable('Duplicate entry', 'Refused');
+      return { algorithm: 'instant', found: false };
+    },
+    settleDdl: async () => undefined,
+  };
+  const worker = await Worker.create({
+    connection: bench.env.nativeConnection,
+    taskQueue,
+    workflowBundle: bundle,
+    activities,
+  });
+  await worker.runUntil(async () => {
+    const request: DdlRequest = {
+      ...{ topology: 't', stores: [], dryRun: false, startedBy: 'recorder' },
+      statements: ['ALTER TABLE shop.item ADD x INT', 'ALTER TABLE shop.item ADD UNIQUE KEY one (x)'],
+    };
+    const handle = await bench.env.client.workflow.start('ddlChange', {
+      workflowId: 'ddl/t',
+      taskQueue,
+      args: [request],
+    });
+    await handle.result();
+    await save('ddl', handle);
   });
 }
 

@@ -41,11 +41,12 @@ test.each(names.filter((name) => outcomeOf(name)))('ended as its name says: %s',
   expect((result(name) as SwitchReport).outcome).toBe(outcomeOf(name));
 });
 
-test('there is a history of every outcome, of a link and of a verification', () => {
+test('there is a history of every outcome, of a link, of a verification and of a change of definitions', () => {
   const kinds = new Set(names.map((name) => outcomeOf(name) ?? name.replace(/-.*/, '')));
   expect([...kinds].sort()).toEqual([
     'aborted',
     'compensated',
+    'ddl',
     'done',
     'refused',
     'replicator',
@@ -53,5 +54,6 @@ test('there is a history of every outcome, of a link and of a verification', () 
     'verification',
   ]);
   expect((result('verification') as { outcome: string }).outcome).toBe('failed');
+  expect((result('ddl') as { outcome: string }).outcome).toBe('failed');
   expect((result('replicator') as { state: string }).state).toBe('stopped');
 });

@@ -13,6 +13,7 @@ const source: SourceTable = {
   columns: ['id', 'place', 'note'],
   primaryKey: [0],
   decoders: [],
+  types: [],
   carried: true,
   lax: false,
   control: null,
@@ -21,7 +22,16 @@ const target: CatalogTable = {
   name: source.name,
   sql: source.sql,
   engine: 'InnoDB',
-  columns: new Map(),
+  columns: new Map(
+    source.columns.map((name) => [
+      name,
+      {
+        ...{ name, type: 'int', dataType: 'int', charset: null, collation: null, octets: null },
+        ...{ nullable: true, generated: false, expression: '', autoUpdated: false },
+        default: { kind: 'none' },
+      },
+    ]),
+  ),
   primaryKey: ['id'],
   uniqueColumns: new Set(['place']),
   uniqueKeys: ['one(place)'],

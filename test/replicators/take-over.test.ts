@@ -33,6 +33,10 @@ vi.mock('../../replicators/mysql/records.js', () => ({
   openCounts: () => Promise.resolve({ conflicts: 0, quarantined: 0 }),
   readSetAside: () => Promise.resolve(new Map()),
 }));
+vi.mock('../../replicators/mysql/ddl-steps.js', async (importOriginal) => ({
+  ...(await importOriginal<object>()),
+  readDdlSteps: () => Promise.resolve({ dropped: new Map(), changing: new Map() }),
+}));
 vi.mock('../../replicators/mysql/catalog.js', () => ({ readCatalog: () => Promise.resolve(new Map()) }));
 vi.mock('../../replicators/mysql/checkpoint.js', () => {
   const read = (): object => ({
