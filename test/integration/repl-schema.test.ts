@@ -181,7 +181,7 @@ describe.each(['mysql', 'mariadb'] as const)('definitions that differ on %s', (f
     const waiting = await link(schema, 'a', null);
     expect((await stopped(waiting)).message).toContain('on neither side now');
     await unlogged(b, [
-      `ALTER TABLE ${schema}.item ADD COLUMN old VARCHAR(10), ADD COLUMN young VARCHAR(10) DEFAULT 'o'`,
+      `ALTER TABLE ${schema}.item ADD COLUMN old VARCHAR(10) DEFAULT 'o', ADD COLUMN young VARCHAR(10) DEFAULT 'o'`,
     ]);
     await settled(await link(schema, 'a', null), a);
     expect(await rows(b, `SELECT id, old FROM ${schema}.item WHERE id = 3`)).toEqual([

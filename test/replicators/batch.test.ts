@@ -68,7 +68,7 @@ describe('a batch of a table with a unique key', () => {
         [null, ['1', '2', "'a'"]],
         [null, ['2', '1', "'b'"]],
       ]),
-    ).toEqual(['DELETE', 'DELETE', 'INSERT', 'INSERT']);
+    ).toEqual(['SELECT', 'DELETE', 'SELECT', 'DELETE', 'INSERT', 'INSERT']);
   });
 
   it('writes a row that comes back with its own unique value once', () => {
@@ -77,6 +77,6 @@ describe('a batch of a table with a unique key', () => {
         [['1', '1', "'a'"], null],
         [null, ['1', '1', "'z'"]],
       ]),
-    ).toEqual(['UPDATE']);
+    ).toEqual(['SELECT', 'UPDATE']);
   });
 });
