@@ -28,7 +28,7 @@ const TEXT_PER_QUERY = 4 * 1024 * 1024;
 const LOCK_RETRIES = 20;
 const STATEMENT_MS = 60_000;
 /** A slow disk's. */
-const COMMIT_BYTES_PER_MS = 1_000;
+const BYTES_PER_MS = 1_000;
 
 /** What a transaction that is too large for one batch has after its first one. */
 export interface Rest {
@@ -118,7 +118,7 @@ export class Applier {
       this.options.stopAt('before-target-commit');
       await this.run(['COMMIT'], rest?.bytes);
     } catch (error) {
-      throw await this.rolledBack(error, sent.statements, sent.failed, where);
+      throw await this.rolledBack(error, sent, where, rest?.bytes);
     }
   }
 
@@ -158,9 +158,9 @@ export class Applier {
   /** Rolls back, and says which row was in the way while the connection is still good. */
   private async rolledBack(
     error: unknown,
-    statements: Statement[],
-    failed: Statement | undefined,
+    { statements, failed }: Sent,
     where: string,
+    bytes?: number,
   ): Promise<unknown> {
     const { connection, link } = this.options;
     const { errno } = error as SqlError;
@@ -169,7 +169,7 @@ export class Applier {
     if (broken) return error;
     try {
       // A batch may have switched the checks on.
-      await this.run(['ROLLBACK', 'SET SESSION foreign_key_checks=0']);
+      await this.run(['ROLLBACK', 'SET SESSION foreign_key_checks=0'], bytes);
       if (error instanceof Mismatch) return await conflictOf(connection, link, where, failed!);
       if (errno === ER_DUP_ENTRY) return await this.duplicate(statements, failed, error as SqlError, where);
     } catch (rollbackError) {
@@ -207,11 +207,11 @@ export class Applier {
 
   /**
    * One message with one answer; a target that does not answer in time is given up, and its session with it.
-   * @param bytes that a COMMIT has to write
+   * @param bytes that it has to write, or to undo
    */
   private async run(texts: string[], bytes = 0): Promise<ResultSetHeader[]> {
     const { connection } = this.options;
-    const answerMs = STATEMENT_MS + bytes / COMMIT_BYTES_PER_MS;
+    const answerMs = STATEMENT_MS + bytes / BYTES_PER_MS;
     let timer: NodeJS.Timeout | undefined;
     const silent = new Promise<never>((_resolve, reject) => {
       timer = setTimeout(() => {

@@ -34,7 +34,7 @@ const BLOCKED_MS = STOP_MS + 5_000;
 const THREADS = Math.min(Math.max(availableParallelism(), 2), 8);
 
 /** Of a thread: far above what its links keep (see queue-budget.ts). Without a bound, V8 lets several times as much garbage lie. */
-const HEAP_MB = 1024;
+const HEAP_MB = 1536;
 
 /** What a thread says of one link. */
 type Listener = (what: ThreadMessage | { type: 'broke'; reason: string }) => void;
