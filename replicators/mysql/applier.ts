@@ -32,7 +32,7 @@ const LOCK_RETRIES = 20;
 const STATEMENT_MS = 60_000;
 const ROWS_PER_QUESTION = 100;
 /** A slow disk's. */
-const COMMIT_BYTES_PER_MS = 1_000;
+const BYTES_PER_MS = 1_000;
 
 /** Rows of a check, or what a change did. */
 type Answer = (Buffer | null)[][] | ResultSetHeader;
@@ -156,7 +156,7 @@ export class Applier {
       sent.failed = undefined;
       await this.run(['COMMIT'], rest?.bytes);
     } catch (error) {
-      throw await this.rolledBack(error, sent.failed);
+      throw await this.rolledBack(error, sent.failed, rest?.bytes);
     }
   }
 
@@ -200,13 +200,13 @@ export class Applier {
     } while (from < statements.length);
   }
 
-  private async rolledBack(error: unknown, failed: Statement | undefined): Promise<unknown> {
+  private async rolledBack(error: unknown, failed: Statement | undefined, bytes?: number): Promise<unknown> {
     const ours =
       error instanceof InterlockError || error instanceof RowsDiffer || error instanceof ChangeRefused;
     if (!ours && isUnavailable(error as SqlError)) return error;
     try {
       // A batch may have switched the checks on.
-      await this.run(['ROLLBACK', 'SET SESSION foreign_key_checks=0']);
+      await this.run(['ROLLBACK', 'SET SESSION foreign_key_checks=0'], bytes);
     } catch (rollbackError) {
       return rollbackError;
     }
@@ -233,11 +233,11 @@ export class Applier {
 
   /**
    * One message with one answer; a target that does not answer in time is given up, and its session with it.
-   * @param bytes that a COMMIT has to write
+   * @param bytes that it has to write, or to undo
    */
   private async run(texts: string[], bytes = 0): Promise<Answer[]> {
     const { connection } = this.options;
-    const answerMs = STATEMENT_MS + bytes / COMMIT_BYTES_PER_MS;
+    const answerMs = STATEMENT_MS + bytes / BYTES_PER_MS;
     let timer: NodeJS.Timeout | undefined;
     const silent = new Promise<never>((_resolve, reject) => {
       timer = setTimeout(() => {

@@ -34,7 +34,7 @@ const BLOCKED_MS = STOP_MS + 5_000;
 const THREADS = Math.min(Math.max(availableParallelism(), 2), 8);
 
 /** Of a thread: far above what its links keep (see queue-budget.ts). Without a bound, V8 lets several times as much garbage lie. */
-const HEAP_MB = 1024;
+const HEAP_MB = 1536;
 
 /** What a thread says of one link. */
 type Listener = (what: ThreadMessage | { type: 'broke'; reason: string }) => void;
@@ -122,7 +122,6 @@ export class LinkHost {
     });
     const thread: Thread = { worker, links: new Map() };
     const broke = (reason: string): void => {
-      this.remove(thread);
       for (const listener of [...thread.links.values()]) listener({ type: 'broke', reason });
     };
     worker.on('message', (message: ThreadMessage) => thread.links.get(message.link)?.(message));
@@ -132,13 +131,9 @@ export class LinkHost {
     return thread;
   }
 
-  private remove(thread: Thread): void {
+  private async end(thread: Thread): Promise<void> {
     const at = this.threads.indexOf(thread);
     if (at >= 0) this.threads.splice(at, 1);
-  }
-
-  private async end(thread: Thread): Promise<void> {
-    this.remove(thread);
     await thread.worker.terminate();
   }
 }

@@ -60,7 +60,8 @@ export class Spool {
 
   /** All of the transaction is there. @throws InterlockError Unavailable, retryable */
   flush(): void {
-    const buffer = Buffer.concat(this.waiting);
+    // A large row is not copied once more.
+    const buffer = this.waiting.length === 1 ? this.waiting[0]! : Buffer.concat(this.waiting);
     this.waiting = [];
     this.waitingBytes = 0;
     for (let at = 0; at < buffer.length;) {

@@ -384,8 +384,8 @@ export class BinlogStream {
   private hold(key: string): void {
     const transaction = this.current;
     if (transaction === undefined) return;
-    this.current = undefined;
     transaction.spool?.flush();
+    this.current = undefined;
     this.prepared.set(key, transaction);
     this.preparedBytes += inMemory(transaction);
     if (this.preparedBytes > Math.max(PREPARED_BYTES, this.options.byteBudget())) {
@@ -406,8 +406,8 @@ export class BinlogStream {
   private complete(): void {
     const transaction = this.current;
     if (transaction === undefined) return;
-    this.current = undefined;
     transaction.spool?.flush();
+    this.current = undefined;
     transaction.arrivedAt = Date.now();
     this.waitingBytes += transaction.bytes;
     if (!this.paused && this.waitingBytes > this.options.byteBudget()) {

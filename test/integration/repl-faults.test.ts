@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { initialiseLink } from '../../replicators/mysql/initialise.js';
+import type { BaselineReached, LinkStatus } from '../../replicators/core/contract.js';
 import { LinkHost } from '../../replicators/mysql/link-host.js';
 import type { LinkConfig } from '../../replicators/mysql/link-config.js';
 import { startProgram } from '../support/programs.js';
@@ -189,26 +190,38 @@ describe.each(['mysql', 'mariadb'] as const)('a link on %s survives', (flavour) 
   });
 
   if (flavour === 'mysql')
-    it('being stopped while its target does not answer, and goes on when it does', async () => {
+    it('being stopped while its target does not answer; other links of its thread go on', async () => {
       const schema = 't_stop';
       const config = await prepare(schema);
-      const host = new LinkHost();
-      const abort = new AbortController();
-      let state = '';
-      const ended = host.run(
-        config,
-        { onStatus: (status) => (state = status.state), onMarker: () => undefined },
-        abort.signal,
-      );
-      await until(() => state === 'streaming', 'the link streams');
-      process.kill(pair.b.server.pid(), 'SIGSTOP');
-      try {
-        await write(schema, 3);
-        abort.abort();
-        expect(await ended).toMatchObject({ state: 'streaming' });
-      } finally {
-        process.kill(pair.b.server.pid(), 'SIGCONT');
-      }
+      const other = await prepare(`${schema}_other`);
+      const proxy = await relay(pair.b.server.port);
+      const host = new LinkHost(undefined, 1);
+      const start = (of: LinkConfig) => {
+        const abort = new AbortController();
+        const markers: string[] = [];
+        let state = '';
+        const onStatus = (status: LinkStatus): void => void (state = status.state);
+        const onMarker = ({ markerId }: BaselineReached): void => void markers.push(markerId);
+        const ended = host.run(of, { onStatus, onMarker }, abort.signal);
+        ended.catch(() => undefined);
+        return { ended, markers, streams: () => state === 'streaming', stop: () => abort.abort() };
+      };
+      const hanging = start({ ...config, target: { ...config.target, port: proxy.port } });
+      const beside = start(other);
+      await until(() => hanging.streams() && beside.streams(), 'both links stream');
+      const taken = (): Promise<unknown> =>
+        rows(pair.b, `SELECT generation FROM interlock.link_checkpoint WHERE link = '${other.link}'`);
+      const before = await taken();
+      proxy.silence();
+      await write(schema, 3);
+      hanging.stop();
+      expect(await hanging.ended).toMatchObject({ state: 'streaming' });
+      const marker = await writeMarker(pair.a);
+      await until(() => beside.markers.includes(marker), 'the other link goes on');
+      expect(await taken()).toEqual(before);
+      beside.stop();
+      await beside.ended;
+      proxy.close();
       const link = await runLink(config, null);
       running.push(link);
       await settled(link, pair.a);

@@ -52,8 +52,11 @@ test('a thread that breaks ends the attempts of its links, which may be made aga
   const breaks = run(host, 'breaks');
   const apart = run(host, 'apart');
   const beside = run(host, 'beside');
-  await Promise.all([apart.thread, beside.thread]);
-  for (const { ended } of [breaks, beside])
+  const apartToo = run(host, 'apart, too');
+  const third = run(host, 'third');
+  await Promise.all([apart.thread, beside.thread, third.thread]);
+  expect(await third.thread).toBe(await beside.thread);
+  for (const { ended } of [breaks, beside, third])
     await expect(ended).rejects.toMatchObject({ code: 'Internal', retryable: true });
   expect(await run(host, 'final').ended.catch((error: unknown) => error)).toMatchObject({
     code: 'LinkStopped',
@@ -61,7 +64,7 @@ test('a thread that breaks ends the attempts of its links, which may be made aga
   });
   const again = run(host, 'beside');
   expect(await again.thread).not.toBe(await beside.thread);
-  for (const { stop } of [apart, again]) stop();
+  for (const { stop } of [apart, apartToo, again]) stop();
   expect(await apart.ended).toMatchObject({ position: await apart.thread });
-  await again.ended;
+  await Promise.all([apartToo.ended, again.ended]);
 });

@@ -47,14 +47,12 @@ if (flavour !== 'mysql' && flavour !== 'mariadb')
   refuse(`--flavour: ${JSON.stringify(flavour)}: expected mysql or mariadb`);
 const seed = given === undefined ? randomInt(1, 2 ** 31) : whole('seed', given);
 const say = (line: string): void => void process.stderr.write(`${line}\n`);
-say(`seed ${seed}`);
-const report = await runSoak({
-  flavour,
-  seed,
+const until = {
   minutes: minutes === undefined ? 0 : whole('minutes', minutes),
   kills: kills === undefined ? (minutes === undefined ? 100 : 0) : whole('kills', kills),
-  say,
-});
+};
+say(`seed ${seed}`);
+const report = await runSoak({ flavour, seed, ...until, say });
 const out = json ? process.stderr : process.stdout;
 out.write(
   `${report.kills} kills, ${JSON.stringify(report.faults)}\n${JSON.stringify(report.transactions)}; ${JSON.stringify(report.links)}\n${report.comparedRows} rows compared in ${report.seconds} s with seed ${seed}: ${report.findings.length === 0 ? 'equal' : `${report.findings.length} findings`}\n`,
