@@ -51,7 +51,9 @@ export async function preflightLink(
   if (problems.length === 0) return;
   if (drift === 'goes on') {
     const { changing } = await readDdlSteps(target);
-    const change = [...changing].find(([table]) => problems.some((problem) => problem.startsWith(table)));
+    const change = [...changing].find(([table]) =>
+      problems.some((problem) => problem.startsWith(`${table}:`) || problem.startsWith(`${table}.`)),
+    );
     if (change !== undefined) throw waitsFor(config.link, change[1]);
   }
   throw new InterlockError(

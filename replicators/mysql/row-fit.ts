@@ -62,10 +62,6 @@ export function rowFitOf(map: SourceTable, sides: Sides): RowFit {
       column.name,
     );
   }
-  // Hazard: a column of another name on the target, see drift.ts; the row may be of before the source's catalog.
-  const renamed = [...there.columns.values()].some(
-    ({ name: column, generated }) => !generated && !map.columns.includes(column),
-  );
   const checks: ((row: Literal[]) => Misfit | null)[] = [];
   map.columns.forEach((column, at) => {
     if (HIDDEN_HASH.test(column)) return;
@@ -77,7 +73,7 @@ export function rowFitOf(map: SourceTable, sides: Sides): RowFit {
     if (to === undefined) {
       if (from?.generated === true) return;
       if (sides.dropped(`${name}.${column}`)) return;
-      const isDefault = from && !renamed ? defaultTest(from) : undefined;
+      const isDefault = from && defaultTest(from);
       const what = from === undefined ? 'in the row, and on neither side now' : 'missing on the target';
       checks.push((row) => (isDefault?.(row[at]!) === true ? null : misfit(row[at]!, what)));
       return;

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import type { Connection } from 'mysql2/promise';
 import { definitionOf } from '../../replicators/mysql/ddl-apply/attempts.js';
@@ -259,6 +260,9 @@ describe.each(['mysql', 'mariadb'] as const)('a change of definitions on %s', (f
       await insert(pair.a, 5);
       await until(() => String(ab.status().lastError?.message).includes('waits for'), 'the link waits');
       expect(await rows(pair.b, `SELECT id FROM ${schema}.item WHERE id = 5`)).toEqual([]);
+      // Over some attempts, each of which compares both sides at its start.
+      const ended = ab.ended.then(() => 'ended');
+      expect(await Promise.race([ended, sleep(1_500).then(() => 'waits')])).toBe('waits');
     });
     await settled(ab, pair.a);
     // A column that goes: what the other side still writes there is missed by nobody.

@@ -363,7 +363,10 @@ describe.each(['mysql', 'mariadb'] as const)('definitions that differ on %s', (f
 
   it('notices what is changed on the target while it runs', async () => {
     const schema = 's_under';
-    const ab = await prepare(schema, 'id INT PRIMARY KEY, n BIGINT, t VARCHAR(20) NULL');
+    const ab = await prepare(
+      schema,
+      'id INT PRIMARY KEY, n BIGINT, t VARCHAR(20) CHARACTER SET utf8mb4 NULL',
+    );
     await a.pool.query(`INSERT INTO ${schema}.item VALUES (1, 1, 'one')`);
     await settled(ab, a);
     await alter(b, schema, 'MODIFY t VARCHAR(20) NOT NULL, MODIFY n INT');
@@ -383,9 +386,19 @@ describe.each(['mysql', 'mariadb'] as const)('definitions that differ on %s', (f
     await alter(b, schema, 'MODIFY n BIGINT');
     const third = await link(schema, 'a', null);
     await settled(third, a);
+    // What does not flow at all is told from what does: one statement makes the link look, the other stops it.
+    await alter(b, schema, 'DROP COLUMN n, MODIFY t VARCHAR(20) CHARACTER SET latin1');
+    await a.pool.query(`INSERT INTO ${schema}.item VALUES (5, NULL, '')`);
+    expect((await stopped(third)).details).toMatchObject({
+      ...{ kind: 'schema', column: 't' },
+      difference: expect.stringContaining('latin1') as string,
+    });
+    await alter(b, schema, 'ADD COLUMN n BIGINT AFTER id, MODIFY t VARCHAR(20) CHARACTER SET utf8mb4');
+    const fourth = await link(schema, 'a', null);
+    await settled(fourth, a);
     await b.pool.query(`DROP TABLE ${schema}.item`);
-    await a.pool.query(`INSERT INTO ${schema}.item VALUES (5, 5, '')`);
-    const gone = await stopped(third);
+    await a.pool.query(`INSERT INTO ${schema}.item VALUES (6, 6, '')`);
+    const gone = await stopped(fourth);
     expect(gone.details).toMatchObject({ kind: 'schema', table: `${schema}.item`, column: null, at: 'dc-b' });
     expect(String(gone.details['command'])).toContain(`CREATE TABLE \`${schema}\`.\`item\` (`);
   });
@@ -397,6 +410,10 @@ describe.each(['mysql', 'mariadb'] as const)('definitions that differ on %s', (f
       `CREATE TABLE ${schema}.item (id INT PRIMARY KEY)`,
     ]);
     const tables = ['item', 'new', 'theirs'];
+    await b.pool.query(`CREATE TABLE ${schema}.early (id INT PRIMARY KEY)`);
+    const early = linkConfig(pair, 'a', schema, {});
+    await expect(initialiseLink(early, { from: 'now' })).rejects.toThrow('early: missing at the source');
+    await b.pool.query(`DROP TABLE ${schema}.early`);
     const ab = await link(schema, 'a', 'now', tables);
     await b.pool.query(`CREATE TABLE ${schema}.theirs (id INT PRIMARY KEY)`);
     await a.pool.query(`CREATE TABLE ${schema}.new (id INT PRIMARY KEY, name VARCHAR(9))`);
@@ -483,6 +500,10 @@ describe.each(['mysql', 'mariadb'] as const)('definitions that differ on %s', (f
     );
     await alter(b, schema, 'DROP COLUMN x');
     await initialiseLink(config, { copy: true, maxRowsPerSecond: 700 });
+    await alter(b, schema, 'ADD COLUMN x INT NULL DEFAULT 7');
+    const early = await link(schema, 'a', null);
+    expect((await stopped(early)).message).toContain(`still copies`);
+    await alter(b, schema, 'DROP COLUMN x');
     const ab = await link(schema, 'a', null);
     await until(() => (ab.status().copy?.comparedRows ?? 0) > 0, 'the copy has begun');
     const { generation } = ab.status();
