@@ -18,7 +18,7 @@ import { datacenter } from '../src/topology/derive.js';
 import { resolveSecret } from '../src/topology/load.js';
 import type { Topology } from '../src/topology/schema.js';
 import { workflowBundle } from './bundle.js';
-import { linkMetrics } from './link-metrics.js';
+import { MetricsWatch } from './metrics-watch.js';
 import { withStopPoints } from './stop-points.js';
 import { connectToTemporal, isRunClosed, readLinkHeartbeat } from './temporal.js';
 
@@ -67,6 +67,7 @@ export async function runWorker(options: WorkerOptions): Promise<void> {
     connection = await connectToTemporal(address, signal, say);
     const client = new Client({ connection, namespace });
     const markers = new MarkerArrivals();
+    const metrics = new MetricsWatch({ topology, stores: stores.get(dc)!, client, log });
     const shared: DatacenterDeps & ControlDeps = {
       ...{ dc, markers },
       topology,
@@ -103,13 +104,18 @@ export async function runWorker(options: WorkerOptions): Promise<void> {
           ...withStopPoints(createDatacenterActivities(shared), process.env['INTERLOCK_STOP_DIR']),
           ...createReplicatorActivities({
             ...{ topology, secret: resolveSecret, client, markers, log },
-            onStatus: linkMetrics(dc),
+            onStatus: metrics.onStatus,
           }),
         },
       }),
     ]);
     say(`worker of ${dc}: polls ${taskQueue} and ${controlTaskQueue} at ${address} (namespace ${namespace})`);
-    await runUntil(workers, signal);
+    if (options.metricsAddress !== undefined) metrics.start();
+    try {
+      await runUntil(workers, signal);
+    } finally {
+      metrics.stop();
+    }
   } finally {
     clearInterval(warming);
     await connection

@@ -5,12 +5,12 @@ import type { BaselineReached, LinkStatus } from '../core/contract.js';
 import type { LinkConfig } from './link-config.js';
 
 export type ThreadMessage =
-  | { type: 'status'; status: LinkStatus }
+  | { type: 'status'; status: LinkStatus; tableRows: Record<string, number> }
   | { type: 'marker'; baseline: BaselineReached; to: { workflowId: string; runId: string } }
   | { type: 'ended'; error: { code: ErrorCode; message: string; details: Record<string, unknown> } | null };
 
 export interface LinkHostEvents {
-  onStatus: (status: LinkStatus) => void;
+  onStatus: (status: LinkStatus, tableRows: Record<string, number>) => void;
   onMarker: (baseline: BaselineReached, to: { workflowId: string; runId: string }) => void;
 }
 
@@ -58,7 +58,7 @@ export class LinkHost {
         worker.on('message', (message: ThreadMessage) => {
           if (message.type === 'status') {
             last = message.status;
-            events.onStatus(message.status);
+            events.onStatus(message.status, message.tableRows);
           } else if (message.type === 'marker') events.onMarker(message.baseline, message.to);
           else if (message.error === null) {
             ended = true;

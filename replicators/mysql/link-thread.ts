@@ -14,7 +14,7 @@ port.on('message', () => abort.abort());
 const link = new Link(
   config,
   {
-    onStatus: (status) => say({ type: 'status', status }),
+    onStatus: (status, tableRows) => say({ type: 'status', status, tableRows }),
     onMarker: (baseline, to) =>
       say({ type: 'marker', baseline, to: { workflowId: to.workflowId, runId: to.runId } }),
   },

@@ -4,15 +4,17 @@ import { InterlockError, messageOf } from '../../src/errors.js';
 import { NOBODY } from '../core/contract.js';
 import type { BaselineReached, LinkStatus } from '../core/contract.js';
 import { StatusTracker } from '../core/status.js';
+import type { LinkLag } from '../core/status.js';
 import { TableFilter } from '../core/table-filter.js';
 import { Applier, heldByOther } from './applier.js';
 import { Batch, BatchMismatch } from './batch.js';
+import { BinlogFiles } from './binlog-place.js';
 import { readCatalog } from './catalog.js';
 import type { Catalog, CatalogTable } from './catalog.js';
 import { connectReader } from './chunk-reader.js';
 import { Copier } from './copier.js';
 import { copyProgress, unfinished } from './copy-plan.js';
-import { readCheckpoint, readLinkUnits, takeGeneration } from './checkpoint.js';
+import { checkpointAgeMs, readCheckpoint, readLinkUnits, takeGeneration } from './checkpoint.js';
 import type { Checkpoint } from './checkpoint.js';
 import { passDdl } from './ddl.js';
 import { preflightLink } from './initialise.js';
@@ -36,7 +38,8 @@ import { isEmpty } from './transaction.js';
 import type { MarkerEvent, RowChange, SourceTransaction } from './transaction.js';
 
 export interface LinkEvents {
-  onStatus: (status: LinkStatus) => void;
+  /** `tableRows`: rows applied since the link was started, by table. */
+  onStatus: (status: LinkStatus, tableRows: Record<string, number>) => void;
   /** After the commit that contains the marker. */
   onMarker: (baseline: BaselineReached, to: { workflowId: string; runId: string }) => void;
 }
@@ -62,6 +65,8 @@ export class Link {
   private held: number | undefined;
   /** The next generation was asked for, and the answer has not come: it may be taken. */
   private taking = false;
+  /** How far it was behind when it lost its connections, and when that was. */
+  private lost: { lag: LinkLag; at: number } = { lag: UNKNOWN_LAG, at: Date.now() };
 
   constructor(config: LinkConfig, events: LinkEvents, stopAt: (point: StopPoint) => void) {
     this.config = config;
@@ -71,7 +76,19 @@ export class Link {
   }
 
   status(): LinkStatus {
-    return this.tracker.snapshot(this.attempt?.lagMs() ?? 0);
+    if (this.attempt !== undefined) return this.tracker.snapshot(this.attempt.lag());
+    const { lag, at } = this.lost;
+    const since = Date.now() - at;
+    return this.tracker.snapshot({
+      ...lag,
+      lagMs: Math.max(1, lag.lagMs + since),
+      stalledMs: lag.stalledMs + since,
+      checkpointAgeMs: lag.checkpointAgeMs === null ? null : lag.checkpointAgeMs + since,
+    });
+  }
+
+  private tellStatus(): void {
+    this.events.onStatus(this.status(), this.tracker.tableRows());
   }
 
   /**
@@ -80,7 +97,7 @@ export class Link {
    * Lost connections are mended here, without limit: only an operator knows when a server will not come back.
    */
   async run(signal: AbortSignal): Promise<void> {
-    const timer = setInterval(() => this.events.onStatus(this.status()), STATUS_MS);
+    const timer = setInterval(() => this.tellStatus(), STATUS_MS);
     let backoff = BACKOFF_MS.first;
     try {
       while (!signal.aborted) {
@@ -95,7 +112,7 @@ export class Link {
             throw error;
           }
           this.tracker.state = 'starting';
-          this.events.onStatus(this.status());
+          this.tellStatus();
           if (Date.now() - startedAt > 10_000) backoff = BACKOFF_MS.first;
           await pause(backoff, signal);
           backoff = Math.min(backoff * 2, BACKOFF_MS.most);
@@ -104,7 +121,7 @@ export class Link {
       this.tracker.state = 'stopped';
     } finally {
       clearInterval(timer);
-      this.events.onStatus(this.status());
+      this.tellStatus();
     }
   }
 
@@ -149,6 +166,7 @@ export class Link {
         retryable: lost,
       });
     } finally {
+      if (this.attempt?.hasLooked === true) this.lost = { lag: this.attempt.lag(), at: Date.now() };
       this.attempt = undefined;
       for (const connection of opened) connection.destroy();
     }
@@ -167,6 +185,8 @@ export class Link {
     throw heldByOther(this.config.link);
   }
 }
+
+const UNKNOWN_LAG: LinkLag = { lagMs: 0, lagBytes: null, stalledMs: 0, checkpointAgeMs: null, binlog: null };
 
 /** Ends the run, but not the link: the next run takes a generation of its own. */
 class TakeOverUnknown extends InterlockError {
@@ -216,6 +236,14 @@ class Attempt {
   private readonly position: MysqlPosition;
   private executed: MysqlPosition;
   private behindSince: number | undefined;
+  private readonly files: BinlogFiles;
+  private stream: BinlogStream | undefined;
+  private movedAt = Date.now();
+  private checkpointAt: number | undefined;
+  /** When the source was looked at last and all that it had was applied. */
+  private currentAt: number | undefined;
+  /** The source was looked at. */
+  hasLooked = false;
   private looking = false;
   private copier: Copier | undefined;
   /** Tables that are being copied; the copier takes them out. */
@@ -233,6 +261,7 @@ class Attempt {
     this.filter = new TableFilter(config.include, config.exclude);
     this.position = parsePosition(config.source.flavour, checkpoint.position);
     this.executed = this.position.clone();
+    this.files = new BinlogFiles(source);
   }
 
   private makeApplier(): Applier {
@@ -266,7 +295,7 @@ class Attempt {
       this.copier = await this.makeCopier(ownership, readers);
       this.copied = this.copier?.unfinished ?? this.copied;
       this.applier = this.makeApplier();
-      await this.stream(signal, ownership);
+      await this.carry(signal, ownership);
     } finally {
       for (const reader of readers) reader.destroy();
     }
@@ -295,9 +324,10 @@ class Attempt {
     });
   }
 
-  private async stream(signal: AbortSignal, ownership: Ownership): Promise<void> {
+  private async carry(signal: AbortSignal, ownership: Ownership): Promise<void> {
     const { config, tracker, checkpoint } = this;
     await this.noteSourceServer();
+    this.checkpointAt = Date.now() - (await checkpointAgeMs(this.target, config.link));
     if (this.copier === undefined) await this.repeatMarker();
     const stream = new BinlogStream({
       ...config.source,
@@ -320,6 +350,8 @@ class Attempt {
             transaction.violation = error as InterlockError;
           }
           this.copier?.see(transaction);
+          tracker.transactionsRead += 1;
+          tracker.rowsRead += transaction.changes.length;
         }
         this.queue.push(transaction);
         this.notify();
@@ -329,6 +361,7 @@ class Attempt {
     // An idle link asks its target nothing: it must hear that its session is gone (server down, another attempt took over).
     this.target.on('error', (error: Error) => this.fail(targetUnavailable(error)));
     this.target.on('end', () => this.fail(targetUnavailable(new Error('the session was ended'))));
+    this.stream = stream;
     const onAbort = (): void => this.notify();
     signal.addEventListener('abort', onAbort, { once: true });
     const poll = setInterval(() => {
@@ -340,7 +373,7 @@ class Attempt {
       await this.lookAtSource();
       tracker.state = this.copier === undefined ? 'streaming' : 'copying';
       tracker.lastError = null;
-      this.events.onStatus(tracker.snapshot(this.lagMs()));
+      this.events.onStatus(tracker.snapshot(this.lag()), tracker.tableRows());
       this.copier?.run(signal).then(
         () => this.showCopy(),
         (error: unknown) => this.fail(copyFailed(config.link, error)),
@@ -353,8 +386,24 @@ class Attempt {
     }
   }
 
+  lag(): LinkLag {
+    const now = Date.now();
+    const oldest = this.queue[this.head];
+    const lagMs = this.lagMs();
+    // What was read and is not applied is needed again after a crash.
+    const place = oldest?.start ?? this.stream?.reading.readTo ?? null;
+    const behindSince = oldest?.arrivedAt ?? this.behindSince ?? now;
+    return {
+      lagMs,
+      lagBytes: lagMs === 0 ? 0 : this.files.bytesBehind(place),
+      stalledMs: lagMs === 0 ? 0 : now - Math.max(this.movedAt, behindSince),
+      checkpointAgeMs: this.checkpointAt === undefined ? null : now - this.checkpointAt,
+      binlog: this.files.need(place, oldest?.sourceTime ?? this.behindSince ?? this.currentAt ?? now),
+    };
+  }
+
   /** 0 when everything that the source has is applied; else the age of the oldest change that is not. */
-  lagMs(): number {
+  private lagMs(): number {
     const now = Date.now();
     const oldest = this.queue[this.head];
     if (oldest !== undefined) {
@@ -449,16 +498,21 @@ class Attempt {
     const needsWrite =
       effect !== undefined ||
       batch.transactions.some((t) => t.changes.length + t.units.length + t.markers.length > 0);
-    if (needsWrite) await this.applier.apply(batch, this.position.toString(), effect);
+    if (needsWrite) {
+      await this.applier.apply(batch, this.position.toString(), effect);
+      this.checkpointAt = Date.now();
+    }
     if (effect !== undefined) {
       this.copier!.committed(chunk!, effect);
       this.showCopy();
     }
+    if (last > this.head) this.movedAt = Date.now();
     this.head = last;
     stream.release(bytes);
     tracker.droppedForeign += dropped.length;
     tracker.rows += batch.rowCount;
     tracker.transactions += batch.transactions.length;
+    for (const { changes } of batch.transactions) tracker.countRows(changes);
     tracker.position = this.position.toString();
     // Hazard: to a switchover a marker says that all before it is here, and rows that were not copied yet are not.
     if (this.copied.size === 0)
@@ -571,8 +625,12 @@ class Attempt {
       const text = await executedPosition(this.source, flavour);
       this.executed = parsePosition(flavour, text);
       this.tracker.sourcePosition = text;
-      if (contains(this.position, this.executed)) this.behindSince = undefined;
-      else this.behindSince ??= Date.now();
+      if (contains(this.position, this.executed)) {
+        this.behindSince = undefined;
+        this.currentAt = Date.now();
+      } else this.behindSince ??= Date.now();
+      await this.files.look((this.queue[this.head]?.start ?? this.stream?.reading.readTo)?.file);
+      this.hasLooked = true;
     } catch {
       // The stream's own watchdog ends the attempt when the source is gone.
       this.behindSince ??= Date.now();

@@ -2,6 +2,7 @@ import ZongJi from '@vlasky/zongji';
 import type { AnyBinlogEvent } from './zongji-seam.js';
 import { InterlockError, messageOf } from '../../src/errors.js';
 import type { TableFilter } from '../core/table-filter.js';
+import { BinlogReading } from './binlog-place.js';
 import { changesRows } from './ddl-effects.js';
 import { NULL, textOf } from './literal.js';
 import type { Literal } from './literal.js';
@@ -55,6 +56,8 @@ export class BinlogStream {
   /** The last definition of each table, by name. */
   private readonly definitions = new Map<string, { definition: string; table: SourceTable }>();
   private current: SourceTransaction | undefined;
+  /** Where in the source's files the stream is. */
+  readonly reading = new BinlogReading();
   /**
    * MySQL's prepared XA transactions, by XID. Hazard: their rows are in memory only. Guard: the GTID of the XA PREPARE comes into the position
    * together with that of the XA COMMIT; until then the source sends it again.
@@ -201,6 +204,7 @@ export class BinlogStream {
       }
       const start = packet.offset + 1;
       const type = packet.buffer[start + 4]!;
+      this.reading.see(packet.buffer, start, packet.end - checksumBytes);
       const cursor = new Cursor(packet.buffer, start + HEADER_BYTES, packet.end - checksumBytes);
       if (this.current) this.current.bytes += packet.end - packet.offset;
       if (EVENT.rows.has(type)) {
@@ -292,6 +296,7 @@ export class BinlogStream {
 
   private begin(gtid: string, timestamp: number): void {
     this.current = newTransaction(gtid, timestamp);
+    this.current.start = this.reading.readTo;
     this.begun = false;
     this.standalone = false;
   }
@@ -391,6 +396,7 @@ export class BinlogStream {
     if (transaction === undefined) return;
     this.current = undefined;
     transaction.arrivedAt = Date.now();
+    this.reading.boundary();
     this.waitingBytes += transaction.bytes;
     if (!this.paused && this.waitingBytes > this.options.byteBudget) {
       this.paused = true;

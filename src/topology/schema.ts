@@ -147,6 +147,10 @@ export const topologySchema = z.strictObject({
         .default(1024 * 1024),
       /** A switchover starts to fence only below this lag. */
       lagMs: z.number().int().positive().default(1000),
+      /** A link that is further behind raises the alert `lag`. */
+      alertLagMs: z.number().int().positive().default(30_000),
+      /** A link that applies nothing for so long, although there is something, raises the alert `stalled`. */
+      alertStalledMs: z.number().int().positive().default(60_000),
       /** Clock skew between a store and this process above which preflight fails. */
       clockSkewMs: z.number().int().positive().default(1000),
     })

@@ -150,6 +150,10 @@ describe('links on Temporal', () => {
     expect(all).toContain(`interlock_link_state{dc="dc-b",link="${AB}",state="streaming"} 1`);
     expect(all).toContain(`interlock_link_state{dc="dc-b",link="${AB}",state="copying"} 0`);
     expect(all.find((line) => line.startsWith('interlock_link_lag_ms'))).toMatch(/ \d+$/);
+    expect(all).toContain(`interlock_link_alert{alert="stopped",dc="dc-b",link="${AB}"} 0`);
+    expect(all.find((line) => line.startsWith('interlock_link_lag_bytes'))).toMatch(/ \d+$/);
+    expect(all.find((line) => line.startsWith('interlock_link_rows_read_total'))).toMatch(/ [1-9]\d*$/);
+    expect(all).toContain(`interlock_link_table_rows_total{dc="dc-b",link="${AB}",table="shop.wallet"} 1`);
     expect(all.filter((line) => line.includes(BA))).toEqual([]);
   });
 

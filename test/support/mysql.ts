@@ -18,6 +18,9 @@ export interface TestMysql {
   /** A new pool; closed by `stop`. */
   pool: (options?: mysql.PoolOptions) => mysql.Pool;
   kill: (signal: NodeJS.Signals) => Promise<void>;
+  /** It answers nothing, and nobody hears that. */
+  pause: () => void;
+  unpause: () => void;
   /** Starts it again on the same port and data after `kill`. */
   restart: () => Promise<void>;
   stop: () => Promise<void>;
@@ -81,6 +84,8 @@ export async function startTestMysql(flavour: Flavour, options: { offset?: 1 | 2
       return pool;
     },
     kill,
+    pause: () => void running.child.kill('SIGSTOP'),
+    unpause: () => void running.child.kill('SIGCONT'),
     restart: async () => {
       running = await start();
     },
