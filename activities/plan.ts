@@ -143,7 +143,7 @@ export function logicalTopologyHash(topology: Topology): string {
   );
 }
 
-const PLACES = new Set(['host', 'port', 'url', 'admin', 'instances', 'password', 'token', 'user']);
+const PLACES = new Set(['host', 'port', 'url', 'admin', 'instances', 'password', 'token', 'user', 'tls']);
 
 /** The median of recent switchovers; before the first one, an estimate from the distance between the stores. */
 async function predictFenceMs(source: DcStores, target: DcStores): Promise<number> {

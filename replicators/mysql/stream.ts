@@ -1,13 +1,14 @@
 import ZongJi from '@vlasky/zongji';
 import type { AnyBinlogEvent } from './zongji-seam.js';
 import { InterlockError, messageOf } from '../../src/errors.js';
+import { mysqlConnectionOptions } from '../../src/topology/mysql-address.js';
 import type { TableFilter } from '../core/table-filter.js';
 import { BinlogReading } from './binlog-place.js';
 import { changesRows } from './ddl-effects.js';
 import { NULL, textOf } from './literal.js';
 import type { Literal } from './literal.js';
-import type { Flavour } from './position.js';
 import { Cursor, readImage } from './row-image.js';
+import type { ServerAddress } from './session.js';
 import { definitionOf, sourceTableOf } from './source-table.js';
 import type { Reading, SourceTable } from './source-table.js';
 import { newTransaction } from './transaction.js';
@@ -15,12 +16,7 @@ import type { SourceTransaction, UnitEvent } from './transaction.js';
 import { EVENT, HEADER_BYTES, seam } from './zongji-seam.js';
 import type { BinlogConnection, BinlogPacket } from './zongji-seam.js';
 
-export interface StreamOptions {
-  host: string;
-  port: number;
-  user: string;
-  password: string;
-  flavour: Flavour;
+export interface StreamOptions extends ServerAddress {
   /** Everything in it is left out by the server. */
   position: string;
   /** Unique among all replicas of the source. */
@@ -75,10 +71,7 @@ export class BinlogStream {
   constructor(options: StreamOptions) {
     this.options = options;
     this.zongji = new ZongJi({
-      host: options.host,
-      port: options.port,
-      user: options.user,
-      password: options.password,
+      ...mysqlConnectionOptions(options),
       timezone: '+00:00',
       dateStrings: true,
       connectTimeout: 5000,

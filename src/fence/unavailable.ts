@@ -1,4 +1,5 @@
 import { InterlockError, messageOf } from '../errors.js';
+import { tlsProblem } from '../topology/mysql-address.js';
 import { errnoOf, isConnectionLost, isSchemaMissing } from './mysql-errors.js';
 
 /** What a failure of a store means to a caller; an InterlockError is passed through. */
@@ -15,7 +16,7 @@ export function unavailable(store: string, error: unknown): InterlockError {
     );
   }
   if (isConnectionLost(error)) {
-    return new InterlockError('Unavailable', `${store} does not answer: ${messageOf(error)}`, {
+    return new InterlockError('Unavailable', `${store} does not answer: ${tlsProblem(error) ?? messageOf(error)}`, {
       cause: error,
       retryable: true,
       details: { what: store },

@@ -1,3 +1,4 @@
+import { isIP } from 'node:net';
 import { prefixSegments } from '../routing/key.js';
 import type { Application, Topology } from './schema.js';
 
@@ -93,6 +94,13 @@ function checkStores(topology: Topology, dcs: string[], report: Report): void {
     for (const [name, store] of stores) {
       const address = `${store.host}:${store.port}`;
       const path = `datacenters.${dc}.stores.mysql.${name}`;
+      if (store.tls !== undefined && isIP(store.tls.serverName ?? store.host) !== 0) {
+        report(
+          `${path}.tls.serverName`,
+          store.tls.serverName ?? '(missing)',
+          `expected the name in the certificate of ${address}: a name is checked, not an address`,
+        );
+      }
       const other = addresses.get(address);
       // Two stores on one server would share one `interlock` schema: fencing one would fence the other.
       if (other !== undefined)

@@ -27,6 +27,21 @@ export const mysqlStoreSchema = z.strictObject({
   password: secretSchema,
   /** `mysql` (8.0) or `mariadb` (10.11). */
   flavour: z.enum(['mysql', 'mariadb']).default('mysql'),
+  /** Every connection is encrypted. PEM files; relative ones are taken from the topology file's directory. */
+  tls: z
+    .strictObject({
+      /** Of the authority that has signed the server's certificate. */
+      ca: z.string().min(1),
+      /** Of the client, where the server asks for one: both or none. */
+      cert: z.string().min(1).optional(),
+      key: z.string().min(1).optional(),
+      /** The name in the server's certificate, when it is not `host`; needed when `host` is an address. */
+      serverName: z.string().min(1).optional(),
+    })
+    .refine(({ cert, key }) => (cert === undefined) === (key === undefined), {
+      error: 'expected both cert and key, or neither',
+    })
+    .optional(),
   /** Exactly one MySQL store per DC holds the rules and epochs. */
   control: z.boolean().default(false),
 });

@@ -40,7 +40,10 @@ export async function freePort(): Promise<number> {
 }
 
 /** A real server for one test file, ended by `stop`. */
-export async function startTestMysql(flavour: Flavour, options: { offset?: 1 | 2 } = {}): Promise<TestMysql> {
+export async function startTestMysql(
+  flavour: Flavour,
+  options: { offset?: 1 | 2; extra?: string[] } = {},
+): Promise<TestMysql> {
   const directory = await mkdtemp(path.join(tmpdir(), `interlock-${flavour}-`));
   const password = 'test';
   const cached = path.join(interlockHome(), 'mysql-8.0.31');
@@ -60,6 +63,7 @@ export async function startTestMysql(flavour: Flavour, options: { offset?: 1 | 2
       serverId,
       autoIncrement,
       rootPassword: password,
+      ...(options.extra !== undefined && { extra: options.extra }),
     });
   let running = await start();
   const pools: mysql.Pool[] = [];

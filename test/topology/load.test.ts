@@ -452,3 +452,29 @@ describe('files', () => {
     expect(() => resolveSecret({ file: path.join(directory, 'none') })).toThrow(/none cannot be read/);
   });
 });
+
+test('tls of a store: files from the topology directory, a name to check, cert and key together; not part of the hash', async () => {
+  const main = (document: any) => document.datacenters['dc-a'].stores.mysql.main;
+  const at = 'datacenters.dc-a.stores.mysql.main.tls';
+  expect(problemsAfter((document) => (main(document).tls = { ca: 'ca.pem' }))).toMatchObject([
+    { path: `${at}.serverName`, value: '127.0.0.1' },
+  ]);
+  expect(
+    problemsAfter((document) => (main(document).tls = { ca: 'ca.pem', cert: 'c.pem', serverName: 'db' })),
+  ).toMatchObject([{ path: at, expected: 'expected both cert and key, or neither' }]);
+  expect(problemsAfter((document) => (main(document).tls = { serverName: 'db' }))).toMatchObject([
+    { path: `${at}.ca`, value: '(missing)' },
+  ]);
+  const directory = await mkdtemp(path.join(tmpdir(), 'interlock-topology-'));
+  try {
+    const document: any = exampleDocument();
+    main(document).tls = { ca: 'certs/ca.pem', serverName: 'db' };
+    const file = path.join(directory, 'topology.yaml');
+    await writeFile(file, stringify(document));
+    const loaded = await loadTopology(file);
+    expect(main(loaded.topology).tls.ca).toBe(path.join(directory, 'certs/ca.pem'));
+    expect(loaded.hash).toBe(topologyHash(exampleTopology()));
+  } finally {
+    await rm(directory, { recursive: true });
+  }
+});
