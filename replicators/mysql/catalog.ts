@@ -13,6 +13,10 @@ export interface CatalogColumn {
   generated: boolean;
   /** Set by the server itself on every UPDATE that does not name it. */
   autoUpdated: boolean;
+  /** An INSERT need not name it, though it may be NOT NULL. */
+  hasDefault: boolean;
+  /** The link does not carry it (see carried.ts). */
+  leftOut?: boolean;
 }
 
 export interface CatalogTable {
@@ -84,7 +88,7 @@ export async function readCatalog(connection: Connection, filter: TableFilter): 
     catalog.get(`${row['s']}.${row['t']}`);
   for (const row of await rows(
     `SELECT table_schema AS s, table_name AS t, column_name AS c, column_type AS ty, data_type AS d, character_set_name AS cs,
-       collation_name AS co, is_nullable AS n, extra AS x, generation_expression AS g
+       collation_name AS co, is_nullable AS n, extra AS x, generation_expression AS g, column_default AS df
      FROM information_schema.columns WHERE table_schema NOT IN ${system} ORDER BY 1, 2, ordinal_position`,
   )) {
     const extra = String(row['x'] ?? '').toLowerCase();
@@ -97,6 +101,7 @@ export async function readCatalog(connection: Connection, filter: TableFilter): 
       nullable: row['n'] === 'YES',
       generated: row['g'] !== null && row['g'] !== '',
       autoUpdated: extra.includes('on update'),
+      hasDefault: row['df'] !== null || extra.includes('auto_increment'),
     });
   }
   for (const row of await rows(

@@ -36,6 +36,10 @@ export function linkConfigOf(
     target: server(wanted.to),
     include: wanted.include,
     exclude: wanted.exclude,
+    ...(wanted.rename !== undefined && { rename: wanted.rename }),
+    ...(wanted.columns !== undefined && { columns: wanted.columns }),
+    ...(wanted.rows !== undefined && { rows: wanted.rows }),
+    ...(wanted.throttle !== undefined && { throttle: wanted.throttle }),
     tables: topology.tables,
     mapping: {
       defaultRegion: topology.defaultRegion,

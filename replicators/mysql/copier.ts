@@ -4,6 +4,7 @@ import { InterlockError } from '../../src/errors.js';
 import type { CopyProgress } from '../core/contract.js';
 import { keyOf } from './batch.js';
 import type { RowNet, TableBatch } from './batch.js';
+import type { Carried } from './carried.js';
 import type { Catalog } from './catalog.js';
 import { keyValues, readRows, readable } from './chunk-reader.js';
 import type { ReadableTable } from './chunk-reader.js';
@@ -51,6 +52,7 @@ export interface CopierOptions {
   sourceCatalog: Catalog;
   targetCatalog: Catalog;
   ownership: Ownership;
+  carried: Carried;
   tables: CopyTable[];
 }
 
@@ -145,7 +147,8 @@ export class Copier {
     const seq = ++this.seq;
     this.reading = table;
     await this.watermark(seq, 'low');
-    const rows = await readRows(this.options.source, shape, { after, upTo: null, limit });
+    const from = this.options.sourceCatalog.get(table.name)!.sql;
+    const rows = await readRows(this.options.source, shape, { after, upTo: null, limit, from });
     return { seq, table, rows, after, upTo: rows.length < limit ? null : keyValues(shape, rows.at(-1)!) };
   }
 
@@ -170,16 +173,18 @@ export class Copier {
     const { table, changed, ownerOf } = chunk;
     const shape = this.shapeOf(table.name);
     const { source } = shape;
+    const keeps = this.options.carried.rowTest(table.name, source.columns);
     const there = await readRows(target, shape, { after: chunk.after, upTo: chunk.upTo, limit: null });
     const onTarget = new Map(there.map((row) => [keyOf(source, row), row]));
     const insert: RowNet[] = [];
     const replace: RowNet[] = [];
     const counts = { ...table.counts };
     for (const row of chunk.rows) {
+      counts.compared++;
+      if (keeps?.(row) === false) continue;
       const key = keyOf(source, row);
       const found = onTarget.get(key);
       onTarget.delete(key);
-      counts.compared++;
       if (changed.has(key)) continue;
       const owner = ownerOf(source, row);
       if (found === undefined) {
@@ -193,7 +198,7 @@ export class Copier {
     const remove: RowNet[] = [];
     if (table.purpose === 'resync') {
       for (const [key, row] of onTarget) {
-        if (!changed.has(key) && ownerOf(source, row) === 'source')
+        if (!changed.has(key) && keeps?.(row) !== false && ownerOf(source, row) === 'source')
           remove.push({ key, before: row, after: null });
       }
     }
@@ -239,17 +244,17 @@ export class Copier {
           { details: { link: this.options.link, table: name } },
         );
       }
-      shape = readable(table, this.options.flavour);
+      shape = readable({ ...table, sql: this.options.targetCatalog.get(name)!.sql }, this.options.flavour);
       this.readable.set(name, shape);
     }
     return shape;
   }
 
   /** Before anything of a table was read: what the server knows of the size of its rows. */
-  private async firstRows({ source: { schema, table } }: ReadableTable): Promise<number> {
+  private async firstRows({ source: { name } }: ReadableTable): Promise<number> {
     const [rows] = await this.options.source.query<RowDataPacket[]>(
       'SELECT avg_row_length AS bytes FROM information_schema.tables WHERE table_schema = ? AND table_name = ?',
-      [schema, table],
+      this.options.carried.sourceName(name)!.split('.'),
     );
     const bytes = Number(rows[0]?.['bytes'] ?? 0);
     return Math.max(1, Math.min(FIRST_ROWS, Math.floor(CHUNK_BYTES / Math.max(bytes, 1))));

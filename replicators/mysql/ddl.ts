@@ -1,7 +1,6 @@
 import type { Connection, RowDataPacket } from 'mysql2/promise';
 import { InterlockError } from '../../src/errors.js';
-import type { TableFilter } from '../core/table-filter.js';
-import { readCatalog } from './catalog.js';
+import type { Carried } from './carried.js';
 import type { Catalog } from './catalog.js';
 import { isIrrelevant, rowEffects } from './ddl-effects.js';
 import type { LinkConfig } from './link-config.js';
@@ -17,7 +16,7 @@ import { tableProblems } from './preflight.js';
  */
 export async function passDdl(
   config: LinkConfig,
-  filter: TableFilter,
+  carried: Carried,
   source: Connection,
   target: Connection,
   ddl: { schema: string; statement: string },
@@ -26,14 +25,10 @@ export async function passDdl(
 ): Promise<Catalog | null> {
   if (isIrrelevant(ddl.statement)) return null;
   const statement = ddl.statement.replace(/\s+/g, ' ').trim();
-  const [before, after] = [await readCatalog(source, filter), await readCatalog(target, filter)];
-  const problems = tableProblems(
-    before,
-    after,
-    config.tables,
-    config.source.flavour !== config.target.flavour,
-  );
-  const rows = await rowProblems(filter, source, target, ddl, after);
+  const { source: before, target: after, problems } = await carried.catalogs(source, target);
+  const mixed = config.source.flavour !== config.target.flavour;
+  problems.push(...tableProblems(before, after, config.tables, mixed));
+  const rows = await rowProblems(carried, source, target, ddl, after);
   problems.push(...rows.problems);
   if (problems.length === 0) return after;
   const next = rows.unseen
@@ -48,7 +43,7 @@ export async function passDdl(
 
 /** What the statement did to rows of carried tables, and is not so on the target. */
 async function rowProblems(
-  filter: TableFilter,
+  carried: Carried,
   source: Connection,
   target: Connection,
   ddl: { schema: string; statement: string },
@@ -64,18 +59,18 @@ async function rowProblems(
     const [schema, table] = [effect.schema, effect.table].map((n) => (folds ? n?.toLowerCase() : n));
     const names =
       table == null
-        ? [...catalog.keys()].filter((name) => name.startsWith(`${schema}.`))
-        : [`${schema}.${table}`];
+        ? [...catalog.keys()].filter((name) => carried.sourceName(name)?.startsWith(`${schema}.`) === true)
+        : [carried.targetName(`${schema}.${table}`)];
     for (const name of names) {
-      if (table != null && !filter.carries(schema!, table)) continue;
+      if (table != null && !carried.sourceFilter.carries(schema!, table)) continue;
       if (effect.how === 'unseen') {
         unseen = true;
         problems.add(`${name}: has other rows now, and the stream does not say which`);
         continue;
       }
-      const carried = catalog.get(name);
-      if (carried === undefined) continue;
-      const existing = await partitionsOf(target, carried.name, effect.partitions);
+      const there = catalog.get(name);
+      if (there === undefined) continue;
+      const existing = await partitionsOf(target, there.name, effect.partitions);
       if (effect.how === 'dropped') {
         for (const partition of existing)
           problems.add(`${name}: partition ${partition} dropped at the source, is on the target`);
@@ -83,7 +78,7 @@ async function rowProblems(
       }
       if (effect.partitions !== undefined && existing.length === 0) continue;
       const part = existing.length === 0 ? '' : ` PARTITION (${existing.map(identifier).join(',')})`;
-      const [rows] = await target.query<RowDataPacket[]>(`SELECT 1 FROM ${carried.sql}${part} LIMIT 1`);
+      const [rows] = await target.query<RowDataPacket[]>(`SELECT 1 FROM ${there.sql}${part} LIMIT 1`);
       if (rows.length > 0) {
         problems.add(`${name}${part}: emptied at the source, has rows on the target`);
       }

@@ -1,8 +1,7 @@
 import type { Connection, RowDataPacket } from 'mysql2/promise';
 import { InterlockError, messageOf } from '../../src/errors.js';
 import type { SourceUnit } from '../core/contract.js';
-import { TableFilter } from '../core/table-filter.js';
-import { readCatalog } from './catalog.js';
+import { Carried } from './carried.js';
 import type { CatalogTable } from './catalog.js';
 import { createCheckpoint, inTransaction, readCheckpoint } from './checkpoint.js';
 import type { Checkpoint } from './checkpoint.js';
@@ -26,37 +25,34 @@ export interface InitialiseOptions {
   maxRowsPerSecond?: number;
 }
 
-/** Everything that has to be right before a link can run. @throws InterlockError Refused that lists every problem. */
+/**
+ * Everything that has to be right before a link can run.
+ * @throws InterlockError that lists every problem: BadInput (what the topology filters or leaves out), else Refused
+ */
 export async function preflightLink(
   config: LinkConfig,
   source: Connection,
   target: Connection,
 ): Promise<void> {
-  const problems = await linkProblems(config, source, target);
+  const catalogs = await new Carried(config).catalogs(source, target);
+  if (catalogs.problems.length > 0) {
+    throw new InterlockError(
+      'BadInput',
+      `${config.link} cannot carry what the topology's links say:\n  ${catalogs.problems.join('\n  ')}`,
+      { details: { link: config.link, problems: catalogs.problems } },
+    );
+  }
+  const mixed = config.source.flavour !== config.target.flavour;
+  const problems = [
+    ...(await sourceProblems(source, config.source.flavour)).map((p) => `${config.from}: ${p}`),
+    ...tableProblems(catalogs.source, catalogs.target, config.tables, mixed),
+  ];
   if (problems.length === 0) return;
   throw new InterlockError(
     'Refused',
     `${config.link} cannot run (${problems.length === 1 ? '1 problem' : `${problems.length} problems`}):\n  ${problems.join('\n  ')}`,
     { details: { link: config.link, problems } },
   );
-}
-
-/** The same, as a list; empty when the link can run. */
-export async function linkProblems(
-  config: LinkConfig,
-  source: Connection,
-  target: Connection,
-): Promise<string[]> {
-  const filter = new TableFilter(config.include, config.exclude);
-  return [
-    ...(await sourceProblems(source, config.source.flavour)).map((p) => `${config.from}: ${p}`),
-    ...tableProblems(
-      await readCatalog(source, filter),
-      await readCatalog(target, filter),
-      config.tables,
-      config.source.flavour !== config.target.flavour,
-    ),
-  ];
 }
 
 /**
@@ -170,7 +166,9 @@ async function tablesToCopy(
   source: Connection,
   target: Connection,
 ): Promise<Map<string, CopyOrder>> {
-  const catalog = await readCatalog(source, new TableFilter(config.include, config.exclude));
+  const carried = new Carried(config);
+  const catalog = await carried.sourceCatalog(source);
+  const onTarget = await carried.targetCatalog(target);
   const unknown = (named ?? []).filter((name) => !catalog.has(name));
   if (unknown.length > 0) {
     throw new InterlockError(
@@ -204,10 +202,10 @@ async function tablesToCopy(
   for (const table of chosen) {
     const [counted] = await source.query<RowDataPacket[]>(
       "SELECT COALESCE(table_rows, 0) AS n FROM information_schema.tables WHERE CONCAT(table_schema, '.', table_name) = ?",
-      [table.name],
+      [carried.sourceName(table.name)],
     );
     orders.set(table.name, {
-      purpose: isResync ? 'resync' : (await isEmpty(target, table)) ? 'fill' : 'merge',
+      purpose: isResync ? 'resync' : (await isEmpty(target, onTarget.get(table.name)!)) ? 'fill' : 'merge',
       estimated: Number(counted[0]?.['n'] ?? 0),
     });
   }
@@ -240,12 +238,12 @@ async function snapshotUnits(
 }
 
 async function requireEmpty(config: LinkConfig, source: Connection, target: Connection): Promise<void> {
-  const filter = new TableFilter(config.include, config.exclude);
-  for (const [dc, connection] of [
-    [config.from, source],
-    [config.to, target],
+  const carried = new Carried(config);
+  for (const [dc, connection, catalog] of [
+    [config.from, source, await carried.sourceCatalog(source)],
+    [config.to, target, await carried.targetCatalog(target)],
   ] as const) {
-    for (const table of (await readCatalog(connection, filter)).values()) {
+    for (const table of catalog.values()) {
       if (await isEmpty(connection, table)) continue;
       throw new InterlockError(
         'Refused',

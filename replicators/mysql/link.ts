@@ -3,13 +3,13 @@ import type { Connection, RowDataPacket } from 'mysql2/promise';
 import { InterlockError, messageOf } from '../../src/errors.js';
 import { NOBODY } from '../core/contract.js';
 import type { BaselineReached, LinkStatus } from '../core/contract.js';
+import { Pace } from '../core/pace.js';
 import { StatusTracker } from '../core/status.js';
 import type { LinkLag } from '../core/status.js';
-import { TableFilter } from '../core/table-filter.js';
 import { Applier, heldByOther } from './applier.js';
 import { Batch, BatchMismatch } from './batch.js';
 import { BinlogFiles } from './binlog-place.js';
-import { readCatalog } from './catalog.js';
+import { Carried } from './carried.js';
 import type { Catalog, CatalogTable } from './catalog.js';
 import { connectReader } from './chunk-reader.js';
 import { Copier } from './copier.js';
@@ -230,7 +230,8 @@ class Attempt {
   private wake: (() => void) | undefined;
   private failure: InterlockError | undefined;
   private catalog: Catalog = new Map();
-  private readonly filter: TableFilter;
+  private readonly carried: Carried;
+  private readonly pace: Pace;
   private applier!: Applier;
   /** Everything that was applied or dropped, in order. */
   private readonly position: MysqlPosition;
@@ -258,7 +259,8 @@ class Attempt {
     private readonly target: Connection,
     private readonly checkpoint: Checkpoint,
   ) {
-    this.filter = new TableFilter(config.include, config.exclude);
+    this.carried = new Carried(config);
+    this.pace = new Pace(config.throttle ?? {});
     this.position = parsePosition(config.source.flavour, checkpoint.position);
     this.executed = this.position.clone();
     this.files = new BinlogFiles(source);
@@ -283,7 +285,7 @@ class Attempt {
     tracker.generation = checkpoint.generation;
     tracker.position = checkpoint.position;
     tracker.lastMarker = checkpoint.marker;
-    this.catalog = await readCatalog(this.target, this.filter);
+    this.catalog = await this.carried.targetCatalog(this.target);
     const ownership = new Ownership(
       config.from,
       config.mapping,
@@ -303,7 +305,7 @@ class Attempt {
 
   /** Tables that are still to be copied, if there are any. `readers` takes its connections. */
   private async makeCopier(ownership: Ownership, readers: Connection[]): Promise<Copier | undefined> {
-    const { config, checkpoint, filter } = this;
+    const { config, checkpoint, carried } = this;
     this.tracker.copy = await copyProgress(this.target, config.link);
     const tables = await unfinished(this.target, config.link);
     if (tables.length === 0) return undefined;
@@ -317,7 +319,8 @@ class Attempt {
       flavour: config.target.flavour,
       source,
       target,
-      sourceCatalog: await readCatalog(this.source, filter),
+      carried,
+      sourceCatalog: await carried.sourceCatalog(this.source),
       targetCatalog: this.catalog,
       ownership,
       tables,
@@ -334,10 +337,11 @@ class Attempt {
       position: checkpoint.position,
       // Above what servers are numbered with; two streams with one number would end each other.
       serverId: randomInt(2 ** 31, 2 ** 32 - 1),
-      filter: this.filter,
+      filter: this.carried.sourceFilter,
       reading: {
         charsets: await collationCharsets(this.source, config.source.flavour),
         jsonAsText: config.target.flavour === 'mariadb',
+        carried: this.carried,
       },
       byteBudget: QUEUE_BYTES,
       silenceMs: SILENCE_MS,
@@ -425,6 +429,7 @@ class Attempt {
   }
 
   private async applyUntil(signal: AbortSignal, stream: BinlogStream): Promise<void> {
+    const { config } = this;
     while (!signal.aborted) {
       if (this.head === this.queue.length) {
         this.queue.length = 0;
@@ -434,7 +439,9 @@ class Attempt {
         await new Promise<void>((resolve) => (this.wake = resolve));
         continue;
       }
-      await this.step(stream);
+      const [rows, bytes] = await this.step(stream);
+      const waitMs = config.throttle === undefined ? 0 : this.pace.waitMs(rows, bytes, performance.now());
+      if (waitMs > 0) await pause(waitMs, signal);
       if (this.head > 10_000) {
         this.queue.splice(0, this.head);
         this.head = 0;
@@ -442,8 +449,12 @@ class Attempt {
     }
   }
 
-  /** The next batch: everything that waits, up to the budget, up to a marker, a statement or a violation. */
-  private async step(stream: BinlogStream): Promise<void> {
+  /**
+   * The next batch: everything that waits, up to the budget, up to a marker, a statement or a violation.
+   * @returns rows and bytes that were applied
+   */
+  private async step(stream: BinlogStream): Promise<[number, number]> {
+    const most = this.pace.most(BATCH_ROWS, BATCH_BYTES);
     let batch = new Batch();
     let last = this.head;
     let bytes = 0;
@@ -463,8 +474,8 @@ class Attempt {
       }
       if (
         !batch.isEmpty &&
-        (batch.rowCount + transaction.changes.length > BATCH_ROWS ||
-          batch.bytes + transaction.bytes > BATCH_BYTES)
+        (batch.rowCount + transaction.changes.length > most.rows ||
+          batch.bytes + transaction.bytes > most.bytes)
       ) {
         break;
       }
@@ -519,6 +530,7 @@ class Attempt {
       for (const marker of batch.transactions.flatMap((t) => t.markers)) this.reached(marker);
     if (this.behindSince !== undefined && contains(this.position, this.executed))
       this.behindSince = undefined;
+    return [batch.rowCount + (chunk?.rows.length ?? 0), batch.bytes];
   }
 
   private showCopy(): void {
@@ -542,7 +554,7 @@ class Attempt {
     const { gtid, ddl } = transaction;
     const behind = this.position.clone();
     behind.add(gtid);
-    const catalog = await passDdl(config, this.filter, source, target, ddl!, gtid, behind.toString());
+    const catalog = await passDdl(config, this.carried, source, target, ddl!, gtid, behind.toString());
     if (catalog !== null) this.catalog = catalog;
   }
 

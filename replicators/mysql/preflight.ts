@@ -80,7 +80,9 @@ export function tableProblems(
       problems.push(`${name}: engine ${table.engine}; only InnoDB is carried`);
     }
     if (table.primaryKey.length === 0) problems.push(`${name}: no primary key; add one or exclude the table`);
-    for (const column of table.columns.values()) problems.push(...columnProblems(name, column));
+    for (const column of table.columns.values()) {
+      if (column.leftOut !== true) problems.push(...columnProblems(name, column));
+    }
     const triggers = [...(source.get(name)?.triggers ?? []), ...(target.get(name)?.triggers ?? [])];
     if (triggers.length > 0) {
       problems.push(
@@ -203,6 +205,7 @@ export function tableDifferences(source: Catalog, target: Catalog, name: string,
           .filter((part) => part !== null)
           .join(' ');
   for (const column of new Set([...a.columns.keys(), ...b.columns.keys()])) {
+    if (b.columns.get(column)?.leftOut === true) continue;
     const [left, right] = [describe(a.columns.get(column)), describe(b.columns.get(column))];
     if (left !== right) problems.push(`${name}.${column}: ${left} at the source, ${right} on the target`);
   }

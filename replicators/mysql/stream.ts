@@ -4,6 +4,7 @@ import { InterlockError, messageOf } from '../../src/errors.js';
 import { mysqlConnectionOptions } from '../../src/topology/mysql-address.js';
 import type { TableFilter } from '../core/table-filter.js';
 import { BinlogReading } from './binlog-place.js';
+import type { RowTest } from './carried.js';
 import { changesRows } from './ddl-effects.js';
 import { NULL, textOf } from './literal.js';
 import type { Literal } from './literal.js';
@@ -12,7 +13,7 @@ import type { ServerAddress } from './session.js';
 import { definitionOf, sourceTableOf } from './source-table.js';
 import type { Reading, SourceTable } from './source-table.js';
 import { newTransaction } from './transaction.js';
-import type { SourceTransaction, UnitEvent } from './transaction.js';
+import type { RowChange, SourceTransaction, UnitEvent } from './transaction.js';
 import { EVENT, HEADER_BYTES, seam } from './zongji-seam.js';
 import type { BinlogConnection, BinlogPacket } from './zongji-seam.js';
 
@@ -431,8 +432,9 @@ export class BinlogStream {
       const first = readImage(cursor, table.decoders);
       const before = isUpdate || isDelete ? first : null;
       const after = isUpdate ? readImage(cursor, table.decoders) : isDelete ? null : first;
-      if (table.control === null) transaction.changes.push({ table, before, after, unchecked });
-      else readControlRow(transaction, table, before, after);
+      if (table.control !== null) readControlRow(transaction, table, before, after);
+      else if (table.keeps === undefined) transaction.changes.push({ table, before, after, unchecked });
+      else pushKept(transaction, table, table.keeps, { before, after, unchecked });
     }
   }
 
@@ -444,6 +446,18 @@ export class BinlogStream {
 
 function xid(gtrid: string, bqual: string, format: number): string {
   return `${gtrid.toLowerCase()},${bqual.toLowerCase()},${format}`;
+}
+
+/** An update that takes a row into the filter is an insert on the target, one that takes it out a delete. */
+function pushKept(
+  transaction: SourceTransaction,
+  table: SourceTable,
+  keeps: RowTest,
+  change: Omit<RowChange, 'table'>,
+): void {
+  const before = change.before !== null && keeps(change.before) ? change.before : null;
+  const after = change.after !== null && keeps(change.after) ? change.after : null;
+  if (before !== null || after !== null) transaction.changes.push({ ...change, table, before, after });
 }
 
 const UNIT_STATES = [null, 'open', 'write_disabled', 'remote'] as const;

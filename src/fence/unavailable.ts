@@ -16,11 +16,15 @@ export function unavailable(store: string, error: unknown): InterlockError {
     );
   }
   if (isConnectionLost(error)) {
-    return new InterlockError('Unavailable', `${store} does not answer: ${tlsProblem(error) ?? messageOf(error)}`, {
-      cause: error,
-      retryable: true,
-      details: { what: store },
-    });
+    return new InterlockError(
+      'Unavailable',
+      `${store} does not answer: ${tlsProblem(error) ?? messageOf(error)}`,
+      {
+        cause: error,
+        retryable: true,
+        details: { what: store },
+      },
+    );
   }
   return new InterlockError('Internal', `${store}: ${messageOf(error)}`, {
     cause: error,

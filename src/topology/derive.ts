@@ -2,7 +2,7 @@ import type { Rules, Segment } from '../routing/rules.js';
 import { BUCKETS } from '../routing/units.js';
 import type { DcId } from '../routing/units.js';
 import { InterlockError } from '../errors.js';
-import type { Datacenter, MysqlStore, Topology } from './schema.js';
+import type { CarriedColumns, Datacenter, MysqlStore, RowFilter, Topology } from './schema.js';
 
 /** One directed link that the topology wants; `kind`, `store`, `from`, `to` are its id (replicators/core/contract.ts). */
 export interface WantedLink {
@@ -12,6 +12,10 @@ export interface WantedLink {
   to: DcId;
   include: string[];
   exclude: string[];
+  rename?: Record<string, string>;
+  columns?: Record<string, CarriedColumns>;
+  rows?: Record<string, RowFilter>;
+  throttle?: { maxRowsPerSecond?: number; maxBytesPerSecond?: number };
 }
 
 /** The rules of a topology at epoch 1: everything open at its home. */
@@ -73,7 +77,19 @@ export function wantedLinks(topology: Topology): WantedLink[] {
       const to = otherDc(topology, from);
       if ((spec.from ?? from) !== from || (spec.to ?? to) !== to) continue;
       const store = spec.store.slice('mysql/'.length);
-      links.push({ kind: 'mysql', store, from, to, include: spec.include, exclude: spec.exclude });
+      const { include, exclude, rename, columns, rows, maxRowsPerSecond, maxBytesPerSecond } = spec;
+      links.push({
+        ...{ kind: 'mysql', store, from, to, include, exclude },
+        ...(rename !== undefined && { rename }),
+        ...(columns !== undefined && { columns }),
+        ...(rows !== undefined && { rows }),
+        ...((maxRowsPerSecond !== undefined || maxBytesPerSecond !== undefined) && {
+          throttle: {
+            ...(maxRowsPerSecond !== undefined && { maxRowsPerSecond }),
+            ...(maxBytesPerSecond !== undefined && { maxBytesPerSecond }),
+          },
+        }),
+      });
     }
   }
   return links;

@@ -112,6 +112,19 @@ const tableSchema = z.union(
 );
 export type TableRouting = z.infer<typeof tableSchema>;
 
+const tableName = z.string().regex(/^[^.]+\.[^.]+$/, 'expected schema.table');
+
+/** Rows are carried when the column has one of the values, byte for byte; NULL is none. */
+const rowFilterSchema = z.strictObject({
+  column: z.string().min(1),
+  in: z.array(z.union([z.string(), z.number().int()])).min(1),
+});
+export type RowFilter = z.infer<typeof rowFilterSchema>;
+
+/** The target gives these columns its own default. */
+const carriedColumnsSchema = z.strictObject({ without: z.array(z.string().min(1)).min(1) });
+export type CarriedColumns = z.infer<typeof carriedColumnsSchema>;
+
 export const linkSchema = z.strictObject({
   /** `mysql/<name>`: a store of that kind and name in both DCs. */
   store: z.string().regex(/^mysql\/[a-z0-9][a-z0-9-]*$/, 'expected mysql/<store name>'),
@@ -121,6 +134,15 @@ export const linkSchema = z.strictObject({
   /** `schema.table` patterns with `*`; `interlock.*` and system schemas are never carried. */
   include: z.array(z.string().min(1)).min(1).default(['*.*']),
   exclude: z.array(z.string().min(1)).default([]),
+  /** Source table → target table. */
+  rename: z.record(tableName, tableName).optional(),
+  /** Source table → the columns of it that are not carried. */
+  columns: z.record(tableName, carriedColumnsSchema).optional(),
+  /** Source table → the rows of it that are carried. */
+  rows: z.record(tableName, rowFilterSchema).optional(),
+  /** The link applies no more than this; what is more waits at the source. */
+  maxRowsPerSecond: z.number().int().positive().optional(),
+  maxBytesPerSecond: z.number().int().positive().optional(),
 });
 
 const owned = z.strictObject({ home: name });
@@ -140,7 +162,7 @@ export const topologySchema = z.strictObject({
   segments: z.record(name, z.strictObject({ home: name, members: z.array(z.string().min(1)) })).default({}),
   central: z.record(name, owned).default({}),
   applications: z.record(name, applicationSchema).default({}),
-  tables: z.record(z.string().regex(/^[^.]+\.[^.]+$/, 'expected schema.table'), tableSchema).default({}),
+  tables: z.record(tableName, tableSchema).default({}),
   links: z.array(linkSchema).default([]),
   limits: z
     .strictObject({
