@@ -11,6 +11,7 @@ import type { Topology } from '../src/topology/schema.js';
 import type { Check, PlanLink, SwitchPlan, SwitchReport, SwitchRequest } from '../workflows/contract.js';
 import type { ControlDeps } from './dependencies.js';
 import { planLink } from './links.js';
+import { checkVerified } from './verified.js';
 
 /** Round trips within the fenced window that a distance between the DCs adds: hold, re-check of the source, route. */
 const WINDOW_ROUND_TRIPS = 3;
@@ -49,6 +50,17 @@ export async function makePlan(deps: ControlDeps, request: SwitchRequest): Promi
           : `${behind.map(({ dc, stored }) => `${dc} has epoch ${stored?.rules.epoch ?? 'none'}`).join(', ')}, epoch ${rules.epoch} is in force: run \`interlock fence release\``,
     },
   ];
+
+  const { requireVerifyMs } = policies;
+  // The way back is not held up: what it moves was verified, or moved, a while ago.
+  if (requireVerifyMs !== undefined && request.units === undefined) {
+    checks.push(
+      await checkVerified(
+        { topology: deps.topology, stores: deps.stores, from, rules, units },
+        requireVerifyMs,
+      ),
+    );
+  }
 
   const stores = [...source.fences.keys()].sort();
   const servers: Record<string, string> = {};

@@ -103,7 +103,7 @@ async function tablesOf(
   }
 }
 
-function carries(filter: TableFilter, name: string): boolean {
+export function carries(filter: TableFilter, name: string): boolean {
   const [schema, table] = name.split('.') as [string, string];
   return filter.carries(schema, table);
 }
@@ -114,7 +114,7 @@ function only(catalog: Catalog, name: string, leftOut: readonly string[]): Catal
 }
 
 /** Whether a table can have rows of these units. */
-function mayHold(routing: TableRouting, units: readonly UnitId[]): boolean {
+export function mayHold(routing: TableRouting, units: readonly UnitId[]): boolean {
   if ('unrouted' in routing) return false;
   if ('central' in routing) return units.includes(centralUnit(routing.central));
   return units.some(isOfUsers);
