@@ -55,7 +55,7 @@ export class BinlogReading {
 }
 
 /** How long the source keeps what the link needs is looked at in so long. */
-const RETENTION_MS = 10_000;
+const RETENTION_MS = 5_000;
 
 /** What the source says of its files. */
 export class BinlogFiles {

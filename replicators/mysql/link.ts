@@ -82,7 +82,8 @@ export class Link {
     return this.tracker.snapshot({
       ...lag,
       lagMs: Math.max(1, lag.lagMs + since),
-      stalledMs: lag.stalledMs + since,
+      // With all applied when it was lost, nobody knows whether the source has more.
+      stalledMs: lag.lagMs === 0 ? 0 : lag.stalledMs + since,
       checkpointAgeMs: lag.checkpointAgeMs === null ? null : lag.checkpointAgeMs + since,
     });
   }

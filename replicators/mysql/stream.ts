@@ -39,6 +39,7 @@ export interface StreamOptions extends ServerAddress {
 const NO_FOREIGN_KEY_CHECKS = 2;
 const HEARTBEAT_MS = 1000;
 const START_MS = 15_000;
+const HELD_BACK_S = 3600;
 
 /**
  * The source's binlog as whole transactions. zongji connects, asks for the dump and reads all events but rows; row images are read
@@ -113,6 +114,8 @@ export class BinlogStream {
     // Queued before the dump: a server that is silent must say so, or a dead connection looks like an idle one.
     const connection = seam(this.zongji).connection;
     connection.query(`SET @master_heartbeat_period = ${HEARTBEAT_MS * 1_000_000}`);
+    // Hazard: a source that is held back (the target is slow, or the link is throttled) ends a connection that takes nothing for 60 s.
+    connection.query(`SET SESSION net_write_timeout = ${HELD_BACK_S}`);
     const deadline = setTimeout(
       () =>
         this.zongji.emit(

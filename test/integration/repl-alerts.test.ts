@@ -138,6 +138,58 @@ describe.each(['mysql', 'mariadb'] as const)('figures and alerts of a link on %s
     expect(await rows(b, 'SELECT COUNT(*) AS n FROM t_stall.item')).toEqual([{ n: '2' }]);
   });
 
+  it('stalled goes on while the target is gone, and binlog-purge fires when the source has removed what is needed', async () => {
+    const link = await start('t_gone');
+    const { a, b } = pair;
+    await a.pool.query(`INSERT INTO t_gone.item VALUES (1, 'one')`);
+    await settled(link, a);
+    const release = await block('t_gone');
+    await a.pool.query(`INSERT INTO t_gone.item VALUES (2, 'two')`);
+    await until(() => link.status().transactionsRead === link.status().transactions + 1, 'it is read');
+    await a.pool.query('FLUSH BINARY LOGS');
+    await a.pool.query(`INSERT INTO t_gone.item VALUES (3, 'three')`);
+    const { file } = await end(a);
+    await until(
+      () => link.status().transactionsRead === link.status().transactions + 2,
+      'so is the next file',
+    );
+    await a.pool.query(`PURGE BINARY LOGS TO '${file}'`);
+    await until(
+      () => firing(link).includes('binlog-purge'),
+      'binlog-purge fires',
+      20_000,
+      () => JSON.stringify(link.status()),
+    );
+    expect(link.status().binlog).toMatchObject({ purged: true });
+    // What was read is applied all the same.
+    await release();
+    await settled(link, a);
+    await until(
+      () => firing(link).length === 0,
+      'it ends',
+      20_000,
+      () => JSON.stringify(link.status()),
+    );
+
+    const again = await block('t_gone');
+    await a.pool.query(`INSERT INTO t_gone.item VALUES (4, 'four')`);
+    await until(() => firing(link).includes('stalled'), 'stalled fires');
+    await b.server.kill('SIGKILL');
+    await again().catch(() => undefined);
+    await until(() => link.status().state === 'starting', 'the target is gone');
+    const { stalledMs } = link.status();
+    await until(() => link.status().stalledMs > stalledMs, 'stalled goes on');
+    expect(firing(link)).toEqual(expect.arrayContaining(['lag', 'stalled']));
+    await b.server.restart();
+    await settled(link, a);
+    await until(
+      () => firing(link).length === 0,
+      'all is well',
+      20_000,
+      () => JSON.stringify(link.status()),
+    );
+  });
+
   it('a long transaction that the source has not committed, and one that moves, are no stall', async () => {
     const link = await start('t_moves');
     const { a } = pair;
