@@ -22,10 +22,12 @@ function firing({ status }: RunningLink, workflow = 'running'): string[] {
 describe.each(['mysql', 'mariadb'] as const)('figures and alerts of a link on %s', (flavour) => {
   let pair: Pair;
   const links: RunningLink[] = [];
+  const blocks: (() => Promise<void>)[] = [];
   beforeAll(async () => {
     pair = await startPair(flavour);
   });
   afterEach(async () => {
+    for (const release of blocks.splice(0)) await release().catch(() => undefined);
     await Promise.all(links.splice(0).map((link) => link.stop()));
   });
   afterAll(async () => {
@@ -49,10 +51,15 @@ describe.each(['mysql', 'mariadb'] as const)('figures and alerts of a link on %s
   const block = async (schema: string): Promise<() => Promise<void>> => {
     const connection = await pair.b.pool.getConnection();
     await connection.query(`LOCK TABLES ${schema}.item READ`);
-    return async () => {
+    let held = true;
+    const release = async (): Promise<void> => {
+      if (!held) return;
+      held = false;
       await connection.query('UNLOCK TABLES');
       connection.release();
     };
+    blocks.push(release);
+    return release;
   };
 
   it('counts bytes, rows and transactions on both sides of a link', async () => {
