@@ -11,6 +11,7 @@ import type { Topology } from '../src/topology/schema.js';
 import type { Check, PlanLink, SwitchPlan, SwitchReport, SwitchRequest } from '../workflows/contract.js';
 import type { ControlDeps } from './dependencies.js';
 import { planLink } from './links.js';
+import { checkVerified } from './verified.js';
 
 /** Round trips within the fenced window that a distance between the DCs adds: hold, re-check of the source, route. */
 const WINDOW_ROUND_TRIPS = 3;
@@ -49,6 +50,17 @@ export async function makePlan(deps: ControlDeps, request: SwitchRequest): Promi
           : `${behind.map(({ dc, stored }) => `${dc} has epoch ${stored?.rules.epoch ?? 'none'}`).join(', ')}, epoch ${rules.epoch} is in force: run \`interlock fence release\``,
     },
   ];
+
+  const { requireVerifyMs } = policies;
+  // The way back is not held up: what it moves was verified, or moved, a while ago.
+  if (requireVerifyMs !== undefined && request.units === undefined) {
+    checks.push(
+      await checkVerified(
+        { topology: deps.topology, stores: deps.stores, from, rules, units },
+        requireVerifyMs,
+      ),
+    );
+  }
 
   const stores = [...source.fences.keys()].sort();
   const servers: Record<string, string> = {};
@@ -143,7 +155,7 @@ export function logicalTopologyHash(topology: Topology): string {
   );
 }
 
-const PLACES = new Set(['host', 'port', 'url', 'admin', 'instances', 'password', 'token', 'user']);
+const PLACES = new Set(['host', 'port', 'url', 'admin', 'instances', 'password', 'token', 'user', 'tls']);
 
 /** The median of recent switchovers; before the first one, an estimate from the distance between the stores. */
 async function predictFenceMs(source: DcStores, target: DcStores): Promise<number> {

@@ -20,8 +20,8 @@ export interface ReplicatorDeps {
   client: Client;
   markers: MarkerArrivals;
   log: Logger;
-  /** Is told of each status, as the heartbeat is. */
-  onStatus?: (status: LinkStatus) => void;
+  /** Is told of each status, as the heartbeat is; and of the rows applied since the link was started, by table. */
+  onStatus?: (status: LinkStatus, tableRows: Record<string, number>) => void;
   /** Threads of links; one host per process. */
   host?: LinkHost;
 }
@@ -52,9 +52,9 @@ export function createReplicatorActivities(deps: ReplicatorDeps): ReplicatorActi
       const last = await host.run(
         config,
         {
-          onStatus: (status) => {
+          onStatus: (status, tableRows) => {
             context.heartbeat(status);
-            deps.onStatus?.(status);
+            deps.onStatus?.(status, tableRows);
           },
           onMarker: (baseline, to) => void announceBaseline(deps, baseline, to, signal),
         },

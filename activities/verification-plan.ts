@@ -1,10 +1,12 @@
 import type { Connection, RowDataPacket } from 'mysql2/promise';
 import { formatLinkId } from '../replicators/core/contract.js';
 import { TableFilter } from '../replicators/core/table-filter.js';
+import { without } from '../replicators/mysql/carried.js';
 import { readCatalog } from '../replicators/mysql/catalog.js';
 import type { Catalog } from '../replicators/mysql/catalog.js';
 import { linkConfigOf } from '../replicators/mysql/configure.js';
 import { tableProblems } from '../replicators/mysql/preflight.js';
+import { comparedScope } from '../replicators/mysql/verify/compared-scope.js';
 import { connect } from '../replicators/mysql/session.js';
 import { InterlockError } from '../src/errors.js';
 import { Router, unitsOf } from '../src/routing/rules.js';
@@ -76,8 +78,11 @@ async function tablesOf(
         );
         if (carrying.length === 0 || !catalogs.some((catalog) => catalog.has(name))) continue;
         const needed = neededLinks(topology.tables[name]!, rules, carrying, units);
-        const [here, there] = catalogs.map((catalog) => only(catalog, name));
+        const scope = comparedScope(needed.links, name);
+        const leftOut = typeof scope === 'string' ? [] : scope.without;
+        const [here, there] = catalogs.map((catalog) => only(catalog, name, leftOut));
         const problems = [
+          ...(typeof scope === 'string' ? [scope] : []),
           ...tableProblems(here!, there!, topology.tables, config.source.flavour !== config.target.flavour),
           ...needed.missing,
         ];
@@ -98,17 +103,18 @@ async function tablesOf(
   }
 }
 
-function carries(filter: TableFilter, name: string): boolean {
+export function carries(filter: TableFilter, name: string): boolean {
   const [schema, table] = name.split('.') as [string, string];
   return filter.carries(schema, table);
 }
 
-function only(catalog: Catalog, name: string): Catalog {
-  return new Map([...catalog].filter(([one]) => one === name));
+function only(catalog: Catalog, name: string, leftOut: readonly string[]): Catalog {
+  const table = catalog.get(name);
+  return new Map(table === undefined ? [] : [[name, without(table, leftOut)]]);
 }
 
 /** Whether a table can have rows of these units. */
-function mayHold(routing: TableRouting, units: readonly UnitId[]): boolean {
+export function mayHold(routing: TableRouting, units: readonly UnitId[]): boolean {
   if ('unrouted' in routing) return false;
   if ('central' in routing) return units.includes(centralUnit(routing.central));
   return units.some(isOfUsers);

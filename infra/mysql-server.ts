@@ -30,6 +30,8 @@ export interface MysqlServerOptions {
   serverId: number;
   /** Two DCs with auto-increment keys that cannot collide: increment 2, offsets 1 and 2. */
   autoIncrement?: { increment: number; offset: number };
+  /** More of the command line. */
+  extra?: string[];
   /** Set for the root account, which may then connect over TCP from 127.0.0.1. */
   rootPassword: string;
 }
@@ -83,6 +85,7 @@ export function mysqlArguments(options: MysqlServerOptions): string[] {
     '--character-set-server=utf8mb4',
     '--skip-name-resolve',
     ...BINLOG,
+    ...(options.extra ?? []),
     ...(options.flavour === 'mysql'
       ? [
           '--gtid-mode=ON',

@@ -20,7 +20,7 @@ import { resolveSecret } from '../src/topology/load.js';
 import type { Topology } from '../src/topology/schema.js';
 import { switchoverWorkflowId } from '../workflows/contract.js';
 import { workflowBundle } from './bundle.js';
-import { linkMetrics } from './link-metrics.js';
+import { MetricsWatch } from './metrics-watch.js';
 import { withStopPoints } from './stop-points.js';
 import { connectToTemporal, isRunClosed, isWorkflowRunning, readLinkHeartbeat } from './temporal.js';
 
@@ -69,6 +69,7 @@ export async function runWorker(options: WorkerOptions): Promise<void> {
     connection = await connectToTemporal(address, signal, say);
     const client = new Client({ connection, namespace });
     const markers = new MarkerArrivals();
+    const metrics = new MetricsWatch({ topology, stores: stores.get(dc)!, client, log });
     const shared: DatacenterDeps & ControlDeps = {
       ...{ dc, markers },
       topology,
@@ -116,13 +117,18 @@ export async function runWorker(options: WorkerOptions): Promise<void> {
           ),
           ...createReplicatorActivities({
             ...{ topology, secret: resolveSecret, client, markers, log },
-            onStatus: linkMetrics(dc),
+            onStatus: metrics.onStatus,
           }),
         },
       }),
     ]);
     say(`worker of ${dc}: polls ${taskQueue} and ${controlTaskQueue} at ${address} (namespace ${namespace})`);
-    await runUntil(workers, signal);
+    if (options.metricsAddress !== undefined) metrics.start();
+    try {
+      await runUntil(workers, signal);
+    } finally {
+      metrics.stop();
+    }
   } finally {
     clearInterval(warming);
     await connection

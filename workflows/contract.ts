@@ -47,6 +47,8 @@ export interface SwitchPolicies {
   /** When a gateway or instance does not confirm the switch epoch in `confirmTimeoutMs`: report it and go on, or keep trying. */
   unconfirmed: 'report' | 'wait';
   confirmTimeoutMs: number;
+  /** Every table that the scope touches was verified, and found equal, no longer ago than this; absent: not asked for. */
+  requireVerifyMs?: number;
 }
 
 export const DEFAULT_POLICIES: SwitchPolicies = {

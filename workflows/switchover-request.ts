@@ -37,6 +37,9 @@ export function checkRequest(request: SwitchRequest | undefined): string | undef
       return `policies.${field}: expected whole milliseconds from 0 to ${LONGEST_MS}`;
     }
   }
+  const { requireVerifyMs } = policies;
+  if (requireVerifyMs !== undefined && !(Number.isInteger(requireVerifyMs) && requireVerifyMs > 0))
+    return 'policies.requireVerifyMs: expected whole milliseconds, 1 or more';
   if (policies.catchUpTimeoutMs === 0) return 'policies.catchUpTimeoutMs: expected more than 0';
   if (!['abort', 'extend'].includes(policies.drainTimeout))
     return 'policies.drainTimeout: expected abort or extend';

@@ -31,13 +31,32 @@ export interface LinkStatus {
   position: string;
   /** The source's executed position when last looked at. */
   sourcePosition: string;
-  /** 0 when everything that the source has is applied; else the age of the oldest change that is not. */
+  /**
+   * 0 when everything that the source has is applied; else the age of the oldest change that is not. While the link is not connected: since
+   * when it has not known that everything is applied.
+   */
   lagMs: number;
-  /** Rows and transactions applied since this attempt started, and per second over the last 5 s. */
+  /**
+   * Bytes of the source's binlog behind the end of the last transaction that was applied or dropped, up to the end of the binlog when last looked
+   * at: what the link still has to read or to apply, with what it will drop. 0 when everything is applied; null: not known yet.
+   */
+  lagBytes: number | null;
+  /** Rows and transactions applied (committed on the target) since this attempt started, and per second over the last 5 s. */
   rows: number;
   transactions: number;
   rowsPerSecond: number;
   transactionsPerSecond: number;
+  /** The same, as read from the source; without those of the other side, which are dropped. */
+  rowsRead: number;
+  transactionsRead: number;
+  rowsReadPerSecond: number;
+  transactionsReadPerSecond: number;
+  /** Since the checkpoint was written last. It stands while the source has nothing to apply. null: not known yet. */
+  checkpointAgeMs: number | null;
+  /** For how long nothing was applied or dropped although there is something; 0: it moves, or there is nothing. */
+  stalledMs: number;
+  /** null: not known yet. */
+  binlog: BinlogNeed | null;
   /** Source transactions dropped because they came from the other side. */
   droppedForeign: number;
   /** Rows on which the two sides differ, and transactions that are kept aside: a person has to decide. */
@@ -51,6 +70,21 @@ export interface LinkStatus {
   lastError: { code: string; message: string } | null;
   /** ISO 8601. */
   updatedAt: string;
+}
+
+/** What of the source's binlog the link still needs, and how long the source keeps it. */
+export interface BinlogNeed {
+  /** The oldest file that is needed; null: not known yet. */
+  file: string | null;
+  /**
+   * When the oldest change that is not applied was written (the source's clock); with none, when that was seen. ISO 8601. A server removes a file so
+   * long after it was written to last: never before this, plus `retentionMs`.
+   */
+  neededSince: string;
+  /** `binlog_expire_logs_seconds` or `expire_logs_days` of the source; 0: it removes nothing by itself. */
+  retentionMs: number;
+  /** The file is gone already: what is not read yet cannot be. */
+  purged: boolean;
 }
 
 /** What a link that copies has done, and what is left. */

@@ -1,7 +1,20 @@
 import { InterlockError } from '../../src/errors.js';
-import type { CopyProgress, LinkState, LinkStatus } from './contract.js';
+import type { BinlogNeed, CopyProgress, LinkState, LinkStatus } from './contract.js';
 
 const RATE_WINDOW_MS = 5000;
+
+/** Rows of so many tables are counted by name; those of the others together. */
+const TABLES_COUNTED = 200;
+const OTHER_TABLES = 'other';
+
+/** How far a link is behind its source, now. */
+export interface LinkLag {
+  lagMs: number;
+  lagBytes: number | null;
+  stalledMs: number;
+  checkpointAgeMs: number | null;
+  binlog: BinlogNeed | null;
+}
 
 /** Counts what a link does; `snapshot` is what its heartbeat carries. */
 export class StatusTracker {
@@ -12,6 +25,8 @@ export class StatusTracker {
   sourcePosition = '';
   rows = 0;
   transactions = 0;
+  rowsRead = 0;
+  transactionsRead = 0;
   droppedForeign = 0;
   conflicts = 0;
   quarantined = 0;
@@ -19,7 +34,9 @@ export class StatusTracker {
   lastMarker: string | null = null;
   copy: CopyProgress | null = null;
   lastError: { code: string; message: string } | null = null;
-  private readonly samples: { at: number; rows: number; transactions: number }[] = [];
+  /** Rows applied, by table. */
+  private readonly tables = new Map<string, number>();
+  private readonly samples: ({ at: number } & Counts)[] = [];
 
   constructor(link: string) {
     this.link = link;
@@ -35,23 +52,45 @@ export class StatusTracker {
     if (state === 'diverged' || state === 'resync-required') this.state = state;
   }
 
-  snapshot(lagMs: number): LinkStatus {
+  /** Rows that were applied, each with its table; mostly many of one table follow each other. */
+  countRows(rows: readonly { table: { name: string } }[]): void {
+    let from = 0;
+    for (let i = 1; i <= rows.length; i++) {
+      if (i < rows.length && rows[i]!.table === rows[from]!.table) continue;
+      const { name } = rows[from]!.table;
+      const counted = this.tables.has(name) || this.tables.size < TABLES_COUNTED ? name : OTHER_TABLES;
+      this.tables.set(counted, (this.tables.get(counted) ?? 0) + i - from);
+      from = i;
+    }
+  }
+
+  tableRows(): Record<string, number> {
+    return Object.fromEntries(this.tables);
+  }
+
+  snapshot(lag: LinkLag): LinkStatus {
     const now = Date.now();
-    this.samples.push({ at: now, rows: this.rows, transactions: this.transactions });
+    const { rows, transactions, rowsRead, transactionsRead } = this;
+    this.samples.push({ at: now, rows, transactions, rowsRead, transactionsRead });
     while (this.samples.length > 2 && this.samples[1]!.at < now - RATE_WINDOW_MS) this.samples.shift();
     const first = this.samples[0]!;
     const seconds = Math.max(now - first.at, 1) / 1000;
+    const rate = (of: keyof Counts): number => Math.round((this[of] - first[of]) / seconds);
     return {
       link: this.link,
       state: this.state,
       generation: this.generation,
       position: this.position,
       sourcePosition: this.sourcePosition,
-      lagMs,
-      rows: this.rows,
-      transactions: this.transactions,
-      rowsPerSecond: Math.round((this.rows - first.rows) / seconds),
-      transactionsPerSecond: Math.round((this.transactions - first.transactions) / seconds),
+      ...lag,
+      rows,
+      transactions,
+      rowsPerSecond: rate('rows'),
+      transactionsPerSecond: rate('transactions'),
+      rowsRead,
+      transactionsRead,
+      rowsReadPerSecond: rate('rowsRead'),
+      transactionsReadPerSecond: rate('transactionsRead'),
       droppedForeign: this.droppedForeign,
       conflicts: this.conflicts,
       quarantined: this.quarantined,
@@ -63,3 +102,5 @@ export class StatusTracker {
     };
   }
 }
+
+type Counts = Record<'rows' | 'transactions' | 'rowsRead' | 'transactionsRead', number>;

@@ -20,6 +20,8 @@ export interface CatalogColumn {
   octets: number | null;
   /** Set by the server itself on every UPDATE that does not name it. */
   autoUpdated: boolean;
+  /** The link does not carry it (see carried.ts). */
+  leftOut?: boolean;
 }
 
 export interface CatalogTable {

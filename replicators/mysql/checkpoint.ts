@@ -31,6 +31,15 @@ export async function readCheckpoint(connection: Connection, link: string): Prom
   };
 }
 
+/** Since it was written last, by the target's own clock. */
+export async function checkpointAgeMs(connection: Connection, link: string): Promise<number> {
+  const [rows] = await connection.query<RowDataPacket[]>(
+    'SELECT TIMESTAMPDIFF(MICROSECOND, updated_at, UTC_TIMESTAMP(6)) AS us FROM interlock.link_checkpoint WHERE link = ?',
+    [link],
+  );
+  return Math.max(0, Number(rows[0]?.['us'] ?? 0) / 1000);
+}
+
 /**
  * Takes the link over: from here on, a commit of an older attempt fails on its generation. The update waits for a commit of that
  * attempt that is under way, so the checkpoint read after it is the last one.

@@ -55,11 +55,14 @@ export function readable(table: CatalogTable): ReadableTable {
   };
 }
 
-/** Rows in the order of the primary key, behind `after` (as literals) and up to `upTo`; at most `limit`. */
+/**
+ * Rows in the order of the primary key, behind `after` (as literals) and up to `upTo`; at most `limit`.
+ * `from`: the table's name there, when it is another.
+ */
 export async function readRows(
   connection: Connection,
   table: ReadableTable,
-  range: { after: Literal[] | null; upTo: Literal[] | null; limit: number | null },
+  range: { after: Literal[] | null; upTo: Literal[] | null; limit: number | null; from?: string },
 ): Promise<Literal[][]> {
   const key = table.key.map(identifier);
   const where = [
@@ -67,7 +70,7 @@ export async function readRows(
     ...(range.upTo === null ? [] : [keyRange(key, '<=', range.upTo)]),
   ];
   const [rows] = await connection.query<RowDataPacket[]>({
-    sql: `SELECT ${table.select} FROM ${table.source.sql}${where.length > 0 ? ` WHERE ${where.join(' AND ')}` : ''}
+    sql: `SELECT ${table.select} FROM ${range.from ?? table.source.sql}${where.length > 0 ? ` WHERE ${where.join(' AND ')}` : ''}
       ORDER BY ${key.join(',')}${range.limit === null ? '' : ` LIMIT ${range.limit}`}`,
     rowsAsArray: true,
     typeCast: false,

@@ -1,5 +1,6 @@
 import { InterlockError } from '../../src/errors.js';
 import { wantedLinks } from '../../src/topology/derive.js';
+import { mysqlAddress } from '../../src/topology/mysql-address.js';
 import type { SecretReference, Topology } from '../../src/topology/schema.js';
 import { formatLinkId } from '../core/contract.js';
 import type { LinkConfig } from './link-config.js';
@@ -25,13 +26,7 @@ export function linkConfigOf(
   }
   const server = (dc: string): LinkConfig['source'] => {
     const store = topology.datacenters[dc]!.stores.mysql[wanted.store]!;
-    return {
-      host: store.host,
-      port: store.port,
-      user: store.user,
-      password: secret(store.password),
-      flavour: store.flavour,
-    };
+    return { ...mysqlAddress(store, secret), flavour: store.flavour };
   };
   return {
     link,
@@ -41,6 +36,10 @@ export function linkConfigOf(
     target: server(wanted.to),
     include: wanted.include,
     exclude: wanted.exclude,
+    ...(wanted.rename !== undefined && { rename: wanted.rename }),
+    ...(wanted.columns !== undefined && { columns: wanted.columns }),
+    ...(wanted.rows !== undefined && { rows: wanted.rows }),
+    ...(wanted.throttle !== undefined && { throttle: wanted.throttle }),
     tables: topology.tables,
     conflicts: wanted.conflicts,
     onQuarantine: wanted.onQuarantine,

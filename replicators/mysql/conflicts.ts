@@ -19,6 +19,8 @@ import type { RowChange, SourceTransaction } from './transaction.js';
 
 export interface ConflictOptions {
   config: LinkConfig;
+  /** By the table's name on the target. */
+  policies: Readonly<Record<string, ConflictPolicy>>;
   target: Connection;
   applier: Applier;
   ownership: Ownership;
@@ -101,7 +103,7 @@ export class ConflictResolver {
     const { table, row, current } = mismatch;
     const { source } = table;
     const unit = this.options.ownership.unitOf(source, (row.before ?? row.after)!);
-    const policy = unsettled.policy ?? policyOf(this.options.config, source.name, unit === null);
+    const policy = unsettled.policy ?? policyOf(this.options.policies, source.name, unit === null);
     const kept = await this.winner(policy, mismatch, kind);
     if (kept === 'nobody')
       throw new ToQuarantine(
@@ -175,7 +177,7 @@ export class ConflictResolver {
 
 /** An unrouted table has no owner: what its policy does not say, a person does. */
 export function policyOf(
-  { conflicts }: Pick<LinkConfig, 'conflicts'>,
+  conflicts: Readonly<Record<string, ConflictPolicy>>,
   table: string,
   unrouted: boolean,
 ): ConflictPolicy {

@@ -4,6 +4,7 @@ import { InterlockError } from '../../src/errors.js';
 import type { CopyProgress } from '../core/contract.js';
 import { keyOf } from './batch.js';
 import type { RowNet, TableBatch } from './batch.js';
+import type { Carried } from './carried.js';
 import type { Catalog } from './catalog.js';
 import { keyValues, readRows, readable } from './chunk-reader.js';
 import type { ReadableTable } from './chunk-reader.js';
@@ -56,6 +57,7 @@ export interface CopierOptions {
   targetCatalog: Catalog;
   ownership: Ownership;
   policies: Pick<LinkConfig, 'conflicts' | 'winsTies'>;
+  carried: Carried;
   tables: CopyTable[];
 }
 
@@ -174,7 +176,8 @@ export class Copier {
     const seq = ++this.seq;
     this.reading = table;
     await this.watermark(seq, 'low');
-    const rows = await readRows(this.options.source, shape, { after, upTo: null, limit });
+    const from = this.options.sourceCatalog.get(table.name)!.sql;
+    const rows = await readRows(this.options.source, shape, { after, upTo: null, limit, from });
     return { seq, table, rows, after, upTo: rows.length < limit ? null : keyValues(shape, rows.at(-1)!) };
   }
 
@@ -199,6 +202,7 @@ export class Copier {
     const { table, changed, ownerOf } = chunk;
     const shape = this.shapeOf(table.name);
     const { source } = shape;
+    const keeps = this.options.carried.rowTest(table.name, source.columns);
     const there = await readRows(target, shape, { after: chunk.after, upTo: chunk.upTo, limit: null });
     const onTarget = new Map(there.map((row) => [keyOf(source, row), row]));
     const batch: TableBatch = {
@@ -212,10 +216,11 @@ export class Copier {
     /** Rows that the target lacks, or has otherwise. */
     const differing: (Mismatch & { owner: ReturnType<typeof ownerOf> })[] = [];
     for (const row of chunk.rows) {
+      counts.compared++;
+      if (keeps?.(row) === false) continue;
       const key = keyOf(source, row);
       const current = onTarget.get(key) ?? null;
       onTarget.delete(key);
-      counts.compared++;
       if (changed.has(key) || (current !== null && sameRow(current, row))) continue;
       const owner = ownerOf(source, row);
       if (current === null && owner === 'other' && table.purpose !== 'fill') continue;
@@ -229,7 +234,7 @@ export class Copier {
     const remove: RowNet[] = [];
     if (table.purpose === 'resync') {
       for (const [key, row] of onTarget) {
-        if (!changed.has(key) && ownerOf(source, row) === 'source')
+        if (!changed.has(key) && keeps?.(row) !== false && ownerOf(source, row) === 'source')
           remove.push({ key, before: row, after: null });
       }
     }
@@ -255,7 +260,7 @@ export class Copier {
     rows: readonly (Mismatch & { owner: 'source' | 'other' | 'unrouted' })[],
   ): Promise<('source' | 'target')[]> {
     const { policies, target } = this.options;
-    const policy = policyOf(policies, name, rows[0]?.owner === 'unrouted');
+    const policy = policyOf(policies.conflicts, name, rows[0]?.owner === 'unrouted');
     if (typeof policy === 'object') return laterOnes(target, policy.latest, policies.winsTies, rows);
     return rows.map(({ current, owner }) => {
       if (current === null || policy === 'source-wins') return 'source';
@@ -282,17 +287,17 @@ export class Copier {
           { details: { link: this.options.link, table: name } },
         );
       }
-      shape = readable(table);
+      shape = readable({ ...table, sql: this.options.targetCatalog.get(name)!.sql });
       this.readable.set(name, shape);
     }
     return shape;
   }
 
   /** Before anything of a table was read: what the server knows of the size of its rows. */
-  private async firstRows({ source: { schema, table } }: ReadableTable): Promise<number> {
+  private async firstRows({ source: { name } }: ReadableTable): Promise<number> {
     const [rows] = await this.options.source.query<RowDataPacket[]>(
       'SELECT avg_row_length AS bytes FROM information_schema.tables WHERE table_schema = ? AND table_name = ?',
-      [schema, table],
+      this.options.carried.sourceName(name)!.split('.'),
     );
     const bytes = Number(rows[0]?.['bytes'] ?? 0);
     return Math.max(1, Math.min(FIRST_ROWS, Math.floor(CHUNK_BYTES / Math.max(bytes, 1))));

@@ -1,6 +1,6 @@
 import type { Connection, RowDataPacket } from 'mysql2/promise';
 import { InterlockError } from '../../src/errors.js';
-import type { TableFilter } from '../core/table-filter.js';
+import type { Carried } from './carried.js';
 import type { Catalog } from './catalog.js';
 import { isIrrelevant, rowEffects } from './ddl-effects.js';
 import type { LinkConfig } from './link-config.js';
@@ -17,7 +17,7 @@ import { identifier } from './literal.js';
  */
 export async function passDdl(
   config: LinkConfig,
-  filter: TableFilter,
+  carried: Carried,
   schema: LinkSchema,
   source: Connection,
   target: Connection,
@@ -29,8 +29,8 @@ export async function passDdl(
   const statement = ddl.statement.replace(/\s+/g, ' ').trim();
   await schema.read();
   const byTable = schema.problems;
-  const rows = await rowProblems(filter, source, target, ddl, schema.target);
-  const problems = [...[...byTable.values()].flat(), ...rows.problems];
+  const rows = await rowProblems(carried, source, target, ddl, schema.target);
+  const problems = [...schema.unlike, ...[...byTable.values()].flat(), ...rows.problems];
   if (problems.length === 0) return;
   const change = rows.unseen ? undefined : schema.changing([...byTable.keys(), ...rows.tables]);
   if (change !== undefined) throw waitsFor(config.link, change);
@@ -46,7 +46,7 @@ export async function passDdl(
 
 /** What the statement did to rows of carried tables, and is not so on the target. */
 async function rowProblems(
-  filter: TableFilter,
+  carried: Carried,
   source: Connection,
   target: Connection,
   ddl: { schema: string; statement: string },
@@ -63,19 +63,19 @@ async function rowProblems(
     const [schema, table] = [effect.schema, effect.table].map((n) => (folds ? n?.toLowerCase() : n));
     const names =
       table == null
-        ? [...catalog.keys()].filter((name) => name.startsWith(`${schema}.`))
-        : [`${schema}.${table}`];
+        ? [...catalog.keys()].filter((name) => carried.sourceName(name)?.startsWith(`${schema}.`) === true)
+        : [carried.targetName(`${schema}.${table}`)];
     for (const name of names) {
-      if (table != null && !filter.carries(schema!, table)) continue;
+      if (table != null && !carried.sourceFilter.carries(schema!, table)) continue;
       if (effect.how === 'unseen') {
         unseen = true;
         problems.add(`${name}: has other rows now, and the stream does not say which`);
         continue;
       }
-      const carried = catalog.get(name);
-      if (carried === undefined) continue;
+      const there = catalog.get(name);
+      if (there === undefined) continue;
       tables.add(name);
-      const existing = await partitionsOf(target, carried.name, effect.partitions);
+      const existing = await partitionsOf(target, there.name, effect.partitions);
       if (effect.how === 'dropped') {
         for (const partition of existing)
           problems.add(`${name}: partition ${partition} dropped at the source, is on the target`);
@@ -83,7 +83,7 @@ async function rowProblems(
       }
       if (effect.partitions !== undefined && existing.length === 0) continue;
       const part = existing.length === 0 ? '' : ` PARTITION (${existing.map(identifier).join(',')})`;
-      const [rows] = await target.query<RowDataPacket[]>(`SELECT 1 FROM ${carried.sql}${part} LIMIT 1`);
+      const [rows] = await target.query<RowDataPacket[]>(`SELECT 1 FROM ${there.sql}${part} LIMIT 1`);
       if (rows.length > 0) {
         problems.add(`${name}${part}: emptied at the source, has rows on the target`);
       }

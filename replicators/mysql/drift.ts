@@ -38,6 +38,7 @@ export function differencesOf(source: Catalog, target: Catalog, name: string, mi
   const found: Difference[] = [];
   for (const column of new Set([...a.columns.keys(), ...b.columns.keys()])) {
     const [left, right] = [a.columns.get(column), b.columns.get(column)];
+    if (right?.leftOut === true) continue;
     const [here, there] = [describe(left, mixed), describe(right, mixed)];
     if (here === there) continue;
     found.push({

@@ -1,7 +1,7 @@
 import type { Connection, RowDataPacket } from 'mysql2/promise';
 import { InterlockError, messageOf } from '../../src/errors.js';
 import type { SourceUnit } from '../core/contract.js';
-import { TableFilter } from '../core/table-filter.js';
+import { Carried } from './carried.js';
 import { readCatalog } from './catalog.js';
 import type { CatalogTable } from './catalog.js';
 import { createCheckpoint, inTransaction, readCheckpoint } from './checkpoint.js';
@@ -40,14 +40,25 @@ const DRIFT: Record<Exclude<Drift, 'goes on'>, (difference: Difference) => boole
   copies: () => false,
 };
 
-/** Everything that has to be right before a link can run. @throws InterlockError Refused that lists every problem; Unavailable while `ddl apply` mends them. */
+/**
+ * Everything that has to be right before a link can run.
+ * @throws InterlockError that lists every problem: BadInput (what the topology filters or leaves out), else Refused; Unavailable while `ddl apply`
+ *   mends them
+ */
 export async function preflightLink(
   config: LinkConfig,
   source: Connection,
   target: Connection,
   drift: Drift,
 ): Promise<void> {
-  const problems = await linkProblems(config, source, target, drift);
+  const { unlike, problems } = await linkProblems(config, source, target, drift);
+  if (unlike.length > 0) {
+    throw new InterlockError(
+      'BadInput',
+      `${config.link} cannot carry what the topology's links say:\n  ${unlike.join('\n  ')}`,
+      { details: { link: config.link, problems: unlike } },
+    );
+  }
   if (problems.length === 0) return;
   if (drift === 'goes on') {
     const { changing } = await readDdlSteps(target);
@@ -70,26 +81,33 @@ export async function keepTombstones(
   target: Connection,
 ): Promise<void> {
   if (!Object.values(config.conflicts).some((policy) => typeof policy === 'object')) return;
-  const filter = new TableFilter(config.include, config.exclude);
-  for (const side of [source, target])
-    await ensureTombstones(side, await readCatalog(side, filter), config.conflicts);
+  const carried = new Carried(config);
+  await ensureTombstones(source, await readCatalog(source, carried.sourceFilter), config.conflicts);
+  const there = carried.byTargetName(config.conflicts);
+  await ensureTombstones(target, await readCatalog(target, carried.targetFilter), there);
 }
 
-/** The same, as a list; empty when the link can run. */
-export async function linkProblems(
+/** The same, as lists; empty when the link can run. */
+async function linkProblems(
   config: LinkConfig,
   source: Connection,
   target: Connection,
   drift: Drift,
-): Promise<string[]> {
-  const filter = new TableFilter(config.include, config.exclude);
-  const catalogs = [await readCatalog(source, filter), await readCatalog(target, filter)] as const;
-  const passes = drift === 'goes on' ? flowsOver(await readDdlSteps(target), ...catalogs) : DRIFT[drift];
+): Promise<{ unlike: string[]; problems: string[] }> {
+  const catalogs = await new Carried(config).catalogs(source, target);
+  const passes =
+    drift === 'goes on'
+      ? flowsOver(await readDdlSteps(target), catalogs.source, catalogs.target)
+      : DRIFT[drift];
   const mixed = config.source.flavour !== config.target.flavour;
-  return [
-    ...(await sourceProblems(source, config.source.flavour)).map((p) => `${config.from}: ${p}`),
-    ...[...problemsByTable(...catalogs, config.tables, mixed, passes).values()].flat(),
-  ];
+  const byTable = problemsByTable(catalogs.source, catalogs.target, config.tables, mixed, passes);
+  return {
+    unlike: catalogs.problems,
+    problems: [
+      ...(await sourceProblems(source, config.source.flavour)).map((p) => `${config.from}: ${p}`),
+      ...[...byTable.values()].flat(),
+    ],
+  };
 }
 
 /**
@@ -206,7 +224,9 @@ async function tablesToCopy(
   source: Connection,
   target: Connection,
 ): Promise<Map<string, CopyOrder>> {
-  const catalog = await readCatalog(source, new TableFilter(config.include, config.exclude));
+  const carried = new Carried(config);
+  const catalog = await carried.sourceCatalog(source);
+  const onTarget = await carried.targetCatalog(target);
   const unknown = (named ?? []).filter((name) => !catalog.has(name));
   if (unknown.length > 0) {
     throw new InterlockError(
@@ -240,10 +260,10 @@ async function tablesToCopy(
   for (const table of chosen) {
     const [counted] = await source.query<RowDataPacket[]>(
       "SELECT COALESCE(table_rows, 0) AS n FROM information_schema.tables WHERE CONCAT(table_schema, '.', table_name) = ?",
-      [table.name],
+      [carried.sourceName(table.name)],
     );
     orders.set(table.name, {
-      purpose: isResync ? 'resync' : (await isEmpty(target, table)) ? 'fill' : 'merge',
+      purpose: isResync ? 'resync' : (await isEmpty(target, onTarget.get(table.name)!)) ? 'fill' : 'merge',
       estimated: Number(counted[0]?.['n'] ?? 0),
     });
   }
@@ -276,12 +296,12 @@ async function snapshotUnits(
 }
 
 async function requireEmpty(config: LinkConfig, source: Connection, target: Connection): Promise<void> {
-  const filter = new TableFilter(config.include, config.exclude);
-  for (const [dc, connection] of [
-    [config.from, source],
-    [config.to, target],
+  const carried = new Carried(config);
+  for (const [dc, connection, catalog] of [
+    [config.from, source, await carried.sourceCatalog(source)],
+    [config.to, target, await carried.targetCatalog(target)],
   ] as const) {
-    for (const table of (await readCatalog(connection, filter)).values()) {
+    for (const table of catalog.values()) {
       if (await isEmpty(connection, table)) continue;
       throw new InterlockError(
         'Refused',

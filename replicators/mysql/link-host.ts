@@ -9,7 +9,7 @@ export type ThreadOrder =
   { type: 'run'; config: LinkConfig; stopAt: string | undefined } | { type: 'stop'; link: string };
 
 export type ThreadMessage = { link: string } & (
-  | { type: 'status'; status: LinkStatus }
+  | { type: 'status'; status: LinkStatus; tableRows: Record<string, number> }
   | { type: 'marker'; baseline: BaselineReached; to: { workflowId: string; runId: string } }
   | { type: 'ended'; error: ThreadError | null }
 );
@@ -22,7 +22,7 @@ export interface ThreadError {
 }
 
 export interface LinkHostEvents {
-  onStatus: (status: LinkStatus) => void;
+  onStatus: (status: LinkStatus, tableRows: Record<string, number>) => void;
   onMarker: (baseline: BaselineReached, to: { workflowId: string; runId: string }) => void;
 }
 
@@ -80,7 +80,7 @@ export class LinkHost {
     try {
       return await new Promise<LinkStatus | null>((resolve, reject) => {
         thread.links.set(link, (what) => {
-          if (what.type === 'status') events.onStatus((last = what.status));
+          if (what.type === 'status') events.onStatus((last = what.status), what.tableRows);
           else if (what.type === 'marker') events.onMarker(what.baseline, what.to);
           else if (what.type === 'ended' && what.error !== null) {
             const { code, message, retryable, details } = what.error;

@@ -1,7 +1,6 @@
 import type { Connection } from 'mysql2/promise';
 import { InterlockError } from '../../src/errors.js';
-import type { TableFilter } from '../core/table-filter.js';
-import { readCatalog } from './catalog.js';
+import type { Carried } from './carried.js';
 import type { Catalog, CatalogTable } from './catalog.js';
 import { differencesOf } from './drift.js';
 import { flowsOver, isDropped, readDdlSteps, waitsFor } from './ddl-steps.js';
@@ -26,22 +25,24 @@ export class LinkSchema {
   source: Catalog = new Map();
   /** Why no row of a table may be carried. */
   problems: ReadonlyMap<string, readonly string[]> = new Map();
+  /** Of what the topology leaves out or filters: why that cannot be. */
+  unlike: readonly string[] = [];
   private steps: DdlSteps = { dropped: new Map(), changing: new Map() };
   private fits = new WeakMap<SourceTable, { fit: RowFit }>();
   private known = '';
 
   constructor(
     private readonly config: LinkConfig,
-    private readonly filter: TableFilter,
+    private readonly carried: Carried,
     private readonly connections: { source: Connection; target: Connection },
   ) {}
 
   /** @returns whether anything is otherwise than it was known */
   async read(): Promise<boolean> {
-    const { config, filter, connections } = this;
+    const { config, carried, connections } = this;
     const mixed = config.source.flavour !== config.target.flavour;
-    this.source = await readCatalog(connections.source, filter);
-    this.target = await readCatalog(connections.target, filter);
+    const { source, target, problems } = await carried.catalogs(connections.source, connections.target);
+    Object.assign(this, { source, target, unlike: problems });
     this.steps = await readDdlSteps(connections.target);
     const passes = flowsOver(this.steps, this.source, this.target);
     this.problems = problemsByTable(this.source, this.target, config.tables, mixed, passes);

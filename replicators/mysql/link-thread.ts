@@ -24,8 +24,8 @@ function run(config: LinkConfig, stopAt: string | undefined): void {
   const link = new Link(
     config,
     {
-      onStatus: (status) => {
-        if (!ended) say({ link: name, type: 'status', status });
+      onStatus: (status, tableRows) => {
+        if (!ended) say({ link: name, type: 'status', status, tableRows });
       },
       onMarker: (baseline, { workflowId, runId }) => {
         if (!ended) say({ link: name, type: 'marker', baseline, to: { workflowId, runId } });

@@ -4,17 +4,21 @@ import { InterlockError, messageOf } from '../../src/errors.js';
 import type { ConflictPolicy } from '../../src/topology/schema.js';
 import { NOBODY } from '../core/contract.js';
 import type { BaselineReached, LinkStatus } from '../core/contract.js';
+import { Pace } from '../core/pace.js';
 import { StatusTracker } from '../core/status.js';
-import { TableFilter } from '../core/table-filter.js';
+import type { LinkLag } from '../core/status.js';
 import { Applier } from './applier.js';
 import type { Rest } from './applier.js';
 import { Batch, BatchMismatch } from './batch.js';
+import { BinlogFiles } from './binlog-place.js';
+import { Carried } from './carried.js';
 import { connectReader } from './chunk-reader.js';
 import { ConflictResolver, ToQuarantine } from './conflicts.js';
 import { Copier } from './copier.js';
 import type { ChunkEffect } from './copier.js';
 import { copyProgress, unfinished } from './copy-plan.js';
 import {
+  checkpointAgeMs,
   heldByOther,
   inTransaction,
   lockGeneration,
@@ -59,7 +63,8 @@ import { isEmpty, newTransaction } from './transaction.js';
 import type { MarkerEvent, RowChange, SourceTransaction } from './transaction.js';
 
 export interface LinkEvents {
-  onStatus: (status: LinkStatus) => void;
+  /** `tableRows`: rows applied since the link was started, by table. */
+  onStatus: (status: LinkStatus, tableRows: Record<string, number>) => void;
   /** After the commit that contains the marker. */
   onMarker: (baseline: BaselineReached, to: { workflowId: string; runId: string }) => void;
 }
@@ -87,6 +92,8 @@ export class Link {
   private held: number | undefined;
   /** The next generation was asked for, and the answer has not come: it may be taken. */
   private taking = false;
+  /** How far it was behind when it lost its connections, and when that was. */
+  private lost: { lag: LinkLag; at: number } = { lag: UNKNOWN_LAG, at: Date.now() };
 
   constructor(config: LinkConfig, events: LinkEvents, stopAt: (point: StopPoint) => void) {
     this.config = config;
@@ -96,7 +103,20 @@ export class Link {
   }
 
   status(): LinkStatus {
-    return this.tracker.snapshot(this.attempt?.lagMs() ?? 0);
+    if (this.attempt !== undefined) return this.tracker.snapshot(this.attempt.lag());
+    const { lag, at } = this.lost;
+    const since = Date.now() - at;
+    return this.tracker.snapshot({
+      ...lag,
+      lagMs: Math.max(1, lag.lagMs + since),
+      // With all applied when it was lost, nobody knows whether the source has more.
+      stalledMs: lag.lagMs === 0 ? 0 : lag.stalledMs + since,
+      checkpointAgeMs: lag.checkpointAgeMs === null ? null : lag.checkpointAgeMs + since,
+    });
+  }
+
+  private tellStatus(): void {
+    this.events.onStatus(this.status(), this.tracker.tableRows());
   }
 
   /**
@@ -105,7 +125,7 @@ export class Link {
    * Lost connections are mended here, without limit: only an operator knows when a server will not come back.
    */
   async run(signal: AbortSignal): Promise<void> {
-    const timer = setInterval(() => this.events.onStatus(this.status()), STATUS_MS);
+    const timer = setInterval(() => this.tellStatus(), STATUS_MS);
     let backoff = BACKOFF_MS.first;
     try {
       while (!signal.aborted) {
@@ -120,7 +140,7 @@ export class Link {
             throw error;
           }
           this.tracker.state = 'starting';
-          this.events.onStatus(this.status());
+          this.tellStatus();
           if (Date.now() - startedAt > 10_000) backoff = BACKOFF_MS.first;
           await pause(backoff, signal);
           backoff = Math.min(backoff * 2, BACKOFF_MS.most);
@@ -129,7 +149,7 @@ export class Link {
       this.tracker.state = 'stopped';
     } finally {
       clearInterval(timer);
-      this.events.onStatus(this.status());
+      this.tellStatus();
     }
   }
 
@@ -154,6 +174,7 @@ export class Link {
     } finally {
       clearTimeout(deadline);
       leave();
+      if (this.attempt?.hasLooked === true) this.lost = { lag: this.attempt.lag(), at: Date.now() };
       this.attempt = undefined;
       opened.close();
     }
@@ -231,6 +252,8 @@ class Sessions {
   }
 }
 
+const UNKNOWN_LAG: LinkLag = { lagMs: 0, lagBytes: null, stalledMs: 0, checkpointAgeMs: null, binlog: null };
+
 /** Ends the run, but not the link: the next run takes a generation of its own. */
 class TakeOverUnknown extends InterlockError {
   constructor(link: string) {
@@ -272,13 +295,22 @@ class Attempt {
   private head = 0;
   private wake: (() => void) | undefined;
   private failure: InterlockError | undefined;
-  private readonly filter: TableFilter;
+  private readonly carried: Carried;
   private readonly schema: LinkSchema;
+  private readonly pace: Pace;
   private applier!: Applier;
   /** Everything that was applied or dropped, in order. */
   private position: MysqlPosition;
   private executed: MysqlPosition;
   private behindSince: number | undefined;
+  private readonly files: BinlogFiles;
+  private stream: BinlogStream | undefined;
+  private movedAt = Date.now();
+  private checkpointAt: number | undefined;
+  /** When the source was looked at last and all that it had was applied. */
+  private currentAt: number | undefined;
+  /** The source was looked at. */
+  hasLooked = false;
   private looking = false;
   private ownership!: Ownership;
   private resolver!: ConflictResolver;
@@ -301,10 +333,12 @@ class Attempt {
     private readonly target: Connection,
     private readonly checkpoint: Checkpoint,
   ) {
-    this.filter = new TableFilter(config.include, config.exclude);
-    this.schema = new LinkSchema(config, this.filter, { source, target });
+    this.carried = new Carried(config);
+    this.schema = new LinkSchema(config, this.carried, { source, target });
+    this.pace = new Pace(config.throttle ?? {});
     this.position = parsePosition(config.source.flavour, checkpoint.position);
     this.executed = this.position.clone();
+    this.files = new BinlogFiles(source);
   }
 
   private makeApplier(): Applier {
@@ -336,6 +370,7 @@ class Attempt {
       this.applier = this.makeApplier();
       this.resolver = new ConflictResolver({
         config,
+        policies: this.carried.byTargetName(config.conflicts),
         target: this.target,
         applier: this.applier,
         ownership,
@@ -343,7 +378,7 @@ class Attempt {
       });
       this.setAside = await readSetAside(this.target, config.link);
       await this.count();
-      await this.stream(signal, ownership);
+      await this.carry(signal, ownership);
     } finally {
       for (const reader of readers) reader.destroy();
     }
@@ -351,7 +386,7 @@ class Attempt {
 
   /** Tables that are still to be copied, if there are any. `readers` takes its connections. */
   private async makeCopier(ownership: Ownership, readers: Connection[]): Promise<Copier | undefined> {
-    const { config, checkpoint, schema } = this;
+    const { config, checkpoint, schema, carried } = this;
     this.tracker.copy = await copyProgress(this.target, config.link);
     const tables = await unfinished(this.target, config.link);
     if (tables.length === 0) return undefined;
@@ -366,27 +401,30 @@ class Attempt {
       flavour: config.target.flavour,
       source,
       target,
+      carried,
       sourceCatalog: schema.source,
       targetCatalog: schema.target,
       ownership,
-      policies: config,
+      policies: { ...config, conflicts: carried.byTargetName(config.conflicts) },
       tables,
     });
   }
 
-  private async stream(signal: AbortSignal, ownership: Ownership): Promise<void> {
+  private async carry(signal: AbortSignal, ownership: Ownership): Promise<void> {
     const { config, tracker, checkpoint } = this;
     await this.noteSourceServer();
+    this.checkpointAt = Date.now() - (await checkpointAgeMs(this.target, config.link));
     if (this.copier === undefined) await this.repeatMarker();
     const stream = new BinlogStream({
       ...config.source,
       position: checkpoint.position,
       // Above what servers are numbered with; two streams with one number would end each other.
       serverId: randomInt(2 ** 31, 2 ** 32 - 1),
-      filter: this.filter,
+      filter: this.carried.sourceFilter,
       reading: {
         charsets: await collationCharsets(this.source, config.source.flavour),
         jsonAsText: config.target.flavour === 'mariadb',
+        carried: this.carried,
       },
       byteBudget: queueBudget.share,
       silenceMs: SILENCE_MS,
@@ -400,6 +438,8 @@ class Attempt {
             transaction.violation ??= error as InterlockError;
           }
           this.copier?.see(transaction);
+          tracker.transactionsRead += 1;
+          tracker.rowsRead += transaction.changes.length;
         }
         this.queue.push(transaction);
         this.stopAt('after-read');
@@ -412,6 +452,7 @@ class Attempt {
     // An idle link asks its target nothing: it must hear that its session is gone (server down, another attempt took over).
     this.target.on('error', (error: Error) => this.fail(targetUnavailable(error)));
     this.target.on('end', () => this.fail(targetUnavailable(new Error('the session was ended'))));
+    this.stream = stream;
     const onAbort = (): void => this.notify();
     signal.addEventListener('abort', onAbort, { once: true });
     const poll = setInterval(() => {
@@ -428,7 +469,7 @@ class Attempt {
       await this.lookAtSource();
       tracker.state = this.copier === undefined ? 'streaming' : 'copying';
       tracker.lastError = null;
-      this.events.onStatus(tracker.snapshot(this.lagMs()));
+      this.events.onStatus(tracker.snapshot(this.lag()), tracker.tableRows());
       this.copier?.run(signal).then(
         () => this.showCopy(),
         (error: unknown) => this.fail(copyFailed(config.link, error)),
@@ -442,8 +483,24 @@ class Attempt {
     }
   }
 
+  lag(): LinkLag {
+    const now = Date.now();
+    const oldest = this.queue[this.head];
+    const lagMs = this.lagMs();
+    // What was read and is not applied is needed again after a crash.
+    const place = oldest?.start ?? this.stream?.reading.readTo ?? null;
+    const behindSince = oldest?.arrivedAt ?? this.behindSince ?? now;
+    return {
+      lagMs,
+      lagBytes: lagMs === 0 ? 0 : this.files.bytesBehind(place),
+      stalledMs: lagMs === 0 ? 0 : now - Math.max(this.movedAt, behindSince),
+      checkpointAgeMs: this.checkpointAt === undefined ? null : now - this.checkpointAt,
+      binlog: this.files.need(place, oldest?.sourceTime ?? this.behindSince ?? this.currentAt ?? now),
+    };
+  }
+
   /** 0 when everything that the source has is applied; else the age of the oldest change that is not. */
-  lagMs(): number {
+  private lagMs(): number {
     const now = Date.now();
     const oldest = this.queue[this.head];
     if (oldest !== undefined) {
@@ -465,6 +522,7 @@ class Attempt {
   }
 
   private async applyUntil(signal: AbortSignal, stream: BinlogStream): Promise<void> {
+    const { config } = this;
     while (!signal.aborted) {
       if (this.ordersDue) await this.takeOrders();
       if (this.head === this.queue.length) {
@@ -475,7 +533,9 @@ class Attempt {
         await new Promise<void>((resolve) => (this.wake = resolve));
         continue;
       }
-      await this.step(stream);
+      const [rows, bytes] = await this.step(stream);
+      const waitMs = config.throttle === undefined ? 0 : this.pace.waitMs(rows, bytes, performance.now());
+      if (waitMs > 0) await pause(waitMs, signal);
       if (this.head > 10_000) {
         this.queue.splice(0, this.head);
         this.head = 0;
@@ -483,8 +543,12 @@ class Attempt {
     }
   }
 
-  /** The next batch: everything that waits, up to the budget, up to a marker, a statement or a violation. */
-  private async step(stream: BinlogStream): Promise<void> {
+  /**
+   * The next batch: everything that waits, up to the budget, up to a marker, a statement or a violation.
+   * @returns rows and bytes that were applied
+   */
+  private async step(stream: BinlogStream): Promise<[number, number]> {
+    const most = this.pace.most(BATCH_ROWS, BATCH_BYTES);
     let batch = new Batch();
     let last = this.head;
     let bytes = 0;
@@ -510,8 +574,8 @@ class Attempt {
       }
       if (
         !batch.isEmpty &&
-        (batch.rowCount + transaction.changes.length > BATCH_ROWS ||
-          batch.bytes + transaction.bytes > BATCH_BYTES)
+        (batch.rowCount + transaction.changes.length > most.rows ||
+          batch.bytes + transaction.bytes > most.bytes)
       ) {
         break;
       }
@@ -550,7 +614,10 @@ class Attempt {
       effect !== undefined ||
       rest !== undefined ||
       batch.transactions.some((t) => t.changes.length + t.units.length + t.markers.length > 0);
-    if (needsWrite && !(await this.write(batch, position.toString(), effect, rest))) return;
+    if (needsWrite) {
+      if (!(await this.write(batch, position.toString(), effect, rest))) return [0, 0];
+      this.checkpointAt = Date.now();
+    }
     this.position = position;
     if (spool !== null) {
       tracker.rows += spool.rows;
@@ -560,17 +627,20 @@ class Attempt {
       this.copier!.committed(chunk!, effect);
       this.showCopy();
     }
+    if (last > this.head) this.movedAt = Date.now();
     this.head = last;
     stream.release(bytes);
     tracker.droppedForeign += dropped.length;
     tracker.rows += batch.rowCount;
     tracker.transactions += batch.transactions.length;
+    for (const { changes } of batch.transactions) tracker.countRows(changes);
     tracker.position = this.position.toString();
     // Hazard: to a switchover a marker says that all before it is here, and rows that were not copied yet are not.
     if (this.copied.size === 0)
       for (const marker of batch.transactions.flatMap((t) => t.markers)) this.reached(marker);
     if (this.behindSince !== undefined && contains(this.position, this.executed))
       this.behindSince = undefined;
+    return [batch.rowCount + (chunk?.rows.length ?? 0), batch.bytes];
   }
 
   /** @returns false: nothing is written, and fewer transactions are to be tried */
@@ -756,7 +826,7 @@ class Attempt {
     const { gtid, ddl } = transaction;
     const behind = this.position.clone();
     behind.add(gtid);
-    await passDdl(config, this.filter, this.schema, source, target, ddl!, gtid, behind.toString());
+    await passDdl(config, this.carried, this.schema, source, target, ddl!, gtid, behind.toString());
     this.copier?.requireSame(this.schema.source);
   }
 
@@ -830,8 +900,12 @@ class Attempt {
       const text = await executedPosition(this.source, flavour);
       this.executed = parsePosition(flavour, text);
       this.tracker.sourcePosition = text;
-      if (contains(this.position, this.executed)) this.behindSince = undefined;
-      else this.behindSince ??= Date.now();
+      if (contains(this.position, this.executed)) {
+        this.behindSince = undefined;
+        this.currentAt = Date.now();
+      } else this.behindSince ??= Date.now();
+      await this.files.look((this.queue[this.head]?.start ?? this.stream?.reading.readTo)?.file);
+      this.hasLooked = true;
     } catch {
       // The stream's own watchdog ends the attempt when the source is gone.
       this.behindSince ??= Date.now();

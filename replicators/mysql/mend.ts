@@ -1,4 +1,5 @@
 import type { Connection, RowDataPacket } from 'mysql2/promise';
+import { Carried } from './carried.js';
 import type { LinkConfig } from './link-config.js';
 import { identifier } from './literal.js';
 import type { Misfit } from './row-fit.js';
@@ -9,8 +10,11 @@ export async function mendCommand(
   connections: { source: Connection; target: Connection },
   { table, column, mend }: Misfit,
 ): Promise<{ at: string; command: string }> {
-  const [schema, name] = table.split('.') as [string, string];
-  const sql = `${identifier(schema)}.${identifier(name)}`;
+  const nameAt = (side: 'source' | 'target'): string => {
+    const name = side === 'source' ? (new Carried(config).sourceName(table) ?? table) : table;
+    return name.split('.').map(identifier).join('.');
+  };
+  const sql = nameAt(mend?.at ?? 'target');
   if (mend === null) return { at: config.to, command: `ALTER TABLE ${sql} …, so that both sides agree` };
   const at = mend.at === 'source' ? config.from : config.to;
   if (mend.verb === 'DEFAULT')
@@ -18,9 +22,9 @@ export async function mendCommand(
       at,
       command: `ALTER TABLE ${sql} ALTER COLUMN ${identifier(column!)} SET DEFAULT ${await implicitDefault(connections.target, table, column!)}`,
     };
-  const other = mend.at === 'source' ? connections.target : connections.source;
-  const [rows] = await other
-    .query<RowDataPacket[]>(`SHOW CREATE TABLE ${sql}`)
+  const other = mend.at === 'source' ? 'target' : 'source';
+  const [rows] = await connections[other]
+    .query<RowDataPacket[]>(`SHOW CREATE TABLE ${nameAt(other)}`)
     .catch((): [RowDataPacket[]] => [[]]);
   const create = String(rows[0]?.['Create Table'] ?? '');
   if (mend.verb === 'CREATE') {

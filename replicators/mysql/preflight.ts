@@ -111,7 +111,9 @@ function oneTable(
     if (engine.toLowerCase() !== 'innodb') problems.push(`${name}: engine ${engine}; only InnoDB is carried`);
   }
   if (table.primaryKey.length === 0) problems.push(`${name}: no primary key; add one or exclude the table`);
-  for (const column of table.columns.values()) problems.push(...columnProblems(name, column));
+  for (const column of table.columns.values()) {
+    if (column.leftOut !== true) problems.push(...columnProblems(name, column));
+  }
   const triggers = [source, target]
     .flatMap((side) => side.get(name)?.triggers ?? [])
     .filter((trigger) => !keepsTombstones(trigger));

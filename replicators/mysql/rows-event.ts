@@ -15,7 +15,7 @@ export interface ChangedRow {
 }
 
 /**
- * The rows of a rows event.
+ * The rows of a rows event that are carried.
  * @param cursor behind the table id
  * @throws InterlockError LinkStopped when images are not full
  */
@@ -38,7 +38,15 @@ export function* rowsOf(type: number, cursor: Cursor, table: SourceTable): Gener
     const first = readImage(cursor, table.decoders);
     const before = isUpdate || isDelete ? first : null;
     const after = isUpdate ? readImage(cursor, table.decoders) : isDelete ? null : first;
-    yield { before, after, unchecked };
+    const { keeps } = table;
+    if (keeps === undefined) {
+      yield { before, after, unchecked };
+      continue;
+    }
+    // A row that comes into the filter is an insert, one that leaves it a deletion.
+    const had = before !== null && keeps(before) ? before : null;
+    const has = after !== null && keeps(after) ? after : null;
+    if (had !== null || has !== null) yield { before: had, after: has, unchecked };
   }
 }
 

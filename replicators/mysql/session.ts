@@ -2,13 +2,11 @@ import { createHash } from 'node:crypto';
 import mysql from 'mysql2/promise';
 import type { Connection, RowDataPacket } from 'mysql2/promise';
 import { InterlockError, messageOf } from '../../src/errors.js';
+import { mysqlConnectionOptions, tlsProblem } from '../../src/topology/mysql-address.js';
+import type { MysqlAddress } from '../../src/topology/mysql-address.js';
 import type { Flavour } from './position.js';
 
-export interface ServerAddress {
-  host: string;
-  port: number;
-  user: string;
-  password: string;
+export interface ServerAddress extends MysqlAddress {
   flavour: Flavour;
 }
 
@@ -24,10 +22,7 @@ export async function connect(
 ): Promise<Connection> {
   try {
     const connection = await mysql.createConnection({
-      host: server.host,
-      port: server.port,
-      user: server.user,
-      password: server.password,
+      ...mysqlConnectionOptions(server),
       connectTimeout: CONNECT_MS,
       timezone: '+00:00',
       dateStrings: true,
@@ -38,9 +33,10 @@ export async function connect(
     connection.on('error', () => undefined);
     return connection;
   } catch (error) {
+    if (error instanceof InterlockError) throw error;
     throw new InterlockError(
       'Unavailable',
-      `${server.flavour} at ${server.host}:${server.port}: ${messageOf(error)}`,
+      `${server.flavour} at ${server.host}:${server.port}: ${tlsProblem(error) ?? messageOf(error)}`,
       { cause: error, retryable: true },
     );
   }

@@ -1,6 +1,7 @@
 import type { TableMapEvent } from '@vlasky/zongji';
 import { InterlockError } from '../../src/errors.js';
 import type { TableFilter } from '../core/table-filter.js';
+import type { Carried, RowTest } from './carried.js';
 import { identifier } from './literal.js';
 import { decoderOf, mappedType } from './row-image.js';
 import type { ColumnMetadata, Decoder } from './row-image.js';
@@ -23,6 +24,8 @@ export interface SourceTable {
   carried: boolean;
   /** It holds values that a strict session does not write. */
   lax: boolean;
+  /** Whether a row is carried; undefined: all are. */
+  keeps?: RowTest | undefined;
   /** A table of the control schema that the link reads in band. */
   control: ControlTable | null;
 }
@@ -39,6 +42,8 @@ export interface Reading {
   charsets: ReadonlyMap<number, string>;
   /** The target keeps JSON as text. */
   jsonAsText: boolean;
+  /** What becomes of names and rows; undefined: they stay as they are. */
+  carried?: Carried;
 }
 
 /** What zongji read from the optional metadata. */
@@ -91,6 +96,12 @@ export function sourceTableOf(event: TableMapEvent, filter: TableFilter, reading
     );
   }
   table.columns = event.columnNames;
+  if (carried && reading.carried !== undefined) {
+    table.name = reading.carried.targetName(name);
+    [table.schema, table.table] = table.name.split('.') as [string, string];
+    table.sql = `${identifier(table.schema)}.${identifier(table.table)}`;
+    table.keeps = reading.carried.rowTest(table.name, table.columns);
+  }
   table.primaryKey = event.primaryKey ?? [];
   if (carried && table.primaryKey.length === 0) {
     throw new InterlockError(

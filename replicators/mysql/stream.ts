@@ -1,13 +1,15 @@
 import ZongJi from '@vlasky/zongji';
 import type { AnyBinlogEvent } from './zongji-seam.js';
 import { InterlockError, messageOf } from '../../src/errors.js';
+import { mysqlConnectionOptions } from '../../src/topology/mysql-address.js';
 import type { TableFilter } from '../core/table-filter.js';
+import { BinlogReading } from './binlog-place.js';
 import { changesRows } from './ddl-effects.js';
 import { NULL, textOf } from './literal.js';
 import type { Literal } from './literal.js';
-import type { Flavour } from './position.js';
 import { Cursor } from './row-image.js';
 import { rowsOf } from './rows-event.js';
+import type { ServerAddress } from './session.js';
 import { definitionOf, sourceTableOf } from './source-table.js';
 import type { Reading, SourceTable } from './source-table.js';
 import { Spool } from './spool.js';
@@ -16,12 +18,7 @@ import type { RowChange, SourceTransaction, UnitEvent } from './transaction.js';
 import { EVENT, HEADER_BYTES, seam } from './zongji-seam.js';
 import type { BinlogConnection, BinlogPacket } from './zongji-seam.js';
 
-export interface StreamOptions {
-  host: string;
-  port: number;
-  user: string;
-  password: string;
-  flavour: Flavour;
+export interface StreamOptions extends ServerAddress {
   /** Everything in it is left out by the server. */
   position: string;
   /** Unique among all replicas of the source. */
@@ -64,6 +61,8 @@ export class BinlogStream {
   /** The last definition of each table, by name. */
   private readonly definitions = new Map<string, { definition: string; table: SourceTable }>();
   private current: SourceTransaction | undefined;
+  /** Where in the source's files the stream is. */
+  readonly reading = new BinlogReading();
   /**
    * MySQL's prepared XA transactions, by XID. Hazard: their rows are in memory only. Guard: the GTID of the XA PREPARE comes into the position
    * together with that of the XA COMMIT; until then the source sends it again.
@@ -81,10 +80,7 @@ export class BinlogStream {
   constructor(options: StreamOptions) {
     this.options = options;
     this.zongji = new ZongJi({
-      host: options.host,
-      port: options.port,
-      user: options.user,
-      password: options.password,
+      ...mysqlConnectionOptions(options),
       timezone: '+00:00',
       dateStrings: true,
       connectTimeout: 5000,
@@ -213,6 +209,7 @@ export class BinlogStream {
       }
       const start = packet.offset + 1;
       const type = packet.buffer[start + 4]!;
+      this.reading.see(packet.buffer, start, packet.end - checksumBytes);
       const cursor = new Cursor(packet.buffer, start + HEADER_BYTES, packet.end - checksumBytes);
       if (this.current) this.current.bytes += packet.end - packet.offset;
       if (EVENT.rows.has(type)) {
@@ -304,6 +301,7 @@ export class BinlogStream {
 
   private begin(gtid: string, timestamp: number): void {
     this.current = newTransaction(gtid, timestamp);
+    this.current.start = this.reading.readTo;
     this.begun = false;
     this.standalone = false;
   }
@@ -409,6 +407,7 @@ export class BinlogStream {
     transaction.spool?.flush();
     this.current = undefined;
     transaction.arrivedAt = Date.now();
+    this.reading.boundary();
     this.waitingBytes += transaction.bytes;
     if (!this.paused && this.waitingBytes > this.options.byteBudget()) {
       this.paused = true;
@@ -467,6 +466,7 @@ function xid(gtrid: string, bqual: string, format: number): string {
   return `${gtrid.toLowerCase()},${bqual.toLowerCase()},${format}`;
 }
 
+/** An update that takes a row into the filter is an insert on the target, one that takes it out a delete. */
 const UNIT_STATES = [null, 'open', 'write_disabled', 'remote'] as const;
 
 function readControlRow(

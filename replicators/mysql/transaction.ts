@@ -1,5 +1,6 @@
 import type { InterlockError } from '../../src/errors.js';
 import type { SourceUnit } from '../core/contract.js';
+import type { BinlogPlace } from './binlog-place.js';
 import type { Chunk } from './copier.js';
 import type { Literal } from './literal.js';
 import type { SourceTable } from './source-table.js';
@@ -41,6 +42,8 @@ export interface SourceTransaction {
   arrivedAt: number;
   /** Bytes on the wire. */
   bytes: number;
+  /** Where it begins in the source's binlog, with what was left out before it; null: not known. */
+  start: BinlogPlace | null;
   /** It began with a row of the transaction table: the other link wrote it. */
   foreign: boolean;
   changes: RowChange[];
@@ -68,6 +71,7 @@ export function newTransaction(gtid: string, sourceTime: number): SourceTransact
     sourceTime,
     arrivedAt: 0,
     bytes: 0,
+    start: null,
     foreign: false,
     changes: [],
     spool: null,

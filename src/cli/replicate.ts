@@ -6,18 +6,17 @@ import {
   WorkflowUpdateFailedError,
 } from '@temporalio/client';
 import type { Client, WorkflowHandle } from '@temporalio/client';
-import { ApplicationFailure, defaultPayloadConverter } from '@temporalio/common';
+import { ApplicationFailure } from '@temporalio/common';
 import type { Command } from 'commander';
 import { formatLinkId, parseLinkId } from '../../replicators/core/contract.js';
+import { alertsOf } from '../../replicators/core/alerts.js';
+import type { LinkAlert } from '../../replicators/core/alerts.js';
 import type { CopyProgress, LinkStatus } from '../../replicators/core/contract.js';
 import { parsePosition } from '../../replicators/mysql/position.js';
+import { fresh, reportOf, unanswered } from '../../workers/link-report.js';
+import type { LinkReport } from '../../workers/link-report.js';
 import { replicatorWorkflowId } from '../../workflows/contract.js';
-import type {
-  ReplicatorCommand,
-  ReplicatorInput,
-  ReplicatorView,
-  ResyncRequest,
-} from '../../workflows/replicator.js';
+import type { ReplicatorCommand, ReplicatorInput, ResyncRequest } from '../../workflows/replicator.js';
 import { InterlockError, messageOf } from '../errors.js';
 import type { ErrorCode } from '../errors.js';
 import { datacenter, wantedLinks } from '../topology/derive.js';
@@ -44,25 +43,11 @@ interface ResyncOptions extends CopyOptions {
   tables?: string;
 }
 
-/** What `status` shows of a link. */
-interface LinkReport {
-  link: string;
-  /** Of the link's workflow; `not-started` when Temporal knows none that runs. */
-  workflow: ReplicatorView['state'] | 'not-started' | 'unknown';
-  /** The heartbeat while it runs, else the last status; null when there is none. */
-  status: LinkStatus | null;
-  error: { code: string; message: string } | null;
-  /** The command, or the thing to look at, that comes next; null when all is well. */
-  next: string | null;
-}
-
 const ASK_LIMIT_MS = 10_000;
 const START_LIMIT_MS = 60_000;
 const POLL_MS = 200;
 const QUIET_MS = 8_000;
 const COPY_LINE_MS = 2_000;
-/** A heartbeat comes twice a second; one this old is of a link that does not run at the moment. */
-const STALE_MS = 5_000;
 
 /** `interlock replicate start | pause | resume | resync | stop | status`. */
 export function register(program: Command): void {
@@ -139,7 +124,7 @@ async function start(link: string | undefined, options: StartOptions): Promise<v
   const reports = await withTemporal(topology, async (client) =>
     Promise.all(links.map((id) => startOne(client, topology, id, options))),
   );
-  show(reports, options);
+  show(topology, reports, options);
 }
 
 /** Bad input is told before anything is connected to. */
@@ -236,7 +221,7 @@ async function resync(link: string | undefined, options: ResyncOptions): Promise
     );
     return waitFor(client, handle, id!, flowing(options));
   });
-  show([report], options);
+  show(topology, [report], options);
 }
 
 async function tell(name: ReplicatorCommand, link: string | undefined, options: Options): Promise<void> {
@@ -245,7 +230,7 @@ async function tell(name: ReplicatorCommand, link: string | undefined, options: 
   const reports = await withTemporal(topology, async (client) =>
     Promise.all(links.map((id) => tellOne(client, id, name))),
   );
-  show(reports, options);
+  show(topology, reports, options);
 }
 
 /** One command for one link, as `replicate` gives it. */
@@ -295,7 +280,7 @@ async function status(link: string | undefined, options: Options): Promise<void>
   const reports = await withTemporal(topology, async (client) =>
     Promise.all(links.map((id) => reportOf(client, id))),
   );
-  show(reports, options);
+  show(topology, reports, options);
 }
 
 /** Waits until `reached`; ends early when the link has failed. */
@@ -353,51 +338,6 @@ async function explainEnd(handle: WorkflowHandle, link: string): Promise<void> {
   throw new InterlockError('Refused', `${link} was stopped meanwhile`);
 }
 
-async function reportOf(client: Client, link: string): Promise<LinkReport> {
-  const none: LinkReport = {
-    link,
-    workflow: 'not-started',
-    status: null,
-    error: null,
-    next: `interlock replicate start ${link}`,
-  };
-  const handle = client.workflow.getHandle(replicatorWorkflowId(link));
-  const ask = <T>(question: () => Promise<T>): Promise<T> =>
-    client.withDeadline(Date.now() + ASK_LIMIT_MS, question);
-  let live: LinkStatus | null = null;
-  let attemptError: LinkReport['error'] = null;
-  try {
-    const description = await ask(() => handle.describe());
-    if (description.status.name !== 'RUNNING') return none;
-    for (const activity of description.raw.pendingActivities ?? []) {
-      const payload = activity.heartbeatDetails?.payloads?.[0];
-      if (payload) live = defaultPayloadConverter.fromPayload<LinkStatus>(payload);
-      const failure = activity.lastFailure;
-      if (failure?.message && (activity.attempt ?? 1) > 1 && (live === null || !fresh(live))) {
-        attemptError = {
-          code: failure.applicationFailureInfo?.type ?? 'Unavailable',
-          message: failure.message,
-        };
-      }
-    }
-  } catch (error) {
-    if (error instanceof WorkflowNotFoundError) return none;
-    throw unanswered(link, error);
-  }
-  const view = await ask(() => handle.query<ReplicatorView>('status')).catch(() => undefined);
-  const report: LinkReport = {
-    link,
-    workflow: view?.state ?? 'unknown',
-    status: live ?? view?.lastStatus ?? null,
-    error: view?.lastError ?? live?.lastError ?? attemptError,
-    next: view === undefined ? 'no worker answers: interlock worker --dc DC' : view.next,
-  };
-  if (report.workflow === 'running' && live !== null && !fresh(live)) {
-    report.next = `no word since ${live.updatedAt}: is a worker of ${parseLinkId(link)!.to} running?`;
-  }
-  return report;
-}
-
 function copyWords(copy: CopyProgress): string {
   const { tables, tablesDone, table: name, comparedRows, estimatedRows, writtenRows } = copy;
   const counts = [
@@ -411,37 +351,69 @@ function copyWords(copy: CopyProgress): string {
   return `copying ${name ?? ''} (${tablesDone} of ${tables} tables done): ${comparedRows} of about ${estimatedRows} rows, ${copy.rowsPerSecond} rows/s${eta}; ${counts.join(', ')}`;
 }
 
-function fresh(status: LinkStatus): boolean {
-  return Date.now() - Date.parse(status.updatedAt) < STALE_MS;
-}
-
-function show(reports: LinkReport[], options: Options): void {
+function show(topology: Topology, links: LinkReport[], options: Options): void {
+  const reports = links.map((report) => ({
+    ...report,
+    alerts: alertsOf(report, topology.limits, Date.now()),
+  }));
   if (options.json) printJson({ links: reports });
   else {
-    const rows = [['link', 'state', 'lag', 'rows/s', 'tx/s', 'dropped', 'conflicts', 'quarantine']];
+    const rows = [['link', 'state', 'lag', 'rows/s in', 'out', 'tx/s in', 'out', 'conflicts', 'quarantine']];
     for (const { link, workflow, status: live } of reports) {
       const running = workflow === 'running' && live !== null;
+      const rate = (of: (status: LinkStatus) => number): string => (running ? String(of(live)) : '–');
       rows.push([
         link,
         running ? live.state : workflow,
-        running ? `${live.lagMs} ms` : '–',
-        running ? String(live.rowsPerSecond) : '–',
-        running ? String(live.transactionsPerSecond) : '–',
-        live ? String(live.droppedForeign) : '–',
+        running ? `${live.lagMs} ms, ${bytes(live.lagBytes)}` : '–',
+        rate((status) => status.rowsReadPerSecond),
+        rate((status) => status.rowsPerSecond),
+        rate((status) => status.transactionsReadPerSecond),
+        rate((status) => status.transactionsPerSecond),
         live ? String(live.conflicts) : '–',
         live ? String(live.quarantined) : '–',
       ]);
     }
     print(table(rows));
-    for (const { link, status: live, error, next } of reports) {
-      if (live)
-        print(`\n${link}\n  applied ${live.position || '–'}\n  source  ${live.sourcePosition || '–'}`);
-      if (live?.copy) print(`  ${copyWords(live.copy)}`);
-      if (error) print(`  ${error.code}: ${error.message}`);
-      if (next !== null) print(`  next: ${next}`);
-    }
+    for (const report of reports) print(linkWords(report));
   }
   if (reports.some((report) => report.workflow === 'failed')) process.exitCode = EXIT.needsOperator;
+}
+
+function linkWords({
+  link,
+  status: live,
+  error,
+  next,
+  alerts,
+}: LinkReport & { alerts: LinkAlert[] }): string {
+  const lines = ['', link];
+  if (live) {
+    const { checkpointAgeMs: age, droppedForeign, binlog } = live;
+    lines.push(
+      `  applied ${live.position || '–'}`,
+      `  source  ${live.sourcePosition || '–'}`,
+      `  checkpoint ${age === null ? 'not written yet' : `written ${seconds(age)} ago`}; dropped ${droppedForeign} transactions of the other side`,
+    );
+    if (binlog?.file != null)
+      lines.push(
+        `  needs ${binlog.file}, which ${binlog.retentionMs === 0 ? 'the source does not remove by itself' : `the source keeps for ${seconds(binlog.retentionMs)}`}`,
+      );
+    if (live.copy) lines.push(`  ${copyWords(live.copy)}`);
+  }
+  for (const { alert, summary } of alerts) lines.push(`  ALERT ${alert}: ${summary}`);
+  if (error) lines.push(`  ${error.code}: ${error.message}`);
+  if (next !== null) lines.push(`  next: ${next}`);
+  return lines.join('\n');
+}
+
+function bytes(count: number | null): string {
+  if (count === null) return '? bytes';
+  return count < 1024 ? `${count} bytes` : `${Math.round(count / 1024)} KiB`;
+}
+
+function seconds(ms: number): string {
+  return `${Math.round(ms / 1000)} s`;
 }
 
 /** The links of a command line. @throws InterlockError BadInput that names those there are. */
@@ -465,12 +437,4 @@ function chosen(
 
 function badInput(field: string, message: string): InterlockError {
   return new InterlockError('BadInput', message, { details: { field } });
-}
-
-function unanswered(link: string, cause: unknown): InterlockError {
-  return new InterlockError(
-    'Unavailable',
-    `${link} does not answer (${messageOf(cause)}). A worker of either data center must run: interlock worker --dc DC`,
-    { cause },
-  );
 }

@@ -66,6 +66,7 @@ interface MoveOptions extends Options {
   catchUpTimeout: number;
   confirmTimeout: number;
   unconfirmed: SwitchPolicies['unconfirmed'];
+  requireVerify?: string | true;
   /** Of `start` only. */
   reason?: string;
 }
@@ -79,6 +80,8 @@ interface StartOptions extends MoveOptions {
 }
 
 const WATCH_MS = 500;
+/** Of `--require-verify` without an age. */
+const VERIFY_AGE_MS = 24 * 3_600_000;
 const QUERY_LIMIT_MS = 10_000;
 const PLAN_LIMIT_MS = 60_000;
 /** Without a word from a worker for so long, the operator is told where to look. */
@@ -224,6 +227,10 @@ function move(command: Command): Command {
       new Option('--unconfirmed <policy>', 'gateways that take longer: report them, or keep asking')
         .choices(['report', 'wait'])
         .default(defaults.unconfirmed),
+    )
+    .option(
+      '--require-verify [age]',
+      'refuse unless every table of the scope was verified, and equal, no longer ago than this (default: 24h)',
     );
 }
 
@@ -410,6 +417,12 @@ function requestOf(topology: Topology, options: MoveOptions): SwitchRequest {
       catchUpTimeoutMs: options.catchUpTimeout,
       unconfirmed: options.unconfirmed,
       confirmTimeoutMs: options.confirmTimeout,
+      ...(options.requireVerify !== undefined && {
+        requireVerifyMs:
+          options.requireVerify === true
+            ? VERIFY_AGE_MS
+            : durationFlag('--require-verify')(options.requireVerify),
+      }),
     },
   };
   const problem = checkRequest(request);
@@ -425,6 +438,7 @@ function requestOf(topology: Topology, options: MoveOptions): SwitchRequest {
 const FLAG_OF: Record<string, string> = {
   reason: '--reason',
   'policies.soakMs': '--soak',
+  'policies.requireVerifyMs': '--require-verify',
   'policies.drainTimeoutMs': '--drain-timeout',
   'policies.fenceBudgetMs': '--fence-budget',
   'policies.lagLimitMs': '--lag-limit',

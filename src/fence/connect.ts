@@ -3,6 +3,7 @@ import type { Pool } from 'mysql2/promise';
 import { InterlockError } from '../errors.js';
 import type { DcId } from '../routing/units.js';
 import type { MysqlStore, SecretReference, Topology } from '../topology/schema.js';
+import { mysqlAddress, mysqlConnectionOptions } from '../topology/mysql-address.js';
 import { FenceStore } from './fence-store.js';
 import { RulesStore } from './rules-store.js';
 
@@ -72,10 +73,7 @@ export function openStores(topology: Topology, dc: DcId, secrets: Secrets): DcSt
 /** A pool for Interlock's own account of one store. */
 export function openPool(store: MysqlStore, secrets: Secrets): Pool {
   return mysql.createPool({
-    host: store.host,
-    port: store.port,
-    user: store.user,
-    password: secrets(store.password),
+    ...mysqlConnectionOptions(mysqlAddress(store, secrets)),
     connectionLimit: CONNECTIONS,
     connectTimeout: CONNECT_TIMEOUT_MS,
     charset: 'utf8mb4',

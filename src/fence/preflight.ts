@@ -143,10 +143,12 @@ export async function preflightPair(a: FenceStore, b: FenceStore, topology: Topo
   );
   await checks.add('declared tables', async () => {
     const [left, right] = await Promise.all([tablesOf(a.pool, topology), tablesOf(b.pool, topology)]);
-    const wrong = [
-      ...[...left.keys()].filter((name) => !right.has(name)).map((name) => `${name} is only in ${a.dc}`),
-      ...[...right.keys()].filter((name) => !left.has(name)).map((name) => `${name} is only in ${b.dc}`),
-    ];
+    const renamed = renamedTables(topology);
+    const onlyIn = (one: typeof left, other: typeof left, dc: DcId): string[] =>
+      [...one.keys()]
+        .filter((name) => !other.has(name) && !renamed.has(name))
+        .map((name) => `${name} is only in ${dc}`);
+    const wrong = [...onlyIn(left, right, a.dc), ...onlyIn(right, left, b.dc)];
     return wrong.length > 0 ? { wrong: wrong.join('; ') } : `${left.size} in both`;
   });
   return checks.list;
@@ -163,11 +165,17 @@ export async function preflightTables(
     const found = new Set<string>();
     for (const fence of fences)
       for (const name of (await tablesOf(fence.pool, topology)).keys()) found.add(name);
-    const missing = Object.keys(topology.tables).filter((name) => !found.has(name));
+    const renamed = renamedTables(topology);
+    const missing = Object.keys(topology.tables).filter((name) => !found.has(name) && !renamed.has(name));
     if (missing.length > 0) return { wrong: `in no store: ${missing.join(', ')}` };
     return `${found.size} found`;
   });
   return checks.list;
+}
+
+/** Tables that have another name in the other DC, and need be in one only. */
+function renamedTables(topology: Topology): Set<string> {
+  return new Set(topology.links.flatMap(({ rename }) => Object.entries(rename ?? {}).flat()));
 }
 
 async function reachable(pool: Pool): Promise<boolean> {

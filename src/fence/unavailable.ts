@@ -1,4 +1,5 @@
 import { InterlockError, messageOf } from '../errors.js';
+import { tlsProblem } from '../topology/mysql-address.js';
 import { errnoOf, isConnectionLost, isSchemaMissing } from './mysql-errors.js';
 
 /** What a failure of a store means to a caller; an InterlockError is passed through. */
@@ -15,11 +16,15 @@ export function unavailable(store: string, error: unknown): InterlockError {
     );
   }
   if (isConnectionLost(error)) {
-    return new InterlockError('Unavailable', `${store} does not answer: ${messageOf(error)}`, {
-      cause: error,
-      retryable: true,
-      details: { what: store },
-    });
+    return new InterlockError(
+      'Unavailable',
+      `${store} does not answer: ${tlsProblem(error) ?? messageOf(error)}`,
+      {
+        cause: error,
+        retryable: true,
+        details: { what: store },
+      },
+    );
   }
   return new InterlockError('Internal', `${store}: ${messageOf(error)}`, {
     cause: error,

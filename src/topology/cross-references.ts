@@ -1,3 +1,4 @@
+import { isIP } from 'node:net';
 import { prefixSegments } from '../routing/key.js';
 import type { Application, Topology } from './schema.js';
 
@@ -30,6 +31,7 @@ export function crossReferenceProblems(topology: Topology): Problem[] {
   checkStores(topology, dcs, report);
   checkEndpoints(topology, dcs, report);
   checkLinks(topology, dcs, report);
+  checkInverse(topology, dcs, report);
   checkApplications(topology, dcs, report);
   for (const [table, routing] of Object.entries(topology.tables)) {
     if ('central' in routing && !Object.hasOwn(topology.central, routing.central)) {
@@ -93,6 +95,13 @@ function checkStores(topology: Topology, dcs: string[], report: Report): void {
     for (const [name, store] of stores) {
       const address = `${store.host}:${store.port}`;
       const path = `datacenters.${dc}.stores.mysql.${name}`;
+      if (store.tls !== undefined && isIP(store.tls.serverName ?? store.host) !== 0) {
+        report(
+          `${path}.tls.serverName`,
+          store.tls.serverName ?? '(missing)',
+          `expected the name in the certificate of ${address}: a name is checked, not an address`,
+        );
+      }
       const other = addresses.get(address);
       // Two stores on one server would share one `interlock` schema: fencing one would fence the other.
       if (other !== undefined)
@@ -159,6 +168,7 @@ function checkLinks(topology: Topology, dcs: string[], report: Report): void {
         report(`links.${i}.${end}`, dc, `expected a data center: one of ${dcs.join(', ')}`);
       }
     }
+    checkCarried(topology, link, `links.${i}`, report);
     if (link.from !== undefined && link.from === link.to) {
       report(`links.${i}.to`, link.to, 'expected another data center than from');
     }
@@ -187,6 +197,80 @@ function checkLinks(topology: Topology, dcs: string[], report: Report): void {
       else wanted.set(id, `links.${i}`);
     }
   });
+}
+
+/** What of its tables a link carries, and to where. */
+function checkCarried(topology: Topology, link: LinkSpec, at: string, report: Report): void {
+  const { rows = {}, columns = {}, rename = {} } = link;
+  for (const [field, names] of Object.entries({ rows, columns, rename })) {
+    for (const name of Object.keys(names)) {
+      if (!carries(link, name))
+        report(`${at}.${field}.${name}`, name, 'expected a table that the link carries (include, exclude)');
+    }
+  }
+  for (const [name, { without }] of Object.entries(columns)) {
+    const routing = topology.tables[name];
+    const routed = routing !== undefined && 'userId' in routing ? [routing.userId, routing.region] : [];
+    without.forEach((column, i) => {
+      const same = (other: string | undefined): boolean => other?.toLowerCase() === column.toLowerCase();
+      const path = `${at}.columns.${name}.without.${i}`;
+      if (routed.some(same)) report(path, column, 'expected no routing column: rows are routed by it');
+      else if (same(rows[name]?.column))
+        report(path, column, `expected no column by which ${at}.rows.${name} filters`);
+    });
+  }
+  const taken = new Map<string, string>();
+  for (const [source, target] of Object.entries(rename)) {
+    const path = `${at}.rename.${source}`;
+    const other =
+      taken.get(target) ?? (!Object.hasOwn(rename, target) && carries(link, target) ? target : undefined);
+    if (other !== undefined)
+      report(path, target, `expected one table for each; ${other} is carried there, too`);
+    taken.set(target, source);
+    if (/^(interlock|mysql|sys|information_schema|performance_schema)\./i.test(target))
+      report(path, target, 'expected a table of an application');
+    const [from, to] = [topology.tables[source], topology.tables[target]];
+    if (JSON.stringify(from) !== JSON.stringify(to)) {
+      report(path, target, `expected both names in \`tables\`, routed in the same way`);
+    }
+  }
+}
+
+/** Hazard: a row that comes back under another name is another row. The way back has to undo what the way there does. */
+function checkInverse(topology: Topology, dcs: string[], report: Report): void {
+  topology.links.forEach((link, i) => {
+    for (const [source, target] of Object.entries(link.rename ?? {})) {
+      for (const from of dcs) {
+        const to = dcs.find((dc) => dc !== from);
+        if (to === undefined || !goes(link, from, to)) continue;
+        const back = topology.links.findIndex(
+          (one) => one.store === link.store && goes(one, to, from) && (one === link || carries(one, target)),
+        );
+        if (back < 0) continue;
+        const undone = topology.links[back]!.rename?.[target];
+        if (undone === source) continue;
+        report(
+          `links.${i}.rename.${source}`,
+          target,
+          `expected links.${back}.rename.${target}: ${source}, which undoes it on the way from ${to} to ${from}; or name from and to`,
+        );
+        return;
+      }
+    }
+  });
+}
+
+type LinkSpec = Topology['links'][number];
+
+function goes({ from, to }: LinkSpec, a: string, b: string): boolean {
+  return (from ?? a) === a && (to ?? b) === b;
+}
+
+/** As TableFilter of the links does. */
+function carries({ include, exclude }: LinkSpec, table: string): boolean {
+  const matches = (pattern: string): boolean =>
+    new RegExp(`^${pattern.replace(/[.+?^${}()|[\]\\]/g, '\\$&').replaceAll('*', '.*')}$`).test(table);
+  return include.some(matches) && !exclude.some(matches);
 }
 
 function checkApplications(topology: Topology, dcs: string[], report: Report): void {

@@ -2,7 +2,14 @@ import type { Rules, Segment } from '../routing/rules.js';
 import { BUCKETS } from '../routing/units.js';
 import type { DcId } from '../routing/units.js';
 import { InterlockError } from '../errors.js';
-import type { ConflictPolicy, Datacenter, MysqlStore, Topology } from './schema.js';
+import type {
+  CarriedColumns,
+  ConflictPolicy,
+  Datacenter,
+  MysqlStore,
+  RowFilter,
+  Topology,
+} from './schema.js';
 
 /** One directed link that the topology wants; `kind`, `store`, `from`, `to` are its id (replicators/core/contract.ts). */
 export interface WantedLink {
@@ -14,6 +21,10 @@ export interface WantedLink {
   exclude: string[];
   conflicts: Record<string, ConflictPolicy>;
   onQuarantine: 'stop' | 'go-on';
+  rename?: Record<string, string>;
+  columns?: Record<string, CarriedColumns>;
+  rows?: Record<string, RowFilter>;
+  throttle?: { maxRowsPerSecond?: number; maxBytesPerSecond?: number };
 }
 
 /** The rules of a topology at epoch 1: everything open at its home. */
@@ -75,8 +86,29 @@ export function wantedLinks(topology: Topology): WantedLink[] {
       const to = otherDc(topology, from);
       if ((spec.from ?? from) !== from || (spec.to ?? to) !== to) continue;
       const store = spec.store.slice('mysql/'.length);
-      const { include, exclude, conflicts, onQuarantine } = spec;
-      links.push({ kind: 'mysql', store, from, to, include, exclude, conflicts, onQuarantine });
+      const {
+        include,
+        exclude,
+        conflicts,
+        onQuarantine,
+        rename,
+        columns,
+        rows,
+        maxRowsPerSecond,
+        maxBytesPerSecond,
+      } = spec;
+      links.push({
+        ...{ kind: 'mysql', store, from, to, include, exclude, conflicts, onQuarantine },
+        ...(rename !== undefined && { rename }),
+        ...(columns !== undefined && { columns }),
+        ...(rows !== undefined && { rows }),
+        ...((maxRowsPerSecond !== undefined || maxBytesPerSecond !== undefined) && {
+          throttle: {
+            ...(maxRowsPerSecond !== undefined && { maxRowsPerSecond }),
+            ...(maxBytesPerSecond !== undefined && { maxBytesPerSecond }),
+          },
+        }),
+      });
     }
   }
   return links;

@@ -147,7 +147,13 @@ function resolveSecretFiles(topology: Topology, directory: string): void {
   for (const dc of Object.values(topology.datacenters)) {
     absolute(dc.ruleCenter.token);
     for (const gateway of Object.values(dc.gateways)) absolute(gateway.token);
-    for (const store of Object.values(dc.stores.mysql)) absolute(store.password);
+    for (const { password, tls } of Object.values(dc.stores.mysql)) {
+      absolute(password);
+      for (const field of ['ca', 'cert', 'key'] as const) {
+        const file = tls?.[field];
+        if (file !== undefined) tls![field] = path.resolve(directory, file);
+      }
+    }
   }
 }
 

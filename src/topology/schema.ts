@@ -27,6 +27,21 @@ export const mysqlStoreSchema = z.strictObject({
   password: secretSchema,
   /** `mysql` (8.0) or `mariadb` (10.11). */
   flavour: z.enum(['mysql', 'mariadb']).default('mysql'),
+  /** Every connection is encrypted. PEM files; relative ones are taken from the topology file's directory. */
+  tls: z
+    .strictObject({
+      /** Of the authority that has signed the server's certificate. */
+      ca: z.string().min(1),
+      /** Of the client, where the server asks for one: both or none. */
+      cert: z.string().min(1).optional(),
+      key: z.string().min(1).optional(),
+      /** The name in the server's certificate, when it is not `host`; needed when `host` is an address. */
+      serverName: z.string().min(1).optional(),
+    })
+    .refine(({ cert, key }) => (cert === undefined) === (key === undefined), {
+      error: 'expected both cert and key, or neither',
+    })
+    .optional(),
   /** Exactly one MySQL store per DC holds the rules and epochs. */
   control: z.boolean().default(false),
 });
@@ -107,6 +122,18 @@ const conflictPolicySchema = z.union(
   { error: 'expected owner-wins, source-wins, target-wins, quarantine or { latest: COLUMN }' },
 );
 export type ConflictPolicy = z.infer<typeof conflictPolicySchema>;
+const tableName = z.string().regex(/^[^.]+\.[^.]+$/, 'expected schema.table');
+
+/** Rows are carried when the column has one of the values, byte for byte; NULL is none. */
+const rowFilterSchema = z.strictObject({
+  column: z.string().min(1),
+  in: z.array(z.union([z.string(), z.number().int()])).min(1),
+});
+export type RowFilter = z.infer<typeof rowFilterSchema>;
+
+/** The target gives these columns its own default. */
+const carriedColumnsSchema = z.strictObject({ without: z.array(z.string().min(1)).min(1) });
+export type CarriedColumns = z.infer<typeof carriedColumnsSchema>;
 
 export const linkSchema = z.strictObject({
   /** `mysql/<name>`: a store of that kind and name in both DCs. */
@@ -123,6 +150,15 @@ export const linkSchema = z.strictObject({
     .default({}),
   /** A transaction that cannot be applied is kept aside; then the link stops before it, or goes on behind it. */
   onQuarantine: z.enum(['stop', 'go-on']).default('stop'),
+  /** Source table → target table. */
+  rename: z.record(tableName, tableName).optional(),
+  /** Source table → the columns of it that are not carried. */
+  columns: z.record(tableName, carriedColumnsSchema).optional(),
+  /** Source table → the rows of it that are carried. */
+  rows: z.record(tableName, rowFilterSchema).optional(),
+  /** The link applies no more than this; what is more waits at the source. */
+  maxRowsPerSecond: z.number().int().positive().optional(),
+  maxBytesPerSecond: z.number().int().positive().optional(),
 });
 
 const owned = z.strictObject({ home: name });
@@ -142,7 +178,7 @@ export const topologySchema = z.strictObject({
   segments: z.record(name, z.strictObject({ home: name, members: z.array(z.string().min(1)) })).default({}),
   central: z.record(name, owned).default({}),
   applications: z.record(name, applicationSchema).default({}),
-  tables: z.record(z.string().regex(/^[^.]+\.[^.]+$/, 'expected schema.table'), tableSchema).default({}),
+  tables: z.record(tableName, tableSchema).default({}),
   links: z.array(linkSchema).default([]),
   limits: z
     .strictObject({
@@ -164,6 +200,10 @@ export const topologySchema = z.strictObject({
         .default(1024 * 1024),
       /** A switchover starts to fence only below this lag. */
       lagMs: z.number().int().positive().default(1000),
+      /** A link that is further behind raises the alert `lag`. */
+      alertLagMs: z.number().int().positive().default(30_000),
+      /** A link that applies nothing for so long, although there is something, raises the alert `stalled`. */
+      alertStalledMs: z.number().int().positive().default(60_000),
       /** Clock skew between a store and this process above which preflight fails. */
       clockSkewMs: z.number().int().positive().default(1000),
     })

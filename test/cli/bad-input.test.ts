@@ -39,6 +39,8 @@ describe.each(['plan', 'start'])('switch %s', (command) => {
     [{ '--soak': 'long' }, '--soak', 'duration'],
     [{ '--drain-timeout': '99999999h' }, '--drain-timeout', 'milliseconds'],
     [{ '--catch-up-timeout': '0s' }, '--catch-up-timeout', 'more than 0'],
+    [{ '--require-verify': 'soon' }, '--require-verify', 'duration'],
+    [{ '--require-verify': '0s' }, '--require-verify', '1 or more'],
   ])('%j is refused before anything is connected to', async (changes, field, words) => {
     const refused = await failure(...move(changes));
     expect(refused).toMatchObject({ exitCode: 2, code: 'BadInput', details: { field } });

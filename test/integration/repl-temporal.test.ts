@@ -47,6 +47,7 @@ describe('links on Temporal', () => {
     workflow: string;
     status: { state: string; lagMs: number; generation: number; conflicts: number } | null;
     error: { code: string; message: string } | null;
+    alerts: { alert: string; summary: string }[];
   }
 
   beforeAll(async () => {
@@ -140,17 +141,43 @@ describe('links on Temporal', () => {
     const series = async (): Promise<string[]> =>
       (await (await fetch(`http://${metrics}/metrics`)).text())
         .split('\n')
-        .filter((line) => line.startsWith('interlock_link_'))
+        .filter((line) => /^interlock_(link|verification)_/.test(line))
         .map((line) => line.replace(/(,service_name="[^"]*"|service_name="[^"]*",)/, ''));
     await until(
-      async () => (await series()).some((line) => /^interlock_link_rows_total.* [1-9]/.test(line)),
+      async () =>
+        (await series()).includes(
+          `interlock_link_table_rows_total{dc="dc-b",link="${AB}",table="shop.wallet"} 1`,
+        ),
       'rows are counted',
     );
     const all = await series();
     expect(all).toContain(`interlock_link_state{dc="dc-b",link="${AB}",state="streaming"} 1`);
     expect(all).toContain(`interlock_link_state{dc="dc-b",link="${AB}",state="copying"} 0`);
     expect(all.find((line) => line.startsWith('interlock_link_lag_ms'))).toMatch(/ \d+$/);
+    expect(all).toContain(`interlock_link_alert{alert="stopped",dc="dc-b",link="${AB}"} 0`);
+    expect(all.find((line) => line.startsWith('interlock_link_lag_bytes'))).toMatch(/ \d+$/);
+    expect(all.find((line) => line.startsWith('interlock_link_rows_read_total'))).toMatch(/ [1-9]\d*$/);
     expect(all.filter((line) => line.includes(BA))).toEqual([]);
+    const alert = (value: number): string =>
+      `interlock_link_alert{alert="stopped",dc="dc-b",link="${AB}"} ${value}`;
+    await replicate('pause', AB);
+    const { json } = await replicate('status', AB);
+    expect(json.links[0]!.alerts.map(({ alert: name }) => name)).toEqual(['stopped']);
+    await until(async () => (await series()).includes(alert(1)), 'the alert fires', 40_000);
+    await pair.b.pool.query(
+      `INSERT INTO interlock.verification VALUES ('run-of-test', ?, UTC_TIMESTAMP(6))`,
+      [JSON.stringify({ outcome: 'different', rows: 7, differing: 3, repaired: 1, undecided: 0 })],
+    );
+    await replicate('resume', AB);
+    await until(
+      async () => (await series()).includes('interlock_verification_differing_rows{dc="dc-b"} 2'),
+      'the last verification is shown',
+      40_000,
+    );
+    expect(await series()).toContain('interlock_verification_outcome{dc="dc-b",outcome="different"} 1');
+    await pair.b.pool.query(`DELETE FROM interlock.verification WHERE run_id = 'run-of-test'`);
+    await until(async () => (await series()).includes(alert(0)), 'the alert ends', 40_000);
+    expect((await replicate('status', AB)).json.links[0]!.alerts).toEqual([]);
   });
 
   it('tells the run that is named in a marker, once the marker is committed', async () => {

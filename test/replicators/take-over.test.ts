@@ -47,6 +47,7 @@ vi.mock('../../replicators/mysql/checkpoint.js', () => {
     seq: 0,
   });
   return {
+    checkpointAgeMs: () => Promise.resolve(0),
     readCheckpoint: () => Promise.resolve(read()),
     readLinkUnits: () => Promise.resolve([]),
     takeGeneration: () => {
@@ -65,6 +66,7 @@ vi.mock('../../replicators/mysql/copy-plan.js', () => ({
 vi.mock('../../replicators/mysql/stream.js', () => ({
   /** A stream that is lost at once. */
   BinlogStream: class {
+    readonly reading = { readTo: null };
     constructor(private readonly options: StreamOptions) {}
     start(): Promise<void> {
       this.options.onError(new InterlockError('Unavailable', 'source: gone', { retryable: true }));

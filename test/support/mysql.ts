@@ -18,6 +18,9 @@ export interface TestMysql {
   /** A new pool; closed by `stop`. */
   pool: (options?: mysql.PoolOptions) => mysql.Pool;
   kill: (signal: NodeJS.Signals) => Promise<void>;
+  /** It answers nothing, and nobody hears that. */
+  pause: () => void;
+  unpause: () => void;
   /** Starts it again on the same port and data after `kill`. */
   restart: () => Promise<void>;
   stop: () => Promise<void>;
@@ -37,7 +40,10 @@ export async function freePort(): Promise<number> {
 }
 
 /** A real server for one test file, ended by `stop`. */
-export async function startTestMysql(flavour: Flavour, options: { offset?: 1 | 2 } = {}): Promise<TestMysql> {
+export async function startTestMysql(
+  flavour: Flavour,
+  options: { offset?: 1 | 2; extra?: string[] } = {},
+): Promise<TestMysql> {
   const directory = await mkdtemp(path.join(tmpdir(), `interlock-${flavour}-`));
   const password = 'test';
   const cached = path.join(interlockHome(), 'mysql-8.0.31');
@@ -57,6 +63,7 @@ export async function startTestMysql(flavour: Flavour, options: { offset?: 1 | 2
       serverId,
       autoIncrement,
       rootPassword: password,
+      ...(options.extra !== undefined && { extra: options.extra }),
     });
   let running = await start();
   const pools: mysql.Pool[] = [];
@@ -81,6 +88,8 @@ export async function startTestMysql(flavour: Flavour, options: { offset?: 1 | 2
       return pool;
     },
     kill,
+    pause: () => void running.child.kill('SIGSTOP'),
+    unpause: () => void running.child.kill('SIGCONT'),
     restart: async () => {
       running = await start();
     },

@@ -20,10 +20,14 @@ export interface Pair {
 }
 
 /** Two servers with the control schema, as dc-a and dc-b. */
-export async function startPair(flavour: Flavour, flavourOfB: Flavour = flavour): Promise<Pair> {
+export async function startPair(
+  flavour: Flavour,
+  flavourOfB: Flavour = flavour,
+  extra: string[] = [],
+): Promise<Pair> {
   const servers = await Promise.all([
-    startTestMysql(flavour, { offset: 1 }),
-    startTestMysql(flavourOfB, { offset: 2 }),
+    startTestMysql(flavour, { offset: 1, extra }),
+    startTestMysql(flavourOfB, { offset: 2, extra }),
   ]);
   const [a, b] = servers.map((server) => ({
     server,

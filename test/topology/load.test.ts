@@ -480,3 +480,94 @@ describe('files', () => {
     expect(() => resolveSecret({ file: path.join(directory, 'none') })).toThrow(/none cannot be read/);
   });
 });
+
+test('tls of a store: files from the topology directory, a name to check, cert and key together; not part of the hash', async () => {
+  const main = (document: any) => document.datacenters['dc-a'].stores.mysql.main;
+  const at = 'datacenters.dc-a.stores.mysql.main.tls';
+  expect(problemsAfter((document) => (main(document).tls = { ca: 'ca.pem' }))).toMatchObject([
+    { path: `${at}.serverName`, value: '(missing)' },
+  ]);
+  expect(
+    problemsAfter((document) => (main(document).tls = { ca: 'ca.pem', cert: 'c.pem', serverName: 'db' })),
+  ).toMatchObject([{ path: at, expected: 'expected both cert and key, or neither' }]);
+  expect(problemsAfter((document) => (main(document).tls = { serverName: 'db' }))).toMatchObject([
+    { path: `${at}.ca`, value: '(missing)' },
+  ]);
+  const directory = await mkdtemp(path.join(tmpdir(), 'interlock-topology-'));
+  try {
+    const document: any = exampleDocument();
+    main(document).tls = { ca: 'certs/ca.pem', serverName: 'db' };
+    const file = path.join(directory, 'topology.yaml');
+    await writeFile(file, stringify(document));
+    const loaded = await loadTopology(file);
+    expect(main(loaded.topology).tls.ca).toBe(path.join(directory, 'certs/ca.pem'));
+    expect(loaded.hash).toBe(topologyHash(exampleTopology()));
+  } finally {
+    await rm(directory, { recursive: true });
+  }
+});
+
+describe('what a link carries', () => {
+  const link = (change: object, tables: object = {}) =>
+    problemsAfter((document) => {
+      Object.assign(document.tables, tables);
+      Object.assign(document.links[0], change);
+    });
+  const wallet = { userId: 'user_id', region: 'region' };
+
+  test('filters of rows and columns name tables that are carried, and leave what is needed', () => {
+    expect(link({ rows: { 'crm.user': { column: 'a', in: [1] } } })).toMatchObject([
+      { path: 'links.0.rows.crm.user', value: 'crm.user' },
+    ]);
+    expect(link({ rows: { 'shop.wallet': { column: 'kind', in: [] } } })).toMatchObject([
+      { path: 'links.0.rows.shop.wallet.in' },
+    ]);
+    expect(link({ columns: { 'shop.wallet': { without: ['note', 'USER_ID'] } } })).toMatchObject([
+      { path: 'links.0.columns.shop.wallet.without.1', value: 'USER_ID' },
+    ]);
+    expect(
+      link({
+        columns: { 'shop.wallet': { without: ['kind'] } },
+        rows: { 'shop.wallet': { column: 'kind', in: ['a'] } },
+      }),
+    ).toMatchObject([{ path: 'links.0.columns.shop.wallet.without.0', value: 'kind' }]);
+    expect(link({ maxRowsPerSecond: 0 })).toMatchObject([{ path: 'links.0.maxRowsPerSecond', value: '0' }]);
+  });
+
+  test('a renamed table is undone on the way back, has a name of its own, and is routed the same', () => {
+    const there = { 'shop.wallet': 'shop.purse' };
+    const back = { 'shop.purse': 'shop.wallet' };
+    const purse = { 'shop.purse': wallet };
+    expect(link({ rename: there, exclude: ['shop.purse'] }, purse)).toMatchObject([
+      {
+        path: 'links.0.rename.shop.wallet',
+        expected: expect.stringContaining('links.0.rename.shop.purse: shop.wallet'),
+      },
+    ]);
+    expect(link({ rename: { ...there, ...back }, from: 'dc-x' }, purse)).toMatchObject([
+      { path: 'links.0.from' },
+    ]);
+    expect(link({ rename: { ...there, ...back } })).toMatchObject([
+      { path: 'links.0.rename.shop.wallet', expected: expect.stringContaining('tables') },
+      { path: 'links.0.rename.shop.purse' },
+    ]);
+    expect(link({ rename: there, from: 'dc-a', to: 'dc-b' }, purse)).toMatchObject([
+      {
+        path: 'links.0.rename.shop.wallet',
+        expected: expect.stringContaining('shop.purse is carried there, too'),
+      },
+    ]);
+    expect(link({ rename: { 'shop.wallet': 'interlock.marker' }, from: 'dc-a', to: 'dc-b' })).toMatchObject([
+      { path: 'links.0.rename.shop.wallet', expected: 'expected a table of an application' },
+      { path: 'links.0.rename.shop.wallet' },
+    ]);
+    const topology = exampleTopology((document: any) => {
+      document.tables['shop.purse'] = wallet;
+      document.links[0].rename = { ...there, ...back };
+    });
+    expect(wantedLinks(topology).map(({ rename }) => rename)).toEqual([
+      { ...there, ...back },
+      { ...there, ...back },
+    ]);
+  });
+});

@@ -1,3 +1,5 @@
+import type { RowFilter } from '../../../src/topology/schema.js';
+import { rowCondition } from '../carried.js';
 import type { CatalogTable } from '../catalog.js';
 import { keyRange } from '../key-range.js';
 import type { Literal } from '../literal.js';
@@ -29,8 +31,11 @@ export class ComparedTable {
   private readonly order: string;
   private readonly rowHash: string;
   private readonly labelled: number[];
+  private readonly kept: string[];
 
-  constructor(table: CatalogTable) {
+  /** @param rows those that are compared; all when absent */
+  constructor(table: CatalogTable, rows?: RowFilter) {
+    this.kept = rows === undefined ? [] : [rowCondition(rows)];
     this.name = table.name;
     // By name: the order of columns may differ between the sides.
     this.columns = [...table.columns.values()].map(comparedColumn).sort((a, b) => (a.name < b.name ? -1 : 1));
@@ -134,7 +139,7 @@ export class ComparedTable {
 
   private where({ after, upTo }: KeyRange): string {
     const columns = this.key.map(({ sql }) => sql);
-    const conditions: string[] = [];
+    const conditions = [...this.kept];
     if (after !== null) conditions.push(keyRange(columns, '>', after));
     if (upTo !== null) conditions.push(keyRange(columns, '<=', upTo));
     return conditions.length === 0 ? '' : ` WHERE ${conditions.join(' AND ')}`;

@@ -7,9 +7,11 @@ import type { LinkStatus } from '../../core/contract.js';
 import { TableFilter } from '../../core/table-filter.js';
 import type { Difference, TableProgress } from '../../core/verification.js';
 import { readCatalog } from '../catalog.js';
+import { without } from '../carried.js';
 import type { LinkConfig } from '../link-config.js';
 import type { Literal } from '../literal.js';
 import { tableProblems } from '../preflight.js';
+import { comparedScope } from './compared-scope.js';
 import { isUnavailable } from '../target-errors.js';
 import type { SqlError } from '../target-errors.js';
 import { ComparedTable } from './compared-table.js';
@@ -292,9 +294,14 @@ class Verifier {
   /** The table as both sides define it; or why it cannot be compared. */
   private async definition(): Promise<ComparedTable | string> {
     const { table, links } = this.options;
+    const scope = comparedScope(links, table);
+    if (typeof scope === 'string') return scope;
     const filter = new TableFilter([table], []);
     const [left, right] = await Promise.all(
-      this.sides.map(async (side) => readCatalog(await side.reader(), filter)),
+      this.sides.map(async (side) => {
+        const catalog = await readCatalog(await side.reader(), filter);
+        return new Map([...catalog].map(([name, one]) => [name, without(one, scope.without)]));
+      }),
     );
     const [{ source, target, tables }] = links as [LinkConfig];
     const mixed = source.flavour !== target.flavour;
@@ -315,7 +322,7 @@ class Verifier {
       .find((column) => column !== undefined && members(column.type) === 64);
     if (set !== undefined)
       return `${table}.${set.name}: servers order a SET of 64 members otherwise than they compare it; as a key it cannot be walked`;
-    return new ComparedTable(found);
+    return new ComparedTable(found, scope.rows);
   }
 
   private notComparable(reason: string): TableProgress {
