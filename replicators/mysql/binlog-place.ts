@@ -117,7 +117,7 @@ export class BinlogFiles {
       place !== null &&
       oldest !== undefined &&
       !this.sizes.has(place.file) &&
-      number(place.file) < number(oldest);
+      fileNumber(place.file) < fileNumber(oldest);
     return {
       file: place?.file ?? null,
       neededSince: new Date(since).toISOString(),
@@ -127,6 +127,7 @@ export class BinlogFiles {
   }
 }
 
-function number(file: string): number {
+/** Files are numbered upwards. */
+export function fileNumber(file: string): number {
   return Number(file.slice(file.lastIndexOf('.') + 1));
 }

@@ -178,7 +178,9 @@ class TargetFilter extends TableFilter {
   }
 
   override carries(schema: string, table: string): boolean {
-    const source = this.carried.sourceName(`${schema}.${table}`);
+    const name = `${schema}.${table}`;
+    const source = this.carried.sourceName(name);
+    if (source === name) return super.carries(schema, table);
     if (source === undefined || !this.mayCarry(schema)) return false;
     return super.carries(...(source.split('.') as [string, string]));
   }

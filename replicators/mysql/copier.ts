@@ -296,8 +296,8 @@ export class Copier {
   /** Before anything of a table was read: what the server knows of the size of its rows. */
   private async firstRows({ source: { name } }: ReadableTable): Promise<number> {
     const [rows] = await this.options.source.query<RowDataPacket[]>(
-      'SELECT avg_row_length AS bytes FROM information_schema.tables WHERE table_schema = ? AND table_name = ?',
-      this.options.carried.sourceName(name)!.split('.'),
+      "SELECT avg_row_length AS bytes FROM information_schema.tables WHERE CONCAT(table_schema, '.', table_name) = ?",
+      [this.options.carried.sourceName(name)],
     );
     const bytes = Number(rows[0]?.['bytes'] ?? 0);
     return Math.max(1, Math.min(FIRST_ROWS, Math.floor(CHUNK_BYTES / Math.max(bytes, 1))));

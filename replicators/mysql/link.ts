@@ -10,7 +10,7 @@ import type { LinkLag } from '../core/status.js';
 import { Applier } from './applier.js';
 import type { Rest } from './applier.js';
 import { Batch, BatchMismatch } from './batch.js';
-import { BinlogFiles } from './binlog-place.js';
+import { BinlogFiles, fileNumber } from './binlog-place.js';
 import { Carried } from './carried.js';
 import { connectReader } from './chunk-reader.js';
 import { ConflictResolver, ToQuarantine } from './conflicts.js';
@@ -485,11 +485,11 @@ class Attempt {
 
   lag(): LinkLag {
     const now = Date.now();
-    const oldest = this.queue[this.head];
     const lagMs = this.lagMs();
     // What was read and is not applied is needed again after a crash.
+    const oldest = earlier(this.queue[this.head], this.stream?.held);
     const place = oldest?.start ?? this.stream?.reading.readTo ?? null;
-    const behindSince = oldest?.arrivedAt ?? this.behindSince ?? now;
+    const behindSince = this.queue[this.head]?.arrivedAt ?? this.behindSince ?? now;
     return {
       lagMs,
       lagBytes: lagMs === 0 ? 0 : this.files.bytesBehind(place),
@@ -911,6 +911,17 @@ class Attempt {
       this.behindSince ??= Date.now();
     }
   }
+}
+
+function earlier(
+  a: SourceTransaction | undefined,
+  b: SourceTransaction | undefined,
+): SourceTransaction | undefined {
+  if (a?.start == null || b?.start == null) return a ?? b;
+  const [left, right] = [a.start, b.start];
+  const before =
+    left.file === right.file ? left.at <= right.at : fileNumber(left.file) < fileNumber(right.file);
+  return before ? a : b;
 }
 
 function copyFailed(link: string, error: unknown): InterlockError {

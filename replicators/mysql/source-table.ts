@@ -98,8 +98,11 @@ export function sourceTableOf(event: TableMapEvent, filter: TableFilter, reading
   table.columns = event.columnNames;
   if (carried && reading.carried !== undefined) {
     table.name = reading.carried.targetName(name);
-    [table.schema, table.table] = table.name.split('.') as [string, string];
-    table.sql = `${identifier(table.schema)}.${identifier(table.table)}`;
+    if (table.name !== name) {
+      // Names in the topology have one dot; others may have more.
+      [table.schema, table.table] = table.name.split('.') as [string, string];
+      table.sql = `${identifier(table.schema)}.${identifier(table.table)}`;
+    }
     table.keeps = reading.carried.rowTest(table.name, table.columns);
   }
   table.primaryKey = event.primaryKey ?? [];

@@ -152,6 +152,11 @@ export class BinlogStream {
     this.watchdog.unref();
   }
 
+  /** The prepared XA transaction that was read first: it is read again after a restart. */
+  get held(): SourceTransaction | undefined {
+    return this.prepared.values().next().value;
+  }
+
   /** Transactions of so many bytes are done with. */
   release(bytes: number): void {
     this.waitingBytes -= bytes;

@@ -197,6 +197,37 @@ describe.each(['mysql', 'mariadb'] as const)('figures and alerts of a link on %s
     );
   });
 
+  it.runIf(flavour === 'mysql')(
+    'a prepared XA transaction counts in bytes, from where it was prepared',
+    async () => {
+      const link = await start('t_xa');
+      const { a } = pair;
+      await a.pool.query(`INSERT INTO t_xa.item VALUES (1, 'one')`);
+      await settled(link, a);
+      const from = await end(a);
+      const connection = await a.pool.getConnection();
+      for (const sql of [
+        `XA START 'x'`,
+        `INSERT INTO t_xa.item VALUES (2, 'two')`,
+        `XA END 'x'`,
+        `XA PREPARE 'x'`,
+      ])
+        await connection.query(sql);
+      await a.pool.query(`INSERT INTO t_xa.item VALUES (3, 'three')`);
+      const to = await end(a);
+      await until(
+        () => link.status().lagBytes === to.at - from.at && link.status().rows === 2,
+        `${to.at - from.at} bytes`,
+        20_000,
+        () => JSON.stringify(link.status()),
+      );
+      await connection.query(`XA COMMIT 'x'`);
+      connection.release();
+      await settled(link, a);
+      await until(() => link.status().lagBytes === 0, 'nothing is left');
+    },
+  );
+
   it('a long transaction that the source has not committed, and one that moves, are no stall', async () => {
     const link = await start('t_moves');
     const { a } = pair;
