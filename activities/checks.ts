@@ -1,5 +1,8 @@
 import type { Pool, RowDataPacket } from 'mysql2/promise';
 import { parseLinkId } from '../replicators/core/contract.js';
+import { readCatalog } from '../replicators/mysql/catalog.js';
+import { readDdlSteps } from '../replicators/mysql/ddl-steps.js';
+import { differencesOf } from '../replicators/mysql/drift.js';
 import { messageOf } from '../src/errors.js';
 import type { FenceStore } from '../src/fence/fence-store.js';
 import { checkGrants, checkReadOnly } from '../src/fence/preflight.js';
@@ -63,6 +66,7 @@ export async function checkDatacenter(
       return { wrong: `${prepared.join(', ')}: XA COMMIT or XA ROLLBACK them` };
     });
     await add(`${fence.name}: routed tables`, () => checkTables(fence.pool, deps));
+    if (dc === plan.to) await add(`${fence.name}: definitions`, () => checkDefinitions(deps, store));
     await add(`${fence.name}: binlog`, () => checkBinlog(fence));
     await add(`${fence.name}: read_only`, () => checkReadOnly(fence, dc === plan.to));
     if (plan.scope === `dc:${dc}`)
@@ -157,6 +161,31 @@ async function checkTables(pool: Pool, deps: DatacenterDeps): Promise<string | {
   return wrong.length > 0
     ? { wrong: wrong.join('; ') }
     : `${here} of ${declared.length} declared tables are here, InnoDB, carried both ways`;
+}
+
+/** Links flow over some differences; what has moved has to find the same tables, and what is written there its way back. */
+async function checkDefinitions(deps: DatacenterDeps, store: string): Promise<string | { wrong: string }> {
+  const declared = Object.keys(deps.topology.tables);
+  const filter = { carries: (schema: string, table: string) => declared.includes(`${schema}.${table}`) };
+  const sides = await Promise.all(
+    [...deps.stores].map(async ([dc, stores]) => {
+      const { pool, flavour } = stores.fence(store);
+      const [catalog, { changing }] = [await readCatalog(pool, filter), await readDdlSteps(pool)];
+      return { dc, catalog, flavour, changing };
+    }),
+  );
+  const [left, right] = sides as [(typeof sides)[0], (typeof sides)[0]];
+  const change = [...left.changing.keys(), ...right.changing.keys()][0];
+  if (change !== undefined)
+    return { wrong: `interlock ddl apply changes ${change}: see \`interlock ddl status\`` };
+  const found = declared.flatMap((name) =>
+    differencesOf(left.catalog, right.catalog, name, left.flavour !== right.flavour),
+  );
+  if (found.length === 0) return `${left.catalog.size} tables, the same on both sides`;
+  const texts = found.map(({ text }) =>
+    text.replace('the source', left.dc).replace('the target', right.dc).replace(/;.*/, ''),
+  );
+  return { wrong: `${texts.join('; ')}: make both sides agree (\`interlock ddl apply\`)` };
 }
 
 function carried(deps: DatacenterDeps, table: string, from: DcId): boolean {

@@ -61,7 +61,7 @@ export type Catalog = Map<string, CatalogTable>;
 
 /** The tables of a server that a link carries, as they are now. */
 export async function readCatalog(
-  connection: Connection,
+  connection: Pick<Connection, 'query'>,
   filter: Pick<TableFilter, 'carries'>,
 ): Promise<Catalog> {
   const catalog: Catalog = new Map();

@@ -14,7 +14,7 @@ export interface DdlSteps {
 const NO_SUCH_TABLE = 1146;
 
 /** A store that an Interlock of before has set up has no such records. */
-export async function readDdlSteps(connection: Connection): Promise<DdlSteps> {
+export async function readDdlSteps(connection: Pick<Connection, 'query'>): Promise<DdlSteps> {
   const dropped = new Map<string, { running: boolean }>();
   const changing = new Map<string, string>();
   try {

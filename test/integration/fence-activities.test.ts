@@ -541,6 +541,20 @@ describe.each(['mysql', 'mariadb'] as const)('activities on %s', (flavour) => {
       }
     });
 
+    it('definitions that differ, and a change of them that is under way', async () => {
+      try {
+        expect(await wrong('dc-b', () => sql('dc-a', 'ALTER TABLE app.entry ADD COLUMN x INT'))).toEqual([
+          'dc-b mysql/main: definitions',
+        ]);
+      } finally {
+        await sql('dc-a', 'ALTER TABLE app.entry DROP COLUMN x');
+      }
+      const step = `INSERT INTO interlock.ddl_step VALUES ('c', 1, 'app.entry', 'ALTER', NULL, 'running', NULL, UTC_TIMESTAMP(6))`;
+      expect(await wrong('dc-b', () => sql('dc-a', step))).toEqual(['dc-b mysql/main: definitions']);
+      await sql('dc-a', `UPDATE interlock.ddl_step SET state = 'done'`);
+      expect(await wrong('dc-b', () => Promise.resolve())).toEqual([]);
+    });
+
     it('a link that stopped, a gateway that is behind, keys that can collide', async () => {
       const change = async (): Promise<void> => {
         f.links.get(LINK)!.state = 'failed';

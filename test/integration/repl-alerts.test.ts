@@ -241,14 +241,14 @@ describe.each(['mysql', 'mariadb'] as const)('figures and alerts of a link on %s
     await settled(link, a);
   });
 
-  it('conflicts and stopped fire on a row that something else wrote, and end when it is mended', async () => {
+  it('quarantine and stopped fire on a row that something else wrote, and end when it is mended', async () => {
     const link = await start('t_conflict');
     const { a, b } = pair;
     await unlogged(b, [`INSERT INTO t_conflict.item VALUES (7, 'stray')`]);
     await a.pool.query(`INSERT INTO t_conflict.item VALUES (7, 'mine')`);
     await link.ended;
-    expect(firing(link, 'failed')).toEqual(expect.arrayContaining(['stopped', 'conflicts']));
-    expect(firing(link, 'running')).toEqual(expect.arrayContaining(['stopped', 'conflicts']));
+    expect(firing(link, 'failed')).toEqual(expect.arrayContaining(['stopped', 'quarantine']));
+    expect(firing(link, 'running')).toEqual(expect.arrayContaining(['stopped', 'quarantine']));
     await unlogged(b, ['DELETE FROM t_conflict.item WHERE id = 7']);
     const again = await runLink(link.config, null);
     links.push(again);

@@ -16,6 +16,7 @@ import {
   runLink,
   settled,
   startPair,
+  until,
   unlogged,
 } from '../support/replication.js';
 import type { Pair } from '../support/replication.js';
@@ -117,6 +118,7 @@ describe.each(['mysql', 'mariadb'] as const)('TLS to stores of %s', (flavour) =>
     await initialiseLink(config, { copy: true });
     const link = await runLink(config, null);
     try {
+      await until(() => link.status().state === 'streaming', 'all is copied');
       await a.pool.query(`INSERT INTO t_tls.item VALUES (2, 'carried')`);
       await settled(link, a);
       expect(await rows(b, 'SELECT id, CAST(body AS CHAR) AS body FROM t_tls.item ORDER BY id')).toEqual([

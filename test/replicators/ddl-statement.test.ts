@@ -28,6 +28,7 @@ describe('the statements of a file', () => {
     ['ALTER TABLE s.t CHANGE a A BIGINT', 'alter', 's.t', 's.t'],
     ['ALTER TABLE s.t RENAME INDEX a TO b', 'alter', 's.t', 's.t'],
     ['ALTER TABLE s.t ADD `partition` INT, ADD KEY `if` (`partition`)', 'alter', 's.t', 's.t'],
+    ["ALTER TABLE s.t COMMENT='x', ALTER COLUMN a SET DEFAULT 3, MODIFY b BIGINT", 'alter', 's.t', 's.t'],
     ["ALTER TABLE s.t ADD x ENUM('/*! a */')", 'alter', 's.t', 's.t'],
   ])('goes: %s', (text, verb, name, at) => {
     const found = readStatement(text);
@@ -60,6 +61,9 @@ describe('the statements of a file', () => {
     ['ALTER TABLE s.t TRUNCATE PARTITION p0', 'partitions'],
     ['ALTER TABLE s.t ADD x INT, DROP PARTITION p0', 'partitions'],
     ['ALTER TABLE s.t ADD PARTITION (PARTITION p9 VALUES LESS THAN (9))', 'partitions'],
+    ["ALTER TABLE s.t COMMENT='x' PARTITION BY HASH (a)", 'partitions'],
+    ['ALTER TABLE s.t WAIT 5 RENAME TO s.u', 'WAIT is not known here'],
+    ['ALTER TABLE s.t', 'only ALTER TABLE'],
     ['ALTER TABLE s.t IMPORT TABLESPACE', 'tablespaces'],
     ['ALTER TABLE s.t ADD CONSTRAINT c CHECK (a > 0)', 'constraints'],
     ['ALTER TABLE s.t DROP CONSTRAINT c', 'constraints'],

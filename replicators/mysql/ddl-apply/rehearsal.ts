@@ -125,14 +125,15 @@ async function one(
 
 /** What kind of change it is, by what it made of the table. */
 function judge(
-  { name }: DdlStatement,
+  { name, verb }: DdlStatement,
   before: CatalogTable | null,
   after: CatalogTable | null,
   was: string | null,
   is: string | null,
   routing: Readonly<Record<string, TableRouting>>,
 ): Pick<Rehearsed, 'phase' | 'dropped' | 'refusals'> {
-  if (after === null) return { phase: 'contract', dropped: [name], refusals: [] };
+  if (after === null && verb === 'drop') return { phase: 'contract', dropped: [name], refusals: [] };
+  if (after === null) return { phase: null, dropped: [], refusals: ['the table is gone behind it'] };
   const refusals: string[] = [];
   if (after.engine.toLowerCase() !== 'innodb')
     refusals.push(`engine ${after.engine}: only InnoDB is carried`);
