@@ -224,6 +224,32 @@ describe.each(['mysql', 'mariadb'] as const)('a transaction of %s that is larger
     expect(await rows(pair.b, `SELECT COUNT(*) AS n FROM ${schema}.child`)).toEqual([{ n: '5494' }]);
   });
 
+  if (flavour === 'mysql')
+    it('waits on the disk between XA PREPARE and XA COMMIT', async () => {
+      const schema = 't_xa';
+      const link = await runLink(await configOf(schema));
+      running.push(link);
+      const connection = await pair.a.pool.getConnection();
+      await connection.query('SET SESSION cte_max_recursion_depth = 10000000');
+      for (const [id, end] of [
+        [`'kept'`, 'COMMIT'],
+        [`'undone'`, 'ROLLBACK'],
+      ] as const) {
+        await connection.query(`XA START ${id}`);
+        // More than the link would hold of prepared transactions in memory.
+        await connection.query(fill(schema, 36, end === 'COMMIT' ? 1 : 1_000_000));
+        await connection.query(`XA END ${id}`);
+        await connection.query(`XA PREPARE ${id}`);
+        await pair.a.pool.query(`INSERT INTO ${schema}.item VALUES (?, 0, 'beside')`, [
+          end === 'COMMIT' ? 900_000 : 900_001,
+        ]);
+        await connection.query(`XA ${end} ${id}`);
+      }
+      connection.release();
+      await settled(link, pair.a);
+      await equal(schema, 36 * ROWS_PER_MB + 2);
+    });
+
   it('stops the link on a row that its source did not own, whatever was said of it later', async () => {
     const schema = 't_owned';
     const unit = (user: string): string => bucketUnit('cn-east', bucketOf(user));
