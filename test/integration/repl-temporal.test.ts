@@ -163,6 +163,12 @@ describe('links on Temporal', () => {
     await replicate('pause', AB);
     const { json } = await replicate('status', AB);
     expect(json.links[0]!.alerts.map(({ alert: name }) => name)).toEqual(['stopped']);
+    // Kept while it stands: its source's files are needed from there on.
+    expect(json.links[0]!.status).toMatchObject({ state: 'stopped', binlog: { purged: false } });
+    const { stdout } = await interlock(['replicate', 'status', '--topology', topology], env);
+    expect(stdout).toContain('ALERT stopped: it is paused: nothing is carried');
+    expect(stdout).toMatch(/streaming +\d+ ms, \d+ bytes/);
+    expect(stdout).toMatch(/checkpoint written \d+ s ago/);
     await until(async () => (await series()).includes(alert(1)), 'the alert fires', 40_000);
     await pair.b.pool.query(
       `INSERT INTO interlock.verification VALUES ('run-of-test', ?, UTC_TIMESTAMP(6))`,
