@@ -63,7 +63,7 @@ export function createReplicatorActivities(deps: ReplicatorDeps): ReplicatorActi
       if (signal.aborted) {
         // A worker that shuts down cancels, too: that failure makes Temporal run the link elsewhere.
         if (context.cancellationDetails?.cancelRequested === true)
-          throw new CancelledFailure(`${link} was stopped`);
+          throw new CancelledFailure(`${link} was stopped`, [{ status: last }]);
         throw ApplicationFailure.retryable(`${link} leaves this worker`, 'Unavailable');
       }
       return last;

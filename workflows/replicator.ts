@@ -2,6 +2,7 @@ import {
   ActivityFailure,
   ApplicationFailure,
   CancellationScope,
+  CancelledFailure,
   ActivityCancellationType,
   allHandlersFinished,
   condition,
@@ -264,6 +265,8 @@ class Replicator {
       this.lastStatus = await scope.run(() => this.activities.runLink({ link: this.input.link }));
     } catch (error) {
       if (isCancellation(error)) {
+        // A link that stands still needs its source's binlog all the same: its status says from where on.
+        this.lastStatus = statusOf(error) ?? this.lastStatus;
         this.enter('paused');
         return;
       }
@@ -316,6 +319,8 @@ function errorOf(error: unknown): { code: string; message: string } {
 }
 
 function statusOf(error: unknown): LinkStatus | undefined {
-  const details = failureOf(error)?.details?.[0] as { status?: LinkStatus } | undefined;
+  const cause = error instanceof ActivityFailure ? error.cause : error;
+  if (!(cause instanceof ApplicationFailure) && !(cause instanceof CancelledFailure)) return undefined;
+  const details = cause.details?.[0] as { status?: LinkStatus } | undefined;
   return details?.status ?? undefined;
 }

@@ -35,13 +35,15 @@ const STOPPED: ReadonlySet<string> = new Set(['stopped', 'failed', 'diverged', '
 export function alertsOf({ workflow, status }: ObservedLink, limits: AlertLimits, now: number): LinkAlert[] {
   const alerts: LinkAlert[] = [];
   const fire = (alert: LinkAlertName, summary: string): void => void alerts.push({ alert, summary });
-  const silentMs = status === null ? 0 : now - Date.parse(status.updatedAt);
+  const silentMs = status === null ? Infinity : now - Date.parse(status.updatedAt);
   const runs = workflow === 'running' && silentMs <= SILENT_MS;
   if (!WORKING.has(workflow)) fire('stopped', `it is ${workflow}: nothing is carried`);
   else if (status !== null && STOPPED.has(status.state))
     fire('stopped', `it is ${status.state}: nothing is carried`);
-  else if (workflow === 'running' && silentMs > SILENT_MS)
-    fire('stopped', `it has given no word since ${status!.updatedAt}`);
+  else if (workflow === 'unknown' && silentMs > SILENT_MS)
+    fire('stopped', 'no worker says how it is: nothing may be carried');
+  else if (status !== null && workflow === 'running' && silentMs > SILENT_MS)
+    fire('stopped', `it has given no word since ${status.updatedAt}`);
   if (status === null) return alerts;
   if (runs && status.lagMs > limits.alertLagMs)
     fire('lag', `${status.lagMs} ms behind, the limit is ${limits.alertLagMs} ms`);

@@ -38,6 +38,9 @@ it('says of a link that carries nothing only that', () => {
 it('fires when the status is old, also while the workflow says that it runs', () => {
   expect(names({}, 'running', NOW + 29_000)).toEqual([]);
   expect(names({}, 'running', NOW + 31_000)).toEqual(['stopped']);
+  expect(names({}, 'unknown', NOW + 29_000)).toEqual([]);
+  expect(names({}, 'unknown', NOW + 31_000)).toEqual(['stopped']);
+  expect(alertsOf({ workflow: 'unknown', status: null }, LIMITS, NOW)).toHaveLength(1);
 });
 
 it('fires when half of the retention is used up, also while the link stands', () => {
