@@ -68,6 +68,8 @@ interface Sent {
 export class Applier {
   private readonly options: ApplierOptions;
   private seq: number;
+  /** Statements that were made ahead. */
+  private prepared: { batch: Batch; statements: Statement[] } | undefined;
   private marker: string | null;
 
   constructor(options: ApplierOptions) {
@@ -99,11 +101,13 @@ export class Applier {
       ...(copy === undefined ? [] : [copy.progress]),
       ...beside,
     ];
+    let ready = this.prepared?.batch === batch && !careful ? this.prepared.statements : undefined;
+    this.prepared = undefined;
     for (let attempt = 1; ; attempt++) {
-      const statements = [
-        ...statementsOf(batch, { flavour, copied, checkInserts: careful }),
-        ...(copy?.statements ?? []),
-      ];
+      const made = ready ?? statementsOf(batch, { flavour, copied, checkInserts: careful });
+      // Another attempt makes them anew: rows may be known otherwise by then.
+      ready = undefined;
+      const statements = copy === undefined ? made : [...made, ...copy.statements];
       try {
         await this.transaction(head, statements, careful, rest);
         break;
@@ -121,6 +125,12 @@ export class Applier {
     this.seq += 1;
     this.marker = marker;
     this.options.stopAt('after-target-commit');
+  }
+
+  /** Makes the statements of a batch that is applied next, without sending them. */
+  prepare(batch: Batch): void {
+    const { flavour, copied } = this.options;
+    this.prepared = { batch, statements: statementsOf(batch, { flavour, copied, checkInserts: false }) };
   }
 
   /** A row as it is on the target; null: it is not there, or its key cannot be compared. */

@@ -1,0 +1,568 @@
+import { randomInt } from 'node:crypto';
+import type { Connection, RowDataPacket } from 'mysql2/promise';
+import { InterlockError, messageOf } from '../../src/errors.js';
+import { NOBODY } from '../core/contract.js';
+import type { BaselineReached, LinkStatus } from '../core/contract.js';
+import { Pace } from '../core/pace.js';
+import { StatusTracker } from '../core/status.js';
+import type { LinkLag } from '../core/status.js';
+import { Applier } from './applier.js';
+import type { Rest } from './applier.js';
+import { Backlog } from './backlog.js';
+import type { Work, WorkLimits } from './backlog.js';
+import { Batch, BatchMismatch } from './batch.js';
+import { BinlogFiles, fileNumber } from './binlog-place.js';
+import { Carried } from './carried.js';
+import { connectReader } from './chunk-reader.js';
+import { Copier } from './copier.js';
+import type { ChunkEffect } from './copier.js';
+import { copyProgress, unfinished } from './copy-plan.js';
+import { checkpointAgeMs, readLinkUnits } from './checkpoint.js';
+import type { Checkpoint } from './checkpoint.js';
+import { passDdl } from './ddl.js';
+import type { LinkConfig } from './link-config.js';
+import { LinkSchema } from './link-schema.js';
+import { Ownership } from './ownership.js';
+import { pause } from './pause.js';
+import { contains, parsePosition } from './position.js';
+import type { MysqlPosition } from './position.js';
+import { queueBudget } from './queue-budget.js';
+import { collationCharsets, executedPosition, serverIdentity } from './session.js';
+import { Settler } from './settler.js';
+import { judgeLater, restOf } from './spooled-transaction.js';
+import { BinlogStream } from './stream.js';
+import type { StopPoint } from './stop-points.js';
+import { ChangeRefused, RowsDiffer, isUnavailable, targetUnavailable } from './target-errors.js';
+import type { SqlError } from './target-errors.js';
+import type { MarkerEvent, SourceTransaction } from './transaction.js';
+
+export interface LinkEvents {
+  /** `tableRows`: rows applied since the link was started, by table. */
+  onStatus: (status: LinkStatus, tableRows: Record<string, number>) => void;
+  /** After the commit that contains the marker. */
+  onMarker: (baseline: BaselineReached, to: { workflowId: string; runId: string }) => void;
+}
+
+const BATCH_ROWS = 5_000;
+const BATCH_BYTES = 4 * 1024 * 1024;
+/** From here on it is worth while to make the next batch before the target has answered. */
+const AHEAD_BYTES = 64 * 1024;
+const SILENCE_MS = 5_000;
+
+/** One attempt: a generation, a stream, a queue, an applier. */
+export class Attempt {
+  private readonly backlog: Backlog;
+  /** Made while the one before is being written. */
+  private next: Work | undefined;
+  private wake: (() => void) | undefined;
+  private failure: InterlockError | undefined;
+  private readonly carried: Carried;
+  private readonly schema: LinkSchema;
+  private readonly pace: Pace;
+  private applier!: Applier;
+  /** Everything that was applied or dropped, in order. */
+  private position: MysqlPosition;
+  private executed: MysqlPosition;
+  private behindSince: number | undefined;
+  private readonly files: BinlogFiles;
+  private stream: BinlogStream | undefined;
+  private movedAt = Date.now();
+  private checkpointAt: number | undefined;
+  /** When the source was looked at last and all that it had was applied. */
+  private currentAt: number | undefined;
+  /** The source was looked at. */
+  hasLooked = false;
+  private looking = false;
+  private settler!: Settler;
+  private ordersDue = false;
+  /** Transactions of a batch: halved until the one that does not fit stands alone. */
+  private most = Infinity;
+  private copier: Copier | undefined;
+  /** Tables that are being copied; the copier takes them out. */
+  private copied: ReadonlySet<string> = new Set();
+
+  constructor(
+    private readonly config: LinkConfig,
+    private readonly events: LinkEvents,
+    private readonly stopAt: (point: StopPoint) => void,
+    private readonly tracker: StatusTracker,
+    private readonly source: Connection,
+    private readonly target: Connection,
+    private readonly checkpoint: Checkpoint,
+  ) {
+    this.carried = new Carried(config);
+    this.schema = new LinkSchema(config, this.carried, { source, target });
+    this.pace = new Pace(config.throttle ?? {});
+    this.backlog = new Backlog({
+      tableOf: (table) => this.schema.tableOf(table),
+      standsAlone: (transaction) => this.standsAlone(transaction),
+    });
+    this.position = parsePosition(config.source.flavour, checkpoint.position);
+    this.executed = this.position.clone();
+    this.files = new BinlogFiles(source);
+  }
+
+  private makeApplier(): Applier {
+    const { config, checkpoint, copied } = this;
+    return new Applier({
+      connection: this.target,
+      flavour: config.target.flavour,
+      link: config.link,
+      generation: checkpoint.generation,
+      seq: checkpoint.seq,
+      marker: checkpoint.marker,
+      stopAt: this.stopAt,
+      copied,
+    });
+  }
+
+  async run(signal: AbortSignal): Promise<void> {
+    const { config, tracker, checkpoint } = this;
+    tracker.generation = checkpoint.generation;
+    tracker.position = checkpoint.position;
+    tracker.lastMarker = checkpoint.marker;
+    await this.schema.read();
+    const units = await readLinkUnits(this.target, config.link);
+    const ownership = new Ownership(config.from, config.mapping, config.tables, units);
+    const readers: Connection[] = [];
+    try {
+      this.copier = await this.makeCopier(ownership, readers);
+      this.copied = this.copier?.unfinished ?? this.copied;
+      this.applier = this.makeApplier();
+      this.settler = new Settler({
+        config,
+        policies: this.carried.byTargetName(config.conflicts),
+        target: this.target,
+        generation: checkpoint.generation,
+        applier: this.applier,
+        ownership,
+        schema: this.schema,
+        tracker,
+      });
+      await this.settler.read();
+      await this.carry(signal, ownership);
+    } finally {
+      for (const reader of readers) reader.destroy();
+    }
+  }
+
+  /** Tables that are still to be copied, if there are any. `readers` takes its connections. */
+  private async makeCopier(ownership: Ownership, readers: Connection[]): Promise<Copier | undefined> {
+    const { config, checkpoint, schema, carried } = this;
+    this.tracker.copy = await copyProgress(this.target, config.link);
+    const tables = await unfinished(this.target, config.link);
+    if (tables.length === 0) return undefined;
+    schema.requireEqual(tables.map(({ name }) => name));
+    const source = await connectReader(config.source);
+    readers.push(source);
+    const target = await connectReader(config.target);
+    readers.push(target);
+    return new Copier({
+      link: config.link,
+      generation: checkpoint.generation,
+      flavour: config.target.flavour,
+      source,
+      target,
+      carried,
+      sourceCatalog: schema.source,
+      targetCatalog: schema.target,
+      ownership,
+      policies: { ...config, conflicts: carried.byTargetName(config.conflicts) },
+      tables,
+    });
+  }
+
+  private async carry(signal: AbortSignal, ownership: Ownership): Promise<void> {
+    const { config, tracker, checkpoint } = this;
+    await this.noteSourceServer();
+    this.checkpointAt = Date.now() - (await checkpointAgeMs(this.target, config.link));
+    if (this.copier === undefined) await this.repeatMarker();
+    const stream = new BinlogStream({
+      ...config.source,
+      position: checkpoint.position,
+      // Above what servers are numbered with; two streams with one number would end each other.
+      serverId: randomInt(2 ** 31, 2 ** 32 - 1),
+      filter: this.carried.sourceFilter,
+      reading: {
+        charsets: await collationCharsets(this.source, config.source.flavour),
+        jsonAsText: config.target.flavour === 'mariadb',
+        carried: this.carried,
+      },
+      byteBudget: queueBudget.share,
+      silenceMs: SILENCE_MS,
+      onTransaction: (transaction) => {
+        // In stream order: ownership is what the source had said up to here, however far applying is behind.
+        if (!transaction.foreign) {
+          try {
+            judgeLater(transaction, ownership, (violation) => this.atPosition(violation));
+            transaction.notOwned = ownership.read(transaction);
+          } catch (error) {
+            transaction.violation ??= error as InterlockError;
+          }
+          this.copier?.see(transaction);
+          tracker.transactionsRead += 1;
+          tracker.rowsRead += transaction.changes.length;
+        }
+        this.backlog.push(transaction);
+        this.stopAt('after-read');
+        this.notify();
+      },
+      watches: (table) => this.copier?.watches(table) === true,
+      onSpooled: (changes) => this.copier?.notice(changes),
+      onError: (error) => this.fail(error),
+    });
+    // An idle link asks its target nothing: it must hear that its session is gone (server down, another attempt took over).
+    this.target.on('error', (error: Error) => this.fail(targetUnavailable(error)));
+    this.target.on('end', () => this.fail(targetUnavailable(new Error('the session was ended'))));
+    this.stream = stream;
+    const onAbort = (): void => this.notify();
+    signal.addEventListener('abort', onAbort, { once: true });
+    const poll = setInterval(() => {
+      void this.lookAtSource();
+      void this.lookAtTarget();
+      const { conflicts, quarantined } = this.settler.open;
+      if (conflicts + quarantined > 0) {
+        this.ordersDue = true;
+        this.notify();
+      }
+    }, 1000);
+    try {
+      this.stopAt('before-read');
+      await stream.start();
+      await this.lookAtSource();
+      tracker.state = this.copier === undefined ? 'streaming' : 'copying';
+      tracker.lastError = null;
+      this.events.onStatus(tracker.snapshot(this.lag()), tracker.tableRows());
+      this.copier?.run(signal).then(
+        () => this.showCopy(),
+        (error: unknown) => this.fail(copyFailed(config.link, error)),
+      );
+      await this.applyUntil(signal, stream);
+    } finally {
+      clearInterval(poll);
+      signal.removeEventListener('abort', onAbort);
+      stream.stop();
+      for (const { spool } of this.backlog.all()) spool?.discard();
+    }
+  }
+
+  lag(): LinkLag {
+    const now = Date.now();
+    const lagMs = this.lagMs();
+    // What was read and is not applied is needed again after a crash.
+    const oldest = earlier(this.backlog.oldest, this.stream?.held);
+    const place = oldest?.start ?? this.stream?.reading.readTo ?? null;
+    const behindSince = this.backlog.oldest?.arrivedAt ?? this.behindSince ?? now;
+    return {
+      lagMs,
+      lagBytes: lagMs === 0 ? 0 : this.files.bytesBehind(place),
+      stalledMs: lagMs === 0 ? 0 : now - Math.max(this.movedAt, behindSince),
+      checkpointAgeMs: this.checkpointAt === undefined ? null : now - this.checkpointAt,
+      binlog: this.files.need(place, oldest?.sourceTime ?? this.behindSince ?? this.currentAt ?? now),
+    };
+  }
+
+  /** 0 when everything that the source has is applied; else the age of the oldest change that is not. */
+  private lagMs(): number {
+    const now = Date.now();
+    const oldest = this.backlog.oldest;
+    if (oldest !== undefined) {
+      // The binlog's clock has whole seconds: only a difference that they can show counts.
+      const bySource = now - oldest.sourceTime - 1000;
+      return Math.max(now - oldest.arrivedAt, bySource > 1000 ? bySource : 0, 1);
+    }
+    return this.behindSince === undefined ? 0 : Math.max(now - this.behindSince, 1);
+  }
+
+  private fail(error: InterlockError): void {
+    this.failure ??= error;
+    this.notify();
+  }
+
+  private notify(): void {
+    this.wake?.();
+    this.wake = undefined;
+  }
+
+  private async applyUntil(signal: AbortSignal, stream: BinlogStream): Promise<void> {
+    const { config } = this;
+    while (!signal.aborted) {
+      if (this.ordersDue) {
+        this.ordersDue = false;
+        await this.settler.takeOrders(this.position.toString());
+      }
+      if (this.backlog.isEmpty) {
+        // What had arrived whole is applied before a lost stream ends the attempt.
+        if (this.failure) throw this.failure;
+        await new Promise<void>((resolve) => (this.wake = resolve));
+        continue;
+      }
+      const [rows, bytes] = await this.step(stream);
+      const waitMs = config.throttle === undefined ? 0 : this.pace.waitMs(rows, bytes, performance.now());
+      if (waitMs > 0) await pause(waitMs, signal);
+    }
+  }
+
+  /** @returns rows and bytes that were applied */
+  private async step(stream: BinlogStream): Promise<[number, number]> {
+    const { tracker, backlog } = this;
+    const work = this.next ?? backlog.gather(this.limits());
+    this.next = undefined;
+    const { batch, alone } = work;
+    const position = this.position.clone();
+    for (const { gtid, preparedGtid } of backlog.of(work)) {
+      position.add(gtid);
+      if (preparedGtid !== null) position.add(preparedGtid);
+    }
+    if (alone !== null) await this.prepare(alone, batch);
+    const chunk = alone?.chunk ?? null;
+    const effect = chunk === null ? undefined : await this.copier!.effectOf(chunk);
+    const spool = alone?.spool ?? null;
+    const rest = spool === null ? undefined : restOf(alone!, spool, this.schema);
+    const needsWrite =
+      effect !== undefined ||
+      rest !== undefined ||
+      batch.transactions.some((t) => t.changes.length + t.units.length + t.markers.length > 0);
+    if (needsWrite) {
+      if (!(await this.write(work, position.toString(), effect, rest))) return [0, 0];
+      this.checkpointAt = Date.now();
+    }
+    this.position = position;
+    if (spool !== null) {
+      tracker.rows += spool.rows;
+      spool.discard();
+    }
+    if (effect !== undefined) {
+      this.copier!.committed(chunk!, effect);
+      this.showCopy();
+    }
+    this.movedAt = Date.now();
+    backlog.take(work);
+    stream.release(work.bytes);
+    tracker.droppedForeign += work.dropped;
+    tracker.rows += batch.rowCount;
+    tracker.transactions += batch.transactions.length;
+    for (const { changes } of batch.transactions) tracker.countRows(changes);
+    tracker.position = position.toString();
+    // Hazard: to a switchover a marker says that all before it is here, and rows that were not copied yet are not.
+    if (this.copied.size === 0)
+      for (const marker of batch.transactions.flatMap((t) => t.markers)) this.reached(marker);
+    if (this.behindSince !== undefined && contains(this.position, this.executed))
+      this.behindSince = undefined;
+    return [batch.rowCount + (chunk?.rows.length ?? 0), batch.bytes];
+  }
+
+  private limits(): WorkLimits {
+    return { ...this.pace.most(BATCH_ROWS, BATCH_BYTES), transactions: this.most };
+  }
+
+  /** Whether something else than its rows has to be looked at. */
+  private standsAlone(transaction: SourceTransaction): boolean {
+    const { violation, ddl, chunk, spool } = transaction;
+    return (
+      violation !== null ||
+      ddl !== null ||
+      chunk !== null ||
+      spool !== null ||
+      this.settler.concerns(transaction) ||
+      this.schema.misfitOf(transaction) !== null
+    );
+  }
+
+  /** What has to be so before a transaction that stands alone is written. */
+  private async prepare(transaction: SourceTransaction, batch: Batch): Promise<void> {
+    const { violation, ddl, gtid } = transaction;
+    const { config, settler, schema } = this;
+    if (violation !== null) throw this.atPosition(violation);
+    if (ddl !== null) await this.passStatement(transaction);
+    if (!settler.isDiscarded(transaction) && schema.misfitOf(transaction) !== null)
+      await schema.settle(transaction);
+    try {
+      batch.add(transaction, ({ table }) => schema.tableOf(table));
+    } catch (error) {
+      if (!(error instanceof BatchMismatch)) throw error;
+      throw new InterlockError(
+        'LinkStopped',
+        `${config.link} stopped in ${gtid}: its changes do not follow from each other`,
+        { details: { link: config.link, position: gtid } },
+      );
+    }
+  }
+
+  /** @returns false: nothing is written, and fewer transactions are to be tried */
+  private async write(
+    work: Work,
+    position: string,
+    copy: ChunkEffect | undefined,
+    rest: Rest | undefined,
+  ): Promise<boolean> {
+    const { applier, config, settler } = this;
+    const { transactions } = work.batch;
+    const [first] = transactions as [SourceTransaction, ...SourceTransaction[]];
+    if (settler.concerns(first)) {
+      await settler.settle(first, position);
+      return true;
+    }
+    try {
+      const written = applier.apply(work.batch, position, { copy, rest });
+      this.lookAhead(work);
+      await written;
+      this.most = this.most > BATCH_ROWS ? Infinity : this.most * 2;
+      return true;
+    } catch (error) {
+      this.next = undefined;
+      if (!(error instanceof RowsDiffer) && !(error instanceof ChangeRefused)) throw error;
+      if (error instanceof ChangeRefused && (await this.schema.changedSince(error))) return false;
+      if (copy !== undefined || rest !== undefined) {
+        const what =
+          copy !== undefined
+            ? 'while copying'
+            : `in ${first.gtid}, which is too large to be settled row by row`;
+        throw new InterlockError('LinkStopped', `${config.link} stopped ${what}: ${error.message}`, {
+          cause: error,
+          details: { link: config.link, position: first.gtid, kind: 'refused' },
+        });
+      }
+    }
+    if (transactions.length > 1) {
+      this.most = Math.ceil(transactions.length / 2);
+      return false;
+    }
+    await settler.settle(first, position);
+    return true;
+  }
+
+  /** While the target writes a batch, this thread makes the next one. */
+  private lookAhead(work: Work): void {
+    if (work.alone !== null) return;
+    const next = this.backlog.gather(this.limits(), work);
+    // A small one can wait for what comes meanwhile.
+    if (next.alone !== null || next.batch.bytes < AHEAD_BYTES) return;
+    this.applier.prepare(next.batch);
+    this.next = next;
+  }
+
+  private showCopy(): void {
+    const { tracker, copier } = this;
+    if (copier === undefined) return;
+    tracker.copy = copier.progress() ?? tracker.copy;
+    if (copier.unfinished.size === 0 && tracker.state === 'copying') tracker.state = 'streaming';
+  }
+
+  private async passStatement(transaction: SourceTransaction): Promise<void> {
+    const { config, source, target } = this;
+    const { gtid, ddl } = transaction;
+    const behind = this.position.clone();
+    behind.add(gtid);
+    await passDdl(config, this.carried, this.schema, source, target, ddl!, gtid, behind.toString());
+    this.copier?.requireSame(this.schema.source);
+  }
+
+  private atPosition(violation: InterlockError): InterlockError {
+    return new InterlockError(violation.code, `${this.config.link} stopped: ${violation.message}`, {
+      cause: violation,
+      details: { ...violation.details, link: this.config.link },
+    });
+  }
+
+  private reached(marker: MarkerEvent): void {
+    if (marker.workflowId === NOBODY) return;
+    const { tracker } = this;
+    tracker.lastMarker = marker.id;
+    this.stopAt('before-acknowledge');
+    this.events.onMarker(
+      {
+        markerId: marker.id,
+        link: this.config.link,
+        ...this.settler.open,
+        position: this.position.toString(),
+      },
+      marker,
+    );
+    this.stopAt('after-acknowledge');
+  }
+
+  /** An attempt may end between the commit and the signal: the marker of the checkpoint is said again. */
+  private async repeatMarker(): Promise<void> {
+    const { marker } = this.checkpoint;
+    if (marker === null) return;
+    const [rows] = await this.source.query<RowDataPacket[]>(
+      'SELECT workflow_id, run_id FROM interlock.marker WHERE id = ? AND created_at > UTC_TIMESTAMP(6) - INTERVAL 1 DAY',
+      [marker],
+    );
+    const row = rows[0] as { workflow_id: string; run_id: string } | undefined;
+    if (row !== undefined) this.reached({ id: marker, workflowId: row.workflow_id, runId: row.run_id });
+  }
+
+  private async noteSourceServer(): Promise<void> {
+    const identity = await serverIdentity(this.source, this.config.source.flavour);
+    if (identity === this.checkpoint.sourceServer) return;
+    // Another server with the same history: positions go on, because they name transactions, not files.
+    await this.target.query(
+      'UPDATE interlock.link_checkpoint SET source_server = ? WHERE link = ? AND generation = ?',
+      [identity, this.config.link, this.checkpoint.generation],
+    );
+  }
+
+  /** While nothing is applied: a target behind a dead network does not say so by itself. */
+  private async lookAtTarget(): Promise<void> {
+    if (this.looking || !this.backlog.isEmpty) return;
+    this.looking = true;
+    const timer = setTimeout(() => {
+      this.target.destroy();
+      this.fail(targetUnavailable(new Error(`no answer in ${SILENCE_MS} ms`)));
+    }, SILENCE_MS);
+    try {
+      await this.target.query('DO 0');
+    } catch (error) {
+      this.fail(targetUnavailable(error));
+    } finally {
+      clearTimeout(timer);
+      this.looking = false;
+    }
+  }
+
+  private async lookAtSource(): Promise<void> {
+    const { flavour } = this.config.source;
+    try {
+      const text = await executedPosition(this.source, flavour);
+      this.executed = parsePosition(flavour, text);
+      this.tracker.sourcePosition = text;
+      if (contains(this.position, this.executed)) {
+        this.behindSince = undefined;
+        this.currentAt = Date.now();
+      } else this.behindSince ??= Date.now();
+      await this.files.look((this.backlog.oldest?.start ?? this.stream?.reading.readTo)?.file);
+      this.hasLooked = true;
+    } catch {
+      // The stream's own watchdog ends the attempt when the source is gone.
+      this.behindSince ??= Date.now();
+    }
+  }
+}
+
+function earlier(
+  a: SourceTransaction | undefined,
+  b: SourceTransaction | undefined,
+): SourceTransaction | undefined {
+  if (a?.start == null || b?.start == null) return a ?? b;
+  const [left, right] = [a.start, b.start];
+  const before =
+    left.file === right.file ? left.at <= right.at : fileNumber(left.file) < fileNumber(right.file);
+  return before ? a : b;
+}
+
+function copyFailed(link: string, error: unknown): InterlockError {
+  if (error instanceof InterlockError) return error;
+  const known = error as SqlError;
+  // A reader's connection is gone, or it was told to go: the next attempt goes on behind the last chunk.
+  if (isUnavailable(known))
+    return new InterlockError('Unavailable', `copying: ${messageOf(error)}`, {
+      cause: error,
+      retryable: true,
+    });
+  return new InterlockError('LinkStopped', `${link} stopped while copying: ${messageOf(error)}`, {
+    cause: error,
+    details: { link, errno: known.errno },
+  });
+}

@@ -1,0 +1,174 @@
+import type { Connection } from 'mysql2/promise';
+import { InterlockError } from '../../src/errors.js';
+import type { ConflictPolicy } from '../../src/topology/schema.js';
+import type { StatusTracker } from '../core/status.js';
+import type { Applier } from './applier.js';
+import { Batch } from './batch.js';
+import { inTransaction, lockGeneration } from './checkpoint.js';
+import { ConflictResolver, ToQuarantine } from './conflicts.js';
+import type { ConflictOptions } from './conflicts.js';
+import type { LinkSchema } from './link-schema.js';
+import {
+  changed,
+  conflictUpdate,
+  openCounts,
+  quarantineUpdate,
+  readConflicts,
+  readQuarantine,
+  readSetAside,
+  restored,
+} from './records.js';
+import type { OpenCounts, QuarantineRecord } from './records.js';
+import { newTransaction } from './transaction.js';
+import type { RowChange, SourceTransaction } from './transaction.js';
+
+export interface SettlerOptions extends Omit<ConflictOptions, 'tableOf'> {
+  applier: Applier;
+  target: Connection;
+  generation: number;
+  schema: LinkSchema;
+  tracker: StatusTracker;
+}
+
+/** What becomes of transactions that do not fit: conflicts are decided, the rest is kept aside; and what a person has decided of them. */
+export class Settler {
+  private readonly resolver: ConflictResolver;
+  /** Transactions that the link stopped before, by GTID. */
+  private setAside = new Map<string, QuarantineRecord>();
+  open: OpenCounts = { conflicts: 0, quarantined: 0 };
+
+  constructor(private readonly options: SettlerOptions) {
+    this.resolver = new ConflictResolver({
+      ...options,
+      tableOf: ({ table }) => options.schema.tableOf(table),
+    });
+  }
+
+  async read(): Promise<void> {
+    this.setAside = await readSetAside(this.options.target, this.options.config.link);
+    await this.count();
+  }
+
+  /** Whether a transaction is not to be applied as others are. */
+  concerns({ notOwned, gtid }: SourceTransaction): boolean {
+    return notOwned.length > 0 || this.setAside.has(gtid);
+  }
+
+  /** Whether it is to be left out. */
+  isDiscarded({ gtid }: SourceTransaction): boolean {
+    return this.setAside.get(gtid)?.state === 'discarded';
+  }
+
+  /**
+   * @param position everything up to and including the transaction
+   * @throws InterlockError LinkStopped: it is kept aside now, and the link stands before it
+   */
+  async settle(transaction: SourceTransaction, position: string): Promise<void> {
+    const { gtid } = transaction;
+    const known = this.setAside.get(gtid);
+    if (known?.state === 'discarded') await this.pass(transaction, position, []);
+    else {
+      const beside = known === undefined ? [] : [quarantineUpdate(known.id, known.state, 'applied')];
+      try {
+        this.options.tracker.conflictsRecorded += await this.resolver.settle({
+          ...{ transaction, position, beside },
+        });
+      } catch (error) {
+        if (!(error instanceof ToQuarantine)) throw error;
+        await this.quarantine(transaction, position, error.message);
+      }
+    }
+    this.setAside.delete(gtid);
+    await this.count();
+  }
+
+  private async quarantine(transaction: SourceTransaction, position: string, reason: string): Promise<void> {
+    const { config, target, generation } = this.options;
+    const { link } = config;
+    const { gtid } = transaction;
+    const goesOn = config.onQuarantine === 'go-on';
+    const statement = this.resolver.quarantine(transaction, reason, goesOn);
+    if (goesOn) {
+      await this.pass(transaction, position, [statement]);
+      return;
+    }
+    await inTransaction(target, async () => {
+      await lockGeneration(target, link, generation);
+      await target.query(statement);
+    });
+    await this.count();
+    throw new InterlockError(
+      'LinkStopped',
+      `${link} stopped before ${gtid}, which cannot be applied: ${reason}. See it: interlock quarantine list '${link}'. Then mend the target and \`interlock replicate resume '${link}'\`, or leave it out with \`interlock quarantine discard\``,
+      { details: { link, position: gtid, kind: 'quarantined' } },
+    );
+  }
+
+  /** Goes on behind a transaction, without its changes of rows. */
+  private async pass(transaction: SourceTransaction, position: string, beside: string[]): Promise<void> {
+    const { applier, schema } = this.options;
+    const batch = new Batch();
+    batch.add({ ...transaction, changes: [] }, ({ table }) => schema.tableOf(table));
+    await applier.apply(batch, position, { beside });
+  }
+
+  /** What a person has decided since: transactions to be tried again, rows to be as the source had them. */
+  async takeOrders(position: string): Promise<void> {
+    const { config, target, tracker } = this.options;
+    const { link } = config;
+    for (const { id, gtid, changes } of await readQuarantine(target, { link, states: ['retry'] })) {
+      const done = quarantineUpdate(id, 'retry', 'applied');
+      const refused = await this.settleStored(gtid, restored(changes), position, done);
+      if (refused !== null) await changed(target, quarantineUpdate(id, 'retry', 'open', refused));
+    }
+    for (const { id, gtid, table, images } of await readConflicts(target, { link, states: ['wanted'] })) {
+      const { columns, before, after } = images;
+      const [schema, name] = table.split('.') as [string, string];
+      const primaryKey = images.primaryKey.map((one) => columns.indexOf(one));
+      const described = { schema, table: name, columns, primaryKey, types: [], lax: true };
+      const changes = restored([{ table: described, before, after, unchecked: true }]);
+      const done = conflictUpdate(id, 'wanted', 'resolved', 'source');
+      const refused = await this.settleStored(gtid, changes, position, done, 'source-wins');
+      if (refused === null) continue;
+      tracker.lastError = { code: 'Refused', message: `conflict ${id}: ${refused}` };
+      await changed(target, conflictUpdate(id, 'wanted', 'open'));
+    }
+    await this.count();
+  }
+
+  /** @returns why it still cannot be applied; null: it is */
+  private async settleStored(
+    gtid: string,
+    changes: RowChange[],
+    position: string,
+    done: string,
+    policy?: ConflictPolicy,
+  ): Promise<string | null> {
+    const { schema, ownership, tracker } = this.options;
+    const gone = changes.find(({ table }) => !schema.target.has(table.name));
+    if (gone !== undefined) return `${gone.table.name} is not on the target`;
+    const ownerOf = ownership.snapshot();
+    // The unit may have moved since: then the target's row is the owner's.
+    const notOwned = changes.filter(
+      ({ table, before, after }) => ownerOf(table, (after ?? before)!) === 'other',
+    );
+    const transaction: SourceTransaction = { ...newTransaction(gtid, Date.now()), changes, notOwned };
+    try {
+      tracker.conflictsRecorded += await this.resolver.settle({
+        ...{ transaction, position, beside: [done] },
+        ...(policy !== undefined && { policy }),
+      });
+      return null;
+    } catch (error) {
+      if (error instanceof ToQuarantine) return error.message;
+      if (error instanceof InterlockError && error.code === 'LinkStopped') return error.message;
+      throw error;
+    }
+  }
+
+  private async count(): Promise<void> {
+    const { target, config, tracker } = this.options;
+    this.open = await openCounts(target, config.link);
+    Object.assign(tracker, this.open);
+  }
+}
