@@ -32,7 +32,7 @@ import {
 import { judgeLater, restOf } from './spooled-transaction.js';
 import { BinlogStream } from './stream.js';
 import type { StopPoint } from './stop-points.js';
-import { isUnavailable, targetUnavailable } from './target-errors.js';
+import { LOCK_ERRORS, isUnavailable, targetUnavailable } from './target-errors.js';
 import type { SqlError } from './target-errors.js';
 import { isEmpty } from './transaction.js';
 import type { MarkerEvent, RowChange, SourceTransaction } from './transaction.js';
@@ -125,7 +125,11 @@ export class Link {
       await Promise.race([this.open(opened, signal), cut]);
     } catch (error) {
       if (error instanceof InterlockError) throw error;
-      const lost = (error as { fatal?: boolean }).fatal === true;
+      // A server that shuts down, or that still undoes what the attempt before had open (its lock is waited for in vain), answers with an error.
+      const { fatal, errno } = error as SqlError;
+      const lost =
+        fatal === true ||
+        (errno !== undefined && (isUnavailable(error as SqlError) || LOCK_ERRORS.has(errno)));
       throw new InterlockError(lost ? 'Unavailable' : 'Internal', (error as Error).message, {
         cause: error,
         retryable: lost,
