@@ -14,6 +14,8 @@ import { contains, parsePosition } from './position.js';
 import { queueBudget } from './queue-budget.js';
 import { connect, connectTarget, executedPosition, takeLock } from './session.js';
 import type { StopPoint } from './stop-points.js';
+import { LOCK_ERRORS, isUnavailable, targetUnavailable } from './target-errors.js';
+import type { SqlError } from './target-errors.js';
 
 export type { LinkEvents } from './attempt.js';
 
@@ -111,7 +113,11 @@ export class Link {
       await Promise.race([this.open(opened, signal), cut]);
     } catch (error) {
       if (error instanceof InterlockError) throw error;
-      const lost = (error as { fatal?: boolean }).fatal === true;
+      // A server that shuts down, or that still undoes what the attempt before had open (its lock is waited for in vain), answers with an error.
+      const { fatal, errno } = error as SqlError;
+      const lost =
+        fatal === true ||
+        (errno !== undefined && (isUnavailable(error as SqlError) || LOCK_ERRORS.has(errno)));
       throw new InterlockError(lost ? 'Unavailable' : 'Internal', (error as Error).message, {
         cause: error,
         retryable: lost,

@@ -7,7 +7,7 @@ test('random kills on both sides: every row is equal, every transaction counts o
   const seed = Number(process.env['INTERLOCK_SOAK_SEED'] ?? randomInt(1, 2 ** 31));
   const flavour = seed % 2 === 0 ? 'mysql' : 'mariadb';
   console.log(`INTERLOCK_SOAK_SEED=${seed} (${flavour})`);
-  const report = await runSoak({ flavour, seed, minutes: 0.6, kills: 5, say: () => undefined });
+  const report = await runSoak({ flavour, seed, minutes: 0.5, kills: 5, say: () => undefined });
   console.log(JSON.stringify(report));
   expect(report.findings).toEqual([]);
   expect(report.comparedRows).toBeGreaterThan(0);

@@ -3,7 +3,10 @@ import type { StreamOptions } from '../../replicators/mysql/stream.js';
 import { InterlockError, isInterlockError } from '../../src/errors.js';
 
 /** The target's checkpoint, and what the next take-overs do. */
-const target = vi.hoisted(() => ({ generation: 0, takeOvers: [] as ('answered' | 'lost' | 'never')[] }));
+const target = vi.hoisted(() => ({
+  generation: 0,
+  takeOvers: [] as ('answered' | 'lost' | 'never' | 'locked')[],
+}));
 /** Sessions that were opened; how many of them do not answer the preflight, and how many were closed. */
 const sessions = vi.hoisted(() => ({ opened: 0, silent: 0, closed: 0 }));
 
@@ -52,6 +55,8 @@ vi.mock('../../replicators/mysql/checkpoint.js', () => {
     readLinkUnits: () => Promise.resolve([]),
     takeGeneration: () => {
       const what = target.takeOvers.shift();
+      if (what === 'locked')
+        return Promise.reject(Object.assign(new Error('Lock wait timeout exceeded'), { errno: 1205 }));
       if (what !== 'never') target.generation += 1;
       return what === 'answered'
         ? Promise.resolve(read())
@@ -118,6 +123,12 @@ it('a take-over that did not reach the target is made again', async () => {
   const error = await run(['answered', 'never', 'answered', 'lost']);
   expect((error as InterlockError).message).toContain('answer to its take-over was lost');
   expect(target).toEqual({ generation: 10, takeOvers: [] });
+});
+
+it('a take-over that waits in vain for what the last attempt had open is made again', async () => {
+  const error = await run(['locked', 'answered', 'never', 'lost']);
+  expect((error as InterlockError).message).toContain('answer to its take-over was lost');
+  expect(target).toEqual({ generation: 9, takeOvers: [] });
 });
 
 it('a server that stops answering while the link starts is given up, its sessions closed, and asked again', async () => {
