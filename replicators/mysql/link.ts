@@ -14,7 +14,7 @@ import { contains, parsePosition } from './position.js';
 import { queueBudget } from './queue-budget.js';
 import { connect, connectTarget, executedPosition, takeLock } from './session.js';
 import type { StopPoint } from './stop-points.js';
-import { LOCK_ERRORS, isUnavailable, targetUnavailable } from './target-errors.js';
+import { LOCK_ERRORS, isUnavailable } from './target-errors.js';
 import type { SqlError } from './target-errors.js';
 
 export type { LinkEvents } from './attempt.js';
