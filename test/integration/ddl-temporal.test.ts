@@ -258,6 +258,53 @@ describe('interlock ddl on Temporal', () => {
     );
   });
 
+  it('makes a table, whose rows flow, and takes it away', async () => {
+    const made = await apply(
+      'CREATE TABLE shop.fresh (id INT PRIMARY KEY, n INT);',
+      '--stores',
+      'main',
+      '--yes',
+    );
+    expect(made.code, made.report.summary).toBe(0);
+    await main.a.pool.query('INSERT INTO shop.fresh VALUES (1, 1)');
+    await main.b.pool.query('INSERT INTO shop.fresh VALUES (2, 2)');
+    const equal = async (): Promise<boolean> =>
+      (await dump(main.a, 'shop.fresh')).length === 2 && (await dump(main.b, 'shop.fresh')).length === 2;
+    await until(equal, 'the rows are on both sides');
+    const gone = await apply('DROP TABLE shop.fresh', '--yes');
+    expect(gone.code, gone.report.summary).toBe(0);
+    await until(streaming, 'links stream', 30_000);
+    expect(await columns(main.a, 'shop.fresh')).toBe('');
+    expect(await columns(main.b, 'shop.fresh')).toBe('');
+    expect(await rows(orders.a, `SHOW TABLES FROM trade LIKE 'fresh'`)).toEqual([]);
+  });
+
+  it('is one at a time, waits for a table that is in use, and stops when it is told to', async () => {
+    const holder = await main.a.pool.getConnection();
+    await holder.beginTransaction();
+    await holder.query('SELECT * FROM shop.item LIMIT 1');
+    const sql = 'ALTER TABLE shop.item ADD COLUMN late INT NULL';
+    const applying = apply(sql, '--yes');
+    const waits = `SELECT 1 FROM information_schema.processlist WHERE info LIKE 'ALTER TABLE shop.item%'`;
+    await until(async () => (await rows(main.a, waits)).length > 0, 'it waits for the table', 30_000);
+    const second = await run('ddl', 'apply', '--file', await fileOf(sql), '--yes');
+    expect(second.code).toBe(1);
+    expect(second.stderr).toContain('a change of definitions is under way');
+    expect((await run('ddl', 'stop')).code).toBe(0);
+    const { code, report } = await applying;
+    await holder.commit();
+    holder.release();
+    expect(code).toBe(1);
+    expect(report).toMatchObject({ outcome: 'stopped', error: null });
+    expect(
+      await rows(main.b, `SELECT state FROM interlock.ddl_step WHERE change_id = '${report.changeId}'`),
+    ).toEqual([{ state: 'failed' }]);
+    expect(await columns(main.a, 'shop.item')).not.toContain('late');
+    expect((await run('ddl', 'stop')).stderr).toContain('nothing to stop');
+    await until(streaming, 'links stream', 30_000);
+    expect((await apply(sql, '--yes')).report.outcome).toBe('done');
+  });
+
   it('says where it failed, lets the links go, and goes on from there', async () => {
     await unlogged(main.b, ['INSERT INTO shop.item (id, n) VALUES (7001, 7000000), (7002, 7000000)']);
     const sql = 'ALTER TABLE shop.item ADD UNIQUE KEY one (id, n), ADD UNIQUE KEY two (n)';
