@@ -2,9 +2,10 @@ import { existsSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { Connection } from '@temporalio/client';
+import { Client, Connection } from '@temporalio/client';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { temporalComponent } from '../../infra/components/temporal.js';
+import { switchoverWorkflowId } from '../../workflows/contract.js';
 import type { DdlReport } from '../../workflows/ddl-contract.js';
 import { freePort } from '../support/mysql.js';
 import { interlock, startCommand, startProgram } from '../support/programs.js';
@@ -20,6 +21,7 @@ describe('interlock ddl on Temporal', () => {
   let temporal: Program;
   let directory: string;
   let topology: string;
+  let client: Client;
   const env: Record<string, string> = { RULE_CENTER_TOKEN: 't', GATEWAY_TOKEN: 't', MYSQL_PASSWORD: 'test' };
   const workers = new Map<string, Program>();
 
@@ -117,7 +119,7 @@ describe('interlock ddl on Temporal', () => {
     await until(
       () =>
         Connection.connect({ address: `127.0.0.1:${port}` }).then(
-          async (connection) => (await connection.close(), true),
+          (connection) => ((client = new Client({ connection })), true),
           () => false,
         ),
       'Temporal answers',
@@ -128,6 +130,7 @@ describe('interlock ddl on Temporal', () => {
   });
 
   afterAll(async () => {
+    await client?.connection.close();
     await Promise.all([...workers.values()].map((worker) => worker.kill('SIGKILL')));
     await temporal?.kill('SIGKILL');
     await Promise.all([main?.stop(), orders?.stop()]);
@@ -181,6 +184,17 @@ describe('interlock ddl on Temporal', () => {
     expect(report.summary).toContain('mysql/main:dc-a>dc-b');
     expect((await run('replicate', 'resume', 'mysql/main:dc-a>dc-b')).code).toBe(0);
     await until(streaming, 'links stream', 30_000);
+  });
+
+  it('refuses while a switchover is under way', async () => {
+    // Nobody polls its queue: it is under way until it is terminated.
+    const moving = await client.workflow.start('switchover', {
+      ...{ workflowId: switchoverWorkflowId('example'), taskQueue: 'nobody', args: [] },
+    });
+    const { code, report } = await apply('ALTER TABLE shop.item ADD COLUMN x INT', '--yes');
+    await moving.terminate();
+    expect(code).toBe(1);
+    expect(report.summary).toContain('a switchover is under way');
   });
 
   it('changes both sides of both stores under load, once each, and the links carry all of it', async () => {
