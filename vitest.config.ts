@@ -30,7 +30,11 @@ export default defineConfig({
         ],
       }),
       group('workflow', ['test/workflow/**/*.test.ts', 'test/replay/**/*.test.ts'], { slow: true }),
-      group('integration', ['test/integration/**/*.test.ts'], { serial: true }),
+      group('integration', ['test/integration/**/*.test.ts'], {
+        exclude: ['test/integration/repl-*'],
+        serial: true,
+      }),
+      group('replication', ['test/integration/repl-*.test.ts'], { serial: true }),
       group('fault', ['test/fault/**/*.test.ts'], { serial: true }),
       group('walk', ['test/walk/**/*.test.ts'], { serial: true }),
     ],

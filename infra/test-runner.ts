@@ -15,16 +15,16 @@ import { TEST_RUN_VARIABLE, sweep, tallyOf } from './test-run.js';
 import type { Tally, TestRun } from './test-run.js';
 
 /**
- * `npm test`: sets up what the tests run on, then format, lint, types, unused code and the groups of tests, in two lanes side by side.
+ * `npm test`: sets up what the tests run on, then format, lint, types, unused code and the groups of tests, in three lanes side by side.
  * Its last line is `N passed, N failed`; a check that fails, a file that cannot be run and a process left behind each count as a failure.
  *
  *   npm test                                everything
  *   npm test -- --project unit fence        one group, files whose path contains `fence`
  *   npm test -- --no-check                  without format, lint, types, unused code
  */
-const GROUPS = ['unit', 'workflow', 'fault', 'integration', 'walk'] as const;
-/** The groups that run beside the checks and the others: each half takes about as long. What they print comes when they end. */
-const SECOND_LANE: readonly string[] = ['integration', 'walk'];
+const GROUPS = ['unit', 'workflow', 'fault', 'integration', 'replication', 'walk'] as const;
+/** The groups that run beside the checks and the others: each lane takes about as long. What they print comes when they end. */
+const LANES_BESIDE: readonly (readonly string[])[] = [['integration', 'walk'], ['replication']];
 
 const CHECKS: readonly { name: string; command: string[] }[] = [
   { name: 'format', command: ['prettier', '--check', '.'] },
@@ -160,10 +160,13 @@ async function main(): Promise<number> {
       ...positionals,
     ],
   }));
-  const isSecond = ({ group }: Step): boolean => everything && SECOND_LANE.includes(group ?? '');
+  const beside = everything
+    ? LANES_BESIDE.map((names) => tests.filter(({ group }) => names.includes(group)))
+    : [];
+  const first = [...checks, ...tests.filter((step) => !beside.flat().includes(step))];
   const lanes = [
-    new Lane([...checks, ...tests.filter((step) => !isSecond(step))], false, everything),
-    new Lane(tests.filter(isSecond), true, everything),
+    new Lane(first, false, everything),
+    ...beside.map((steps) => new Lane(steps, true, everything)),
   ];
   let interrupted: NodeJS.Signals | null = null;
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {

@@ -2,9 +2,10 @@ import { existsSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { Connection } from '@temporalio/client';
+import { Client, Connection } from '@temporalio/client';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { temporalComponent } from '../../infra/components/temporal.js';
+import { switchoverWorkflowId } from '../../workflows/contract.js';
 import type { DdlReport } from '../../workflows/ddl-contract.js';
 import { freePort } from '../support/mysql.js';
 import { interlock, startCommand, startProgram } from '../support/programs.js';
@@ -20,6 +21,7 @@ describe('interlock ddl on Temporal', () => {
   let temporal: Program;
   let directory: string;
   let topology: string;
+  let client: Client;
   const env: Record<string, string> = { RULE_CENTER_TOKEN: 't', GATEWAY_TOKEN: 't', MYSQL_PASSWORD: 'test' };
   const workers = new Map<string, Program>();
 
@@ -117,7 +119,7 @@ describe('interlock ddl on Temporal', () => {
     await until(
       () =>
         Connection.connect({ address: `127.0.0.1:${port}` }).then(
-          async (connection) => (await connection.close(), true),
+          (connection) => ((client = new Client({ connection })), true),
           () => false,
         ),
       'Temporal answers',
@@ -128,6 +130,7 @@ describe('interlock ddl on Temporal', () => {
   });
 
   afterAll(async () => {
+    await client?.connection.close();
     await Promise.all([...workers.values()].map((worker) => worker.kill('SIGKILL')));
     await temporal?.kill('SIGKILL');
     await Promise.all([main?.stop(), orders?.stop()]);
@@ -181,6 +184,17 @@ describe('interlock ddl on Temporal', () => {
     expect(report.summary).toContain('mysql/main:dc-a>dc-b');
     expect((await run('replicate', 'resume', 'mysql/main:dc-a>dc-b')).code).toBe(0);
     await until(streaming, 'links stream', 30_000);
+  });
+
+  it('refuses while a switchover is under way', async () => {
+    // Nobody polls its queue: it is under way until it is terminated.
+    const moving = await client.workflow.start('switchover', {
+      ...{ workflowId: switchoverWorkflowId('example'), taskQueue: 'nobody', args: [] },
+    });
+    const { code, report } = await apply('ALTER TABLE shop.item ADD COLUMN x INT', '--yes');
+    await moving.terminate();
+    expect(code).toBe(1);
+    expect(report.summary).toContain('a switchover is under way');
   });
 
   it('changes both sides of both stores under load, once each, and the links carry all of it', async () => {
@@ -256,6 +270,53 @@ describe('interlock ddl on Temporal', () => {
       async () => (await dump(main.b, 'shop.item')).join() === (await dump(main.a, 'shop.item')).join(),
       'equal',
     );
+  });
+
+  it('makes a table, whose rows flow, and takes it away', async () => {
+    const made = await apply(
+      'CREATE TABLE shop.fresh (id INT PRIMARY KEY, n INT);',
+      '--stores',
+      'main',
+      '--yes',
+    );
+    expect(made.code, made.report.summary).toBe(0);
+    await main.a.pool.query('INSERT INTO shop.fresh VALUES (1, 1)');
+    await main.b.pool.query('INSERT INTO shop.fresh VALUES (2, 2)');
+    const equal = async (): Promise<boolean> =>
+      (await dump(main.a, 'shop.fresh')).length === 2 && (await dump(main.b, 'shop.fresh')).length === 2;
+    await until(equal, 'the rows are on both sides');
+    const gone = await apply('DROP TABLE shop.fresh', '--yes');
+    expect(gone.code, gone.report.summary).toBe(0);
+    await until(streaming, 'links stream', 30_000);
+    expect(await columns(main.a, 'shop.fresh')).toBe('');
+    expect(await columns(main.b, 'shop.fresh')).toBe('');
+    expect(await rows(orders.a, `SHOW TABLES FROM trade LIKE 'fresh'`)).toEqual([]);
+  });
+
+  it('is one at a time, waits for a table that is in use, and stops when it is told to', async () => {
+    const holder = await main.a.pool.getConnection();
+    await holder.beginTransaction();
+    await holder.query('SELECT * FROM shop.item LIMIT 1');
+    const sql = 'ALTER TABLE shop.item ADD COLUMN late INT NULL';
+    const applying = apply(sql, '--yes');
+    const waits = `SELECT 1 FROM information_schema.processlist WHERE info LIKE 'ALTER TABLE shop.item%'`;
+    await until(async () => (await rows(main.a, waits)).length > 0, 'it waits for the table', 30_000);
+    const second = await run('ddl', 'apply', '--file', await fileOf(sql), '--yes');
+    expect(second.code).toBe(1);
+    expect(second.stderr).toContain('a change of definitions is under way');
+    expect((await run('ddl', 'stop')).code).toBe(0);
+    const { code, report } = await applying;
+    await holder.commit();
+    holder.release();
+    expect(code).toBe(1);
+    expect(report).toMatchObject({ outcome: 'stopped', error: null });
+    expect(
+      await rows(main.b, `SELECT state FROM interlock.ddl_step WHERE change_id = '${report.changeId}'`),
+    ).toEqual([{ state: 'failed' }]);
+    expect(await columns(main.a, 'shop.item')).not.toContain('late');
+    expect((await run('ddl', 'stop')).stderr).toContain('nothing to stop');
+    await until(streaming, 'links stream', 30_000);
+    expect((await apply(sql, '--yes')).report.outcome).toBe('done');
   });
 
   it('says where it failed, lets the links go, and goes on from there', async () => {

@@ -187,7 +187,8 @@ async function withConnection<T>(
   try {
     return await work(connection);
   } catch (error) {
-    if (error instanceof InterlockError || !isUnavailable(error as SqlError)) throw error;
+    const decided = error instanceof InterlockError || (error as Error).name === 'AbortError';
+    if (decided || !isUnavailable(error as SqlError)) throw error;
     throw new InterlockError('Unavailable', messageOf(error), { cause: error, retryable: true });
   } finally {
     connection.destroy();
