@@ -1,4 +1,4 @@
-import type { Connection, ResultSetHeader, RowDataPacket } from 'mysql2/promise';
+import type { Connection, ResultSetHeader } from 'mysql2/promise';
 import { InterlockError } from '../../src/errors.js';
 import { NOBODY } from '../core/contract.js';
 import type { Batch, RowNet, TableBatch } from './batch.js';
@@ -6,12 +6,19 @@ import type { ChunkEffect } from './copier.js';
 import { checkpointUpdate, heldByOther, linkUnitStatements } from './checkpoint.js';
 import type { Literal } from './literal.js';
 import type { Flavour } from './position.js';
-import { checksOf, sameValue, mismatchesOf } from './row-check.js';
+import { adopt, checksOf, mismatchesOf, sameValue } from './row-check.js';
 import type { Mismatch } from './row-check.js';
 import { statementsOf } from './statements.js';
 import type { Statement } from './statements.js';
 import type { StopPoint } from './stop-points.js';
-import { ChangeRefused, LOCK_ERRORS, RowsDiffer, isUnavailable, targetUnavailable } from './target-errors.js';
+import {
+  ChangeRefused,
+  LOCK_ERRORS,
+  RecordChanged,
+  RowsDiffer,
+  isUnavailable,
+  targetUnavailable,
+} from './target-errors.js';
 import type { SqlError } from './target-errors.js';
 
 export interface ApplierOptions {
@@ -52,12 +59,16 @@ export interface ApplyOptions {
   rest?: Rest | undefined;
   /** One transaction, whose rows are looked at one statement before they are changed: says of each that differs what it is. */
   careful?: boolean;
-  /** Statements for the same transaction. */
+  /** A statement for the same transaction that has to change one row; else RecordChanged is thrown, and nothing is written. */
+  requires?: string | undefined;
+  /** Statements for the end of the same transaction. */
   beside?: string[];
 }
 
 /** The statement that is under way, when it goes alone. */
 interface Sent {
+  /** The third statement of the head has to change a row. */
+  requires: boolean;
   failed: Statement | undefined;
 }
 
@@ -86,7 +97,7 @@ export class Applier {
   async apply(
     batch: Batch,
     position: string,
-    { copy, rest, careful = false, beside = [] }: ApplyOptions = {},
+    { copy, rest, careful = false, requires, beside = [] }: ApplyOptions = {},
   ): Promise<void> {
     const { link, flavour, copied } = this.options;
     const markers = batch.transactions.flatMap((t) => t.markers);
@@ -97,10 +108,11 @@ export class Applier {
     const head = [
       'START TRANSACTION',
       checkpointUpdate(link, this.options.generation, { position, marker, seq: this.seq + 1 }),
+      ...(requires === undefined ? [] : [requires]),
       ...linkUnitStatements(link, batch.units.values()),
       ...(copy === undefined ? [] : [copy.progress]),
-      ...beside,
     ];
+    const more = { rest, beside, requires: requires !== undefined };
     let ready = this.prepared?.batch === batch && !careful ? this.prepared.statements : undefined;
     this.prepared = undefined;
     for (let attempt = 1; ; attempt++) {
@@ -109,12 +121,10 @@ export class Applier {
       ready = undefined;
       const statements = copy === undefined ? made : [...made, ...copy.statements];
       try {
-        await this.transaction(head, statements, careful, rest);
+        await this.transaction(head, statements, careful, more);
         break;
       } catch (error) {
-        if (error instanceof RowsDiffer && (await this.adopted(error.mismatches))) continue;
-        if (error instanceof InterlockError || error instanceof RowsDiffer || error instanceof ChangeRefused)
-          throw error;
+        if (isOurs(error)) throw error;
         const { errno } = error as SqlError;
         if (errno === undefined || !LOCK_ERRORS.has(errno)) throw targetUnavailable(error);
         if (attempt > LOCK_RETRIES) throw targetUnavailable(error);
@@ -149,10 +159,10 @@ export class Applier {
     head: string[],
     statements: Statement[],
     careful: boolean,
-    rest: Rest | undefined,
+    { rest, beside, requires }: { rest: Rest | undefined; beside: string[]; requires: boolean },
   ): Promise<void> {
     const { flavour, copied } = this.options;
-    const sent: Sent = { failed: undefined };
+    const sent: Sent = { failed: undefined, requires };
     try {
       this.options.stopAt('before-target-write');
       await this.send(head, statements, careful, sent);
@@ -162,8 +172,9 @@ export class Applier {
           await this.send([], rest.statementsOf(more), careful, sent);
         }
       }
-      this.options.stopAt('before-target-commit');
       sent.failed = undefined;
+      for (const texts of messagesOf(beside)) await this.run(texts);
+      this.options.stopAt('before-target-commit');
       await this.run(['COMMIT'], rest?.bytes);
     } catch (error) {
       throw await this.rolledBack(error, sent.failed, rest?.bytes);
@@ -188,31 +199,24 @@ export class Applier {
       if (texts.length === 0) return;
       sent.failed = to === from + 1 ? statements[from] : undefined;
       const results = await this.run(texts);
-      if (from === 0 && head.length > 0 && (results[1] as ResultSetHeader).affectedRows !== 1)
-        throw heldByOther(this.options.link);
-      const mismatches: Mismatch[] = [];
-      for (let i = from; i < to; i++) {
-        const statement = statements[i]!;
-        const answer = results[skip + i - from]!;
-        if (statement.kind === 'check') {
-          mismatches.push(...mismatchesOf(statement, answer as (Buffer | null)[][]));
-          continue;
-        }
-        const { affectedRows } = answer as ResultSetHeader;
-        const { affected, mayBeGone } = statement;
-        if (affectedRows === 0 && mayBeGone === true) continue;
-        // Rows that differ say more than a count.
-        if (affected !== null && affectedRows !== affected && mismatches.length === 0)
-          throw new ChangeRefused(statement, null, affectedRows);
+      if (from === 0 && head.length > 0) {
+        if ((results[1] as ResultSetHeader).affectedRows !== 1) throw heldByOther(this.options.link);
+        if (sent.requires && (results[2] as ResultSetHeader).affectedRows !== 1) throw new RecordChanged();
       }
-      if (mismatches.length > 0) throw new RowsDiffer(mismatches);
+      const answers = results.slice(skip);
+      const mismatches = answers.flatMap((answer, i) => {
+        const statement = statements[from + i]!;
+        return statement.kind === 'check' ? mismatchesOf(statement, answer as (Buffer | null)[][]) : [];
+      });
+      // Rows that differ say more than a count.
+      if (mismatches.length > 0 && !(await this.adopted(mismatches))) throw new RowsDiffer(mismatches);
+      answers.forEach((answer, i) => requireAffected(statements[from + i]!, answer, careful));
       from = to;
     } while (from < statements.length);
   }
 
   private async rolledBack(error: unknown, failed: Statement | undefined, bytes?: number): Promise<unknown> {
-    const ours =
-      error instanceof InterlockError || error instanceof RowsDiffer || error instanceof ChangeRefused;
+    const ours = isOurs(error);
     if (!ours && isUnavailable(error as SqlError)) return error;
     try {
       // A batch may have switched the checks on.
@@ -232,12 +236,10 @@ export class Applier {
     const questions = mismatches.map(sameValue);
     if (questions.includes(null)) return false;
     for (let i = 0; i < questions.length; i += ROWS_PER_QUESTION) {
-      const [rows] = await this.options.connection.query<RowDataPacket[]>(
-        `SELECT ${questions.slice(i, i + ROWS_PER_QUESTION).join(' AND ')} AS equal`,
-      );
-      if (Number(rows[0]!['equal']) !== 1) return false;
+      const [answer] = await this.run([`SELECT ${questions.slice(i, i + ROWS_PER_QUESTION).join(' AND ')}`]);
+      if (String((answer as (Buffer | null)[][])[0]![0]) !== '1') return false;
     }
-    for (const { row, current } of mismatches) Object.assign(row.before!, current);
+    for (const mismatch of mismatches) adopt(mismatch);
     return true;
   }
 
@@ -267,4 +269,37 @@ export class Applier {
       clearTimeout(timer);
     }
   }
+}
+
+/** What an update of a row that was looked at under a lock changed says nothing more. */
+function requireAffected(statement: Statement, answer: Answer, careful: boolean): void {
+  const { kind, affected, mayBeGone } = statement;
+  if (kind === 'check' || affected === null || (careful && kind === 'update')) return;
+  const { affectedRows } = answer as ResultSetHeader;
+  if (affectedRows === affected || (affectedRows === 0 && mayBeGone === true)) return;
+  throw new ChangeRefused(statement, null, affectedRows);
+}
+
+function isOurs(error: unknown): boolean {
+  return (
+    error instanceof InterlockError ||
+    error instanceof RowsDiffer ||
+    error instanceof ChangeRefused ||
+    error instanceof RecordChanged
+  );
+}
+
+function* messagesOf(texts: readonly string[]): Generator<string[]> {
+  let some: string[] = [];
+  let size = 0;
+  for (const text of texts) {
+    if (some.length > 0 && size + text.length > TEXT_PER_QUERY) {
+      yield some;
+      some = [];
+      size = 0;
+    }
+    some.push(text);
+    size += text.length;
+  }
+  if (some.length > 0) yield some;
 }

@@ -29,10 +29,16 @@ import type { MysqlPosition } from './position.js';
 import { queueBudget } from './queue-budget.js';
 import { collationCharsets, executedPosition, serverIdentity } from './session.js';
 import { Settler } from './settler.js';
-import { judgeLater, restOf } from './spooled-transaction.js';
+import { judgeLater, restOf, tooLarge } from './spooled-transaction.js';
 import { BinlogStream } from './stream.js';
 import type { StopPoint } from './stop-points.js';
-import { ChangeRefused, RowsDiffer, isUnavailable, targetUnavailable } from './target-errors.js';
+import {
+  ChangeRefused,
+  RecordChanged,
+  RowsDiffer,
+  isUnavailable,
+  targetUnavailable,
+} from './target-errors.js';
 import type { SqlError } from './target-errors.js';
 import type { MarkerEvent, SourceTransaction } from './transaction.js';
 
@@ -289,7 +295,8 @@ export class Attempt {
     while (!signal.aborted) {
       if (this.ordersDue) {
         this.ordersDue = false;
-        await this.settler.takeOrders(this.position.toString());
+        this.looking = true;
+        await this.settler.takeOrders(this.position.toString()).finally(() => (this.looking = false));
       }
       if (this.backlog.isEmpty) {
         // What had arrived whole is applied before a lost stream ends the attempt.
@@ -378,7 +385,8 @@ export class Attempt {
     if (!settler.isDiscarded(transaction) && schema.misfitOf(transaction) !== null)
       await schema.settle(transaction);
     try {
-      batch.add(transaction, ({ table }) => schema.tableOf(table));
+      const changes = settler.isDiscarded(transaction) ? [] : transaction.changes;
+      batch.add({ ...transaction, changes }, ({ table }) => schema.tableOf(table));
     } catch (error) {
       if (!(error instanceof BatchMismatch)) throw error;
       throw new InterlockError(
@@ -399,30 +407,35 @@ export class Attempt {
     const { applier, config, settler } = this;
     const { transactions } = work.batch;
     const [first] = transactions as [SourceTransaction, ...SourceTransaction[]];
-    if (settler.concerns(first)) {
+    const isConcerned = settler.concerns(first);
+    if (isConcerned && (rest === undefined || settler.isDiscarded(first))) {
       await settler.settle(first, position);
       return true;
     }
+    if (rest !== undefined && first.notOwned.length > 0)
+      throw this.atPosition(tooLarge(first, 'a row was changed past the fence', 'not-owned'));
     try {
-      const written = applier.apply(work.batch, position, { copy, rest });
+      const requires = isConcerned ? settler.applies(first) : undefined;
+      const written = applier.apply(work.batch, position, { copy, rest, requires });
       this.lookAhead(work);
       await written;
+      if (isConcerned) await settler.read();
       this.most = this.most > BATCH_ROWS ? Infinity : this.most * 2;
       return true;
     } catch (error) {
       this.next = undefined;
+      if (error instanceof RecordChanged) {
+        await settler.read();
+        return false;
+      }
       if (!(error instanceof RowsDiffer) && !(error instanceof ChangeRefused)) throw error;
       if (error instanceof ChangeRefused && (await this.schema.changedSince(error))) return false;
-      if (copy !== undefined || rest !== undefined) {
-        const what =
-          copy !== undefined
-            ? 'while copying'
-            : `in ${first.gtid}, which is too large to be settled row by row`;
-        throw new InterlockError('LinkStopped', `${config.link} stopped ${what}: ${error.message}`, {
+      if (rest !== undefined) throw this.atPosition(tooLarge(first, error.message, 'refused'));
+      if (copy !== undefined)
+        throw new InterlockError('LinkStopped', `${config.link} stopped while copying: ${error.message}`, {
           cause: error,
           details: { link: config.link, position: first.gtid, kind: 'refused' },
         });
-      }
     }
     if (transactions.length > 1) {
       this.most = Math.ceil(transactions.length / 2);
@@ -434,7 +447,7 @@ export class Attempt {
 
   /** While the target writes a batch, this thread makes the next one. */
   private lookAhead(work: Work): void {
-    if (work.alone !== null) return;
+    if (work.alone !== null || this.failure !== undefined) return;
     const next = this.backlog.gather(this.limits(), work);
     // A small one can wait for what comes meanwhile.
     if (next.alone !== null || next.batch.bytes < AHEAD_BYTES) return;

@@ -8,6 +8,8 @@ export interface RowNet {
   key: string;
   before: Literal[] | null;
   after: Literal[] | null;
+  /** The image that was deleted, which may be a later one than `before`. */
+  deleted?: Literal[] | null;
   /** Of a row that is written change by change. */
   change?: RowChange;
 }
@@ -102,6 +104,7 @@ export class Batch {
     }
     if ((net.after === null) !== (before === null)) throw new BatchMismatch();
     net.after = after;
+    net.deleted = after === null ? before : null;
     // Hazard: rows that were deleted and inserted again, with each other's unique values, are net updates that meet. They go in order.
     if (batch.log && net.before !== null && after !== null) {
       batch.inOrder ||= movesUniqueValue(batch, net.before, after);

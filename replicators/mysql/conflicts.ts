@@ -25,6 +25,8 @@ export interface ConflictOptions {
   applier: Applier;
   ownership: Ownership;
   tableOf: (change: RowChange) => CatalogTable;
+  /** Whether a definition is otherwise than it was known. */
+  changedSince: (error: ChangeRefused) => Promise<boolean>;
 }
 
 /** One transaction, as it stands while its conflicts are decided. */
@@ -32,10 +34,12 @@ export interface Unsettled {
   transaction: SourceTransaction;
   /** Everything up to and including it. */
   position: string;
-  /** Statements for the commit that settles it. */
-  beside: string[];
+  /** A statement that the commit has to do (see ApplyOptions). */
+  requires?: string | undefined;
   /** Instead of the tables' own policies. */
   policy?: ConflictPolicy;
+  /** It is of before: rows may have been changed since, by later transactions that are here already. */
+  isOld?: boolean;
 }
 
 const TRIES = 3;
@@ -70,19 +74,21 @@ export class ConflictResolver {
       try {
         await applier.apply(batch, unsettled.position, {
           careful: true,
-          beside: [...records, ...unsettled.beside],
+          beside: records,
+          requires: unsettled.requires,
         });
         return records.length;
       } catch (error) {
         if (error instanceof RowsDiffer) {
           if (records.length > 2 * unsettled.transaction.changes.length)
             throw new ToQuarantine('its rows keep changing on the target', { cause: error });
-          // One at a time: the next ones may follow from it.
-          const [mismatch] = error.mismatches;
-          const { row, current } = mismatch!;
-          const kind = row.before === null ? 'exists' : current === null ? 'missing' : 'differs';
-          transaction = await this.decide(transaction, mismatch!, kind, unsettled, records);
+          for (const mismatch of independent(error.mismatches)) {
+            const { row, current } = mismatch;
+            const kind = row.before === null ? 'exists' : current === null ? 'missing' : 'differs';
+            transaction = await this.decide(transaction, mismatch, kind, unsettled, records);
+          }
         } else if (error instanceof ChangeRefused) {
+          if (await this.options.changedSince(error)) continue;
           // The target may have been changed meanwhile: a table, a setting, a row in the way.
           if (++tries === TRIES) throw new ToQuarantine(error.message, { cause: error });
           await sleep(PAUSE_MS * tries);
@@ -102,16 +108,21 @@ export class ConflictResolver {
     const { link } = this.options.config;
     const { table, row, current } = mismatch;
     const { source } = table;
-    const unit = this.options.ownership.unitOf(source, (row.before ?? row.after)!);
+    const unit = this.unitOf(mismatch, kind);
     const policy = unsettled.policy ?? policyOf(this.options.policies, source.name, unit === null);
-    const kept = await this.winner(policy, mismatch, kind);
+    const kept =
+      unsettled.isOld === true && typeof policy === 'string' && policy !== 'quarantine'
+        ? 'target'
+        : await this.winner(policy, mismatch, kind);
     if (kept === 'nobody')
       throw new ToQuarantine(
         `${source.name} key (${row.key}) ${CONFLICT_WORDS[kind]} (policy ${policyText(policy)})`,
       );
     const { before, after } = row;
     const primaryKey = source.primaryKey.map((i) => source.columns[i]!);
-    const open = kind === 'not-owned' && kept === 'target';
+    // A person has to look where the two sides differ since, and nobody has said that they may.
+    const open =
+      kept === 'target' && (kind === 'not-owned' || unsettled.isOld === true) && !sameImage(current, after);
     records.push(
       conflictInsert(link, {
         ...{ gtid: transaction.gtid, table: source.name, key: row.key, unit, kind, kept },
@@ -122,6 +133,17 @@ export class ConflictResolver {
     );
     const net = kept === 'target' ? null : { before: current, after };
     return { ...transaction, changes: replaced(transaction.changes, mismatch, net) };
+  }
+
+  /** Of a row that moves between units past a fence: the one that was not open. */
+  private unitOf({ table, row }: Mismatch, kind: ConflictKind): string | null {
+    const { ownership } = this.options;
+    const units = [row.before, row.after].flatMap((image) =>
+      image === null ? [] : [ownership.unitOf(table.source, image)],
+    );
+    const closed =
+      kind === 'not-owned' ? units.find((unit) => unit !== null && !ownership.isOpen(unit)) : undefined;
+    return closed ?? units[0] ?? null;
   }
 
   private async winner(
@@ -182,6 +204,15 @@ export function policyOf(
   unrouted: boolean,
 ): ConflictPolicy {
   return conflicts[table] ?? (unrouted ? 'quarantine' : 'owner-wins');
+}
+
+/** In tables that are written in the source's order, the next ones may follow from the first. */
+function independent(mismatches: readonly Mismatch[]): readonly Mismatch[] {
+  return mismatches.some(({ row }) => row.change !== undefined) ? mismatches.slice(0, 1) : mismatches;
+}
+
+function sameImage(a: Literal[] | null, b: Literal[] | null): boolean {
+  return a === null || b === null ? a === b : a.every((value, i) => value === b[i]);
 }
 
 const CONFLICT_WORDS: Record<ConflictKind, string> = {

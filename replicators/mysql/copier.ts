@@ -226,9 +226,9 @@ export class Copier {
       if (current === null && owner === 'other' && table.purpose !== 'fill') continue;
       differing.push({ table: batch, row: { key, before: current, after: row }, current, owner });
     }
-    const winners = await this.winners(table.name, differing);
+    const winners = await this.winners(table, differing);
     const winning = differing.filter((_, i) => winners[i] === 'source');
-    counts.kept += differing.filter(({ current }, i) => winners[i] === 'target' && current !== null).length;
+    counts.kept += differing.filter((_, i) => winners[i] === 'target').length;
     const insert = winning.filter(({ current }) => current === null).map(({ row }) => row);
     const replace = winning.filter(({ current }) => current !== null).map(({ row }) => row);
     const remove: RowNet[] = [];
@@ -256,12 +256,18 @@ export class Copier {
 
   /** By the policy of the table; what the target lacks is no conflict, but for a row that was deleted there later. */
   private async winners(
-    name: string,
+    { name, purpose }: CopyTable,
     rows: readonly (Mismatch & { owner: 'source' | 'other' | 'unrouted' })[],
   ): Promise<('source' | 'target')[]> {
     const { policies, target } = this.options;
     const policy = policyOf(policies.conflicts, name, rows[0]?.owner === 'unrouted');
-    if (typeof policy === 'object') return laterOnes(target, policy.latest, policies.winsTies, rows);
+    if (typeof policy === 'object') {
+      const winners = await laterOnes(target, policy.latest, policies.winsTies, rows);
+      // A resync is to bring back what was deleted on the target.
+      return winners.map((winner, i) =>
+        purpose === 'resync' && rows[i]!.current === null ? 'source' : winner,
+      );
+    }
     return rows.map(({ current, owner }) => {
       if (current === null || policy === 'source-wins') return 'source';
       return policy === 'owner-wins' && owner === 'source' ? 'source' : 'target';

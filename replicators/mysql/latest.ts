@@ -46,13 +46,13 @@ export async function laterOnes(
 function questionOf({ table, row, current }: Mismatch, column: string, i: number): string {
   const { source } = table;
   const at = source.columns.findIndex((name) => name.toLowerCase() === column.toLowerCase());
-  const mine = (row.after ?? row.before!)[at];
+  const mine = (row.after ?? row.deleted ?? row.before!)[at];
   if (mine === undefined)
     throw new InterlockError(
       'LinkStopped',
       `${source.name} has no column ${column}, by which its conflicts are decided (links.conflicts)`,
     );
   const name = identifier(source.columns[at]!);
-  const from = current === null ? tombstoneTable(source.name) : source.sql;
+  const from = current === null ? tombstoneTable(source.name, source.columns[at]!) : source.sql;
   return `SELECT ${i} AS i, COALESCE(${name}<${mine},${mine} IS NOT NULL) AS newer, ${name}<=>${mine} AS same FROM ${from} WHERE ${keyCondition(table, row)}`;
 }

@@ -72,7 +72,8 @@ export class Ownership {
     return this.unitReader(table)?.(row) ?? null;
   }
 
-  private isOpen(unit: UnitId): boolean {
+  /** As of the place of the stream that was read last. */
+  isOpen(unit: UnitId): boolean {
     const known = this.units.get(unit);
     return known?.state === 'open' && known.owner === this.source;
   }

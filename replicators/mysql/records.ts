@@ -65,6 +65,8 @@ export interface StoredChange extends Omit<RowChange, 'table'> {
 
 /** What a link may keep of one transaction. */
 export const QUARANTINE_BYTES = 16 * 1024 * 1024;
+/** The latest ones are read. */
+export const MOST_RECORDS = 1000;
 const IMAGES_BYTES = 4 * 1024 * 1024;
 
 export function policyText(policy: ConflictPolicy): string {
@@ -98,7 +100,8 @@ export function quarantineInsert(link: string, entry: NewQuarantine): string {
   const [linkText, gtidText, reasonText, unitsText, changesText] = values;
   return `INSERT INTO interlock.quarantine (link,gtid,reason,tries,passed,state,units,changes,created_at,changed_at)
     VALUES (${linkText},${gtidText},${reasonText},1,${passed ? 1 : 0},'open',${unitsText},${changesText},UTC_TIMESTAMP(6),UTC_TIMESTAMP(6))
-    ON DUPLICATE KEY UPDATE reason=VALUES(reason),tries=tries+1,passed=VALUES(passed),state='open',changed_at=VALUES(changed_at)`;
+    ON DUPLICATE KEY UPDATE reason=VALUES(reason),tries=tries+1,passed=VALUES(passed),state=IF(state='discarded',state,'open'),
+      units=VALUES(units),changes=VALUES(changes),changed_at=VALUES(changed_at)`;
 }
 
 /** @param from only a record that is in this state */
@@ -148,16 +151,23 @@ export async function openCounts(connection: Connection, link: string): Promise<
 export async function readSetAside(
   connection: Connection,
   link: string,
-): Promise<Map<string, QuarantineRecord>> {
-  const records = await readQuarantine(connection, { link, states: ['open', 'retry', 'discarded'] });
-  return new Map(records.filter(({ passed }) => !passed).map((record) => [record.gtid, record]));
+): Promise<Map<string, Pick<QuarantineRecord, 'id' | 'state'>>> {
+  const [rows] = await connection.query<RowDataPacket[]>(
+    "SELECT id, gtid, state FROM interlock.quarantine WHERE link = ? AND passed = 0 AND state IN ('open','retry','discarded')",
+    [link],
+  );
+  return new Map(
+    rows.map((row) => [
+      String(row['gtid']),
+      { id: Number(row['id']), state: row['state'] as QuarantineRecord['state'] },
+    ]),
+  );
 }
 
 export interface RecordFilter {
   link?: string;
   id?: number;
   states?: readonly string[];
-  limit?: number;
 }
 
 export async function readConflicts(connection: Connection, filter: RecordFilter): Promise<ConflictRecord[]> {
@@ -196,16 +206,16 @@ export async function readQuarantine(
 async function select(
   connection: Connection,
   table: 'conflict' | 'quarantine',
-  { link, id, states, limit = 1000 }: RecordFilter,
+  { link, id, states }: RecordFilter,
 ): Promise<RowDataPacket[]> {
   const where = ['1=1'];
   if (link !== undefined) where.push(`link=${quote(link)}`);
   if (id !== undefined) where.push(`id=${id}`);
   if (states !== undefined) where.push(`state IN (${states.map(quote).join(',')})`);
   const [rows] = await connection.query<RowDataPacket[]>(
-    `SELECT * FROM interlock.${table} WHERE ${where.join(' AND ')} ORDER BY id LIMIT ${limit}`,
+    `SELECT * FROM interlock.${table} WHERE ${where.join(' AND ')} ORDER BY id DESC LIMIT ${MOST_RECORDS}`,
   );
-  return rows;
+  return rows.reverse();
 }
 
 function iso(value: unknown): string | null {

@@ -137,21 +137,35 @@ function completed(current: Literal[], row: RowNet, columns: Compared['columns']
 export function sameValue({ table, row, current }: Mismatch): string | null {
   const { before } = row;
   if (before === null || current === null) return null;
-  const conditions = [keyCondition(table, row)];
+  const conditions: string[] = [];
   for (const { at, column } of compared(table)!.columns) {
     const [mine, other] = [before[at]!, current[at]!];
     if (mine === other) continue;
-    const condition = mine === NULL || other === NULL ? null : equal(column, mine);
+    const condition = mine === NULL || other === NULL ? null : sameIn(column, mine, other);
     if (condition === null) return null;
     conditions.push(condition);
   }
-  return `(SELECT COUNT(*) FROM ${table.source.sql} WHERE ${conditions.join(' AND ')})`;
+  return `(${conditions.join(' AND ')})`;
 }
 
-function equal({ name, dataType, charset }: CatalogColumn, literal: Literal): string | null {
-  const column = identifier(name);
-  if (dataType === 'json') return `${column}=CAST(${literal} AS JSON)`;
-  if (/^(decimal|datetime|timestamp|time)$/.test(dataType)) return `${column}=${literal}`;
+/** The row is from now on known as the target writes it. */
+export function adopt({ row, current }: Mismatch): void {
+  const { before, after } = row;
+  current!.forEach((value, at) => {
+    if (after !== null && after[at] === before![at]) after[at] = value;
+    before![at] = value;
+  });
+}
+
+/** @param other as the target's SELECT gave it */
+function sameIn({ dataType, charset }: CatalogColumn, mine: Literal, other: Literal): string | null {
+  // What the server prints: read again, its text would be a document of other types (a decimal becomes a double).
+  if (dataType === 'json')
+    return `CAST(CAST(CAST(${mine} AS JSON) AS CHAR) AS BINARY)=CAST(${other} AS BINARY)`;
+  const both = (value: (literal: Literal) => string): string => `${value(mine)}=${value(other)}`;
+  if (dataType === 'decimal') return both((literal) => literal);
+  if (/^(datetime|timestamp)$/.test(dataType)) return both((literal) => `CAST(${literal} AS DATETIME(6))`);
+  if (dataType === 'time') return both((literal) => `CAST(${literal} AS TIME(6))`);
   if (charset === null || dataType === 'enum' || dataType === 'set') return null;
-  return `CAST(${column} AS BINARY)=CAST(CONVERT(${literal} USING ${charset}) AS BINARY)`;
+  return both((literal) => `CAST(CONVERT(${literal} USING ${charset}) AS BINARY)`);
 }

@@ -18,11 +18,12 @@ import {
   readSetAside,
   restored,
 } from './records.js';
-import type { OpenCounts, QuarantineRecord } from './records.js';
+import type { OpenCounts } from './records.js';
+import { ChangeRefused, RecordChanged } from './target-errors.js';
 import { newTransaction } from './transaction.js';
 import type { RowChange, SourceTransaction } from './transaction.js';
 
-export interface SettlerOptions extends Omit<ConflictOptions, 'tableOf'> {
+export interface SettlerOptions extends Omit<ConflictOptions, 'tableOf' | 'changedSince'> {
   applier: Applier;
   target: Connection;
   generation: number;
@@ -34,13 +35,14 @@ export interface SettlerOptions extends Omit<ConflictOptions, 'tableOf'> {
 export class Settler {
   private readonly resolver: ConflictResolver;
   /** Transactions that the link stopped before, by GTID. */
-  private setAside = new Map<string, QuarantineRecord>();
+  private setAside: Awaited<ReturnType<typeof readSetAside>> = new Map();
   open: OpenCounts = { conflicts: 0, quarantined: 0 };
 
   constructor(private readonly options: SettlerOptions) {
     this.resolver = new ConflictResolver({
       ...options,
       tableOf: ({ table }) => options.schema.tableOf(table),
+      changedSince: (error) => options.schema.changedSince(error),
     });
   }
 
@@ -59,6 +61,12 @@ export class Settler {
     return this.setAside.get(gtid)?.state === 'discarded';
   }
 
+  /** The statement that says of a transaction that was kept aside that it is applied; it changes a row unless that was decided otherwise. */
+  applies({ gtid }: SourceTransaction): string | undefined {
+    const known = this.setAside.get(gtid);
+    return known && quarantineUpdate(known.id, known.state, 'applied');
+  }
+
   /**
    * @param position everything up to and including the transaction
    * @throws InterlockError LinkStopped: it is kept aside now, and the link stands before it
@@ -68,12 +76,17 @@ export class Settler {
     const known = this.setAside.get(gtid);
     if (known?.state === 'discarded') await this.pass(transaction, position, []);
     else {
-      const beside = known === undefined ? [] : [quarantineUpdate(known.id, known.state, 'applied')];
+      const requires = this.applies(transaction);
       try {
         this.options.tracker.conflictsRecorded += await this.resolver.settle({
-          ...{ transaction, position, beside },
+          ...{ transaction, position, requires },
         });
       } catch (error) {
+        if (error instanceof RecordChanged) {
+          await this.read();
+          await this.settle(transaction, position);
+          return;
+        }
         if (!(error instanceof ToQuarantine)) throw error;
         await this.quarantine(transaction, position, error.message);
       }
@@ -109,7 +122,16 @@ export class Settler {
     const { applier, schema } = this.options;
     const batch = new Batch();
     batch.add({ ...transaction, changes: [] }, ({ table }) => schema.tableOf(table));
-    await applier.apply(batch, position, { beside });
+    try {
+      await applier.apply(batch, position, { beside });
+    } catch (error) {
+      if (!(error instanceof ChangeRefused)) throw error;
+      const { link } = this.options.config;
+      throw new InterlockError('LinkStopped', `${link} stopped in ${transaction.gtid}: ${error.message}`, {
+        cause: error,
+        details: { link, position: transaction.gtid, kind: 'refused' },
+      });
+    }
   }
 
   /** What a person has decided since: transactions to be tried again, rows to be as the source had them. */
@@ -122,13 +144,14 @@ export class Settler {
       if (refused !== null) await changed(target, quarantineUpdate(id, 'retry', 'open', refused));
     }
     for (const { id, gtid, table, images } of await readConflicts(target, { link, states: ['wanted'] })) {
-      const { columns, before, after } = images;
+      const { columns, current, after } = images;
       const [schema, name] = table.split('.') as [string, string];
       const primaryKey = images.primaryKey.map((one) => columns.indexOf(one));
       const described = { schema, table: name, columns, primaryKey, types: [], lax: true };
-      const changes = restored([{ table: described, before, after, unchecked: true }]);
+      // Written over what the record has of the target: when that is another row by now, nobody has said which is right.
+      const changes = restored([{ table: described, before: current, after, unchecked: true }]);
       const done = conflictUpdate(id, 'wanted', 'resolved', 'source');
-      const refused = await this.settleStored(gtid, changes, position, done, 'source-wins');
+      const refused = await this.settleStored(gtid, changes, position, done, 'quarantine');
       if (refused === null) continue;
       tracker.lastError = { code: 'Refused', message: `conflict ${id}: ${refused}` };
       await changed(target, conflictUpdate(id, 'wanted', 'open'));
@@ -136,7 +159,10 @@ export class Settler {
     await this.count();
   }
 
-  /** @returns why it still cannot be applied; null: it is */
+  /**
+   * @param done has to change the record, else it was decided otherwise
+   * @returns why it still cannot be applied; null: it is
+   */
   private async settleStored(
     gtid: string,
     changes: RowChange[],
@@ -145,21 +171,27 @@ export class Settler {
     policy?: ConflictPolicy,
   ): Promise<string | null> {
     const { schema, ownership, tracker } = this.options;
+    await schema.read();
     const gone = changes.find(({ table }) => !schema.target.has(table.name));
     if (gone !== undefined) return `${gone.table.name} is not on the target`;
     const ownerOf = ownership.snapshot();
-    // The unit may have moved since: then the target's row is the owner's.
+    // The unit may have moved since: then the target's row is the owner's. What a person wants is not asked for its owner.
     const notOwned = changes.filter(
-      ({ table, before, after }) => ownerOf(table, (after ?? before)!) === 'other',
+      ({ table, before, after }) =>
+        policy === undefined &&
+        [before, after].some((row) => row !== null && ownerOf(table, row) === 'other'),
     );
     const transaction: SourceTransaction = { ...newTransaction(gtid, Date.now()), changes, notOwned };
+    const misfit = changes.every(({ table }) => table.types.length > 0) ? schema.misfitOf(transaction) : null;
+    if (misfit !== null) return misfit.text;
     try {
       tracker.conflictsRecorded += await this.resolver.settle({
-        ...{ transaction, position, beside: [done] },
+        ...{ transaction, position, requires: done, isOld: true },
         ...(policy !== undefined && { policy }),
       });
       return null;
     } catch (error) {
+      if (error instanceof RecordChanged) return null;
       if (error instanceof ToQuarantine) return error.message;
       if (error instanceof InterlockError && error.code === 'LinkStopped') return error.message;
       throw error;

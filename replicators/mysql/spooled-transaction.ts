@@ -29,13 +29,17 @@ export function judgeLater(
   };
 }
 
-function tooLarge({ gtid }: SourceTransaction, what: string, kind: string, table: string): InterlockError {
+/** Only what is in memory can be settled row by row, or kept aside. */
+export function tooLarge(
+  { gtid }: SourceTransaction,
+  what: string,
+  kind: string,
+  table?: string,
+): InterlockError {
   return new InterlockError(
     'LinkStopped',
-    `${what}, in ${gtid}, which is too large to be settled row by row`,
-    {
-      details: { table, position: gtid, kind },
-    },
+    `${what}, in ${gtid}, which is too large to be settled row by row or kept aside. Make the rows on the target as they were at the source, then resume the link; or begin behind it (replicate start --from POSITION --discard-checkpoint)`,
+    { details: { table, position: gtid, kind } },
   );
 }
 

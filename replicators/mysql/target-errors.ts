@@ -11,9 +11,10 @@ export interface SqlError extends Error {
 /** Deadlock, lock wait timeout: the same transaction again has every chance. */
 export const LOCK_ERRORS = new Set([1205, 1213]);
 
-/** The server, not the data: shutting down, read-only, too many connections, out of disk, killed session. */
+/** The server, not the data: shutting down, read-only, out of disk, memory or locks, too many connections, killed session, a right that is gone. */
 const SERVER_ERRORS = new Set([
-  1021, 1040, 1053, 1079, 1158, 1159, 1160, 1161, 1290, 1317, 1836, 1927, 3024, 4031,
+  1021, 1026, 1030, 1040, 1041, 1044, 1053, 1079, 1114, 1142, 1143, 1153, 1158, 1159, 1160, 1161, 1197, 1206,
+  1290, 1317, 1836, 1927, 3024, 4031,
 ]);
 
 /** Whether the connection, or the server behind it, is gone; by errno and code, never by text. */
@@ -38,6 +39,9 @@ export class RowsDiffer extends Error {
     this.mismatches = mismatches;
   }
 }
+
+/** What a person has decided is otherwise than it was read. Nothing was written. */
+export class RecordChanged extends Error {}
 
 /** The target does not take a change: a constraint, a value, a definition. Nothing was written. */
 export class ChangeRefused extends Error {

@@ -5,8 +5,11 @@ import type { ConflictPolicy } from '../../src/topology/schema.js';
 import type { Catalog, CatalogTable } from './catalog.js';
 import { identifier } from './literal.js';
 import type { Literal } from './literal.js';
+import { LAX_MODE } from './session.js';
+import type { SqlError } from './target-errors.js';
 
 const KEPT_DAYS = 30;
+const ER_TRG_ALREADY_EXISTS = 1359;
 const TRIGGER = /^interlock_tombstone_[0-9a-f]{16}$/;
 
 /** Whether a trigger is one that keeps tombstones; it fires for what a link deletes, too, and is meant to. */
@@ -14,13 +17,13 @@ export function keepsTombstones(trigger: string): boolean {
   return TRIGGER.test(trigger);
 }
 
-function hashOf(table: string): string {
-  return createHash('sha256').update(table).digest('hex').slice(0, 16);
+function hashOf(table: string, column: string): string {
+  return createHash('sha256').update(`${table} ${column.toLowerCase()}`).digest('hex').slice(0, 16);
 }
 
 /** Where the deleted rows of a table are: key, value of the column that decides, and when; ready for a statement. */
-export function tombstoneTable(table: string): Literal {
-  return `interlock.${identifier(`tombstone_${hashOf(table)}`)}`;
+export function tombstoneTable(table: string, column: string): Literal {
+  return `interlock.${identifier(`tombstone_${hashOf(table, column)}`)}`;
 }
 
 /**
@@ -44,10 +47,10 @@ export async function ensureTombstones(
         `conflicts of ${name}: no column ${policy.latest}, whose greatest value is to win; name one in the topology's links.conflicts`,
         { details: { field: 'conflicts', table: name } },
       );
-    const trigger = `interlock_tombstone_${hashOf(name)}`;
+    const trigger = `interlock_tombstone_${hashOf(name, column)}`;
     if (!table.triggers.includes(trigger)) await create(connection, table, column, trigger);
     await connection.query(
-      `DELETE FROM ${tombstoneTable(name)} WHERE interlock_deleted_at < UTC_TIMESTAMP(6) - INTERVAL ${KEPT_DAYS} DAY LIMIT 10000`,
+      `DELETE FROM ${tombstoneTable(name, column)} WHERE interlock_deleted_at < UTC_TIMESTAMP(6) - INTERVAL ${KEPT_DAYS} DAY LIMIT 10000`,
     );
   }
 }
@@ -64,6 +67,7 @@ async function create(
   const [rows] = await connection.query<RowDataPacket[]>(`SHOW CREATE TABLE ${table.sql}`);
   const definition = String(rows[0]!['Create Table']);
   // The columns exactly as the table has them, character sets and all, but for what only the table itself does with them.
+  const tombstones = tombstoneTable(table.name, column);
   const columns = kept.map((name) => {
     const line = definition.split('\n').find((one) => one.trim().startsWith(`${name} `))!;
     return line
@@ -76,13 +80,22 @@ async function create(
   const defaults = charset
     ? `DEFAULT CHARSET=${charset[1]}${charset[2] === undefined ? '' : ` COLLATE=${charset[2]}`}`
     : '';
-  await connection.query(
-    `CREATE TABLE IF NOT EXISTS ${tombstoneTable(table.name)} (${columns.join(',')}, interlock_deleted_at DATETIME(6) NOT NULL,
+  // Hazard: a trigger runs under the mode that it was made in, and must take whatever the table holds: odd dates, for instance.
+  await connection.query(`SET @interlock_mode = @@SESSION.sql_mode, SESSION sql_mode = '${LAX_MODE}'`);
+  try {
+    await connection.query(
+      `CREATE TABLE IF NOT EXISTS ${tombstones} (${columns.join(',')}, interlock_deleted_at DATETIME(6) NOT NULL,
       PRIMARY KEY (${key.join(',')}), KEY interlock_by_time (interlock_deleted_at)) ENGINE=InnoDB ${defaults}`,
-  );
-  await connection.query(
-    `CREATE TRIGGER ${identifier(schema)}.${identifier(trigger)} AFTER DELETE ON ${table.sql} FOR EACH ROW
-      REPLACE INTO ${tombstoneTable(table.name)} (${kept.join(',')}, interlock_deleted_at)
+    );
+    await connection.query(
+      `CREATE TRIGGER ${identifier(schema)}.${identifier(trigger)} AFTER DELETE ON ${table.sql} FOR EACH ROW
+      REPLACE INTO ${tombstones} (${kept.join(',')}, interlock_deleted_at)
       VALUES (${kept.map((name) => `OLD.${name}`).join(',')}, UTC_TIMESTAMP(6))`,
-  );
+    );
+  } catch (error) {
+    // Another link of the same table made it meanwhile.
+    if ((error as SqlError).errno !== ER_TRG_ALREADY_EXISTS) throw error;
+  } finally {
+    await connection.query('SET SESSION sql_mode = @interlock_mode').catch(() => undefined);
+  }
 }

@@ -1,9 +1,9 @@
 import { Option } from 'commander';
 import type { Command } from 'commander';
-import { changed, conflictUpdate, readConflicts } from '../../replicators/mysql/records.js';
+import { MOST_RECORDS, changed, conflictUpdate, readConflicts } from '../../replicators/mysql/records.js';
 import type { ConflictRecord } from '../../replicators/mysql/records.js';
 import { InterlockError } from '../errors.js';
-import { EXIT, print, printJson, table } from './output.js';
+import { EXIT, print, printJson, progress, table } from './output.js';
 import { carriedOut, found, imageRows, inTarget, links, recordCommand, recordId, show } from './undecided.js';
 import type { Options } from './undecided.js';
 
@@ -18,7 +18,10 @@ export function register(program: Command): void {
   recordCommand(conflicts, 'show <link> <id>', 'the images of both sides').action(one);
   recordCommand(conflicts, 'resolve <link> <id>', 'close an open one')
     .addOption(
-      new Option('--keep <side>', "target: its row stays; source: the link writes the source's image over it")
+      new Option(
+        '--keep <side>',
+        "target: its row stays; source: the link writes the record's image of the source, while the target's row is still the record's",
+      )
         .choices(['source', 'target'])
         .makeOptionMandatory(),
     )
@@ -37,6 +40,7 @@ async function list(link: string | undefined, options: Options): Promise<void> {
   const rows = [['link', 'id', 'table', 'key', 'what', 'policy', 'kept', 'state', 'at']];
   for (const { link: of, id, table: name, key, kind, policy, kept, state, createdAt } of records)
     rows.push([of, String(id), name, key, kind, policy, kept, state, createdAt]);
+  if (records.length >= MOST_RECORDS) progress(`Only the latest ${MOST_RECORDS} of each link are read.`);
   show(options, { conflicts: records }, rows, options.all === true ? 'No conflicts.' : 'No open conflicts.');
   if (records.some(({ state }) => state === 'open')) process.exitCode = EXIT.needsOperator;
 }
@@ -67,11 +71,16 @@ async function resolve(
         'Refused',
         `conflict ${id}: its images were too large to be kept; mend the row, then resolve it with --keep target`,
       );
-    const order =
+    const orders =
       options.keep === 'target'
-        ? conflictUpdate(id, 'open', 'resolved', 'target')
-        : conflictUpdate(id, 'open', 'wanted');
-    if (!(await changed(connection, order)))
+        ? [
+            conflictUpdate(id, 'open', 'resolved', 'target'),
+            conflictUpdate(id, 'wanted', 'resolved', 'target'),
+          ]
+        : [conflictUpdate(id, 'open', 'wanted')];
+    let taken = false;
+    for (const order of orders) taken ||= await changed(connection, order);
+    if (!taken)
       throw new InterlockError('Refused', `conflict ${id} of ${link} is ${(await read()).state}, not open`);
     return carriedOut(read, ({ state }) => state !== 'wanted');
   });

@@ -1,8 +1,8 @@
 import type { Command } from 'commander';
-import { changed, quarantineUpdate, readQuarantine } from '../../replicators/mysql/records.js';
+import { MOST_RECORDS, changed, quarantineUpdate, readQuarantine } from '../../replicators/mysql/records.js';
 import type { QuarantineRecord } from '../../replicators/mysql/records.js';
 import { InterlockError } from '../errors.js';
-import { EXIT, print, printJson, table } from './output.js';
+import { EXIT, print, printJson, progress, table } from './output.js';
 import { tellLink } from './replicate.js';
 import { carriedOut, found, imageRows, inTarget, links, recordCommand, recordId, show } from './undecided.js';
 import type { Options } from './undecided.js';
@@ -43,6 +43,7 @@ async function list(link: string | undefined, options: Options): Promise<void> {
       ...[passed ? 'behind it' : 'before it', state, reason.slice(0, 120)],
     ]);
   }
+  if (records.length >= MOST_RECORDS) progress(`Only the latest ${MOST_RECORDS} of each link are read.`);
   show(options, { quarantine: records }, rows, 'Nothing is kept aside.');
   if (records.some(({ state }) => state === 'open')) process.exitCode = EXIT.needsOperator;
 }
@@ -103,7 +104,10 @@ async function discard(link: string, text: string, options: Options & { yes?: bo
     const read = async (): Promise<QuarantineRecord> =>
       found('quarantine', link, id, await readQuarantine(connection, { link, id }));
     await read();
-    if (!(await changed(connection, quarantineUpdate(id, 'open', 'discarded'))))
+    const orders = [quarantineUpdate(id, 'open', 'discarded'), quarantineUpdate(id, 'retry', 'discarded')];
+    let taken = false;
+    for (const order of orders) taken ||= await changed(connection, order);
+    if (!taken)
       throw new InterlockError('Refused', `quarantine ${id} of ${link} is ${(await read()).state}, not open`);
     return read();
   });

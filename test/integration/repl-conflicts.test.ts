@@ -270,6 +270,102 @@ describe.each(['mysql', 'mariadb'] as const)('conflicts on %s', (flavour) => {
     ]);
   });
 
+  it('latest: a row that is changed and deleted in one transaction is as late as what was deleted', async () => {
+    const table = await schemaWith('c_both', 'n INT, v BIGINT, d DATE');
+    await unlogged(pair.a, [`SET sql_mode = ''`, `INSERT INTO ${table} VALUES (2, '', 1, 1, '0000-00-00')`]);
+    await unlogged(pair.b, [`SET sql_mode = ''`, `INSERT INTO ${table} VALUES (2, '', 1, 1, '0000-00-00')`]);
+    const policy = { conflicts: { [table]: { latest: 'v' } } };
+    const links = [await start('a', table, FREE, policy), await start('b', table, FREE, policy)];
+    await pair.a.pool.query(`INSERT INTO ${table} VALUES (1, '', 1, 1, NULL)`);
+    await settled(links[0]!, pair.a);
+    await Promise.all(links.map((link) => link.stop()));
+    const connection = await pair.a.pool.getConnection();
+    await connection.beginTransaction();
+    await connection.query(`UPDATE ${table} SET v = 5 WHERE id = 1`);
+    await connection.query(`DELETE FROM ${table} WHERE id = 1`);
+    await connection.commit();
+    connection.release();
+    await pair.b.pool.query(`UPDATE ${table} SET v = 4 WHERE id = 1`);
+    // Odd dates are no reason to refuse an application's DELETE.
+    await pair.b.pool.query(`DELETE FROM ${table} WHERE id = 2`);
+    const [ab, ba] = [
+      await start('a', table, FREE, policy, null),
+      await start('b', table, FREE, policy, null),
+    ];
+    await settled(ab, pair.a);
+    await settled(ba, pair.b);
+    await same(table);
+    expect(await all(pair.a, table)).toEqual([]);
+  });
+
+  it('decides many rows of one transaction at once', async () => {
+    const table = await schemaWith('c_many', 'n INT');
+    const values = Array.from({ length: 3000 }, (_, i) => `(${i}, 'ann', 0)`).join();
+    await createOnBoth(pair, [`INSERT INTO ${table} VALUES ${values}`]);
+    await unlogged(pair.b, [`UPDATE ${table} SET n = -1`]);
+    const ab = await start('a', table, OWNED);
+    await pair.a.pool.query(`UPDATE ${table} SET n = 1`);
+    await settled(ab, pair.a);
+    await same(table);
+    expect(ab.status()).toMatchObject({ conflicts: 0, conflictsRecorded: 3000 });
+  });
+
+  it.runIf(flavour === 'mysql')(
+    'no false alarm: documents in a table that is written in order, and in large transactions',
+    async () => {
+      const table = await schemaWith('c_order', 'j JSON, t VARCHAR(20), p MEDIUMTEXT, UNIQUE KEY (t)');
+      const document = (n: number): string =>
+        `JSON_OBJECT('d', CAST(${n}.50 AS DECIMAL(5,2)), 'at', CAST('2026-01-01' AS DATE))`;
+      const ab = await start('a', table, FREE);
+      await pair.a.pool.query(
+        `INSERT INTO ${table} (id, j, t, p) VALUES ${Array.from({ length: 800 }, (_, i) => `(${i}, ${document(i % 9)}, 't${i}', REPEAT('x', 10000))`).join()}`,
+      );
+      const connection = await pair.a.pool.getConnection();
+      await connection.beginTransaction();
+      await connection.query(`UPDATE ${table} SET j = ${document(10)}, t = 'a' WHERE id = 1`);
+      await connection.query(`UPDATE ${table} SET j = ${document(11)}, t = 'b' WHERE id = 1`);
+      await connection.commit();
+      connection.release();
+      await pair.a.pool.query(`UPDATE ${table} SET p = CONCAT(p, 'z')`);
+      await settled(ab, pair.a);
+      await same(table);
+      expect(ab.status()).toMatchObject({ conflictsRecorded: 0, quarantined: 0 });
+    },
+  );
+
+  it('a transaction that is larger than memory stops the link on a row past the fence, whole', async () => {
+    const table = await schemaWith('c_large', 'p MEDIUMTEXT');
+    const ab = await start('a', table, OWNED);
+    await pair.a.pool.query(
+      `INSERT INTO ${table} VALUES (0, 'bob', ''), ${Array.from({ length: 800 }, (_, i) => `(${i + 1}, 'ann', REPEAT('x', 10000))`).join()}`,
+    );
+    expect(await ab.ended).toMatchObject({ code: 'LinkStopped', details: { kind: 'not-owned' } });
+    expect(await all(pair.b, table)).toEqual([]);
+  });
+
+  it('an image of before is not written over a newer row', async () => {
+    const table = await schemaWith('c_old');
+    const ab = await start('a', table, OWNED);
+    const state = (to: string, owner: string): Promise<unknown> =>
+      pair.a.pool.query(
+        'UPDATE interlock.unit_state SET state = ?, owner = ?, epoch = epoch + 1 WHERE unit = ?',
+        [...[to, owner, unitOf('ann')]],
+      );
+    await pair.a.pool.query(`INSERT INTO ${table} VALUES (1, 'ann', 0)`);
+    await state('write_disabled', 'dc-a');
+    await pair.a.pool.query(`UPDATE ${table} SET n = 1`);
+    await state('open', 'dc-a');
+    await pair.a.pool.query(`UPDATE ${table} SET n = 2`);
+    await settled(ab, pair.a);
+    const [past] = await records(ab);
+    expect(past).toMatchObject({ kind: 'not-owned', state: 'open' });
+    await decide(conflictUpdate(past!.id, 'open', 'wanted'));
+    await until(async () => (await records(ab))[0]!.state === 'open', 'it is refused');
+    expect(ab.status().lastError?.message).toContain('is another one on the target');
+    await same(table);
+    await decide(conflictUpdate(past!.id, 'open', 'resolved', 'target'));
+  });
+
   describe('quarantine', () => {
     const refusing = async (name: string): Promise<string> => {
       const table = await schemaWith(name, 'n INT, t VARCHAR(20), UNIQUE KEY (t)');
@@ -344,6 +440,49 @@ describe.each(['mysql', 'mariadb'] as const)('conflicts on %s', (flavour) => {
       await until(async () => (await kept(ab))[0]!.state === 'applied', 'it is applied');
       await same(table);
       await until(() => ab.status().quarantined === 0, 'it is counted');
+    });
+
+    it('go-on: what is tried again does not write over what came later', async () => {
+      const table = await refusing('q_later');
+      const ab = await start('a', table, OWNED, { onQuarantine: 'go-on' });
+      await write(table);
+      await pair.a.pool.query(`UPDATE ${table} SET n = 100 WHERE id = 1`);
+      await settled(ab, pair.a);
+      await unlogged(pair.b, [`DELETE FROM ${table} WHERE id = 900`]);
+      const [record] = await kept(ab);
+      await decide(quarantineUpdate(record!.id, 'open', 'retry'));
+      await until(async () => (await kept(ab))[0]!.state === 'applied', 'it is applied');
+      await same(table);
+      expect((await records(ab)).at(-1)).toMatchObject({ key: '1', kept: 'target', state: 'open' });
+    });
+
+    it('a discard that comes while the transaction is being tried counts', async () => {
+      const table = await refusing('q_race');
+      const ab = await start('a', table, OWNED);
+      await write(table);
+      await ab.ended;
+      await unlogged(pair.b, [`DELETE FROM ${table} WHERE id = 900`]);
+      const [record] = await kept(ab);
+      // Its insert waits for this row, between the look at the record and the commit.
+      const blocker = await pair.b.pool.getConnection();
+      await blocker.beginTransaction();
+      await blocker.query(`INSERT INTO interlock.conflict (link,gtid,name,row_key,kind,policy,kept,state,images,created_at)
+        VALUES ('x','g','n','k','exists','p','source','resolved','{}',UTC_TIMESTAMP(6))`);
+      await blocker.query('SELECT id FROM interlock.quarantine WHERE id = ? FOR UPDATE', [record!.id]);
+      const again = await start('a', table, OWNED, {}, null);
+      await until(async () => {
+        const waiting = await rows(
+          pair.b,
+          "SELECT COUNT(*) AS n FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'",
+        );
+        return Number(waiting[0]!['n']) > 0;
+      }, 'the link waits for the record');
+      await blocker.query(quarantineUpdate(record!.id, 'open', 'discarded'));
+      await blocker.commit();
+      blocker.release();
+      await settled(again, pair.a);
+      expect(await all(pair.b, table)).toMatchObject([{ id: 3 }]);
+      expect(await kept(again)).toMatchObject([{ state: 'discarded' }]);
     });
 
     it('go-on: what is tried again when its unit has moved does not touch the new owner’s rows', async () => {
