@@ -1,9 +1,10 @@
+import { keyOf } from './batch.js';
 import type { RowNet, TableBatch } from './batch.js';
 import type { CatalogColumn } from './catalog.js';
 import { expressionOf, literalOf } from './chunk-reader.js';
 import { NULL, identifier } from './literal.js';
 import type { Literal } from './literal.js';
-import { writtenColumns } from './statements.js';
+import { whereKey, writtenColumns } from './statements.js';
 import type { Statement } from './statements.js';
 
 /** A row that is not on the target as the source had it before its change. */
@@ -87,9 +88,7 @@ function checkOf(table: TableBatch, { select }: Compared, rows: RowNet[]): State
 }
 
 export function keyCondition(table: TableBatch, row: RowNet): string {
-  const { source } = table;
-  const values = (row.before ?? row.after)!;
-  return source.primaryKey.map((i) => `${identifier(source.columns[i]!)}=${values[i]!}`).join(' AND ');
+  return whereKey(table, (row.before ?? row.after)!);
 }
 
 /** @param answer of a check's statement, rows as arrays of bytes */
@@ -104,7 +103,7 @@ export function mismatchesOf(check: Statement, answer: (Buffer | null)[][]): Mis
       const bytes = values[i]!;
       row[at] = bytes === null ? NULL : literal(bytes);
     });
-    found.set(keyOfRow(source.primaryKey, row), row);
+    found.set(keyOf(source, row), row);
   }
   const mismatches: Mismatch[] = [];
   for (const row of check.rows!) {
@@ -117,10 +116,6 @@ export function mismatchesOf(check: Statement, answer: (Buffer | null)[][]): Mis
     if (!same) mismatches.push({ table, row, current: current && completed(current, row, columns) });
   }
   return mismatches;
-}
-
-function keyOfRow(primaryKey: readonly number[], row: Literal[]): string {
-  return primaryKey.length === 1 ? row[primaryKey[0]!]! : primaryKey.map((i) => row[i]).join(',');
 }
 
 /** What is not compared is taken to be as the source had it: a row that is rebased on `current` has to be whole. */

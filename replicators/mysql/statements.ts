@@ -276,7 +276,7 @@ function upsertOf(table: TableBatch, rows: RowNet[], flavour: Flavour): Statemen
   };
 }
 
-function whereKey(table: TableBatch, row: Literal[]): string {
+export function whereKey(table: TableBatch, row: Literal[]): string {
   const { source } = table;
   return source.primaryKey.map((i) => `${identifier(source.columns[i]!)}=${row[i]!}`).join(' AND ');
 }
