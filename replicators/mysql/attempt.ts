@@ -448,11 +448,16 @@ export class Attempt {
   /** While the target writes a batch, this thread makes the next one. */
   private lookAhead(work: Work): void {
     if (work.alone !== null || this.failure !== undefined) return;
-    const next = this.backlog.gather(this.limits(), work);
-    // A small one can wait for what comes meanwhile.
-    if (next.alone !== null || next.batch.bytes < AHEAD_BYTES) return;
-    this.applier.prepare(next.batch);
-    this.next = next;
+    try {
+      const next = this.backlog.gather(this.limits(), work);
+      // A small one can wait for what comes meanwhile.
+      if (next.alone !== null || next.batch.bytes < AHEAD_BYTES) return;
+      this.applier.prepare(next.batch);
+      this.next = next;
+    } catch {
+      // Whatever it is, it is met again in its turn; the batch that is under way has to be waited for.
+      this.next = undefined;
+    }
   }
 
   private showCopy(): void {
