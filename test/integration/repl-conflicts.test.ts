@@ -463,23 +463,29 @@ describe.each(['mysql', 'mariadb'] as const)('conflicts on %s', (flavour) => {
       await ab.ended;
       await unlogged(pair.b, [`DELETE FROM ${table} WHERE id = 900`]);
       const [record] = await kept(ab);
-      // Its insert waits for this row, between the look at the record and the commit.
+      // The link waits for this row, between its look at the record and its commit.
       const blocker = await pair.b.pool.getConnection();
-      await blocker.beginTransaction();
-      await blocker.query(`INSERT INTO interlock.conflict (link,gtid,name,row_key,kind,policy,kept,state,images,created_at)
-        VALUES ('x','g','n','k','exists','p','source','resolved','{}',UTC_TIMESTAMP(6))`);
-      await blocker.query('SELECT id FROM interlock.quarantine WHERE id = ? FOR UPDATE', [record!.id]);
-      const again = await start('a', table, OWNED, {}, null);
-      await until(async () => {
-        const waiting = await rows(
-          pair.b,
-          "SELECT COUNT(*) AS n FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'",
+      let again: RunningLink;
+      try {
+        await blocker.beginTransaction();
+        await blocker.query('SELECT id FROM interlock.quarantine WHERE id = ? FOR UPDATE', [record!.id]);
+        again = await start('a', table, OWNED, {}, null);
+        await until(
+          async () => {
+            const [waiting] = await rows(
+              pair.b,
+              "SELECT COUNT(*) AS n FROM information_schema.processlist WHERE info LIKE 'UPDATE interlock.quarantine%'",
+            );
+            return Number(waiting!['n']) > 0;
+          },
+          'the link waits for the record',
+          60_000,
         );
-        return Number(waiting[0]!['n']) > 0;
-      }, 'the link waits for the record');
-      await blocker.query(quarantineUpdate(record!.id, 'open', 'discarded'));
-      await blocker.commit();
-      blocker.release();
+        await blocker.query(quarantineUpdate(record!.id, 'open', 'discarded'));
+        await blocker.commit();
+      } finally {
+        blocker.destroy();
+      }
       await settled(again, pair.a);
       expect(await all(pair.b, table)).toMatchObject([{ id: 3 }]);
       expect(await kept(again)).toMatchObject([{ state: 'discarded' }]);
