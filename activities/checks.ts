@@ -7,7 +7,7 @@ import { messageOf } from '../src/errors.js';
 import type { FenceStore } from '../src/fence/fence-store.js';
 import { checkGrants, checkReadOnly } from '../src/fence/preflight.js';
 import type { DcId, UnitId } from '../src/routing/units.js';
-import { mappingDifference } from '../src/topology/derive.js';
+import { carries, mappingDifference } from '../src/topology/derive.js';
 import type { Check, SwitchPlan } from '../workflows/contract.js';
 import type { DatacenterDeps } from './dependencies.js';
 import { planLink } from './links.js';
@@ -192,13 +192,8 @@ function carried(deps: DatacenterDeps, table: string, from: DcId): boolean {
   return deps.topology.links.some((link) => {
     if (link.from !== undefined && link.from !== from) return false;
     if (link.to !== undefined && link.to === from) return false;
-    return link.include.some((p) => matches(p, table)) && !link.exclude.some((p) => matches(p, table));
+    return carries(link, table);
   });
-}
-
-function matches(pattern: string, table: string): boolean {
-  const text = pattern.replace(/[.+?^${}()|[\]\\]/g, '\\$&').replaceAll('*', '.*');
-  return new RegExp(`^${text}$`).test(table);
 }
 
 async function checkBinlog(fence: FenceStore): Promise<string | { wrong: string }> {

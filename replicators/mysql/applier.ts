@@ -126,8 +126,8 @@ export class Applier {
       } catch (error) {
         if (isOurs(error)) throw error;
         const { errno } = error as SqlError;
-        if (errno === undefined || !LOCK_ERRORS.has(errno)) throw targetUnavailable(error);
-        if (attempt > LOCK_RETRIES) throw targetUnavailable(error);
+        if (errno === undefined || !LOCK_ERRORS.has(errno) || attempt > LOCK_RETRIES)
+          throw targetUnavailable(error);
         await new Promise((resolve) => setTimeout(resolve, Math.min(200, 2 ** attempt)));
       }
     }

@@ -117,6 +117,12 @@ export function keyOf(table: SourceTable, row: Literal[]): string {
   return primaryKey.length === 1 ? row[primaryKey[0]!]! : primaryKey.map((i) => row[i]).join(',');
 }
 
+/** Whether two images are of the same values; null: no row. */
+export function sameRow(a: Literal[] | null, b: Literal[] | null): boolean {
+  if (a === null || b === null) return a === b;
+  return a.length === b.length && a.every((value, i) => value === b[i]);
+}
+
 function movesUniqueValue(batch: TableBatch, before: Literal[], after: Literal[]): boolean {
   for (const column of batch.target.uniqueColumns) {
     const at = batch.source.columns.indexOf(column);

@@ -3,7 +3,7 @@ import type { Connection } from 'mysql2/promise';
 import { InterlockError } from '../../src/errors.js';
 import type { ConflictPolicy } from '../../src/topology/schema.js';
 import type { Applier } from './applier.js';
-import { Batch, keyOf } from './batch.js';
+import { Batch, keyOf, sameRow } from './batch.js';
 import type { RowNet } from './batch.js';
 import type { CatalogTable } from './catalog.js';
 import type { LinkConfig } from './link-config.js';
@@ -122,7 +122,7 @@ export class ConflictResolver {
     const primaryKey = source.primaryKey.map((i) => source.columns[i]!);
     // A person has to look where the two sides differ since, and nobody has said that they may.
     const open =
-      kept === 'target' && (kind === 'not-owned' || unsettled.isOld === true) && !sameImage(current, after);
+      kept === 'target' && (kind === 'not-owned' || unsettled.isOld === true) && !sameRow(current, after);
     records.push(
       conflictInsert(link, {
         ...{ gtid: transaction.gtid, table: source.name, key: row.key, unit, kind, kept },
@@ -209,10 +209,6 @@ export function policyOf(
 /** In tables that are written in the source's order, the next ones may follow from the first. */
 function independent(mismatches: readonly Mismatch[]): readonly Mismatch[] {
   return mismatches.some(({ row }) => row.change !== undefined) ? mismatches.slice(0, 1) : mismatches;
-}
-
-function sameImage(a: Literal[] | null, b: Literal[] | null): boolean {
-  return a === null || b === null ? a === b : a.every((value, i) => value === b[i]);
 }
 
 const CONFLICT_WORDS: Record<ConflictKind, string> = {

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Connection, RowDataPacket } from 'mysql2/promise';
 import { InterlockError } from '../../src/errors.js';
 import type { CopyProgress } from '../core/contract.js';
-import { keyOf } from './batch.js';
+import { keyOf, sameRow } from './batch.js';
 import type { RowNet, TableBatch } from './batch.js';
 import type { Carried } from './carried.js';
 import type { Catalog } from './catalog.js';
@@ -221,7 +221,7 @@ export class Copier {
       const key = keyOf(source, row);
       const current = onTarget.get(key) ?? null;
       onTarget.delete(key);
-      if (changed.has(key) || (current !== null && sameRow(current, row))) continue;
+      if (changed.has(key) || sameRow(current, row)) continue;
       const owner = ownerOf(source, row);
       if (current === null && owner === 'other' && table.purpose !== 'fill') continue;
       differing.push({ table: batch, row: { key, before: current, after: row }, current, owner });
@@ -350,10 +350,6 @@ export class Copier {
 
 function columnsOf(catalog: Catalog, name: string): string {
   return JSON.stringify([...(catalog.get(name)?.columns.values() ?? [])]);
-}
-
-function sameRow(a: Literal[], b: Literal[]): boolean {
-  return a.length === b.length && a.every((value, i) => value === b[i]);
 }
 
 async function throttle(

@@ -1,9 +1,9 @@
 import type { Connection, RowDataPacket } from 'mysql2/promise';
 import { InterlockError } from '../../src/errors.js';
 import { identifier } from './literal.js';
-import { keyCondition } from './row-check.js';
 import type { Mismatch } from './row-check.js';
 import { tombstoneTable } from './tombstones.js';
+import { keyCondition } from './written-columns.js';
 
 const ROWS_PER_QUESTION = 200;
 

@@ -4,8 +4,8 @@ import type { CatalogColumn } from './catalog.js';
 import { expressionOf, literalOf } from './chunk-reader.js';
 import { NULL, identifier } from './literal.js';
 import type { Literal } from './literal.js';
-import { whereKey, writtenColumns } from './statements.js';
 import type { Statement } from './statements.js';
+import { keyCondition, writtenColumns } from './written-columns.js';
 
 /** A row that is not on the target as the source had it before its change. */
 export interface Mismatch {
@@ -85,10 +85,6 @@ function checkOf(table: TableBatch, { select }: Compared, rows: RowNet[]): State
     keys: [],
     rows,
   };
-}
-
-export function keyCondition(table: TableBatch, row: RowNet): string {
-  return whereKey(table, (row.before ?? row.after)!);
 }
 
 /** @param answer of a check's statement, rows as arrays of bytes */

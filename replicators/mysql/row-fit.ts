@@ -4,10 +4,10 @@ import type { Difference } from './drift.js';
 import { NULL } from './literal.js';
 import type { Literal } from './literal.js';
 import type { SourceTable } from './source-table.js';
-import { HIDDEN_HASH } from './statements.js';
 import type { RowChange } from './transaction.js';
 import { defaultTest, holds, valueTypeOf } from './value-type.js';
 import type { Fit, ValueType } from './value-type.js';
+import { HIDDEN_HASH } from './written-columns.js';
 
 /** A row that the target cannot take as its definition is. */
 export interface Misfit {

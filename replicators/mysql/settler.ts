@@ -79,7 +79,9 @@ export class Settler {
       const requires = this.applies(transaction);
       try {
         this.options.tracker.conflictsRecorded += await this.resolver.settle({
-          ...{ transaction, position, requires },
+          transaction,
+          position,
+          requires,
         });
       } catch (error) {
         if (error instanceof RecordChanged) {

@@ -7,6 +7,7 @@ import type { Flavour } from './position.js';
 import { checksOf } from './row-check.js';
 import { LAX_MODE } from './session.js';
 import type { RowChange, SourceTransaction } from './transaction.js';
+import { HIDDEN_HASH, columns, keyCondition, whereKey, writtenColumns } from './written-columns.js';
 
 /** One statement for the target, and what it must have done: `affected` rows (changed rows, not matched ones). */
 export interface Statement {
@@ -202,7 +203,7 @@ function deleteOf(table: TableBatch, rows: RowNet[]): Statement {
   const where =
     source.primaryKey.length === 1
       ? `${identifier(source.columns[source.primaryKey[0]!]!)} IN (${rows.map((row) => row.key).join(',')})`
-      : rows.map((row) => `(${whereKey(table, (row.before ?? row.after)!)})`).join(' OR ');
+      : rows.map((row) => `(${keyCondition(table, row)})`).join(' OR ');
   return {
     sql: `DELETE FROM ${source.sql} WHERE ${where}`,
     affected: rows.length,
@@ -242,7 +243,7 @@ function insertOf(table: TableBatch, rows: RowNet[], flavour: Flavour): Statemen
     sql: relaxed(
       table,
       flavour,
-      `INSERT INTO ${table.source.sql} (${columnList(table)}) VALUES ${rows.map((row) => tuple(table, row.after!)).join(',')}`,
+      `INSERT INTO ${table.source.sql} (${columns(table).list}) VALUES ${rows.map((row) => tuple(table, row.after!)).join(',')}`,
     ),
     affected: rows.length,
     kind: 'insert',
@@ -267,60 +268,13 @@ function upsertOf(table: TableBatch, rows: RowNet[], flavour: Flavour): Statemen
     sql: relaxed(
       table,
       flavour,
-      `INSERT INTO ${source.sql} (${columnList(table)}) VALUES ${rows.map((row) => tuple(table, row.after!)).join(',')}${alias} ON DUPLICATE KEY UPDATE ${[...set.map((c) => `${c}=${value(c)}`), ...columns(table).kept].join(',')}`,
+      `INSERT INTO ${source.sql} (${columns(table).list}) VALUES ${rows.map((row) => tuple(table, row.after!)).join(',')}${alias} ON DUPLICATE KEY UPDATE ${[...set.map((c) => `${c}=${value(c)}`), ...columns(table).kept].join(',')}`,
     ),
     affected: rows.length * 2,
     kind: 'update',
     table,
     keys: rows.map((row) => row.key),
   };
-}
-
-export function whereKey(table: TableBatch, row: Literal[]): string {
-  const { source } = table;
-  return source.primaryKey.map((i) => `${identifier(source.columns[i]!)}=${row[i]!}`).join(' AND ');
-}
-
-/** MariaDB's unique keys on long text have a hidden column each, which is in the binlog. */
-export const HIDDEN_HASH = /^DB_ROW_HASH_\d+$/;
-
-interface Columns {
-  written: number[];
-  list: string;
-  /** Assignments of columns that only the target has, and would set by itself. */
-  kept: string[];
-}
-const columnsOf = new WeakMap<TableBatch, Columns>();
-
-/** The columns that are written: all but those that the target computes or does not have (what they hold was looked at before). */
-export function writtenColumns(table: TableBatch): number[] {
-  return columns(table).written;
-}
-
-function columnList(table: TableBatch): string {
-  return columns(table).list;
-}
-
-function columns(table: TableBatch): Columns {
-  let known = columnsOf.get(table);
-  if (known === undefined) {
-    const indexes = table.source.columns
-      .map((_name, i) => i)
-      .filter((i) => {
-        const column = table.target.columns.get(table.source.columns[i]!);
-        return column !== undefined && !column.generated;
-      });
-    const kept = [...table.target.columns.values()]
-      .filter(({ name, autoUpdated }) => autoUpdated && !table.source.columns.includes(name))
-      .map(({ name }) => `${identifier(name)}=${table.target.sql}.${identifier(name)}`);
-    known = {
-      written: indexes,
-      list: indexes.map((i) => identifier(table.source.columns[i]!)).join(','),
-      kept,
-    };
-    columnsOf.set(table, known);
-  }
-  return known;
 }
 
 function tuple(table: TableBatch, row: Literal[]): string {

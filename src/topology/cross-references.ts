@@ -1,5 +1,6 @@
 import { isIP } from 'node:net';
 import { prefixSegments } from '../routing/key.js';
+import { carries } from './derive.js';
 import type { Application, Topology } from './schema.js';
 
 /** One problem of a topology: where, what is there, what was expected. */
@@ -264,13 +265,6 @@ type LinkSpec = Topology['links'][number];
 
 function goes({ from, to }: LinkSpec, a: string, b: string): boolean {
   return (from ?? a) === a && (to ?? b) === b;
-}
-
-/** As TableFilter of the links does. */
-function carries({ include, exclude }: LinkSpec, table: string): boolean {
-  const matches = (pattern: string): boolean =>
-    new RegExp(`^${pattern.replace(/[.+?^${}()|[\]\\]/g, '\\$&').replaceAll('*', '.*')}$`).test(table);
-  return include.some(matches) && !exclude.some(matches);
 }
 
 function checkApplications(topology: Topology, dcs: string[], report: Report): void {
