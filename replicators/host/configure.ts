@@ -3,15 +3,17 @@ import { wantedLinks } from '../../src/topology/derive.js';
 import type { WantedLink } from '../../src/topology/derive.js';
 import type { SecretReference, Topology } from '../../src/topology/schema.js';
 import { formatLinkId } from '../core/contract.js';
-import type { LinkKind } from '../core/contract.js';
 import { linkConfigOf as mysqlLinkConfig } from '../mysql/configure.js';
 import { initialiseLink as initialiseMysqlLink } from '../mysql/initialise.js';
 import type { LinkConfig as MysqlLinkConfig } from '../mysql/link-config.js';
+import { redisLinkConfig } from '../redis/configure.js';
+import { initialiseRedisLink } from '../redis/initialise.js';
+import type { RedisLinkConfig } from '../redis/link-config.js';
 import { problemOf } from './options.js';
 import type { InitialiseOptions } from './options.js';
 
 /** All that a link's thread needs, by its kind; plain data. */
-export type LinkConfig = MysqlLinkConfig;
+export type LinkConfig = MysqlLinkConfig | RedisLinkConfig;
 
 type Secrets = (reference: SecretReference) => string;
 
@@ -38,8 +40,9 @@ export function linkConfigOf(topology: Topology, link: string, secret: Secrets):
     case 'mysql':
       return mysqlLinkConfig(topology, link, secret);
     case 'redis':
+      return redisLinkConfig(topology, wanted, secret);
     case 'kafka':
-      throw notYet(link, wanted.kind);
+      throw noKafka(link);
   }
 }
 
@@ -59,12 +62,20 @@ export async function initialiseLink(
   switch (wanted.kind) {
     case 'mysql':
       return initialiseMysqlLink(mysqlLinkConfig(topology, link, secret), options);
-    case 'redis':
+    case 'redis': {
+      const { from, discardCheckpoint, copy, resync } = options;
+      return initialiseRedisLink(redisLinkConfig(topology, wanted, secret), {
+        ...(from !== undefined && { from: 'now' }),
+        ...(discardCheckpoint !== undefined && { discardCheckpoint }),
+        ...(copy !== undefined && { copy }),
+        ...(resync !== undefined && { resync: true }),
+      });
+    }
     case 'kafka':
-      throw notYet(link, wanted.kind);
+      throw noKafka(link);
   }
 }
 
-function notYet(link: string, kind: LinkKind): InterlockError {
-  return new InterlockError('Refused', `${link}: links of ${kind} stores cannot run yet`);
+function noKafka(link: string): InterlockError {
+  return new InterlockError('Refused', `${link}: links of Kafka stores cannot run yet`);
 }

@@ -8,6 +8,7 @@ type Open = (config: never, events: LinkEvents, stopAt: (point: string) => void)
 /** Loaded when the first link of a kind runs: a thread pays for no client that it does not need. */
 const OPEN: Partial<Record<LinkKind, Open>> = {
   mysql: async (...given) => new (await import('../mysql/link.js')).Link(...given),
+  redis: async (...given) => new (await import('../redis/link.js')).RedisLink(...given),
 };
 
 /** The link of a configuration, ready to run. */

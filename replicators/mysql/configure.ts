@@ -1,5 +1,5 @@
 import { InterlockError } from '../../src/errors.js';
-import { wantedMysqlLinks } from '../../src/topology/derive.js';
+import { userMapping, wantedMysqlLinks } from '../../src/topology/derive.js';
 import { mysqlAddress } from '../../src/topology/mysql-address.js';
 import type { SecretReference, Topology } from '../../src/topology/schema.js';
 import { formatLinkId } from '../core/contract.js';
@@ -44,12 +44,6 @@ export function linkConfigOf(
     conflicts: wanted.conflicts,
     onQuarantine: wanted.onQuarantine,
     winsTies: Object.keys(topology.datacenters)[0] === wanted.from,
-    mapping: {
-      defaultRegion: topology.defaultRegion,
-      regions: Object.keys(topology.regions),
-      segments: Object.fromEntries(
-        Object.entries(topology.segments).map(([name, { members }]) => [name, members]),
-      ),
-    },
+    mapping: userMapping(topology),
   };
 }

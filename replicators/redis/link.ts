@@ -1,5 +1,5 @@
 import type { BaselineReached, LinkStatus } from '../core/contract.js';
-import type { StopPoint } from '../mysql/stop-points.js';
+import type { StopPoint } from '../core/stop-points.js';
 import type { RedisLinkConfig } from './link-config.js';
 
 export interface LinkEvents {

@@ -128,6 +128,21 @@ function throttle(rows: number | undefined, bytes: number | undefined): { thrott
   };
 }
 
+/** How the topology maps users to units, without owners: what a link needs. */
+export function userMapping(topology: Topology): {
+  defaultRegion: string;
+  regions: string[];
+  segments: Record<string, string[]>;
+} {
+  return {
+    defaultRegion: topology.defaultRegion,
+    regions: Object.keys(topology.regions),
+    segments: Object.fromEntries(
+      Object.entries(topology.segments).map(([name, { members }]) => [name, members]),
+    ),
+  };
+}
+
 /** `main` of `mysql/main`. */
 export function storeName({ kind, store }: LinkSpec): string {
   return store.slice(kind.length + 1);

@@ -56,6 +56,7 @@ const redisStoreSchema = z.strictObject({
   password: secretSchema.optional(),
   tls: tlsSchema.optional(),
 });
+export type RedisStore = z.infer<typeof redisStoreSchema>;
 
 const kafkaStoreSchema = z.strictObject({
   /** Where a client begins; the brokers name the others. */
