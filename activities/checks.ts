@@ -190,6 +190,7 @@ async function checkDefinitions(deps: DatacenterDeps, store: string): Promise<st
 
 function carried(deps: DatacenterDeps, table: string, from: DcId): boolean {
   return deps.topology.links.some((link) => {
+    if (link.kind !== 'mysql') return false;
     if (link.from !== undefined && link.from !== from) return false;
     if (link.to !== undefined && link.to === from) return false;
     return carries(link, table);

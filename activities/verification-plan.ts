@@ -14,8 +14,8 @@ import type { Rules } from '../src/routing/rules.js';
 import { parseScope, scopeUnits } from '../src/routing/scope.js';
 import { centralUnit, parseUnit } from '../src/routing/units.js';
 import type { DcId, UnitId } from '../src/routing/units.js';
-import { wantedLinks } from '../src/topology/derive.js';
-import type { WantedLink } from '../src/topology/derive.js';
+import { wantedMysqlLinks } from '../src/topology/derive.js';
+import type { WantedMysqlLink } from '../src/topology/derive.js';
 import type { SecretReference, TableRouting, Topology } from '../src/topology/schema.js';
 import type { PlannedTable, VerifyPlan, VerifyRequest } from '../workflows/verification-contract.js';
 
@@ -39,7 +39,7 @@ export async function planVerification(
   const names = Object.keys(topology.tables).filter(
     (name) => carries(chosen, name) && (units === null || mayHold(topology.tables[name]!, units)),
   );
-  const links = wantedLinks(topology);
+  const links = wantedMysqlLinks(topology);
   const tables: PlannedTable[] = [];
   for (const store of new Set(links.map((link) => link.store))) {
     const ofStore = links.filter((link) => link.store === store);
@@ -59,7 +59,7 @@ export async function planVerification(
 async function tablesOf(
   { topology, secret }: PlanDeps,
   rules: Rules,
-  links: readonly WantedLink[],
+  links: readonly WantedMysqlLink[],
   names: readonly string[],
   units: readonly UnitId[] | null,
 ): Promise<PlannedTable[]> {
@@ -128,9 +128,9 @@ function isOfUsers(unit: UnitId): boolean {
 function neededLinks(
   routing: TableRouting,
   rules: Rules,
-  links: readonly WantedLink[],
+  links: readonly WantedMysqlLink[],
   scope: readonly UnitId[] | null,
-): { links: WantedLink[]; missing: string[] } {
+): { links: WantedMysqlLink[]; missing: string[] } {
   if ('unrouted' in routing) return { links: [...links], missing: [] };
   const owners = ownersOf(routing, rules, scope);
   const missing = [...owners]

@@ -4,7 +4,7 @@ import type { DcStores } from '../src/fence/connect.js';
 import type { Rules } from '../src/routing/rules.js';
 import { parseScope, scopeUnits } from '../src/routing/scope.js';
 import type { DcId, UnitId } from '../src/routing/units.js';
-import { wantedLinks } from '../src/topology/derive.js';
+import { wantedMysqlLinks } from '../src/topology/derive.js';
 import type { Topology } from '../src/topology/schema.js';
 import type { Check } from '../workflows/contract.js';
 import type { VerifiedTable, VerifyReport } from '../workflows/verification-contract.js';
@@ -49,7 +49,7 @@ export async function checkVerified(moved: Moved, maxAgeMs: number): Promise<Che
 
 /** Declared tables that may have rows of the units, that a link carries, and the stores of the source that have them. */
 async function touchedTables({ topology, stores, from, units }: Moved): Promise<Map<string, string[]>> {
-  const links = wantedLinks(topology);
+  const links = wantedMysqlLinks(topology);
   const found = new Map<string, string[]>();
   for (const [store, pool] of stores.get(from)!.pools) {
     const filters = links

@@ -8,6 +8,7 @@ import { messageOf } from '../src/errors.js';
 import { ensureAll } from './components/component.js';
 import { mysqlComponent } from './components/mysql.js';
 import { nginxComponent } from './components/nginx.js';
+import { redisComponent } from './components/redis.js';
 import { temporalTestServerComponent } from './components/temporal-test-server.js';
 import { temporalComponent } from './components/temporal.js';
 import { projectRoot } from './project.js';
@@ -186,6 +187,7 @@ async function main(): Promise<number> {
         mysqlComponent('mysql'),
         mysqlComponent('mariadb'),
         nginxComponent,
+        redisComponent,
         temporalTestServerComponent,
       ],
       (line) => process.stderr.write(`${line}\n`),

@@ -10,7 +10,7 @@ import { adopt, checksOf, mismatchesOf, sameValue } from './row-check.js';
 import type { Mismatch } from './row-check.js';
 import { statementsOf } from './statements.js';
 import type { Statement } from './statements.js';
-import type { StopPoint } from './stop-points.js';
+import type { StopPoint } from '../core/stop-points.js';
 import {
   ChangeRefused,
   LOCK_ERRORS,

@@ -2,7 +2,7 @@ import { randomInt } from 'node:crypto';
 import type { Connection, RowDataPacket } from 'mysql2/promise';
 import { InterlockError, messageOf } from '../../src/errors.js';
 import { NOBODY } from '../core/contract.js';
-import type { BaselineReached, LinkStatus } from '../core/contract.js';
+import type { LinkEvents } from '../core/contract.js';
 import { Pace } from '../core/pace.js';
 import { StatusTracker } from '../core/status.js';
 import type { LinkLag } from '../core/status.js';
@@ -31,7 +31,7 @@ import { collationCharsets, executedPosition, serverIdentity } from './session.j
 import { Settler } from './settler.js';
 import { judgeLater, restOf, tooLarge } from './spooled-transaction.js';
 import { BinlogStream } from './stream.js';
-import type { StopPoint } from './stop-points.js';
+import type { StopPoint } from '../core/stop-points.js';
 import {
   ChangeRefused,
   RecordChanged,
@@ -41,13 +41,6 @@ import {
 } from './target-errors.js';
 import type { SqlError } from './target-errors.js';
 import type { MarkerEvent, SourceTransaction } from './transaction.js';
-
-export interface LinkEvents {
-  /** `tableRows`: rows applied since the link was started, by table. */
-  onStatus: (status: LinkStatus, tableRows: Record<string, number>) => void;
-  /** After the commit that contains the marker. */
-  onMarker: (baseline: BaselineReached, to: { workflowId: string; runId: string }) => void;
-}
 
 const BATCH_ROWS = 5_000;
 const BATCH_BYTES = 4 * 1024 * 1024;

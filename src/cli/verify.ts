@@ -16,7 +16,7 @@ import type { VerifyCommand, VerifyReport, VerifyRequest } from '../../workflows
 import { figuresOf } from '../../workflows/verification-figures.js';
 import { InterlockError, messageOf } from '../errors.js';
 import { scopeUnits, parseScope } from '../routing/scope.js';
-import { initialRules, wantedLinks } from '../topology/derive.js';
+import { initialRules, wantedMysqlLinks } from '../topology/derive.js';
 import { loadTopology } from '../topology/load.js';
 import type { Topology } from '../topology/schema.js';
 import { EXIT, integerFlag, print, printJson, progress, topologyFile, topologyOption } from './output.js';
@@ -178,7 +178,7 @@ function requestOf(topology: Topology, options: StartOptions): VerifyRequest {
     .flatMap((text) => text.split(','))
     .map((text) => text.trim())
     .filter(Boolean);
-  const carried = wantedLinks(topology).map(({ include, exclude }) => new TableFilter(include, exclude));
+  const carried = wantedMysqlLinks(topology).map(({ include, exclude }) => new TableFilter(include, exclude));
   const names = Object.keys(topology.tables).filter((name) =>
     carried.some((filter) => carries(filter, name)),
   );

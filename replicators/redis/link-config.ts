@@ -1,0 +1,84 @@
+import type { DcId } from '../../src/routing/units.js';
+import type { Throttle } from '../core/pace.js';
+
+/** Where a Redis server is, and how to get in. Plain data. */
+export interface RedisAddress {
+  host: string;
+  port: number;
+  /** An ACL user; without it, `password` is that of the default user. */
+  user?: string;
+  password?: string;
+  /** PEM files; absolute, or from the working directory. */
+  tls?: { ca: string; cert?: string; key?: string; serverName?: string };
+}
+
+/** Which commands are carried. A list that is absent, or empty, is no filter; what is excluded wins. */
+export interface RedisFilters {
+  /** Patterns of keys, as in KEYS: `session:*`. */
+  includeKeys?: string[];
+  excludeKeys?: string[];
+  includeDatabases?: number[];
+  excludeDatabases?: number[];
+  /** Names of commands: `publish`. */
+  includeCommands?: string[];
+  excludeCommands?: string[];
+}
+
+/** Keys of one shape, and whose they are. */
+export interface KeyUnits {
+  /** `user:{id}:*`, `{region}:cart:{id}`: `{id}` is the user id, `{region}` the region, `*` is anything. */
+  pattern: string;
+  /** Keys of this pattern belong to `central:<name>`; the pattern then names no user. */
+  central?: string;
+}
+
+/** How a user is mapped to a unit, without owners. */
+export interface UserMapping {
+  defaultRegion: string;
+  regions: string[];
+  segments: Record<string, string[]>;
+}
+
+/** A write to a unit that the source does not own: left out; applied; kept aside. Each is counted. */
+export type RedisConflictPolicy = 'owner-wins' | 'source-wins' | 'quarantine';
+
+/** A key that no pattern gives a unit: carried; carried but for deletions; left out. */
+export type UnmappedPolicy = 'apply' | 'ignore-deletes' | 'drop';
+
+/** All that a link's thread needs; plain data, passwords resolved. */
+export interface RedisLinkConfig {
+  /** `redis/cache:dc-a>dc-b`. */
+  link: string;
+  from: DcId;
+  to: DcId;
+  source: RedisAddress;
+  target: RedisAddress;
+  filters: RedisFilters;
+  /** The first pattern that fits says it. Without any, keys have no units. */
+  units: KeyUnits[];
+  mapping: UserMapping;
+  /** Keys that would live shorter are left out; 0: none. */
+  minTtlMs: number;
+  conflicts: RedisConflictPolicy;
+  unmapped: UnmappedPolicy;
+  /** When a command is refused by the target, or must not be carried (FLUSHALL): the link stops, or puts it aside and goes on. */
+  onQuarantine: 'stop' | 'go-on';
+  /** When the source no longer has what comes behind the checkpoint: the link stops, or copies all again. */
+  onGap: 'stop' | 'resync';
+  /** `maxRowsPerSecond` counts commands. */
+  throttle?: Throttle;
+  /** How much may wait on the worker's disk while the target takes the copy; beyond that the source's own limits count. */
+  spoolBytes: number;
+}
+
+/** What a topology that says nothing gets. */
+export const REDIS_LINK_DEFAULTS = {
+  filters: {},
+  units: [],
+  minTtlMs: 3000,
+  conflicts: 'owner-wins',
+  unmapped: 'apply',
+  onQuarantine: 'stop',
+  onGap: 'stop',
+  spoolBytes: 16 * 1024 ** 3,
+} as const satisfies Partial<RedisLinkConfig>;
