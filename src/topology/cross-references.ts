@@ -1,7 +1,7 @@
 import { isIP } from 'node:net';
 import { prefixSegments } from '../routing/key.js';
-import { carries } from './derive.js';
 import type { Application, Topology } from './schema.js';
+import { TableFilter } from './table-filter.js';
 
 /** One problem of a topology: where, what is there, what was expected. */
 export interface Problem {
@@ -262,6 +262,10 @@ function checkInverse(topology: Topology, dcs: string[], report: Report): void {
 }
 
 type LinkSpec = Topology['links'][number];
+
+function carries({ include, exclude }: LinkSpec, table: string): boolean {
+  return new TableFilter(include, exclude).has(table);
+}
 
 function goes({ from, to }: LinkSpec, a: string, b: string): boolean {
   return (from ?? a) === a && (to ?? b) === b;

@@ -561,6 +561,42 @@ describe.each(['mysql', 'mariadb'] as const)('activities on %s', (flavour) => {
       expect(await wrong('dc-b', () => Promise.resolve())).toEqual([]);
     });
 
+    it('nothing of tables that links rename and of columns that they leave out, on one side or both', async () => {
+      const { tables, links } = f.topology;
+      const rename = { 'app.here': 'app.there', 'app.there': 'app.here' };
+      try {
+        await sql(
+          'dc-a',
+          'CREATE TABLE app.here (id INT PRIMARY KEY, user_id INT, only_a INT) ENGINE=InnoDB',
+        );
+        await sql('dc-b', 'CREATE TABLE app.there (id INT PRIMARY KEY, user_id INT) ENGINE=InnoDB');
+        f.topology.tables = {
+          ...tables,
+          'app.here': { userId: 'user_id' },
+          'app.there': { userId: 'user_id' },
+        };
+        const columns = { 'app.here': { without: ['only_a'] }, 'app.there': { without: ['only_a'] } };
+        f.topology.links = [{ ...links[0]!, rename, columns }];
+        const none = (): Promise<void> => Promise.resolve();
+        expect(await wrong('dc-a', none)).toEqual([]);
+        expect(await wrong('dc-b', none)).toEqual([]);
+        f.topology.links = [{ ...links[0]!, rename, columns: { 'app.here': { without: ['only_a'] } } }];
+        expect(await wrong('dc-b', none)).toEqual(['dc-b mysql/main: definitions']);
+        f.topology.links = [{ ...links[0]!, columns }];
+        expect(await wrong('dc-b', none)).toEqual(['dc-b mysql/main: definitions']);
+        // The way there is wanted and the way back is not: what is written there would not return.
+        f.topology.links = [
+          { ...links[0]!, from: 'dc-a', rename, columns },
+          { ...links[0]!, from: 'dc-b', include: ['app.entry'] },
+        ];
+        expect(await wrong('dc-b', none)).toEqual(['dc-b mysql/main: routed tables']);
+      } finally {
+        Object.assign(f.topology, { tables, links });
+        await sql('dc-a', 'DROP TABLE app.here');
+        await sql('dc-b', 'DROP TABLE app.there');
+      }
+    });
+
     it('a link that stopped, a gateway that is behind, keys that can collide', async () => {
       const change = async (): Promise<void> => {
         f.links.get(LINK)!.state = 'failed';
