@@ -13,6 +13,7 @@ import { buckets } from './fence-fixture.js';
 
 const QUIET = new DefaultLogger('ERROR', () => undefined);
 const LINK = 'mysql/main:dc-a>dc-b';
+const BACK = 'mysql/main:dc-b>dc-a';
 const UNITS = buckets(100);
 
 async function run<A extends unknown[], R>(activity: (...args: A) => Promise<R>, ...args: A): Promise<R> {
@@ -347,6 +348,27 @@ describe.each(['mysql', 'mariadb'] as const)('activities on %s', (flavour) => {
         .control.pool.query("UPDATE interlock.unit_state SET server = 'restored' WHERE unit = 'cn-east/5'");
       await failure(run(f.dc['dc-b']!.switchTarget, switchInput()), 'ServerIdentityChanged');
       expect(await seen('dc-b')).toBe('remote of dc-a at 1');
+    });
+
+    it.each([
+      `INSERT INTO interlock.conflict (link,gtid,name,row_key,kind,policy,kept,state,images,created_at)
+        VALUES ('${BACK}','g','app.entry','1','not-owned','owner-wins','target','open','{}',UTC_TIMESTAMP(6))`,
+      `INSERT INTO interlock.quarantine (link,gtid,reason,tries,passed,state,units,changes,created_at,changed_at)
+        VALUES ('${BACK}','g','r',1,0,'open','[]','[]',UTC_TIMESTAMP(6),UTC_TIMESTAMP(6))`,
+    ])('and is refused when the way back has met something undecided since the preflight', async (record) => {
+      await run(f.dc['dc-a']!.writeDisable, fenceInput());
+      const { pool } = f.stores.get('dc-a')!.control;
+      await pool.query(
+        `INSERT INTO interlock.link_checkpoint VALUES ('${BACK}', 1, 'pos', 'server', NULL, 1, UTC_TIMESTAMP(6))`,
+      );
+      await pool.query(record);
+      const { message } = await failure(run(f.dc['dc-b']!.switchTarget, switchInput()), 'Refused');
+      expect(message).toContain(`interlock conflicts list '${BACK}'`);
+      expect(await seen('dc-b')).toBe('remote of dc-a at 1');
+      await pool.query('DELETE FROM interlock.conflict');
+      await pool.query('DELETE FROM interlock.quarantine');
+      await run(f.dc['dc-b']!.switchTarget, switchInput());
+      expect(await seen('dc-b')).toBe('open of dc-b at 3');
     });
 
     it('but rolls forward without it once the target is open', async () => {
