@@ -585,33 +585,38 @@ describe.each(['mysql', 'mariadb'] as const)('activities on %s', (flavour) => {
 
     it('nothing of tables that links rename and of columns that they leave out, on one side or both', async () => {
       const { tables, links } = f.topology;
-      const rename = { 'app.here': 'app.there', 'app.there': 'app.here' };
+      const leftOut = { without: ['only_a'] };
+      const there = {
+        ...{ ...links[0]!, from: 'dc-a', to: 'dc-b', include: ['app.entry', 'app.here'] },
+        ...{ rename: { 'app.here': 'app.there' }, columns: { 'app.here': leftOut } },
+      };
+      const back = {
+        ...{ ...links[0]!, from: 'dc-b', to: 'dc-a', include: ['app.entry', 'app.there'] },
+        ...{ rename: { 'app.there': 'app.here' }, columns: { 'app.there': leftOut } },
+      };
+      const none = (): Promise<void> => Promise.resolve();
+      const definitions = ['dc-b mysql/main: definitions'];
       try {
         await sql(
           'dc-a',
           'CREATE TABLE app.here (id INT PRIMARY KEY, user_id INT, only_a INT) ENGINE=InnoDB',
         );
         await sql('dc-b', 'CREATE TABLE app.there (id INT PRIMARY KEY, user_id INT) ENGINE=InnoDB');
-        f.topology.tables = {
-          ...tables,
-          'app.here': { userId: 'user_id' },
-          'app.there': { userId: 'user_id' },
-        };
-        const columns = { 'app.here': { without: ['only_a'] }, 'app.there': { without: ['only_a'] } };
-        f.topology.links = [{ ...links[0]!, rename, columns }];
-        const none = (): Promise<void> => Promise.resolve();
+        const routed = { userId: 'user_id' };
+        f.topology.tables = { ...tables, 'app.here': routed, 'app.there': routed };
+        f.topology.links = [there, back];
         expect(await wrong('dc-a', none)).toEqual([]);
         expect(await wrong('dc-b', none)).toEqual([]);
-        f.topology.links = [{ ...links[0]!, rename, columns: { 'app.here': { without: ['only_a'] } } }];
-        expect(await wrong('dc-b', none)).toEqual(['dc-b mysql/main: definitions']);
-        f.topology.links = [{ ...links[0]!, columns }];
-        expect(await wrong('dc-b', none)).toEqual(['dc-b mysql/main: definitions']);
-        // The way there is wanted and the way back is not: what is written there would not return.
-        f.topology.links = [
-          { ...links[0]!, from: 'dc-a', rename, columns },
-          { ...links[0]!, from: 'dc-b', include: ['app.entry'] },
-        ];
+        // Either way alone would bring a column that the other side has not.
+        f.topology.links = [{ ...there, columns: {} }, back];
+        expect(await wrong('dc-b', none)).toEqual(definitions);
+        f.topology.links = [there, { ...back, columns: {} }];
+        expect(await wrong('dc-b', none)).toEqual(definitions);
+        // What is written there would not return.
+        f.topology.links = [there, { ...back, include: ['app.entry'] }];
         expect(await wrong('dc-b', none)).toEqual(['dc-b mysql/main: routed tables']);
+        f.topology.links = [{ ...there, rename: {} }, back];
+        expect(await wrong('dc-b', none)).toEqual(['dc-b mysql/main: routed tables', ...definitions]);
       } finally {
         Object.assign(f.topology, { tables, links });
         await sql('dc-a', 'DROP TABLE app.here');
