@@ -1,6 +1,6 @@
 import type { Connection, RowDataPacket } from 'mysql2/promise';
 import { formatLinkId } from '../replicators/core/contract.js';
-import { TableFilter } from '../replicators/core/table-filter.js';
+import { TableFilter } from '../src/topology/table-filter.js';
 import { without } from '../replicators/mysql/carried.js';
 import { readCatalog } from '../replicators/mysql/catalog.js';
 import type { Catalog } from '../replicators/mysql/catalog.js';
@@ -37,7 +37,7 @@ export async function planVerification(
   const units = request.scope === null ? null : scopeUnits(rules, parseScope(request.scope));
   const chosen = new TableFilter(request.tables.length === 0 ? ['*.*'] : request.tables, []);
   const names = Object.keys(topology.tables).filter(
-    (name) => carries(chosen, name) && (units === null || mayHold(topology.tables[name]!, units)),
+    (name) => chosen.has(name) && (units === null || mayHold(topology.tables[name]!, units)),
   );
   const links = wantedMysqlLinks(topology);
   const tables: PlannedTable[] = [];
@@ -73,9 +73,7 @@ async function tablesOf(
       const estimates = await estimatedRows(source);
       const planned: PlannedTable[] = [];
       for (const name of names) {
-        const carrying = links.filter(({ include, exclude }) =>
-          carries(new TableFilter(include, exclude), name),
-        );
+        const carrying = links.filter(({ include, exclude }) => new TableFilter(include, exclude).has(name));
         if (carrying.length === 0 || !catalogs.some((catalog) => catalog.has(name))) continue;
         const needed = neededLinks(topology.tables[name]!, rules, carrying, units);
         const scope = comparedScope(needed.links, name);
@@ -101,11 +99,6 @@ async function tablesOf(
   } finally {
     source.destroy();
   }
-}
-
-export function carries(filter: TableFilter, name: string): boolean {
-  const [schema, table] = name.split('.') as [string, string];
-  return filter.carries(schema, table);
 }
 
 function only(catalog: Catalog, name: string, leftOut: readonly string[]): Catalog {

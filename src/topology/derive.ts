@@ -175,10 +175,3 @@ export function controlStore(topology: Topology, dc: DcId): { name: string; stor
   const found = Object.entries(datacenter(topology, dc).stores.mysql).find(([, store]) => store.control);
   return { name: found![0], store: found![1] };
 }
-
-/** Whether a link includes a table, as TableFilter of the links has it. */
-export function carries({ include, exclude }: MysqlLinkSpec, table: string): boolean {
-  const matches = (pattern: string): boolean =>
-    new RegExp(`^${pattern.replace(/[.+?^${}()|[\]\\]/g, '\\$&').replaceAll('*', '.*')}$`).test(table);
-  return include.some(matches) && !exclude.some(matches);
-}

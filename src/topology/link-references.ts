@@ -1,4 +1,5 @@
-import { carries, storeName } from './derive.js';
+import { storeName } from './derive.js';
+import { TableFilter } from './table-filter.js';
 import { oneOf } from './problems.js';
 import type { Report } from './problems.js';
 import type { LinkSpec, MysqlLinkSpec, Topology } from './schema.js';
@@ -133,4 +134,8 @@ function checkInverse(topology: Topology, dcs: string[], report: Report): void {
 
 function goes({ from, to }: LinkSpec, a: string, b: string): boolean {
   return (from ?? a) === a && (to ?? b) === b;
+}
+
+function carries({ include, exclude }: MysqlLinkSpec, table: string): boolean {
+  return new TableFilter(include, exclude).has(table);
 }

@@ -132,7 +132,7 @@ describe.each(SHAPES)('a lab of $mysql, $stores stores, $gatewaysPerDc gateways,
       const own = client('interlock', 'INTERLOCK_LAB_REDIS_PASSWORD');
       const app = client('app', 'INTERLOCK_LAB_REDIS_APP_PASSWORD');
       const nobody = new Redis({ port });
-    nobody.on('error', () => undefined);
+      nobody.on('error', () => undefined);
       try {
         await own.hset('interlock:units', 'cn-east/0', 'x');
         expect(await app.hget('interlock:units', 'cn-east/0')).toBe('x');
