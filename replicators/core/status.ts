@@ -57,11 +57,15 @@ export class StatusTracker {
     let from = 0;
     for (let i = 1; i <= rows.length; i++) {
       if (i < rows.length && rows[i]!.table === rows[from]!.table) continue;
-      const { name } = rows[from]!.table;
-      const counted = this.tables.has(name) || this.tables.size < TABLES_COUNTED ? name : OTHER_TABLES;
-      this.tables.set(counted, (this.tables.get(counted) ?? 0) + i - from);
+      this.countTable(rows[from]!.table.name, i - from);
       from = i;
     }
+  }
+
+  /** So many that were applied under one name. */
+  countTable(name: string, rows: number): void {
+    const counted = this.tables.has(name) || this.tables.size < TABLES_COUNTED ? name : OTHER_TABLES;
+    this.tables.set(counted, (this.tables.get(counted) ?? 0) + rows);
   }
 
   tableRows(): Record<string, number> {
