@@ -1,14 +1,12 @@
-import type { Pool, RowDataPacket } from 'mysql2/promise';
+import type { RowDataPacket } from 'mysql2/promise';
 import { parseLinkId } from '../replicators/core/contract.js';
-import { readCatalog } from '../replicators/mysql/catalog.js';
-import { readDdlSteps } from '../replicators/mysql/ddl-steps.js';
-import { differencesOf } from '../replicators/mysql/drift.js';
 import { messageOf } from '../src/errors.js';
 import type { FenceStore } from '../src/fence/fence-store.js';
 import { checkGrants, checkReadOnly } from '../src/fence/preflight.js';
 import type { DcId, UnitId } from '../src/routing/units.js';
-import { carries, mappingDifference } from '../src/topology/derive.js';
+import { mappingDifference } from '../src/topology/derive.js';
 import type { Check, SwitchPlan } from '../workflows/contract.js';
+import { checkDefinitions, checkTables } from './carried-tables.js';
 import type { DatacenterDeps } from './dependencies.js';
 import { planLink } from './links.js';
 
@@ -65,7 +63,7 @@ export async function checkDatacenter(
       if (prepared.length === 0) return 'none';
       return { wrong: `${prepared.join(', ')}: XA COMMIT or XA ROLLBACK them` };
     });
-    await add(`${fence.name}: routed tables`, () => checkTables(fence.pool, deps));
+    await add(`${fence.name}: routed tables`, () => checkTables(fence.pool, deps, store));
     if (dc === plan.to) await add(`${fence.name}: definitions`, () => checkDefinitions(deps, store));
     await add(`${fence.name}: binlog`, () => checkBinlog(fence));
     await add(`${fence.name}: read_only`, () => checkReadOnly(fence, dc === plan.to));
@@ -134,66 +132,6 @@ async function checkStates(
     }
   }
   return `${plan.units.length} units ${expected} on server ${server}`;
-}
-
-/** Every declared table is InnoDB in both DCs and carried by links both ways; unrouted tables need not be carried. */
-async function checkTables(pool: Pool, deps: DatacenterDeps): Promise<string | { wrong: string }> {
-  const declared = Object.entries(deps.topology.tables);
-  if (declared.length === 0) return 'none declared';
-  const [rows] = await pool.query<RowDataPacket[]>(
-    `SELECT CONCAT(table_schema, '.', table_name) AS name, engine AS engine FROM information_schema.tables
-     WHERE CONCAT(table_schema, '.', table_name) IN (?)`,
-    [declared.map(([name]) => name)],
-  );
-  const engines = new Map(rows.map((row) => [String(row['name']), String(row['engine'])]));
-  const wrong: string[] = [];
-  let here = 0;
-  for (const [name, routing] of declared) {
-    const engine = engines.get(name);
-    if (engine === undefined) continue;
-    here++;
-    if (engine !== 'InnoDB') wrong.push(`${name} is ${engine}: ALTER TABLE ${name} ENGINE=InnoDB`);
-    if ('unrouted' in routing) continue;
-    for (const dc of Object.keys(deps.topology.datacenters)) {
-      if (!carried(deps, name, dc)) wrong.push(`${name} is not carried out of ${dc}: no link includes it`);
-    }
-  }
-  return wrong.length > 0
-    ? { wrong: wrong.join('; ') }
-    : `${here} of ${declared.length} declared tables are here, InnoDB, carried both ways`;
-}
-
-/** Links flow over some differences; what has moved has to find the same tables, and what is written there its way back. */
-async function checkDefinitions(deps: DatacenterDeps, store: string): Promise<string | { wrong: string }> {
-  const declared = Object.keys(deps.topology.tables);
-  const filter = { carries: (schema: string, table: string) => declared.includes(`${schema}.${table}`) };
-  const sides = await Promise.all(
-    [...deps.stores].map(async ([dc, stores]) => {
-      const { pool, flavour } = stores.fence(store);
-      const [catalog, { changing }] = [await readCatalog(pool, filter), await readDdlSteps(pool)];
-      return { dc, catalog, flavour, changing };
-    }),
-  );
-  const [left, right] = sides as [(typeof sides)[0], (typeof sides)[0]];
-  const change = [...left.changing.keys(), ...right.changing.keys()][0];
-  if (change !== undefined)
-    return { wrong: `interlock ddl apply changes ${change}: see \`interlock ddl status\`` };
-  const found = declared.flatMap((name) =>
-    differencesOf(left.catalog, right.catalog, name, left.flavour !== right.flavour),
-  );
-  if (found.length === 0) return `${left.catalog.size} tables, the same on both sides`;
-  const texts = found.map(({ text }) =>
-    text.replace('the source', left.dc).replace('the target', right.dc).replace(/;.*/, ''),
-  );
-  return { wrong: `${texts.join('; ')}: make both sides agree (\`interlock ddl apply\`)` };
-}
-
-function carried(deps: DatacenterDeps, table: string, from: DcId): boolean {
-  return deps.topology.links.some((link) => {
-    if (link.from !== undefined && link.from !== from) return false;
-    if (link.to !== undefined && link.to === from) return false;
-    return carries(link, table);
-  });
 }
 
 async function checkBinlog(fence: FenceStore): Promise<string | { wrong: string }> {

@@ -24,6 +24,7 @@ import { checkDatacenter, checkOutcome } from './checks.js';
 import type { DatacenterDeps } from './dependencies.js';
 import { allOrForemost, foremost, withFailures } from './failures.js';
 import { planLink } from './links.js';
+import { checkReverse } from './undecided.js';
 
 /**
  * A gateway holds what a store refuses. Telling it of the fence saves those refusals, and is worth what it costs when the fence stands
@@ -379,7 +380,10 @@ async function checkSource(deps: DatacenterDeps, input: StepInput, look: { xa: b
   const source = storesOf(deps, input.from);
   await allOrForemost(
     [...source.fences.values()].map(async (fence) => {
-      const { states, server, preparedXa, readOnlyForgotten } = await fence.evidence(input.units);
+      const [{ states, server, preparedXa, readOnlyForgotten }] = await Promise.all([
+        fence.evidence(input.units),
+        checkReverse(deps, fence, input),
+      ]);
       if (look.xa && preparedXa.length > 0) {
         throw new InterlockError(
           'Refused',

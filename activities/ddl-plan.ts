@@ -7,7 +7,7 @@ import { differencesOf } from '../replicators/mysql/drift.js';
 import { connect } from '../replicators/mysql/session.js';
 import type { ServerAddress } from '../replicators/mysql/session.js';
 import { InterlockError } from '../src/errors.js';
-import { dcIds, wantedLinks } from '../src/topology/derive.js';
+import { dcIds, wantedMysqlLinks } from '../src/topology/derive.js';
 import type { SecretReference, Topology } from '../src/topology/schema.js';
 import type { DdlPlan, DdlRequest, PlannedDdl } from '../workflows/ddl-contract.js';
 import type { ReadLinkStatus } from './dependencies.js';
@@ -114,7 +114,7 @@ function storesOf(topology: Topology, wanted: readonly string[]): string[] {
 /** A link that does not run would meet the statement when nobody waits for it. */
 async function requireStreaming({ topology, readLinkStatus }: DdlPlanDeps, stores: string[]): Promise<void> {
   const wrong: string[] = [];
-  for (const wanted of wantedLinks(topology)) {
+  for (const wanted of wantedMysqlLinks(topology)) {
     if (!stores.includes(wanted.store)) continue;
     const link = formatLinkId(wanted);
     const status = await readLinkStatus(link);
@@ -147,7 +147,7 @@ async function onServer(
 
 /** Where only one direction is carried, the side that rows come to has a column before rows have it, and loses it after them. */
 function orderOf(topology: Topology, store: string): string[] {
-  const links = wantedLinks(topology).filter((link) => link.store === store);
+  const links = wantedMysqlLinks(topology).filter((link) => link.store === store);
   const one = links[0];
   return one !== undefined && links.every(({ from }) => from === one.from)
     ? [one.to, one.from]

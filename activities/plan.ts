@@ -6,7 +6,7 @@ import { newest } from '../src/fence/init.js';
 import { canonicalJson, sha256 } from '../src/routing/hash.js';
 import { renderDiff, switchRules } from '../src/routing/plan.js';
 import { parseScope, unitsOfScope } from '../src/routing/scope.js';
-import { wantedLinks } from '../src/topology/derive.js';
+import { wantedMysqlLinks } from '../src/topology/derive.js';
 import type { Topology } from '../src/topology/schema.js';
 import type { Check, PlanLink, SwitchPlan, SwitchReport, SwitchRequest } from '../workflows/contract.js';
 import type { ControlDeps } from './dependencies.js';
@@ -71,7 +71,7 @@ export async function makePlan(deps: ControlDeps, request: SwitchRequest): Promi
       }),
     ),
   );
-  const wanted = wantedLinks(deps.topology);
+  const wanted = wantedMysqlLinks(deps.topology);
   const linksOf = async (a: string, b: string): Promise<PlanLink[]> => {
     const ids = wanted.filter((link) => link.from === a && link.to === b).map(formatLinkId);
     return Promise.all(ids.sort().map((link) => planLink(link, deps.stores, deps.readLinkStatus)));
@@ -155,7 +155,10 @@ export function logicalTopologyHash(topology: Topology): string {
   );
 }
 
-const PLACES = new Set(['host', 'port', 'url', 'admin', 'instances', 'password', 'token', 'user', 'tls']);
+const PLACES = new Set([
+  ...['host', 'port', 'brokers', 'url', 'admin', 'instances'],
+  ...['password', 'token', 'user', 'tls', 'sasl'],
+]);
 
 /** The median of recent switchovers; before the first one, an estimate from the distance between the stores. */
 async function predictFenceMs(source: DcStores, target: DcStores): Promise<number> {

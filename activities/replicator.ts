@@ -5,10 +5,9 @@ import { ApplicationFailure, CancelledFailure } from '@temporalio/common';
 import type { Logger } from 'pino';
 import type { BaselineReached, LinkStatus } from '../replicators/core/contract.js';
 import type { MarkerArrivals } from '../replicators/core/marker-arrivals.js';
-import { linkConfigOf } from '../replicators/mysql/configure.js';
-import { initialiseLink } from '../replicators/mysql/initialise.js';
-import type { InitialiseOptions } from '../replicators/mysql/initialise.js';
-import { LinkHost } from '../replicators/mysql/link-host.js';
+import { initialiseLink, linkConfigOf } from '../replicators/host/configure.js';
+import { LinkHost } from '../replicators/host/link-host.js';
+import type { InitialiseOptions } from '../replicators/host/options.js';
 import { messageOf } from '../src/errors.js';
 import type { SecretReference, Topology } from '../src/topology/schema.js';
 import { SIGNALS } from '../workflows/contract.js';
@@ -42,8 +41,7 @@ export function createReplicatorActivities(deps: ReplicatorDeps): ReplicatorActi
   const host = deps.host ?? new LinkHost();
 
   return withFailures<ReplicatorActivities>({
-    initialiseLink: ({ link, ...options }) =>
-      initialiseLink(linkConfigOf(deps.topology, link, deps.secret), options),
+    initialiseLink: ({ link, ...options }) => initialiseLink(deps.topology, link, options, deps.secret),
 
     async runLink({ link }) {
       const context = Context.current();

@@ -1,6 +1,6 @@
 import type { Connection, RowDataPacket } from 'mysql2/promise';
 import { formatLinkId } from '../replicators/core/contract.js';
-import { TableFilter } from '../replicators/core/table-filter.js';
+import { TableFilter } from '../src/topology/table-filter.js';
 import { without } from '../replicators/mysql/carried.js';
 import { readCatalog } from '../replicators/mysql/catalog.js';
 import type { Catalog } from '../replicators/mysql/catalog.js';
@@ -14,8 +14,8 @@ import type { Rules } from '../src/routing/rules.js';
 import { parseScope, scopeUnits } from '../src/routing/scope.js';
 import { centralUnit, parseUnit } from '../src/routing/units.js';
 import type { DcId, UnitId } from '../src/routing/units.js';
-import { wantedLinks } from '../src/topology/derive.js';
-import type { WantedLink } from '../src/topology/derive.js';
+import { wantedMysqlLinks } from '../src/topology/derive.js';
+import type { WantedMysqlLink } from '../src/topology/derive.js';
 import type { SecretReference, TableRouting, Topology } from '../src/topology/schema.js';
 import type { PlannedTable, VerifyPlan, VerifyRequest } from '../workflows/verification-contract.js';
 
@@ -37,9 +37,9 @@ export async function planVerification(
   const units = request.scope === null ? null : scopeUnits(rules, parseScope(request.scope));
   const chosen = new TableFilter(request.tables.length === 0 ? ['*.*'] : request.tables, []);
   const names = Object.keys(topology.tables).filter(
-    (name) => carries(chosen, name) && (units === null || mayHold(topology.tables[name]!, units)),
+    (name) => chosen.has(name) && (units === null || mayHold(topology.tables[name]!, units)),
   );
-  const links = wantedLinks(topology);
+  const links = wantedMysqlLinks(topology);
   const tables: PlannedTable[] = [];
   for (const store of new Set(links.map((link) => link.store))) {
     const ofStore = links.filter((link) => link.store === store);
@@ -59,7 +59,7 @@ export async function planVerification(
 async function tablesOf(
   { topology, secret }: PlanDeps,
   rules: Rules,
-  links: readonly WantedLink[],
+  links: readonly WantedMysqlLink[],
   names: readonly string[],
   units: readonly UnitId[] | null,
 ): Promise<PlannedTable[]> {
@@ -73,9 +73,7 @@ async function tablesOf(
       const estimates = await estimatedRows(source);
       const planned: PlannedTable[] = [];
       for (const name of names) {
-        const carrying = links.filter(({ include, exclude }) =>
-          carries(new TableFilter(include, exclude), name),
-        );
+        const carrying = links.filter(({ include, exclude }) => new TableFilter(include, exclude).has(name));
         if (carrying.length === 0 || !catalogs.some((catalog) => catalog.has(name))) continue;
         const needed = neededLinks(topology.tables[name]!, rules, carrying, units);
         const scope = comparedScope(needed.links, name);
@@ -103,11 +101,6 @@ async function tablesOf(
   }
 }
 
-export function carries(filter: TableFilter, name: string): boolean {
-  const [schema, table] = name.split('.') as [string, string];
-  return filter.carries(schema, table);
-}
-
 function only(catalog: Catalog, name: string, leftOut: readonly string[]): Catalog {
   const table = catalog.get(name);
   return new Map(table === undefined ? [] : [[name, without(table, leftOut)]]);
@@ -128,9 +121,9 @@ function isOfUsers(unit: UnitId): boolean {
 function neededLinks(
   routing: TableRouting,
   rules: Rules,
-  links: readonly WantedLink[],
+  links: readonly WantedMysqlLink[],
   scope: readonly UnitId[] | null,
-): { links: WantedLink[]; missing: string[] } {
+): { links: WantedMysqlLink[]; missing: string[] } {
   if ('unrouted' in routing) return { links: [...links], missing: [] };
   const owners = ownersOf(routing, rules, scope);
   const missing = [...owners]

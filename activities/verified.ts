@@ -1,14 +1,14 @@
 import type { Pool, RowDataPacket } from 'mysql2/promise';
-import { TableFilter } from '../replicators/core/table-filter.js';
+import { TableFilter } from '../src/topology/table-filter.js';
 import type { DcStores } from '../src/fence/connect.js';
 import type { Rules } from '../src/routing/rules.js';
 import { parseScope, scopeUnits } from '../src/routing/scope.js';
 import type { DcId, UnitId } from '../src/routing/units.js';
-import { wantedLinks } from '../src/topology/derive.js';
+import { wantedMysqlLinks } from '../src/topology/derive.js';
 import type { Topology } from '../src/topology/schema.js';
 import type { Check } from '../workflows/contract.js';
 import type { VerifiedTable, VerifyReport } from '../workflows/verification-contract.js';
-import { carries, mayHold } from './verification-plan.js';
+import { mayHold } from './verification-plan.js';
 
 interface Moved {
   topology: Topology;
@@ -49,7 +49,7 @@ export async function checkVerified(moved: Moved, maxAgeMs: number): Promise<Che
 
 /** Declared tables that may have rows of the units, that a link carries, and the stores of the source that have them. */
 async function touchedTables({ topology, stores, from, units }: Moved): Promise<Map<string, string[]>> {
-  const links = wantedLinks(topology);
+  const links = wantedMysqlLinks(topology);
   const found = new Map<string, string[]>();
   for (const [store, pool] of stores.get(from)!.pools) {
     const filters = links
@@ -61,8 +61,7 @@ async function touchedTables({ topology, stores, from, units }: Moved): Promise<
     const there = new Set(rows.map((row) => String(row['name'])));
     for (const [table, routing] of Object.entries(topology.tables)) {
       if (!there.has(table) || !mayHold(routing, units)) continue;
-      if (filters.some((filter) => carries(filter, table)))
-        found.set(table, [...(found.get(table) ?? []), store]);
+      if (filters.some((filter) => filter.has(table))) found.set(table, [...(found.get(table) ?? []), store]);
     }
   }
   return found;

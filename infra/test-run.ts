@@ -1,6 +1,8 @@
 import { readFileSync, readdirSync, readlinkSync } from 'node:fs';
+import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { identify, signalGroup } from './processes.js';
+import { projectRoot } from './project.js';
 
 /** What marks a process as started by a run of the tests: its environment, or (nginx overwrites that) a path below the run's own directory. */
 export interface TestRun {
@@ -16,26 +18,47 @@ export interface Tally {
   failed: number;
 }
 
-interface VitestReport {
-  testResults: { name: string; status: string; assertionResults: { status: string }[] }[];
+/** Of one group of tests. */
+export interface GroupTally extends Tally {
+  /** What has failed, a line each: file, test, the first line of why. */
+  failures: string[];
 }
 
-/** Counts from vitest's JSON report; null when there is none. */
-export function tallyOf(file: string): Tally | null {
+interface VitestReport {
+  testResults: {
+    name: string;
+    status: string;
+    message?: string;
+    assertionResults: { status: string; fullName?: string; failureMessages?: string[] }[];
+  }[];
+}
+
+/** From vitest's JSON report; null when there is none. */
+export function tallyOf(file: string): GroupTally | null {
   let report: VitestReport;
   try {
     report = JSON.parse(readFileSync(file, 'utf8')) as VitestReport;
   } catch {
     return null;
   }
-  const tally: Tally = { passed: 0, failed: 0 };
-  for (const { status, assertionResults } of report.testResults) {
-    const failed = assertionResults.filter((test) => test.status === 'failed').length;
+  const tally: GroupTally = { passed: 0, failed: 0, failures: [] };
+  for (const { name, status, message, assertionResults } of report.testResults) {
     tally.passed += assertionResults.filter((test) => test.status === 'passed').length;
+    const failed = assertionResults.filter((test) => test.status === 'failed');
+    const failures = failed.map(({ fullName = '', failureMessages = [] }) =>
+      failureOf(name, fullName, failureMessages[0]),
+    );
     // A file that cannot be loaded, or whose hooks fail, has no failed test.
-    tally.failed += failed === 0 && status === 'failed' ? 1 : failed;
+    if (failed.length === 0 && status === 'failed')
+      failures.push(failureOf(name, 'the file itself', message));
+    tally.failed += failures.length;
+    tally.failures.push(...failures);
   }
   return tally;
+}
+
+function failureOf(file: string, test: string, message = ''): string {
+  return `${path.relative(projectRoot, file)} > ${test}: ${message.split('\n', 1)[0]!.slice(0, 300)}`;
 }
 
 /** Ends what the tests started and did not end. Answers what it was. */

@@ -93,7 +93,7 @@ class Lane implements TestRun {
       this.lines.push(`${name}: ${code === 0 ? 'ok' : 'FAILED'} (${seconds})`);
       return;
     }
-    const tally = tallyOf(report) ?? { passed: 0, failed: code === 0 ? 0 : 1 };
+    const tally = tallyOf(report) ?? { passed: 0, failed: code === 0 ? 0 : 1, failures: [] };
     // A group of everything that has no test has lost its files.
     if (code === 0 && tally.passed === 0 && this.everything) tally.failed += 1;
     // An unhandled error outside of any test.
@@ -103,7 +103,10 @@ class Lane implements TestRun {
     this.total.passed += tally.passed;
     this.total.failed += tally.failed + left.length;
     const leftBehind = left.length === 0 ? '' : `, ${left.length} processes left behind`;
-    this.lines.push(`${name}: ${tally.passed} passed, ${tally.failed} failed${leftBehind} (${seconds})`);
+    this.lines.push(
+      `${name}: ${tally.passed} passed, ${tally.failed} failed${leftBehind} (${seconds})`,
+      ...tally.failures.map((failure) => `  FAILED ${failure}`),
+    );
   }
 
   /** Runs a program in a process group of its own, so that an interruption reaches its children by way of us only. */

@@ -14,7 +14,7 @@ export const LINK_METRICS = {
   gauges: {
     state: '1 for the state that the link is in',
     lag_ms: 'Age of the oldest change of the source that is not applied; 0: none',
-    lag_bytes: "Bytes of the source's binlog that are not applied yet",
+    lag_bytes: "Bytes of the source's stream that are not applied yet",
     stalled_ms: 'For how long nothing was applied although there is something',
     checkpoint_age_ms: 'Since the checkpoint was written last; it stands while the source has nothing',
     binlog_needed_since_seconds:

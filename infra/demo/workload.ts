@@ -10,6 +10,7 @@ export const SHOP_WORKLOAD: LabWorkload = {
   ddl: [...SHOP_DDL],
   instances: { shop: { count: INSTANCES, script: 'infra/demo/service/main.js' } },
   applications: { shop: SHOP_APPLICATION },
+  keys: [],
   tables: shopTables(),
   central: { [COUPON_CENTRAL]: { home: 'dc-a' } },
   segments: {},

@@ -149,7 +149,9 @@ async function nextState(
   previous: LabState | null,
   options: LabUpOptions,
 ): Promise<LabState> {
-  const shape = { ...(previous?.shape ?? DEFAULT_SHAPE), ...options.shape };
+  // A lab that was made before there was Redis has none.
+  const before = previous === null ? DEFAULT_SHAPE : { ...previous.shape, redis: previous.shape.redis ?? 0 };
+  const shape = { ...before, ...options.shape };
   checkShape(shape);
   const portBase = options.portBase ?? previous?.portBase ?? defaultPortBase(files.root);
   if (!Number.isInteger(portBase) || portBase < 1024 || portBase > 60_000) {
@@ -158,11 +160,11 @@ async function nextState(
     });
   }
   if (previous !== null) {
-    for (const key of ['mysql', 'stores', 'gatewaysPerDc'] as const) {
-      if (previous.shape[key] !== shape[key]) {
+    for (const key of ['mysql', 'stores', 'redis', 'gatewaysPerDc'] as const) {
+      if (before[key] !== shape[key]) {
         throw new InterlockError(
           'BadInput',
-          `the lab in ${files.root} was made with ${key} ${previous.shape[key]}, not ${shape[key]}; ` +
+          `the lab in ${files.root} was made with ${key} ${before[key]}, not ${shape[key]}; ` +
             '`interlock lab down --wipe` first, or make another with --state DIR',
           { details: { field: key } },
         );
@@ -172,7 +174,7 @@ async function nextState(
   const state: LabState = {
     format: 1,
     shape,
-    workload: options.workload ?? previous?.workload ?? NO_WORKLOAD,
+    workload: options.workload ?? { ...NO_WORKLOAD, ...previous?.workload },
     temporalAddress: previous === null ? process.env['TEMPORAL_ADDRESS'] || null : previous.temporalAddress,
     ports: {},
     portBase,
@@ -180,7 +182,7 @@ async function nextState(
   };
   const known = options.portBase === undefined ? (previous?.ports ?? {}) : {};
   state.ports = await assignPorts(portNames({ state }), known, portBase);
-  const secrets = ['mysql-root', 'mysql-interlock', 'mysql-app'];
+  const secrets = ['mysql-root', 'mysql-interlock', 'mysql-app', 'redis-interlock', 'redis-app'];
   for (const dc of ['dc-a', 'dc-b']) secrets.push(`rule-center-${dc}`, `gateway-${dc}`);
   state.secrets = Object.fromEntries(secrets.map((name) => [name, previous?.secrets[name] ?? newSecret()]));
   return state;

@@ -9,16 +9,19 @@ export interface LabShape {
   mysql: Flavour;
   /** MySQL stores per DC: 1 = `main`; 2 = `main` and `orders`. */
   stores: number;
+  /** Redis stores per DC: 0 = none; 1 = `cache`. */
+  redis: number;
   gatewaysPerDc: number;
   /** Round-trip time between the DCs in milliseconds; 0 = no proxy between them. */
   rttMs: number;
 }
 
-export const DEFAULT_SHAPE: LabShape = { mysql: 'mysql', stores: 1, gatewaysPerDc: 1, rttMs: 0 };
+export const DEFAULT_SHAPE: LabShape = { mysql: 'mysql', stores: 1, redis: 0, gatewaysPerDc: 1, rttMs: 0 };
 
 export const DATACENTERS = ['dc-a', 'dc-b'] as const;
 export type LabDc = (typeof DATACENTERS)[number];
 export const STORES = ['main', 'orders', 'ledger', 'stock'] as const;
+export const REDIS_STORES = ['cache', 'session', 'limits', 'ranking'] as const;
 
 /** What runs on the lab: an application with its tables. The lab makes schemas and tables, reserves ports and declares it in the topology. */
 export interface LabWorkload {
@@ -34,6 +37,7 @@ export interface LabWorkload {
   /** Topology sections, as an operator would write them. */
   applications: Record<string, unknown>;
   tables: Topology['tables'];
+  keys: Topology['keys'];
   central: Topology['central'];
   segments: Topology['segments'];
   /** Included in the links; default all. */
@@ -46,6 +50,7 @@ export const NO_WORKLOAD: LabWorkload = {
   instances: {},
   applications: {},
   tables: {},
+  keys: [],
   central: {},
   segments: {},
 };
@@ -68,6 +73,9 @@ export function checkShape(shape: LabShape): void {
   if (!['mysql', 'mariadb'].includes(shape.mysql)) bad('mysql', shape.mysql, 'mysql or mariadb');
   if (!Number.isInteger(shape.stores) || shape.stores < 1 || shape.stores > STORES.length) {
     bad('stores', shape.stores, `1 to ${STORES.length}`);
+  }
+  if (!Number.isInteger(shape.redis) || shape.redis < 0 || shape.redis > REDIS_STORES.length) {
+    bad('redis', shape.redis, `0 to ${REDIS_STORES.length}`);
   }
   if (!Number.isInteger(shape.gatewaysPerDc) || shape.gatewaysPerDc < 1 || shape.gatewaysPerDc > 8) {
     bad('gateways', shape.gatewaysPerDc, '1 to 8');

@@ -5,6 +5,7 @@ import type { LabDc } from './options.js';
 import type { LabContext } from './part.js';
 import { gatewayAdminPort, gatewayNames, gatewayPort } from './parts/gateway.js';
 import { mysqlPort } from './parts/mysql.js';
+import { redisNames, redisPort } from './parts/redis.js';
 import { ruleCenterPort } from './parts/rule-center.js';
 import { instancePort } from './parts/application.js';
 import { wanPort } from './parts/wan.js';
@@ -69,6 +70,17 @@ function topologyDocument(lab: LabContext, reader: LabDc | null): unknown {
                 },
               ]),
             ),
+            redis: Object.fromEntries(
+              redisNames(lab).map((store) => [
+                store,
+                {
+                  host: '127.0.0.1',
+                  port: seen(redisPort(dc, store), dc),
+                  user: 'interlock',
+                  password: secret('redis-interlock'),
+                },
+              ]),
+            ),
           },
           applications: Object.fromEntries(
             Object.entries(workload.instances).map(([application, { count }]) => [
@@ -90,10 +102,14 @@ function topologyDocument(lab: LabContext, reader: LabDc | null): unknown {
     central: workload.central,
     applications: workload.applications,
     tables: workload.tables,
-    links: storeNames(lab).map((store) => ({
-      store: `mysql/${store}`,
-      ...(workload.include === undefined ? {} : { include: workload.include }),
-    })),
+    keys: workload.keys,
+    links: [
+      ...storeNames(lab).map((store) => ({
+        store: `mysql/${store}`,
+        ...(workload.include === undefined ? {} : { include: workload.include }),
+      })),
+      ...redisNames(lab).map((store) => ({ store: `redis/${store}` })),
+    ],
   };
 }
 
@@ -122,5 +138,9 @@ export function environment(lab: LabContext): Record<string, string> {
     INTERLOCK_LAB_MYSQL_APP_PASSWORD: lab.secret('mysql-app'),
     INTERLOCK_LAB_MYSQL_PASSWORD: lab.secret('mysql-interlock'),
     INTERLOCK_LAB_MYSQL_ROOT_PASSWORD: lab.secret('mysql-root'),
+    ...(lab.state.shape.redis > 0 && {
+      INTERLOCK_LAB_REDIS_APP_PASSWORD: lab.secret('redis-app'),
+      INTERLOCK_LAB_REDIS_PASSWORD: lab.secret('redis-interlock'),
+    }),
   };
 }

@@ -1,8 +1,12 @@
 import type { DcId, UnitId } from '../../src/routing/units.js';
 
+/** The kinds of stores that links replicate. */
+export const LINK_KINDS = ['mysql', 'redis', 'kafka'] as const;
+export type LinkKind = (typeof LINK_KINDS)[number];
+
 /** One directed replicator of one store pair. Its id is `mysql/orders:dc-a>dc-b`. */
 export interface LinkId {
-  kind: 'mysql';
+  kind: LinkKind;
   store: string;
   from: DcId;
   to: DcId;
@@ -14,20 +18,29 @@ export function formatLinkId(link: LinkId): string {
 
 /** Undefined when `text` is no link id. */
 export function parseLinkId(text: string): LinkId | undefined {
-  const parts = /^(mysql)\/([a-z0-9][a-z0-9-]*):([a-z0-9][a-z0-9-]*)>([a-z0-9][a-z0-9-]*)$/.exec(text);
-  if (!parts) return undefined;
-  return { kind: 'mysql', store: parts[2]!, from: parts[3]!, to: parts[4]! };
+  const parts = /^([a-z]+)\/([a-z0-9][a-z0-9-]*):([a-z0-9][a-z0-9-]*)>([a-z0-9][a-z0-9-]*)$/.exec(text);
+  const kind = LINK_KINDS.find((one) => one === parts?.[1]);
+  if (!parts || kind === undefined) return undefined;
+  return { kind, store: parts[2]!, from: parts[3]!, to: parts[4]! };
 }
 
 export type LinkState =
-  'starting' | 'copying' | 'streaming' | 'paused' | 'stopped' | 'failed' | 'diverged' | 'resync-required';
+  | 'starting'
+  | 'copying'
+  | 'streaming'
+  | 'paused'
+  | 'stopped'
+  | 'failed'
+  | 'diverged'
+  | 'resync-required'
+  | 'gap';
 
 /** The heartbeat of a link's activity, and what `replicate status` shows. */
 export interface LinkStatus {
   link: string;
   state: LinkState;
   generation: number;
-  /** Applied source position (GTID set); in memory it may be ahead of the checkpoint by dropped transactions only. */
+  /** Applied source position (GTID set; Redis: replid:offset; Kafka: offsets); in memory it may be ahead of the checkpoint by dropped transactions only. */
   position: string;
   /** The source's executed position when last looked at. */
   sourcePosition: string;
@@ -37,11 +50,11 @@ export interface LinkStatus {
    */
   lagMs: number;
   /**
-   * Bytes of the source's binlog behind the end of the last transaction that was applied or dropped, up to the end of the binlog when last looked
-   * at: what the link still has to read or to apply, with what it will drop. 0 when everything is applied; null: not known yet.
+   * Bytes of the source's stream (binlog, replication stream) behind the end of the last transaction that was applied or dropped, up to its end when
+   * last looked at: what the link still has to read or to apply, with what it will drop. 0 when everything is applied; null: not known yet.
    */
   lagBytes: number | null;
-  /** Rows and transactions applied (committed on the target) since this attempt started, and per second over the last 5 s. */
+  /** Rows (Redis: commands, Kafka: records) and transactions applied (committed on the target) since this attempt started, and per second over the last 5 s. */
   rows: number;
   transactions: number;
   rowsPerSecond: number;
@@ -55,7 +68,7 @@ export interface LinkStatus {
   checkpointAgeMs: number | null;
   /** For how long nothing was applied or dropped although there is something; 0: it moves, or there is nothing. */
   stalledMs: number;
-  /** null: not known yet. */
+  /** MySQL: what it still needs; null: not known yet, or a source without a binlog. */
   binlog: BinlogNeed | null;
   /** Source transactions dropped because they came from the other side. */
   droppedForeign: number;
@@ -120,6 +133,25 @@ export interface BaselineReached {
   conflicts: number;
   quarantined: number;
   position: string;
+}
+
+/** What a link tells of itself. */
+export interface LinkEvents {
+  /** `tableRows`: rows applied since the link was started, by table; of commands by database, of records by topic. */
+  onStatus: (status: LinkStatus, tableRows: Record<string, number>) => void;
+  /** After the commit that contains the marker. */
+  onMarker: (baseline: BaselineReached, to: { workflowId: string; runId: string }) => void;
+}
+
+/** A link of any kind, in its thread. */
+export interface RunnableLink {
+  /**
+   * Runs until `signal` is aborted (returns) or the link has to stop (throws an InterlockError; retryable only when a new run can tell who holds
+   * the link). Lost connections are mended inside, without limit.
+   */
+  run(signal: AbortSignal): Promise<void>;
+  /** Ends the attempt whatever it waits for: its connections go. */
+  disconnect(why: string): void;
 }
 
 /** In-band ownership: what the source's stream said of a unit. */

@@ -1,5 +1,4 @@
 import type { Connection, ResultSetHeader } from 'mysql2/promise';
-import { InterlockError } from '../../src/errors.js';
 import { NOBODY } from '../core/contract.js';
 import type { Batch, RowNet, TableBatch } from './batch.js';
 import type { ChunkEffect } from './copier.js';
@@ -10,13 +9,15 @@ import { adopt, checksOf, mismatchesOf, sameValue } from './row-check.js';
 import type { Mismatch } from './row-check.js';
 import { statementsOf } from './statements.js';
 import type { Statement } from './statements.js';
-import type { StopPoint } from './stop-points.js';
+import type { StopPoint } from '../core/stop-points.js';
 import {
   ChangeRefused,
   LOCK_ERRORS,
   RecordChanged,
   RowsDiffer,
+  isOurs,
   isUnavailable,
+  refusalOf,
   targetUnavailable,
 } from './target-errors.js';
 import type { SqlError } from './target-errors.js';
@@ -40,15 +41,27 @@ const STATEMENT_MS = 60_000;
 const ROWS_PER_QUESTION = 100;
 /** A slow disk's. */
 const BYTES_PER_MS = 1_000;
+/** After what was undone: a batch may have switched the checks on. */
+const CHECKS_OFF = 'SET SESSION foreign_key_checks=0';
+const SAVEPOINT = 'interlock_piece';
 
 /** Rows of a check, or what a change did. */
 type Answer = (Buffer | null)[][] | ResultSetHeader;
+
+/** A part of a transaction that is too large for one batch. */
+export interface Piece {
+  batch: Batch;
+  /** Statements that go with it. */
+  beside: string[];
+  /** Makes the piece anew when the target does not take it; without that, the whole transaction fails. */
+  settled?: (error: RowsDiffer | ChangeRefused) => Promise<Piece>;
+}
 
 /** What a transaction that is too large for one batch has after its first one. */
 export interface Rest {
   bytes: number;
   /** Anew, from the beginning, for each try. */
-  pieces: () => AsyncIterable<Batch>;
+  pieces: () => AsyncIterable<Piece>;
   statementsOf: (statements: Statement[]) => Statement[];
 }
 
@@ -161,16 +174,12 @@ export class Applier {
     careful: boolean,
     { rest, beside, requires }: { rest: Rest | undefined; beside: string[]; requires: boolean },
   ): Promise<void> {
-    const { flavour, copied } = this.options;
     const sent: Sent = { failed: undefined, requires };
     try {
       this.options.stopAt('before-target-write');
       await this.send(head, statements, careful, sent);
       if (rest !== undefined) {
-        for await (const piece of rest.pieces()) {
-          const more = statementsOf(piece, { flavour, copied, checkInserts: false });
-          await this.send([], rest.statementsOf(more), careful, sent);
-        }
+        for await (const piece of rest.pieces()) await this.write(piece, rest, careful, sent);
       }
       sent.failed = undefined;
       for (const texts of messagesOf(beside)) await this.run(texts);
@@ -178,6 +187,28 @@ export class Applier {
       await this.run(['COMMIT'], rest?.bytes);
     } catch (error) {
       throw await this.rolledBack(error, sent.failed, rest?.bytes);
+    }
+  }
+
+  /** In the midst of a transaction that stays as it is up to here, whatever becomes of the piece. */
+  private async write(first: Piece, rest: Rest, careful: boolean, sent: Sent): Promise<void> {
+    const { flavour, copied } = this.options;
+    let piece = first;
+    if (piece.settled !== undefined) await this.run([`SAVEPOINT ${SAVEPOINT}`]);
+    for (;;) {
+      try {
+        const made = statementsOf(piece.batch, { flavour, copied, checkInserts: careful });
+        await this.send([], rest.statementsOf(made), careful, sent);
+        sent.failed = undefined;
+        for (const texts of messagesOf(piece.beside)) await this.run(texts);
+        return;
+      } catch (error) {
+        const refusal = refusalOf(error, sent.failed);
+        if (piece.settled === undefined || refusal === undefined) throw error;
+        await this.run([`ROLLBACK TO SAVEPOINT ${SAVEPOINT}`, CHECKS_OFF]);
+        sent.failed = undefined;
+        piece = await piece.settled(refusal);
+      }
     }
   }
 
@@ -216,16 +247,13 @@ export class Applier {
   }
 
   private async rolledBack(error: unknown, failed: Statement | undefined, bytes?: number): Promise<unknown> {
-    const ours = isOurs(error);
-    if (!ours && isUnavailable(error as SqlError)) return error;
+    if (!isOurs(error) && isUnavailable(error as SqlError)) return error;
     try {
-      // A batch may have switched the checks on.
-      await this.run(['ROLLBACK', 'SET SESSION foreign_key_checks=0'], bytes);
+      await this.run(['ROLLBACK', CHECKS_OFF], bytes);
     } catch (rollbackError) {
       return rollbackError;
     }
-    if (ours || LOCK_ERRORS.has((error as SqlError).errno!)) return error;
-    return new ChangeRefused(failed, error as SqlError, 0);
+    return refusalOf(error, failed) ?? error;
   }
 
   /**
@@ -278,15 +306,6 @@ function requireAffected(statement: Statement, answer: Answer, careful: boolean)
   const { affectedRows } = answer as ResultSetHeader;
   if (affectedRows === affected || (affectedRows === 0 && mayBeGone === true)) return;
   throw new ChangeRefused(statement, null, affectedRows);
-}
-
-function isOurs(error: unknown): boolean {
-  return (
-    error instanceof InterlockError ||
-    error instanceof RowsDiffer ||
-    error instanceof ChangeRefused ||
-    error instanceof RecordChanged
-  );
 }
 
 function* messagesOf(texts: readonly string[]): Generator<string[]> {

@@ -2,7 +2,7 @@ import { randomInt } from 'node:crypto';
 import type { Connection, RowDataPacket } from 'mysql2/promise';
 import { InterlockError, messageOf } from '../../src/errors.js';
 import { NOBODY } from '../core/contract.js';
-import type { BaselineReached, LinkStatus } from '../core/contract.js';
+import type { LinkEvents } from '../core/contract.js';
 import { Pace } from '../core/pace.js';
 import { StatusTracker } from '../core/status.js';
 import type { LinkLag } from '../core/status.js';
@@ -10,7 +10,7 @@ import { Applier } from './applier.js';
 import type { Rest } from './applier.js';
 import { Backlog } from './backlog.js';
 import type { Work, WorkLimits } from './backlog.js';
-import { Batch, BatchMismatch } from './batch.js';
+import type { Batch } from './batch.js';
 import { BinlogFiles, fileNumber } from './binlog-place.js';
 import { Carried } from './carried.js';
 import { connectReader } from './chunk-reader.js';
@@ -29,11 +29,12 @@ import type { MysqlPosition } from './position.js';
 import { queueBudget } from './queue-budget.js';
 import { collationCharsets, executedPosition, serverIdentity } from './session.js';
 import { Settler } from './settler.js';
-import { judgeLater, restOf, tooLarge } from './spooled-transaction.js';
+import { batchOf, judgeLater, restOf } from './spooled-transaction.js';
 import { BinlogStream } from './stream.js';
-import type { StopPoint } from './stop-points.js';
+import type { StopPoint } from '../core/stop-points.js';
 import {
   ChangeRefused,
+  PastTheFence,
   RecordChanged,
   RowsDiffer,
   isUnavailable,
@@ -41,13 +42,6 @@ import {
 } from './target-errors.js';
 import type { SqlError } from './target-errors.js';
 import type { MarkerEvent, SourceTransaction } from './transaction.js';
-
-export interface LinkEvents {
-  /** `tableRows`: rows applied since the link was started, by table. */
-  onStatus: (status: LinkStatus, tableRows: Record<string, number>) => void;
-  /** After the commit that contains the marker. */
-  onMarker: (baseline: BaselineReached, to: { workflowId: string; runId: string }) => void;
-}
 
 const BATCH_ROWS = 5_000;
 const BATCH_BYTES = 4 * 1024 * 1024;
@@ -325,7 +319,7 @@ export class Attempt {
     const chunk = alone?.chunk ?? null;
     const effect = chunk === null ? undefined : await this.copier!.effectOf(chunk);
     const spool = alone?.spool ?? null;
-    const rest = spool === null ? undefined : restOf(alone!, spool, this.schema);
+    const rest = spool === null ? undefined : restOf(alone!, spool, this.schema, this.config.link);
     const needsWrite =
       effect !== undefined ||
       rest !== undefined ||
@@ -378,23 +372,14 @@ export class Attempt {
 
   /** What has to be so before a transaction that stands alone is written. */
   private async prepare(transaction: SourceTransaction, batch: Batch): Promise<void> {
-    const { violation, ddl, gtid } = transaction;
-    const { config, settler, schema } = this;
+    const { violation, ddl } = transaction;
+    const { settler, schema } = this;
     if (violation !== null) throw this.atPosition(violation);
     if (ddl !== null) await this.passStatement(transaction);
     if (!settler.isDiscarded(transaction) && schema.misfitOf(transaction) !== null)
       await schema.settle(transaction);
-    try {
-      const changes = settler.isDiscarded(transaction) ? [] : transaction.changes;
-      batch.add({ ...transaction, changes }, ({ table }) => schema.tableOf(table));
-    } catch (error) {
-      if (!(error instanceof BatchMismatch)) throw error;
-      throw new InterlockError(
-        'LinkStopped',
-        `${config.link} stopped in ${gtid}: its changes do not follow from each other`,
-        { details: { link: config.link, position: gtid } },
-      );
-    }
+    const changes = settler.isDiscarded(transaction) ? [] : transaction.changes;
+    batchOf({ ...transaction, changes }, schema, this.config.link, batch);
   }
 
   /** @returns false: nothing is written, and fewer transactions are to be tried */
@@ -408,12 +393,10 @@ export class Attempt {
     const { transactions } = work.batch;
     const [first] = transactions as [SourceTransaction, ...SourceTransaction[]];
     const isConcerned = settler.concerns(first);
-    if (isConcerned && (rest === undefined || settler.isDiscarded(first))) {
+    if (first.notOwned.length > 0 || (isConcerned && (rest === undefined || settler.isDiscarded(first)))) {
       await settler.settle(first, position);
       return true;
     }
-    if (rest !== undefined && first.notOwned.length > 0)
-      throw this.atPosition(tooLarge(first, 'a row was changed past the fence', 'not-owned'));
     try {
       const requires = isConcerned ? settler.applies(first) : undefined;
       const written = applier.apply(work.batch, position, { copy, rest, requires });
@@ -428,9 +411,9 @@ export class Attempt {
         await settler.read();
         return false;
       }
-      if (!(error instanceof RowsDiffer) && !(error instanceof ChangeRefused)) throw error;
+      if (!(error instanceof RowsDiffer || error instanceof ChangeRefused || error instanceof PastTheFence))
+        throw error;
       if (error instanceof ChangeRefused && (await this.schema.changedSince(error))) return false;
-      if (rest !== undefined) throw this.atPosition(tooLarge(first, error.message, 'refused'));
       if (copy !== undefined)
         throw new InterlockError('LinkStopped', `${config.link} stopped while copying: ${error.message}`, {
           cause: error,

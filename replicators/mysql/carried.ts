@@ -1,7 +1,7 @@
 import type { Connection } from 'mysql2/promise';
 import { InterlockError } from '../../src/errors.js';
 import type { CarriedColumns, RowFilter } from '../../src/topology/schema.js';
-import { TableFilter } from '../core/table-filter.js';
+import { TableFilter } from '../../src/topology/table-filter.js';
 import { readCatalog } from './catalog.js';
 import type { Catalog, CatalogColumn, CatalogTable } from './catalog.js';
 import { mayBeLeftOut } from './drift.js';
@@ -92,8 +92,8 @@ export class Carried {
 
   /** Both catalogs, and why they cannot be carried in this way. */
   async catalogs(
-    source: Connection,
-    target: Connection,
+    source: Pick<Connection, 'query'>,
+    target: Pick<Connection, 'query'>,
   ): Promise<{ source: Catalog; target: Catalog; problems: string[] }> {
     const here = await readCatalog(source, this.sourceFilter);
     const there = await readCatalog(target, this.targetFilter);

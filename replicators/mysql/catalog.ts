@@ -1,5 +1,5 @@
 import type { Connection, RowDataPacket } from 'mysql2/promise';
-import type { TableFilter } from '../core/table-filter.js';
+import type { TableFilter } from '../../src/topology/table-filter.js';
 import { identifier } from './literal.js';
 import { columnDefault } from './value-type.js';
 import type { ColumnDefault } from './value-type.js';

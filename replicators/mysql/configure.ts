@@ -1,26 +1,26 @@
 import { InterlockError } from '../../src/errors.js';
-import { wantedLinks } from '../../src/topology/derive.js';
+import { userMapping, wantedMysqlLinks } from '../../src/topology/derive.js';
 import { mysqlAddress } from '../../src/topology/mysql-address.js';
 import type { SecretReference, Topology } from '../../src/topology/schema.js';
 import { formatLinkId } from '../core/contract.js';
 import type { LinkConfig } from './link-config.js';
 
-/** The links that the topology wants, by id. */
+/** The MySQL links that the topology wants, by id. */
 export function linkIds(topology: Topology): string[] {
-  return wantedLinks(topology).map((link) => formatLinkId(link));
+  return wantedMysqlLinks(topology).map((link) => formatLinkId(link));
 }
 
-/** The configuration of one link. @throws InterlockError BadInput that names the links there are. */
+/** The configuration of one of them. @throws InterlockError BadInput that names the links there are. */
 export function linkConfigOf(
   topology: Topology,
   link: string,
   secret: (reference: SecretReference) => string,
 ): LinkConfig {
-  const wanted = wantedLinks(topology).find((one) => formatLinkId(one) === link);
+  const wanted = wantedMysqlLinks(topology).find((one) => formatLinkId(one) === link);
   if (wanted === undefined) {
     throw new InterlockError(
       'BadInput',
-      `${JSON.stringify(link)} is not a link of topology ${topology.name}; expected one of ${linkIds(topology).join(', ')}`,
+      `${JSON.stringify(link)} is not a MySQL link of topology ${topology.name}; expected one of ${linkIds(topology).join(', ')}`,
       { details: { field: 'link', value: link } },
     );
   }
@@ -44,12 +44,6 @@ export function linkConfigOf(
     conflicts: wanted.conflicts,
     onQuarantine: wanted.onQuarantine,
     winsTies: Object.keys(topology.datacenters)[0] === wanted.from,
-    mapping: {
-      defaultRegion: topology.defaultRegion,
-      regions: Object.keys(topology.regions),
-      segments: Object.fromEntries(
-        Object.entries(topology.segments).map(([name, { members }]) => [name, members]),
-      ),
-    },
+    mapping: userMapping(topology),
   };
 }

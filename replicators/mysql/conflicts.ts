@@ -1,8 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Connection } from 'mysql2/promise';
-import { InterlockError } from '../../src/errors.js';
 import type { ConflictPolicy } from '../../src/topology/schema.js';
-import type { Applier } from './applier.js';
+import type { Applier, Piece, Rest } from './applier.js';
 import { Batch, keyOf, sameRow } from './batch.js';
 import type { RowNet } from './batch.js';
 import type { CatalogTable } from './catalog.js';
@@ -10,11 +9,11 @@ import type { LinkConfig } from './link-config.js';
 import { laterOnes } from './latest.js';
 import type { Literal } from './literal.js';
 import type { Ownership } from './ownership.js';
-import { QUARANTINE_BYTES, conflictInsert, policyText, quarantineInsert, stored } from './records.js';
+import { conflictInsert, policyText } from './records.js';
 import type { ConflictKind } from './records.js';
 import type { Mismatch } from './row-check.js';
 import type { SourceTable } from './source-table.js';
-import { ChangeRefused, RowsDiffer } from './target-errors.js';
+import { ChangeRefused, RowsDiffer, ToQuarantine } from './target-errors.js';
 import type { RowChange, SourceTransaction } from './transaction.js';
 
 export interface ConflictOptions {
@@ -42,11 +41,18 @@ export interface Unsettled {
   isOld?: boolean;
 }
 
+/** A transaction, or a piece of a large one, while what the target does not take of it is decided. */
+interface Settling {
+  unsettled: Unsettled;
+  /** As it is to be applied by now. */
+  transaction: SourceTransaction;
+  /** Statements for its commit. */
+  records: string[];
+  tries: number;
+}
+
 const TRIES = 3;
 const PAUSE_MS = 100;
-
-/** It cannot be applied, and is to be kept aside whole. */
-export class ToQuarantine extends Error {}
 
 /**
  * Applies one transaction whose rows are not on the target as the source had them: the policy of each table says which image stays. A row
@@ -60,51 +66,101 @@ export class ConflictResolver {
    * @throws ToQuarantine; what Applier.apply throws of the connection and the generation
    */
   async settle(unsettled: Unsettled): Promise<number> {
-    const { applier } = this.options;
-    let { transaction } = unsettled;
-    const records: string[] = [];
-    let tries = 0;
-    for (const change of transaction.notOwned) {
-      const mismatch = await this.notOwned(transaction, change);
-      transaction = await this.decide(transaction, mismatch, 'not-owned', unsettled, records);
-    }
+    const settling = await this.begin(unsettled);
     for (;;) {
-      const batch = new Batch();
-      batch.add(transaction, this.options.tableOf);
       try {
-        await applier.apply(batch, unsettled.position, {
+        await this.options.applier.apply(this.batchOf(settling.transaction), unsettled.position, {
           careful: true,
-          beside: records,
+          beside: settling.records,
           requires: unsettled.requires,
         });
-        return records.length;
+        return settling.records.length;
       } catch (error) {
-        if (error instanceof RowsDiffer) {
-          if (records.length > 2 * unsettled.transaction.changes.length)
-            throw new ToQuarantine('its rows keep changing on the target', { cause: error });
-          for (const mismatch of independent(error.mismatches)) {
-            const { row, current } = mismatch;
-            const kind = row.before === null ? 'exists' : current === null ? 'missing' : 'differs';
-            transaction = await this.decide(transaction, mismatch, kind, unsettled, records);
-          }
-        } else if (error instanceof ChangeRefused) {
-          if (await this.options.changedSince(error)) continue;
-          // The target may have been changed meanwhile: a table, a setting, a row in the way.
-          if (++tries === TRIES) throw new ToQuarantine(error.message, { cause: error });
-          await sleep(PAUSE_MS * tries);
-        } else throw error;
+        if (!(error instanceof RowsDiffer) && !(error instanceof ChangeRefused)) throw error;
+        await this.decideOn(settling, error);
       }
     }
   }
 
-  /** The transaction as it is to be applied, with one conflict decided. */
-  private async decide(
-    transaction: SourceTransaction,
-    mismatch: Mismatch,
-    kind: ConflictKind,
+  /**
+   * The same for a transaction that does not fit into memory: piece by piece, in one transaction of the target. A row that several pieces
+   * change may have several records.
+   * @param parts its changes, anew for each try
+   */
+  async settleParts(
     unsettled: Unsettled,
-    records: string[],
-  ): Promise<SourceTransaction> {
+    parts: () => AsyncIterable<SourceTransaction>,
+    rest: Pick<Rest, 'bytes' | 'statementsOf'>,
+  ): Promise<number> {
+    let recorded = 0;
+    const pieceOf = (settling: Settling): Piece => ({
+      batch: this.batchOf(settling.transaction),
+      beside: settling.records,
+      settled: async (error) => {
+        await this.decideOn(settling, error);
+        return pieceOf(settling);
+      },
+    });
+    const begin = (transaction: SourceTransaction): Promise<Settling> =>
+      this.begin({ ...unsettled, transaction });
+    await this.options.applier.apply(
+      this.batchOf({ ...unsettled.transaction, changes: [] }),
+      unsettled.position,
+      {
+        careful: true,
+        requires: unsettled.requires,
+        rest: {
+          ...rest,
+          pieces: async function* () {
+            recorded = 0;
+            for await (const part of parts()) {
+              const settling = await begin(part);
+              yield pieceOf(settling);
+              recorded += settling.records.length;
+            }
+          },
+        },
+      },
+    );
+    return recorded;
+  }
+
+  private batchOf(transaction: SourceTransaction): Batch {
+    const batch = new Batch();
+    batch.add(transaction, this.options.tableOf);
+    return batch;
+  }
+
+  private async begin(unsettled: Unsettled): Promise<Settling> {
+    const settling: Settling = { unsettled, transaction: unsettled.transaction, records: [], tries: 0 };
+    for (const change of unsettled.transaction.notOwned) {
+      const mismatch = await this.notOwned(settling.transaction, change);
+      await this.decide(settling, mismatch, 'not-owned');
+    }
+    return settling;
+  }
+
+  private async decideOn(settling: Settling, error: RowsDiffer | ChangeRefused): Promise<void> {
+    if (error instanceof RowsDiffer) {
+      if (settling.records.length > 2 * settling.unsettled.transaction.changes.length)
+        throw new ToQuarantine('its rows keep changing on the target', { cause: error });
+      for (const mismatch of independent(error.mismatches)) {
+        const { row, current } = mismatch;
+        const kind = row.before === null ? 'exists' : current === null ? 'missing' : 'differs';
+        await this.decide(settling, mismatch, kind);
+      }
+      return;
+    }
+    if (await this.options.changedSince(error)) return;
+    // The target may have been changed meanwhile: a table, a setting, a row in the way.
+    settling.tries += 1;
+    if (settling.tries === TRIES) throw new ToQuarantine(error.message, { cause: error });
+    await sleep(PAUSE_MS * settling.tries);
+  }
+
+  /** One conflict, in what is to be applied and in the records. */
+  private async decide(settling: Settling, mismatch: Mismatch, kind: ConflictKind): Promise<void> {
+    const { unsettled, transaction, records } = settling;
     const { link } = this.options.config;
     const { table, row, current } = mismatch;
     const { source } = table;
@@ -132,7 +188,7 @@ export class ConflictResolver {
       }),
     );
     const net = kept === 'target' ? null : { before: current, after };
-    return { ...transaction, changes: replaced(transaction.changes, mismatch, net) };
+    settling.transaction = { ...transaction, changes: replaced(transaction.changes, mismatch, net) };
   }
 
   /** Of a row that moves between units past a fence: the one that was not open. */
@@ -170,30 +226,6 @@ export class ConflictResolver {
     const table = batch.tables.get(change.table.name)!;
     const row: RowNet = { key: keyOf(change.table, (change.before ?? change.after)!), ...change, change };
     return { table, row, current: await applier.read(table, row) };
-  }
-
-  /** Keeps the transaction aside: as the statement for a commit that goes on behind it. @throws InterlockError LinkStopped: too large */
-  quarantine(transaction: SourceTransaction, reason: string, passed: boolean): string {
-    const { config, ownership } = this.options;
-    const { gtid, changes } = transaction;
-    const units = new Set<string>();
-    for (const { table, before, after } of changes) {
-      for (const row of [before, after]) {
-        const unit = row && ownership.unitOf(table, row);
-        if (unit !== null) units.add(unit);
-      }
-    }
-    const kept = stored(changes);
-    const statement = quarantineInsert(config.link, {
-      ...{ gtid, reason, passed, units: [...units].sort(), changes: kept },
-    });
-    if (statement.length > QUARANTINE_BYTES)
-      throw new InterlockError(
-        'LinkStopped',
-        `${config.link} stopped in ${gtid}, which cannot be applied (${reason}) and is too large to be kept aside (${statement.length} bytes). Mend the target, then: interlock replicate resume ${config.link}`,
-        { details: { link: config.link, position: gtid, kind: 'refused' } },
-      );
-    return statement;
   }
 }
 

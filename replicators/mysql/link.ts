@@ -1,10 +1,9 @@
 import type { Connection, RowDataPacket } from 'mysql2/promise';
 import { InterlockError } from '../../src/errors.js';
-import type { LinkStatus } from '../core/contract.js';
+import type { LinkEvents, LinkStatus, RunnableLink } from '../core/contract.js';
 import { StatusTracker } from '../core/status.js';
 import type { LinkLag } from '../core/status.js';
 import { Attempt } from './attempt.js';
-import type { LinkEvents } from './attempt.js';
 import { heldByOther, readCheckpoint, takeGeneration } from './checkpoint.js';
 import type { Checkpoint } from './checkpoint.js';
 import { keepTombstones, preflightLink } from './initialise.js';
@@ -13,11 +12,9 @@ import { pause } from './pause.js';
 import { contains, parsePosition } from './position.js';
 import { queueBudget } from './queue-budget.js';
 import { connect, connectTarget, executedPosition, takeLock } from './session.js';
-import type { StopPoint } from './stop-points.js';
+import type { StopPoint } from '../core/stop-points.js';
 import { LOCK_ERRORS, isUnavailable } from './target-errors.js';
 import type { SqlError } from './target-errors.js';
-
-export type { LinkEvents } from './attempt.js';
 
 const STATUS_MS = 500;
 /** From the first connection to the stream. */
@@ -28,7 +25,7 @@ const BACKOFF_MS = { first: 100, most: 5_000 };
  * One directed replicator, as attempts: each takes the next generation of the checkpoint, streams from there and applies, until the
  * source or the target is lost; then the next attempt begins at the checkpoint. What is in memory is never needed again.
  */
-export class Link {
+export class Link implements RunnableLink {
   private readonly config: LinkConfig;
   private readonly events: LinkEvents;
   private readonly stopAt: (point: StopPoint) => void;

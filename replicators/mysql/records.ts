@@ -4,7 +4,7 @@ import { quote } from './literal.js';
 import type { Literal } from './literal.js';
 import { identifier } from './literal.js';
 import type { SourceTable } from './source-table.js';
-import type { RowChange } from './transaction.js';
+import type { RowChange, SourceTransaction } from './transaction.js';
 
 /** What was met: the row is there already, is not there, is another one, or was not the source's to change. */
 export type ConflictKind = 'exists' | 'missing' | 'differs' | 'not-owned';
@@ -54,6 +54,8 @@ export interface QuarantineRecord {
   state: 'open' | 'retry' | 'applied' | 'discarded';
   units: string[];
   changes: StoredChange[];
+  /** Of a transaction that is too large to be kept, of which `changes` are the first ones: its size in the source's binlog. null: they are all. */
+  largeBytes: number | null;
   createdAt: string;
   changedAt: string;
 }
@@ -63,8 +65,9 @@ export interface StoredChange extends Omit<RowChange, 'table'> {
   table: Pick<SourceTable, 'schema' | 'table' | 'columns' | 'primaryKey' | 'types' | 'lax'>;
 }
 
-/** What a link may keep of one transaction. */
-export const QUARANTINE_BYTES = 16 * 1024 * 1024;
+/** What a link may keep of one transaction, and what it shows of a larger one. */
+const QUARANTINE_BYTES = 16 * 1024 * 1024;
+const SHOWN_BYTES = 1024 * 1024;
 /** The latest ones are read. */
 export const MOST_RECORDS = 1000;
 const IMAGES_BYTES = 4 * 1024 * 1024;
@@ -89,14 +92,13 @@ export interface NewQuarantine {
   gtid: string;
   reason: string;
   passed: boolean;
-  units: string[];
-  changes: StoredChange[];
+  kept: KeptAside;
 }
 
 /** Kept once per transaction; the next failure of the same one is counted there. */
 export function quarantineInsert(link: string, entry: NewQuarantine): string {
-  const { gtid, reason, passed, units, changes } = entry;
-  const values = [link, gtid, reason, JSON.stringify(units), JSON.stringify(changes)].map(quote);
+  const { gtid, reason, passed, kept } = entry;
+  const values = [link, gtid, reason, JSON.stringify(kept.units), kept.changes].map(quote);
   const [linkText, gtidText, reasonText, unitsText, changesText] = values;
   return `INSERT INTO interlock.quarantine (link,gtid,reason,tries,passed,state,units,changes,created_at,changed_at)
     VALUES (${linkText},${gtidText},${reasonText},1,${passed ? 1 : 0},'open',${unitsText},${changesText},UTC_TIMESTAMP(6),UTC_TIMESTAMP(6))
@@ -197,7 +199,7 @@ export async function readQuarantine(
     passed: Number(row['passed']) === 1,
     state: row['state'] as QuarantineRecord['state'],
     units: JSON.parse(String(row['units'])) as string[],
-    changes: JSON.parse(String(row['changes'])) as StoredChange[],
+    ...keptChanges(String(row['changes'])),
     createdAt: iso(row['created_at'])!,
     changedAt: iso(row['changed_at'])!,
   }));
@@ -222,11 +224,62 @@ function iso(value: unknown): string | null {
   return typeof value === 'string' ? `${value.replace(' ', 'T')}Z` : null;
 }
 
-export function stored(changes: readonly RowChange[]): StoredChange[] {
-  return changes.map(({ table: { schema, table, columns, primaryKey, types, lax }, ...change }) => ({
-    ...change,
-    table: { schema, table, columns, primaryKey, types, lax },
-  }));
+/** What a record has of a transaction. */
+export interface KeptAside {
+  /** All of it: it can be applied without the stream. */
+  whole: boolean;
+  units: string[];
+  /** As the record has them. */
+  changes: string;
+}
+
+/** @param unitOf null: the row is of no unit */
+export function keptAside(
+  { changes, spool, bytes }: SourceTransaction,
+  unitOf: (table: SourceTable, row: Literal[]) => string | null,
+): KeptAside {
+  const units = new Set<string>();
+  for (const { table, before, after } of changes) {
+    for (const row of [before, after]) {
+      const unit = row && unitOf(table, row);
+      if (unit !== null) units.add(unit);
+    }
+  }
+  const most = spool === null ? QUARANTINE_BYTES : SHOWN_BYTES;
+  const texts: string[] = [];
+  let size = 0;
+  for (const change of changes) {
+    const text = JSON.stringify(stored(change));
+    if (size + text.length > most) break;
+    size += text.length;
+    texts.push(text);
+  }
+  const whole = spool === null && texts.length === changes.length;
+  const list = `[${(whole ? texts : upTo(SHOWN_BYTES, texts)).join(',')}]`;
+  return {
+    whole,
+    units: [...units].sort(),
+    changes: whole ? list : `{"largeBytes":${bytes},"first":${list}}`,
+  };
+}
+
+function upTo(most: number, texts: readonly string[]): string[] {
+  let size = 0;
+  return texts.filter((text) => (size += text.length) <= most);
+}
+
+function keptChanges(text: string): Pick<QuarantineRecord, 'changes' | 'largeBytes'> {
+  const kept = JSON.parse(text) as StoredChange[] | { largeBytes: number; first: StoredChange[] };
+  return Array.isArray(kept)
+    ? { changes: kept, largeBytes: null }
+    : { changes: kept.first, largeBytes: kept.largeBytes };
+}
+
+function stored({
+  table: { schema, table, columns, primaryKey, types, lax },
+  ...change
+}: RowChange): StoredChange {
+  return { ...change, table: { schema, table, columns, primaryKey, types, lax } };
 }
 
 /** Changes of one table share its description, as in the stream. */

@@ -5,13 +5,15 @@ import type { StatusTracker } from '../core/status.js';
 import type { Applier } from './applier.js';
 import { Batch } from './batch.js';
 import { inTransaction, lockGeneration } from './checkpoint.js';
-import { ConflictResolver, ToQuarantine } from './conflicts.js';
-import type { ConflictOptions } from './conflicts.js';
+import { ConflictResolver } from './conflicts.js';
+import type { ConflictOptions, Unsettled } from './conflicts.js';
 import type { LinkSchema } from './link-schema.js';
 import {
   changed,
   conflictUpdate,
+  keptAside,
   openCounts,
+  quarantineInsert,
   quarantineUpdate,
   readConflicts,
   readQuarantine,
@@ -19,7 +21,8 @@ import {
   restored,
 } from './records.js';
 import type { OpenCounts } from './records.js';
-import { ChangeRefused, RecordChanged } from './target-errors.js';
+import { inPieces, spooledParts } from './spooled-transaction.js';
+import { ChangeRefused, RecordChanged, ToQuarantine } from './target-errors.js';
 import { newTransaction } from './transaction.js';
 import type { RowChange, SourceTransaction } from './transaction.js';
 
@@ -78,11 +81,7 @@ export class Settler {
     else {
       const requires = this.applies(transaction);
       try {
-        this.options.tracker.conflictsRecorded += await this.resolver.settle({
-          transaction,
-          position,
-          requires,
-        });
+        this.options.tracker.conflictsRecorded += await this.decided({ transaction, position, requires });
       } catch (error) {
         if (error instanceof RecordChanged) {
           await this.read();
@@ -97,12 +96,28 @@ export class Settler {
     await this.count();
   }
 
+  /** @returns how many conflicts were recorded */
+  private async decided(unsettled: Unsettled): Promise<number> {
+    const { resolver } = this;
+    const { schema } = this.options;
+    const { transaction } = unsettled;
+    const { spool } = transaction;
+    if (spool === null) return resolver.settle(unsettled);
+    const parts = async function* (): AsyncGenerator<SourceTransaction> {
+      yield { ...transaction, units: [], markers: [], spool: null };
+      yield* spooledParts(transaction, spool, schema);
+    };
+    return resolver.settleParts(unsettled, parts, inPieces(spool));
+  }
+
   private async quarantine(transaction: SourceTransaction, position: string, reason: string): Promise<void> {
-    const { config, target, generation } = this.options;
+    const { config, target, generation, ownership } = this.options;
     const { link } = config;
     const { gtid } = transaction;
-    const goesOn = config.onQuarantine === 'go-on';
-    const statement = this.resolver.quarantine(transaction, reason, goesOn);
+    const kept = keptAside(transaction, (table, row) => ownership.unitOf(table, row));
+    // What the record does not have whole can only be tried again from the source's stream, in its place.
+    const goesOn = config.onQuarantine === 'go-on' && kept.whole;
+    const statement = quarantineInsert(link, { gtid, reason, passed: goesOn, kept });
     if (goesOn) {
       await this.pass(transaction, position, [statement]);
       return;
@@ -112,9 +127,10 @@ export class Settler {
       await target.query(statement);
     });
     await this.count();
+    const large = kept.whole ? '' : ' It is too large to be kept, so the link does not go on behind it.';
     throw new InterlockError(
       'LinkStopped',
-      `${link} stopped before ${gtid}, which cannot be applied: ${reason}. See it: interlock quarantine list '${link}'. Then mend the target and \`interlock replicate resume '${link}'\`, or leave it out with \`interlock quarantine discard\``,
+      `${link} stopped before ${gtid}, which cannot be applied: ${reason}.${large} See it: interlock quarantine list '${link}'. Then mend the target and \`interlock replicate resume '${link}'\`, or leave it out with \`interlock quarantine discard\``,
       { details: { link, position: gtid, kind: 'quarantined' } },
     );
   }

@@ -1,6 +1,6 @@
 import type { TableMapEvent } from '@vlasky/zongji';
 import { InterlockError } from '../../src/errors.js';
-import type { TableFilter } from '../core/table-filter.js';
+import type { TableFilter } from '../../src/topology/table-filter.js';
 import type { Carried, RowTest } from './carried.js';
 import { identifier } from './literal.js';
 import { decoderOf, mappedType } from './row-image.js';

@@ -24,8 +24,8 @@ export class Spool {
   bytes = 0;
   /** Rows that the last reading has given. */
   rows = 0;
-  /** Throws when the source did not own a row, as of this transaction's place in its stream. */
-  check: ((changes: RowChange[]) => void) | undefined;
+  /** Of these changes, those of units that the source did not own, as of this transaction's place in its stream. */
+  notOwned: (changes: RowChange[]) => RowChange[] = () => [];
   private readonly directory = tmpdir();
   private readonly fd: number;
   private readonly tables: SourceTable[] = [];

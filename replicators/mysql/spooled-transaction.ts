@@ -1,9 +1,10 @@
 import { InterlockError } from '../../src/errors.js';
 import type { Rest } from './applier.js';
-import { Batch, keyOf } from './batch.js';
+import { Batch, BatchMismatch } from './batch.js';
 import type { LinkSchema } from './link-schema.js';
 import type { Ownership } from './ownership.js';
 import type { Spool } from './spool.js';
+import { PastTheFence } from './target-errors.js';
 import type { SourceTransaction } from './transaction.js';
 
 const PIECE_ROWS = 5_000;
@@ -18,51 +19,51 @@ export function judgeLater(
   const { spool } = transaction;
   if (spool === null) return;
   const then = ownership.clone();
-  spool.check = (changes) => {
-    const [change] = then.read({ ...transaction, changes, units: [] });
-    if (change === undefined) return;
-    const { table, before, after } = change;
-    const key = keyOf(table, (before ?? after)!);
-    const unit = then.unitOf(table, (before ?? after)!);
-    const what = `${table.name} key (${key}) was changed past the fence (unit ${unit})`;
-    throw stopped(tooLarge(transaction, what, 'not-owned', table.name));
+  spool.notOwned = (changes) => {
+    try {
+      return then.read({ ...transaction, changes, units: [] });
+    } catch (error) {
+      throw stopped(error as InterlockError);
+    }
   };
 }
 
-/** Only what is in memory can be settled row by row, or kept aside. */
-export function tooLarge(
-  { gtid }: SourceTransaction,
-  what: string,
-  kind: string,
-  table?: string,
-): InterlockError {
-  return new InterlockError(
-    'LinkStopped',
-    `${what}, in ${gtid}, which is too large to be settled row by row or kept aside. Make the rows on the target as they were at the source, then resume the link; or begin behind it (replicate start --from POSITION --discard-checkpoint)`,
-    { details: { table, position: gtid, kind } },
-  );
+/** The rows on the disk, piece by piece, each as a transaction of its own; what it has besides rows is with those in memory. */
+export async function* spooledParts(
+  transaction: SourceTransaction,
+  spool: Spool,
+  schema: Pick<LinkSchema, 'misfitOf' | 'settle'>,
+): AsyncGenerator<SourceTransaction> {
+  for await (const changes of spool.pieces(PIECE_ROWS, PIECE_BYTES)) {
+    const notOwned = spool.notOwned(changes);
+    const part = { ...transaction, changes, notOwned, units: [], markers: [], spool: null };
+    if (schema.misfitOf(part) !== null) await schema.settle(part);
+    yield part;
+  }
 }
 
-/** The rows of a spooled transaction, for the applier: each piece as a batch, all in the one transaction of the target. */
+/** The rows of a spooled transaction that follow those in memory, for the applier: all in the one transaction of the target. */
 export function restOf(
   transaction: SourceTransaction,
   spool: Spool,
-  schema: Pick<LinkSchema, 'tableOf' | 'misfitOf'>,
+  schema: Pick<LinkSchema, 'tableOf' | 'misfitOf' | 'settle'>,
+  link: string,
 ): Rest {
   return {
-    bytes: spool.bytes,
+    ...inPieces(spool),
     pieces: async function* () {
-      for await (const changes of spool.pieces(PIECE_ROWS, PIECE_BYTES)) {
-        spool.check?.(changes);
-        // Markers, units and the like went with the first batch.
-        const piece = { ...transaction, changes, units: [], markers: [], spool: null };
-        const batch = new Batch();
-        const misfit = schema.misfitOf(piece);
-        if (misfit !== null) throw tooLarge(transaction, misfit.text, 'schema', misfit.table);
-        batch.add(piece, ({ table }) => schema.tableOf(table));
-        yield batch;
+      for await (const part of spooledParts(transaction, spool, schema)) {
+        if (part.notOwned.length > 0) throw new PastTheFence();
+        yield { batch: batchOf(part, schema, link), beside: [] };
       }
     },
+  };
+}
+
+/** How pieces are written, whatever is in them. */
+export function inPieces(spool: Spool): Omit<Rest, 'pieces'> {
+  return {
+    bytes: spool.bytes,
     // Where a foreign key cascades, a row may have gone with its parent, whose deletion was in a piece before.
     statementsOf: (statements) =>
       statements
@@ -75,4 +76,24 @@ export function restOf(
             : statement,
         ),
   };
+}
+
+/** One transaction as a batch. @throws InterlockError LinkStopped */
+export function batchOf(
+  transaction: SourceTransaction,
+  schema: Pick<LinkSchema, 'tableOf'>,
+  link: string,
+  batch = new Batch(),
+): Batch {
+  try {
+    batch.add(transaction, ({ table }) => schema.tableOf(table));
+    return batch;
+  } catch (error) {
+    if (!(error instanceof BatchMismatch)) throw error;
+    throw new InterlockError(
+      'LinkStopped',
+      `${link} stopped in ${transaction.gtid}: its changes do not follow from each other`,
+      { details: { link, position: transaction.gtid } },
+    );
+  }
 }

@@ -2,7 +2,7 @@ import ZongJi from '@vlasky/zongji';
 import type { AnyBinlogEvent } from './zongji-seam.js';
 import { InterlockError, messageOf } from '../../src/errors.js';
 import { mysqlConnectionOptions } from '../../src/topology/mysql-address.js';
-import type { TableFilter } from '../core/table-filter.js';
+import type { TableFilter } from '../../src/topology/table-filter.js';
 import { BinlogReading } from './binlog-place.js';
 import { changesRows } from './ddl-effects.js';
 import { NULL, textOf } from './literal.js';

@@ -43,6 +43,12 @@ export class RowsDiffer extends Error {
 /** What a person has decided is otherwise than it was read. Nothing was written. */
 export class RecordChanged extends Error {}
 
+/** Rows were changed at the source past the fence; the policy of their table decides. Nothing was written. */
+export class PastTheFence extends Error {}
+
+/** A transaction cannot be applied, and is to be kept aside whole. Nothing was written. */
+export class ToQuarantine extends Error {}
+
 /** The target does not take a change: a constraint, a value, a definition. Nothing was written. */
 export class ChangeRefused extends Error {
   readonly table: string | undefined;
@@ -60,4 +66,28 @@ export class ChangeRefused extends Error {
     this.table = table;
     this.errno = error?.errno ?? null;
   }
+}
+
+/** Of an error in the midst of a transaction: that the target does not take a change; undefined: it is something else. */
+export function refusalOf(
+  error: unknown,
+  failed: Statement | undefined,
+): RowsDiffer | ChangeRefused | undefined {
+  if (error instanceof RowsDiffer || error instanceof ChangeRefused) return error;
+  if (isOurs(error) || isUnavailable(error as SqlError)) return undefined;
+  return LOCK_ERRORS.has((error as SqlError).errno!)
+    ? undefined
+    : new ChangeRefused(failed, error as SqlError, 0);
+}
+
+/** It says what is to be done, and is no answer of a server. */
+export function isOurs(error: unknown): boolean {
+  return (
+    error instanceof InterlockError ||
+    error instanceof RowsDiffer ||
+    error instanceof ChangeRefused ||
+    error instanceof RecordChanged ||
+    error instanceof PastTheFence ||
+    error instanceof ToQuarantine
+  );
 }

@@ -1,7 +1,7 @@
 import { randomInt } from 'node:crypto';
 import { InterlockError } from '../../src/errors.js';
 import type { SourceUnit } from '../core/contract.js';
-import { TableFilter } from '../core/table-filter.js';
+import { TableFilter } from '../../src/topology/table-filter.js';
 import type { LinkConfig } from './link-config.js';
 import { contains, parsePosition } from './position.js';
 import { BinlogStream } from './stream.js';

@@ -1,6 +1,6 @@
 import { InterlockError } from '../../src/errors.js';
 import { NOBODY } from '../core/contract.js';
-import type { StopPoint } from '../mysql/stop-points.js';
+import type { StopPoint } from '../core/stop-points.js';
 import type { Block, CommandBytes } from './block.js';
 import { auxiliaryKey, heldByOther, keyIsGone, parseCheckpoint, unitCommands } from './checkpoint.js';
 import type { RedisCheckpoint } from './checkpoint.js';

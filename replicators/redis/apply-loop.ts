@@ -1,5 +1,5 @@
 import { InterlockError, messageOf } from '../../src/errors.js';
-import type { StopPoint } from '../mysql/stop-points.js';
+import type { StopPoint } from '../core/stop-points.js';
 import type { Pace } from '../core/pace.js';
 import { BlockRefused } from './applier.js';
 import type { Applied, Applier } from './applier.js';

@@ -1,8 +1,9 @@
 import { InterlockError } from '../../src/errors.js';
 import { NOBODY } from '../core/contract.js';
+import type { LinkEvents } from '../core/contract.js';
 import { Pace } from '../core/pace.js';
 import type { LinkLag, StatusTracker } from '../core/status.js';
-import type { StopPoint } from '../mysql/stop-points.js';
+import type { StopPoint } from '../core/stop-points.js';
 import { Applier, BlockRefused } from './applier.js';
 import type { Applied } from './applier.js';
 import { ApplyLoop } from './apply-loop.js';
@@ -15,7 +16,6 @@ import type { RedisConnection } from './connection.js';
 import { FullSync } from './full-sync.js';
 import { Judge } from './judge.js';
 import type { RedisLinkConfig } from './link-config.js';
-import type { LinkEvents } from './link.js';
 import { Ownership, UNITS_KEY } from './ownership.js';
 import { conflictsKey, quarantineKey, recordOf } from './quarantine.js';
 import { rdbVersionOf } from './rdb/types.js';
@@ -236,7 +236,7 @@ export class Attempt {
     this.checkpointAt = this.movedAt;
     tracker.rows += block.rows;
     tracker.transactions += block.transactions;
-    for (const [db, rows] of block.rowsByDb) tracker.countTable(`db${db}`, rows);
+    for (const [db, rows] of block.rowsByDb) tracker.count(`db${db}`, rows);
     for (const { command, offset: at, db, message } of applied.refusals) {
       const key = command.argc > 1 ? command.arg(1) : null;
       const record = recordOf('refused', command, { db, key, detail: message });

@@ -68,9 +68,7 @@ export class Intake {
       this.segments.push(segment);
     }
     for (let at = 0; at < chunk.length;) {
-      const written = this.disk(() =>
-        writeSync(segment.fd, chunk, at, chunk.length - at, segment.written),
-      );
+      const written = this.disk(() => writeSync(segment.fd, chunk, at, chunk.length - at, segment.written));
       at += written;
       segment.written += written;
     }

@@ -1,20 +1,13 @@
 import { InterlockError } from '../../src/errors.js';
-import type { BaselineReached, LinkStatus } from '../core/contract.js';
+import type { LinkEvents, LinkStatus, RunnableLink } from '../core/contract.js';
 import { StatusTracker } from '../core/status.js';
 import type { LinkLag } from '../core/status.js';
 import { pause } from '../mysql/pause.js';
-import type { StopPoint } from '../mysql/stop-points.js';
+import type { StopPoint } from '../core/stop-points.js';
 import { Attempt } from './attempt.js';
 import { heldByOther, neverStarted, readCheckpoint, takeGeneration } from './checkpoint.js';
 import { RedisConnection } from './connection.js';
 import type { RedisLinkConfig } from './link-config.js';
-
-export interface LinkEvents {
-  /** `tableRows`: commands applied since the link was started, by database (`db0`). */
-  onStatus: (status: LinkStatus, tableRows: Record<string, number>) => void;
-  /** After the EXEC that contains the marker. */
-  onMarker: (baseline: BaselineReached, to: { workflowId: string; runId: string }) => void;
-}
 
 const STATUS_MS = 500;
 /** From the first connection to the stream. */
@@ -26,7 +19,7 @@ const UNKNOWN_LAG: LinkLag = { lagMs: 0, lagBytes: null, stalledMs: 0, checkpoin
  * One directed replicator, as attempts: each takes the next generation of the checkpoint, replicates from there and applies, until the source or the
  * target is lost; then the next attempt begins at the checkpoint. What is in memory is never needed again.
  */
-export class RedisLink {
+export class RedisLink implements RunnableLink {
   private readonly tracker: StatusTracker;
   private attempt: Attempt | undefined;
   private cut: (error: InterlockError) => void = () => undefined;

@@ -96,7 +96,8 @@ export class Replica {
       if (line === '') continue;
       const eof = /^\$EOF:(.{40})$/.exec(line);
       const length = /^\$(\d+)$/.exec(line);
-      if (eof === null && length === null) throw unavailable(this.address, new Error(`it sent ${line.slice(0, 100)} instead of its data`));
+      if (eof === null && length === null)
+        throw unavailable(this.address, new Error(`it sent ${line.slice(0, 100)} instead of its data`));
       this.reading = 'stream';
       this.mayAck = true;
       this.restOfLines();

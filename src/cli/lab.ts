@@ -17,6 +17,7 @@ interface LabFlags {
 interface UpFlags extends LabFlags {
   mysql?: LabShape['mysql'];
   stores?: number;
+  redis?: number;
   gateways?: number;
   rtt?: number;
   portBase?: number;
@@ -27,7 +28,7 @@ export function register(program: Command): void {
   const lab = program
     .command('lab')
     .description(
-      'two data centers on this machine: MySQL, gateway, rule center and worker each, and a Temporal',
+      'two data centers on this machine: MySQL, Redis, gateway, rule center and worker each, and a Temporal',
     );
   const command = (name: string, description: string): Command =>
     lab
@@ -39,6 +40,7 @@ export function register(program: Command): void {
   command('up', 'makes and starts it; starts what does not run')
     .option('--mysql <flavour>', 'mysql or mariadb')
     .option('--stores <n>', 'MySQL stores per DC', integerFlag('--stores', 1, 4))
+    .option('--redis <n>', 'Redis stores per DC', integerFlag('--redis', 0, 4))
     .option('--gateways <n>', 'gateways per DC', integerFlag('--gateways', 1, 8))
     .option('--rtt <time>', 'round-trip time between the DCs, such as 10ms', durationFlag('--rtt'))
     .option('--port-base <n>', 'choose new ports from here on', integerFlag('--port-base', 1024, 60_000))
@@ -46,6 +48,7 @@ export function register(program: Command): void {
       const shape: Partial<LabShape> = {
         ...(flags.mysql === undefined ? {} : { mysql: flags.mysql }),
         ...(flags.stores === undefined ? {} : { stores: flags.stores }),
+        ...(flags.redis === undefined ? {} : { redis: flags.redis }),
         ...(flags.gateways === undefined ? {} : { gatewaysPerDc: flags.gateways }),
         ...(flags.rtt === undefined ? {} : { rttMs: flags.rtt }),
       };

@@ -36,10 +36,17 @@ async function list(link: string | undefined, options: Options): Promise<void> {
   );
   const records = all.flat();
   const rows = [['link', 'id', 'transaction', 'rows', 'units', 'tries', 'link is', 'state', 'reason']];
-  for (const { link: of, id, gtid, changes, units, tries, passed, state, reason } of records) {
+  for (const { link: of, id, gtid, changes, largeBytes, units, tries, passed, state, reason } of records) {
     const shown = units.length > 3 ? `${units.slice(0, 3).join(',')},…` : units.join(',');
     rows.push([
-      ...[of, String(id), gtid, String(changes.length), shown || '–', String(tries)],
+      ...[
+        of,
+        String(id),
+        gtid,
+        `${changes.length}${largeBytes === null ? '' : '+'}`,
+        shown || '–',
+        String(tries),
+      ],
       ...[passed ? 'behind it' : 'before it', state, reason.slice(0, 120)],
     ]);
   }
@@ -58,11 +65,15 @@ async function one(link: string, text: string, options: Options): Promise<void> 
     printJson(record);
     return;
   }
-  const { gtid, reason, tries, passed, state, createdAt, changes } = record;
+  const { gtid, reason, tries, passed, state, createdAt, changes, largeBytes } = record;
   print(
     `${link} quarantine ${id} (${state}), ${createdAt}, transaction ${gtid}, tried ${tries} times; the link is ${passed ? 'behind' : 'before'} it`,
   );
   print(`reason: ${reason}`);
+  if (largeBytes !== null)
+    print(
+      `Its first ${changes.length} rows; with ${largeBytes} bytes of binlog it is too large to be kept, and is read again from the source when the link goes on.`,
+    );
   for (const { table: of, before, after } of changes) {
     const what = before === null ? 'insert' : after === null ? 'delete' : 'update';
     print(`\n${what} of ${of.schema}.${of.table}\n${table(imageRows(of.columns, { before, after }))}`);

@@ -8,10 +8,14 @@ import {
 import type { Client, WorkflowHandle } from '@temporalio/client';
 import { ApplicationFailure } from '@temporalio/common';
 import type { Command } from 'commander';
-import { formatLinkId, parseLinkId } from '../../replicators/core/contract.js';
+import { parseLinkId } from '../../replicators/core/contract.js';
 import { alertsOf } from '../../replicators/core/alerts.js';
 import type { LinkAlert } from '../../replicators/core/alerts.js';
 import type { CopyProgress, LinkStatus } from '../../replicators/core/contract.js';
+import { linkIds } from '../../replicators/host/configure.js';
+import { kindOf } from '../../replicators/host/kinds.js';
+import { problemOf } from '../../replicators/host/options.js';
+import type { InitialiseOptions } from '../../replicators/host/options.js';
 import { parsePosition } from '../../replicators/mysql/position.js';
 import { fresh, reportOf, unanswered } from '../../workers/link-report.js';
 import type { LinkReport } from '../../workers/link-report.js';
@@ -19,7 +23,7 @@ import { replicatorWorkflowId } from '../../workflows/contract.js';
 import type { ReplicatorCommand, ReplicatorInput, ResyncRequest } from '../../workflows/replicator.js';
 import { InterlockError, messageOf } from '../errors.js';
 import type { ErrorCode } from '../errors.js';
-import { datacenter, wantedLinks } from '../topology/derive.js';
+import { datacenter } from '../topology/derive.js';
 import { loadTopology } from '../topology/load.js';
 import type { Topology } from '../topology/schema.js';
 import { EXIT, print, printJson, progress, table, topologyFile, topologyOption } from './output.js';
@@ -43,6 +47,7 @@ interface ResyncOptions extends CopyOptions {
   tables?: string;
 }
 
+const KINDS = { mysql: 'MySQL', redis: 'Redis', kafka: 'Kafka' } as const;
 const ASK_LIMIT_MS = 10_000;
 const START_LIMIT_MS = 60_000;
 const POLL_MS = 200;
@@ -62,11 +67,11 @@ export function register(program: Command): void {
   command('start', 'start a link at its checkpoint, or at --from, and wait until it streams')
     .option(
       '--from <position>',
-      '`now` (both sides hold the same rows), or the GTID position of a loaded backup',
+      '`now` (both sides hold the same); MySQL: the GTID position of a loaded backup; Kafka: `earliest`',
     )
     .option(
       '--copy',
-      'copy the tables from the live source first: what the target lacks, and what differs and the source owns',
+      'MySQL, Redis: copy from the live source first: what the target lacks, and what differs and the source owns',
     )
     .option('--discard-checkpoint', 'with --from or --copy: forget how far the link had applied')
     .option('--max-rows-per-second <n>', 'with --copy: read no more of the source')
@@ -74,9 +79,9 @@ export function register(program: Command): void {
     .action(start);
   command(
     'resync',
-    'copy tables again, as when the binlog was purged or the target changed: also removes what the source owns and does not have',
+    'copy again, as when the binlog was purged, the backlog is too short or the target changed: also removes what the source owns and does not have',
   )
-    .option('--tables <list>', '`schema.table`, several with commas; all of the link when absent')
+    .option('--tables <list>', 'MySQL: `schema.table`, several with commas; all of the link when absent')
     .option('--max-rows-per-second <n>', 'read no more of the source')
     .option('--detach', 'do not wait until all is copied')
     .action(resync);
@@ -107,7 +112,6 @@ async function start(link: string | undefined, options: StartOptions): Promise<v
   ] as const) {
     if (given !== undefined && options.copy !== true) throw badInput(field, `--${field} goes with --copy`);
   }
-  maxRows(options);
   const { topology } = await loadTopology(topologyFile(options));
   const links = chosen(topology, link, options, true);
   // Hazard: two that copy into each other's source would bring back what is deleted meanwhile.
@@ -120,7 +124,15 @@ async function start(link: string | undefined, options: StartOptions): Promise<v
   if (links.length > 1 && options.from !== undefined && options.from !== 'now') {
     throw badInput('from', 'a position belongs to one source: name the link, or use --from now');
   }
-  for (const id of links) checkFrom(topology, id, options.from);
+  for (const id of links) {
+    const { from, copy } = options;
+    checkAbilities(id, {
+      ...(from !== undefined && { from }),
+      ...(copy === true && { copy }),
+      ...mostRows(options),
+    });
+    checkFrom(topology, id, from);
+  }
   const reports = await withTemporal(topology, async (client) =>
     Promise.all(links.map((id) => startOne(client, topology, id, options))),
   );
@@ -128,9 +140,14 @@ async function start(link: string | undefined, options: StartOptions): Promise<v
 }
 
 /** Bad input is told before anything is connected to. */
+function checkAbilities(link: string, options: InitialiseOptions): void {
+  const problem = problemOf(kindOf(link), options);
+  if (problem !== undefined) throw badInput(problem.field, `${link}: ${problem.message}`);
+}
+
 function checkFrom(topology: Topology, link: string, from: string | undefined): void {
-  if (from === undefined || from === 'now') return;
   const id = parseLinkId(link)!;
+  if (from === undefined || from === 'now' || id.kind !== 'mysql') return;
   const { flavour } = datacenter(topology, id.from).stores.mysql[id.store]!;
   try {
     parsePosition(flavour, from);
@@ -154,7 +171,7 @@ async function startOne(
     ...(options.from !== undefined && { from: options.from }),
     ...(options.discardCheckpoint === true && { discardCheckpoint: true }),
     ...(options.copy === true && { copy: true }),
-    ...(options.maxRowsPerSecond !== undefined && { maxRowsPerSecond: maxRows(options)! }),
+    ...mostRows(options),
   };
   const workflowId = replicatorWorkflowId(link);
   let handle: WorkflowHandle;
@@ -163,7 +180,7 @@ async function startOne(
       workflowId,
       taskQueue: topology.temporal.controlTaskQueue,
       args: [input],
-      staticSummary: `MySQL replication ${link}`,
+      staticSummary: `${KINDS[kindOf(link)]} replication ${link}`,
     });
   } catch (error) {
     if (!(error instanceof WorkflowExecutionAlreadyStartedError)) throw error;
@@ -190,9 +207,9 @@ function flowing({ detach }: CopyOptions): (report: LinkReport) => boolean {
 }
 
 /** @throws InterlockError BadInput */
-function maxRows({ maxRowsPerSecond: text }: CopyOptions): number | undefined {
-  if (text === undefined) return undefined;
-  if (/^[1-9]\d{0,8}$/.test(text)) return Number(text);
+function mostRows({ maxRowsPerSecond: text }: CopyOptions): { maxRowsPerSecond?: number } {
+  if (text === undefined) return {};
+  if (/^[1-9]\d{0,8}$/.test(text)) return { maxRowsPerSecond: Number(text) };
   throw badInput(
     'max-rows-per-second',
     `--max-rows-per-second: ${JSON.stringify(text)}: expected a number of rows, 1 or more`,
@@ -200,7 +217,7 @@ function maxRows({ maxRowsPerSecond: text }: CopyOptions): number | undefined {
 }
 
 async function resync(link: string | undefined, options: ResyncOptions): Promise<void> {
-  const most = maxRows(options);
+  const most = mostRows(options);
   const { topology } = await loadTopology(topologyFile(options));
   if (link === undefined || options.all === true)
     throw badInput('link', `name one link: ${chosen(topology, undefined, options, false).join(', ')}`);
@@ -211,7 +228,8 @@ async function resync(link: string | undefined, options: ResyncOptions): Promise
       'tables',
       `--tables: ${JSON.stringify(options.tables)}: expected schema.table, several with commas`,
     );
-  const request: ResyncRequest = { tables, ...(most !== undefined && { maxRowsPerSecond: most }) };
+  const request: ResyncRequest = { tables, ...most };
+  checkAbilities(id!, { resync: { tables }, ...most });
   const report = await withTemporal(topology, async (client) => {
     const handle = client.workflow.getHandle(replicatorWorkflowId(id!));
     progress(
@@ -423,7 +441,7 @@ function chosen(
   options: Options,
   mustChoose: boolean,
 ): string[] {
-  const all = wantedLinks(topology).map((one) => formatLinkId(one));
+  const all = linkIds(topology);
   const known = all.length === 0 ? 'the topology wants no links' : `links are ${all.join(', ')}`;
   if (link !== undefined) {
     if (options.all) throw badInput('all', 'name a link or give --all, not both');

@@ -8,7 +8,7 @@ import {
 import type { Client, WorkflowHandle } from '@temporalio/client';
 import { defaultPayloadConverter } from '@temporalio/common';
 import type { Command } from 'commander';
-import { TableFilter } from '../../replicators/core/table-filter.js';
+import { TableFilter } from '../topology/table-filter.js';
 import type { TableProgress } from '../../replicators/core/verification.js';
 import { QUERIES } from '../../workflows/contract.js';
 import { verificationWorkflowId } from '../../workflows/verification-contract.js';
@@ -16,7 +16,7 @@ import type { VerifyCommand, VerifyReport, VerifyRequest } from '../../workflows
 import { figuresOf } from '../../workflows/verification-figures.js';
 import { InterlockError, messageOf } from '../errors.js';
 import { scopeUnits, parseScope } from '../routing/scope.js';
-import { initialRules, wantedLinks } from '../topology/derive.js';
+import { initialRules, wantedMysqlLinks } from '../topology/derive.js';
 import { loadTopology } from '../topology/load.js';
 import type { Topology } from '../topology/schema.js';
 import { EXIT, integerFlag, print, printJson, progress, topologyFile, topologyOption } from './output.js';
@@ -178,10 +178,8 @@ function requestOf(topology: Topology, options: StartOptions): VerifyRequest {
     .flatMap((text) => text.split(','))
     .map((text) => text.trim())
     .filter(Boolean);
-  const carried = wantedLinks(topology).map(({ include, exclude }) => new TableFilter(include, exclude));
-  const names = Object.keys(topology.tables).filter((name) =>
-    carried.some((filter) => carries(filter, name)),
-  );
+  const carried = wantedMysqlLinks(topology).map(({ include, exclude }) => new TableFilter(include, exclude));
+  const names = Object.keys(topology.tables).filter((name) => carried.some((filter) => filter.has(name)));
   if (names.length === 0) {
     throw new InterlockError(
       'BadInput',
@@ -190,7 +188,7 @@ function requestOf(topology: Topology, options: StartOptions): VerifyRequest {
     );
   }
   for (const pattern of tables) {
-    if (names.some((name) => carries(new TableFilter([pattern], []), name))) continue;
+    if (names.some((name) => new TableFilter([pattern], []).has(name))) continue;
     throw bad(
       '--tables',
       pattern,
@@ -213,11 +211,6 @@ function requestOf(topology: Topology, options: StartOptions): VerifyRequest {
     keep: options.keep,
     startedBy: `${userInfo().username}@${hostname()}`,
   };
-}
-
-function carries(filter: TableFilter, name: string): boolean {
-  const [schema, table] = name.split('.') as [string, string];
-  return filter.carries(schema, table);
 }
 
 async function startRun(

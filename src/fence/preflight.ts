@@ -175,7 +175,9 @@ export async function preflightTables(
 
 /** Tables that have another name in the other DC, and need be in one only. */
 function renamedTables(topology: Topology): Set<string> {
-  return new Set(topology.links.flatMap(({ rename }) => Object.entries(rename ?? {}).flat()));
+  return new Set(
+    topology.links.flatMap((link) => (link.kind === 'mysql' ? Object.entries(link.rename ?? {}).flat() : [])),
+  );
 }
 
 async function reachable(pool: Pool): Promise<boolean> {

@@ -1,14 +1,10 @@
 import { isIP } from 'node:net';
 import { prefixSegments } from '../routing/key.js';
-import { carries } from './derive.js';
-import type { Application, Topology } from './schema.js';
-
-/** One problem of a topology: where, what is there, what was expected. */
-export interface Problem {
-  path: string;
-  value: string;
-  expected: string;
-}
+import { patternProblem } from '../routing/redis-keys.js';
+import { checkLinks } from './link-references.js';
+import { oneOf } from './problems.js';
+import type { Problem, Report } from './problems.js';
+import type { Application, Tls, Topology } from './schema.js';
 
 /** What the schema alone cannot say: the names that a topology uses must exist, and what must differ must differ. */
 export function crossReferenceProblems(topology: Topology): Problem[] {
@@ -32,7 +28,7 @@ export function crossReferenceProblems(topology: Topology): Problem[] {
   checkStores(topology, dcs, report);
   checkEndpoints(topology, dcs, report);
   checkLinks(topology, dcs, report);
-  checkInverse(topology, dcs, report);
+  checkKeys(topology, report);
   checkApplications(topology, dcs, report);
   for (const [table, routing] of Object.entries(topology.tables)) {
     if ('central' in routing && !Object.hasOwn(topology.central, routing.central)) {
@@ -40,13 +36,6 @@ export function crossReferenceProblems(topology: Topology): Problem[] {
     }
   }
   return problems;
-}
-
-type Report = (path: string, value: unknown, expected: string) => void;
-
-function oneOf(record: Readonly<Record<string, unknown>>): string {
-  const names = Object.keys(record);
-  return names.length === 0 ? 'a declared name; none is declared' : `one of ${names.join(', ')}`;
 }
 
 function checkHomes(topology: Topology, dcs: string[], report: Report): void {
@@ -83,8 +72,9 @@ function checkStores(topology: Topology, dcs: string[], report: Report): void {
   const controls: { dc: string; store: string }[] = [];
   const addresses = new Map<string, string>();
   for (const dc of dcs) {
-    const stores = Object.entries(topology.datacenters[dc]!.stores.mysql);
-    const control = stores.filter(([, store]) => store.control).map(([name]) => name);
+    const control = Object.entries(topology.datacenters[dc]!.stores.mysql)
+      .filter(([, store]) => store.control)
+      .map(([name]) => name);
     if (control.length === 1) controls.push({ dc, store: control[0]! });
     else {
       report(
@@ -93,21 +83,30 @@ function checkStores(topology: Topology, dcs: string[], report: Report): void {
         'expected exactly one store with control: true',
       );
     }
-    for (const [name, store] of stores) {
-      const address = `${store.host}:${store.port}`;
-      const path = `datacenters.${dc}.stores.mysql.${name}`;
-      if (store.tls !== undefined && isIP(store.tls.serverName ?? store.host) !== 0) {
-        report(
-          `${path}.tls.serverName`,
-          store.tls.serverName ?? '(missing)',
-          `expected the name in the certificate of ${address}: a name is checked, not an address`,
-        );
-      }
+    const { mysql, redis, kafka } = topology.datacenters[dc]!.stores;
+    const servers = [
+      ...Object.entries(mysql).map(([name, store]) => [`mysql.${name}`, store] as const),
+      ...Object.entries(redis).map(([name, store]) => [`redis.${name}`, store] as const),
+    ];
+    const one = (path: string, address: string): void => {
       const other = addresses.get(address);
-      // Two stores on one server would share one `interlock` schema: fencing one would fence the other.
+      // Two stores on one server would share its fence: fencing one would fence the other.
       if (other !== undefined)
         report(path, address, `expected a server of its own; ${other} has this address`);
       else addresses.set(address, path);
+    };
+    for (const [name, store] of servers) {
+      const path = `datacenters.${dc}.stores.${name}`;
+      const address = `${store.host}:${store.port}`;
+      checkTls(path, store.tls, store.host, address, report);
+      one(path, address);
+    }
+    for (const [name, { brokers, tls }] of Object.entries(kafka)) {
+      const path = `datacenters.${dc}.stores.kafka.${name}`;
+      brokers.forEach((address, i) => {
+        checkTls(path, tls, address.replace(/:\d+$/, ''), address, report);
+        one(`${path}.brokers.${i}`, address);
+      });
     }
   }
   const [first, second] = controls;
@@ -118,6 +117,29 @@ function checkStores(topology: Topology, dcs: string[], report: Report): void {
       `expected the control store to have the same name in both data centers; it is ${first.store} in ${first.dc}`,
     );
   }
+}
+
+function checkTls(path: string, tls: Tls | undefined, host: string, address: string, report: Report): void {
+  if (tls === undefined || isIP(tls.serverName ?? host) === 0) return;
+  report(
+    `${path}.tls.serverName`,
+    tls.serverName ?? '(missing)',
+    `expected the name in the certificate of ${address}: a name is checked, not an address`,
+  );
+}
+
+function checkKeys(topology: Topology, report: Report): void {
+  const seen = new Set<string>();
+  topology.keys.forEach((routing, i) => {
+    const { pattern } = routing;
+    const problem = patternProblem(routing);
+    if (problem !== undefined) report(`keys.${i}.pattern`, pattern, problem);
+    if (seen.has(pattern))
+      report(`keys.${i}.pattern`, pattern, 'expected each pattern once; the first counts');
+    seen.add(pattern);
+    if ('central' in routing && !Object.hasOwn(topology.central, routing.central))
+      report(`keys.${i}.central`, routing.central, `expected ${oneOf(topology.central)}`);
+  });
 }
 
 function checkEndpoints(topology: Topology, dcs: string[], report: Report): void {
@@ -147,124 +169,6 @@ function checkEndpoints(topology: Topology, dcs: string[], report: Report): void
 
 function origin(url: string): string {
   return new URL(url).origin;
-}
-
-function checkLinks(topology: Topology, dcs: string[], report: Report): void {
-  const wanted = new Map<string, string>();
-  topology.links.forEach((link, i) => {
-    const store = link.store.slice('mysql/'.length);
-    for (const dc of dcs) {
-      const stores = topology.datacenters[dc]!.stores.mysql;
-      if (!Object.hasOwn(stores, store)) {
-        report(
-          `links.${i}.store`,
-          link.store,
-          `expected a store of both data centers; ${dc} has no mysql/${store}`,
-        );
-      }
-    }
-    for (const end of ['from', 'to'] as const) {
-      const dc = link[end];
-      if (dc !== undefined && !dcs.includes(dc)) {
-        report(`links.${i}.${end}`, dc, `expected a data center: one of ${dcs.join(', ')}`);
-      }
-    }
-    checkCarried(topology, link, `links.${i}`, report);
-    if (link.from !== undefined && link.from === link.to) {
-      report(`links.${i}.to`, link.to, 'expected another data center than from');
-    }
-    for (const [name, policy] of Object.entries(link.conflicts)) {
-      const at = `links.${i}.conflicts.${name}`;
-      const routing = topology.tables[name];
-      if (routing === undefined) report(at, name, `expected a table of tables: ${oneOf(topology.tables)}`);
-      else if ('unrouted' in routing && policy === 'owner-wins')
-        report(at, policy, 'expected another policy: an unrouted table has no owner');
-      if (
-        (policy === 'source-wins' || policy === 'target-wins') &&
-        link.from === undefined &&
-        link.to === undefined
-      )
-        report(
-          at,
-          policy,
-          'expected a link with from and to: both ways, the two sides would swap their rows or keep each its own',
-        );
-    }
-    for (const from of dcs) {
-      if ((link.from ?? from) !== from || link.to === from) continue;
-      const id = `${link.store} from ${from}`;
-      const other = wanted.get(id);
-      if (other !== undefined) report(`links.${i}`, id, `expected each direction once; ${other} is the same`);
-      else wanted.set(id, `links.${i}`);
-    }
-  });
-}
-
-/** What of its tables a link carries, and to where. */
-function checkCarried(topology: Topology, link: LinkSpec, at: string, report: Report): void {
-  const { rows = {}, columns = {}, rename = {} } = link;
-  for (const [field, names] of Object.entries({ rows, columns, rename })) {
-    for (const name of Object.keys(names)) {
-      if (!carries(link, name))
-        report(`${at}.${field}.${name}`, name, 'expected a table that the link carries (include, exclude)');
-    }
-  }
-  for (const [name, { without }] of Object.entries(columns)) {
-    const routing = topology.tables[name];
-    const routed = routing !== undefined && 'userId' in routing ? [routing.userId, routing.region] : [];
-    without.forEach((column, i) => {
-      const same = (other: string | undefined): boolean => other?.toLowerCase() === column.toLowerCase();
-      const path = `${at}.columns.${name}.without.${i}`;
-      if (routed.some(same)) report(path, column, 'expected no routing column: rows are routed by it');
-      else if (same(rows[name]?.column))
-        report(path, column, `expected no column by which ${at}.rows.${name} filters`);
-    });
-  }
-  const taken = new Map<string, string>();
-  for (const [source, target] of Object.entries(rename)) {
-    const path = `${at}.rename.${source}`;
-    const other =
-      taken.get(target) ?? (!Object.hasOwn(rename, target) && carries(link, target) ? target : undefined);
-    if (other !== undefined)
-      report(path, target, `expected one table for each; ${other} is carried there, too`);
-    taken.set(target, source);
-    if (/^(interlock|mysql|sys|information_schema|performance_schema)\./i.test(target))
-      report(path, target, 'expected a table of an application');
-    const [from, to] = [topology.tables[source], topology.tables[target]];
-    if (JSON.stringify(from) !== JSON.stringify(to)) {
-      report(path, target, `expected both names in \`tables\`, routed in the same way`);
-    }
-  }
-}
-
-/** Hazard: a row that comes back under another name is another row. The way back has to undo what the way there does. */
-function checkInverse(topology: Topology, dcs: string[], report: Report): void {
-  topology.links.forEach((link, i) => {
-    for (const [source, target] of Object.entries(link.rename ?? {})) {
-      for (const from of dcs) {
-        const to = dcs.find((dc) => dc !== from);
-        if (to === undefined || !goes(link, from, to)) continue;
-        const back = topology.links.findIndex(
-          (one) => one.store === link.store && goes(one, to, from) && (one === link || carries(one, target)),
-        );
-        if (back < 0) continue;
-        const undone = topology.links[back]!.rename?.[target];
-        if (undone === source) continue;
-        report(
-          `links.${i}.rename.${source}`,
-          target,
-          `expected links.${back}.rename.${target}: ${source}, which undoes it on the way from ${to} to ${from}; or name from and to`,
-        );
-        return;
-      }
-    }
-  });
-}
-
-type LinkSpec = Topology['links'][number];
-
-function goes({ from, to }: LinkSpec, a: string, b: string): boolean {
-  return (from ?? a) === a && (to ?? b) === b;
 }
 
 function checkApplications(topology: Topology, dcs: string[], report: Report): void {

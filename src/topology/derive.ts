@@ -3,29 +3,35 @@ import { BUCKETS } from '../routing/units.js';
 import type { DcId } from '../routing/units.js';
 import { InterlockError } from '../errors.js';
 import type {
-  CarriedColumns,
-  ConflictPolicy,
   Datacenter,
+  KafkaLinkSpec,
+  LinkKind,
+  LinkSpec,
+  MysqlLinkSpec,
   MysqlStore,
-  RowFilter,
+  RedisLinkSpec,
   Topology,
 } from './schema.js';
 
-/** One directed link that the topology wants; `kind`, `store`, `from`, `to` are its id (replicators/core/contract.ts). */
-export interface WantedLink {
-  kind: 'mysql';
+interface Wanted<K extends LinkKind> {
+  kind: K;
   store: string;
   from: DcId;
   to: DcId;
-  include: string[];
-  exclude: string[];
-  conflicts: Record<string, ConflictPolicy>;
-  onQuarantine: 'stop' | 'go-on';
-  rename?: Record<string, string>;
-  columns?: Record<string, CarriedColumns>;
-  rows?: Record<string, RowFilter>;
-  throttle?: { maxRowsPerSecond?: number; maxBytesPerSecond?: number };
+  throttle?: Throttle;
 }
+/** What a link applies at most in a second: rows, commands or records. */
+interface Throttle {
+  maxRowsPerSecond?: number;
+  maxBytesPerSecond?: number;
+}
+type Options<S extends LinkSpec> = Omit<S, 'kind' | 'store' | 'from' | 'to' | `max${string}PerSecond`>;
+
+export type WantedMysqlLink = Wanted<'mysql'> & Options<MysqlLinkSpec>;
+export type WantedRedisLink = Wanted<'redis'> & Options<RedisLinkSpec>;
+export type WantedKafkaLink = Wanted<'kafka'> & Options<KafkaLinkSpec>;
+/** One directed link that the topology wants; `kind`, `store`, `from`, `to` are its id (replicators/core/contract.ts). */
+export type WantedLink = WantedMysqlLink | WantedRedisLink | WantedKafkaLink;
 
 /** The rules of a topology at epoch 1: everything open at its home. */
 export function initialRules(topology: Topology): Rules {
@@ -79,39 +85,67 @@ export function mappingDifference(topology: Topology, rules: Rules): string | un
 
 /** Every directed link that the topology wants, in a stable order. */
 export function wantedLinks(topology: Topology): WantedLink[] {
-  const dcs = dcIds(topology);
   const links: WantedLink[] = [];
   for (const spec of topology.links) {
-    for (const from of dcs) {
+    for (const from of dcIds(topology)) {
       const to = otherDc(topology, from);
-      if ((spec.from ?? from) !== from || (spec.to ?? to) !== to) continue;
-      const store = spec.store.slice('mysql/'.length);
-      const {
-        include,
-        exclude,
-        conflicts,
-        onQuarantine,
-        rename,
-        columns,
-        rows,
-        maxRowsPerSecond,
-        maxBytesPerSecond,
-      } = spec;
-      links.push({
-        ...{ kind: 'mysql', store, from, to, include, exclude, conflicts, onQuarantine },
-        ...(rename !== undefined && { rename }),
-        ...(columns !== undefined && { columns }),
-        ...(rows !== undefined && { rows }),
-        ...((maxRowsPerSecond !== undefined || maxBytesPerSecond !== undefined) && {
-          throttle: {
-            ...(maxRowsPerSecond !== undefined && { maxRowsPerSecond }),
-            ...(maxBytesPerSecond !== undefined && { maxBytesPerSecond }),
-          },
-        }),
-      });
+      if ((spec.from ?? from) === from && (spec.to ?? to) === to) links.push(wanted(spec, from, to));
     }
   }
   return links;
+}
+
+/** The same, those of MySQL stores alone. */
+export function wantedMysqlLinks(topology: Topology): WantedMysqlLink[] {
+  return wantedLinks(topology).filter((link) => link.kind === 'mysql');
+}
+
+function wanted(spec: LinkSpec, from: DcId, to: DcId): WantedLink {
+  const end = { store: storeName(spec), from, to };
+  switch (spec.kind) {
+    case 'mysql': {
+      const { maxRowsPerSecond, maxBytesPerSecond, ...options } = spec;
+      return { ...options, ...end, ...throttle(maxRowsPerSecond, maxBytesPerSecond) };
+    }
+    case 'redis': {
+      const { maxCommandsPerSecond, maxBytesPerSecond, ...options } = spec;
+      return { ...options, ...end, ...throttle(maxCommandsPerSecond, maxBytesPerSecond) };
+    }
+    case 'kafka': {
+      const { maxRecordsPerSecond, maxBytesPerSecond, ...options } = spec;
+      return { ...options, ...end, ...throttle(maxRecordsPerSecond, maxBytesPerSecond) };
+    }
+  }
+}
+
+function throttle(rows: number | undefined, bytes: number | undefined): { throttle?: Throttle } {
+  if (rows === undefined && bytes === undefined) return {};
+  return {
+    throttle: {
+      ...(rows !== undefined && { maxRowsPerSecond: rows }),
+      ...(bytes !== undefined && { maxBytesPerSecond: bytes }),
+    },
+  };
+}
+
+/** How the topology maps users to units, without owners: what a link needs. */
+export function userMapping(topology: Topology): {
+  defaultRegion: string;
+  regions: string[];
+  segments: Record<string, string[]>;
+} {
+  return {
+    defaultRegion: topology.defaultRegion,
+    regions: Object.keys(topology.regions),
+    segments: Object.fromEntries(
+      Object.entries(topology.segments).map(([name, { members }]) => [name, members]),
+    ),
+  };
+}
+
+/** `main` of `mysql/main`. */
+export function storeName({ kind, store }: LinkSpec): string {
+  return store.slice(kind.length + 1);
 }
 
 export function dcIds(topology: Topology): DcId[] {
@@ -140,11 +174,4 @@ export function otherDc(topology: Topology, dc: DcId): DcId {
 export function controlStore(topology: Topology, dc: DcId): { name: string; store: MysqlStore } {
   const found = Object.entries(datacenter(topology, dc).stores.mysql).find(([, store]) => store.control);
   return { name: found![0], store: found![1] };
-}
-
-/** Whether a link includes a table, as TableFilter of the links has it. */
-export function carries({ include, exclude }: Topology['links'][number], table: string): boolean {
-  const matches = (pattern: string): boolean =>
-    new RegExp(`^${pattern.replace(/[.+?^${}()|[\]\\]/g, '\\$&').replaceAll('*', '.*')}$`).test(table);
-  return include.some(matches) && !exclude.some(matches);
 }

@@ -6,9 +6,9 @@ import type { z } from 'zod';
 import { InterlockError, messageOf } from '../errors.js';
 import { canonicalJson, sha256 } from '../routing/hash.js';
 import { crossReferenceProblems } from './cross-references.js';
-import type { Problem } from './cross-references.js';
+import type { Problem } from './problems.js';
 import { topologySchema } from './schema.js';
-import type { SecretReference, Topology } from './schema.js';
+import type { SecretReference, Tls, Topology } from './schema.js';
 
 export interface LoadedTopology {
   topology: Topology;
@@ -91,6 +91,8 @@ export function topologyHash(topology: Topology): string {
               { flavour, control },
             ]),
           ),
+          redis: Object.keys(dc.stores.redis).sort(),
+          kafka: Object.keys(dc.stores.kafka).sort(),
           applications: Object.fromEntries(
             Object.entries(dc.applications).map(([application, { id }]) => [application, id]),
           ),
@@ -147,8 +149,13 @@ function resolveSecretFiles(topology: Topology, directory: string): void {
   for (const dc of Object.values(topology.datacenters)) {
     absolute(dc.ruleCenter.token);
     for (const gateway of Object.values(dc.gateways)) absolute(gateway.token);
-    for (const { password, tls } of Object.values(dc.stores.mysql)) {
-      absolute(password);
+    const { mysql, redis, kafka } = dc.stores;
+    const secrets = [
+      ...[...Object.values(mysql), ...Object.values(redis)].map(({ password }) => password),
+      ...Object.values(kafka).map(({ sasl }) => sasl?.password),
+    ];
+    for (const secret of secrets) if (secret !== undefined) absolute(secret);
+    for (const { tls } of [mysql, redis, kafka].flatMap((stores) => Object.values<{ tls?: Tls }>(stores))) {
       for (const field of ['ca', 'cert', 'key'] as const) {
         const file = tls?.[field];
         if (file !== undefined) tls![field] = path.resolve(directory, file);

@@ -1,10 +1,7 @@
 import { readFileSync } from 'node:fs';
 import net from 'node:net';
 import { InterlockError, messageOf } from '../errors.js';
-import type { MysqlStore, SecretReference } from './schema.js';
-
-/** Files, as in the topology; absolute, or from the working directory. */
-export type MysqlTls = NonNullable<MysqlStore['tls']>;
+import type { MysqlStore, SecretReference, Tls } from './schema.js';
 
 /** Where a MySQL server is, and how to get in. Plain data. */
 export interface MysqlAddress {
@@ -12,7 +9,7 @@ export interface MysqlAddress {
   port: number;
   user: string;
   password: string;
-  tls?: MysqlTls;
+  tls?: Tls;
 }
 
 export function mysqlAddress(
@@ -63,7 +60,7 @@ export function mysqlConnectionOptions(address: MysqlAddress): MysqlConnectionOp
   return { host: name, port, user, password, ssl, stream };
 }
 
-function pem(tls: MysqlTls, field: 'ca' | 'cert' | 'key'): string {
+function pem(tls: Tls, field: 'ca' | 'cert' | 'key'): string {
   const file = tls[field]!;
   try {
     return readFileSync(file, 'utf8');

@@ -1,51 +1,11 @@
 import { z } from 'zod';
+import { linkSchema, tableName } from './link-schema.js';
+import { name, secretSchema, storesSchema } from './store-schema.js';
 
-/** A data center, store, gateway, region … name: lower case, digits, dashes. */
-const name = z
-  .string()
-  .regex(/^[a-z0-9][a-z0-9-]{0,62}$/, 'expected a name of lower-case letters, digits and dashes');
+export type * from './link-schema.js';
+export type * from './store-schema.js';
 
-/** Secrets are never written into the topology: `{ env: NAME }` or `{ file: PATH }`. */
-export const secretSchema = z.union(
-  [
-    z.strictObject({
-      env: z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/, 'expected the name of an environment variable'),
-    }),
-    z.strictObject({ file: z.string().min(1) }),
-  ],
-  { error: 'expected { env: NAME } or { file: PATH }' },
-);
-export type SecretReference = z.infer<typeof secretSchema>;
-
-const port = z.number().int().min(1).max(65535);
 const httpUrl = z.url({ protocol: /^https?$/, error: 'expected an http:// or https:// URL' });
-
-export const mysqlStoreSchema = z.strictObject({
-  host: z.string().min(1),
-  port,
-  user: z.string().min(1),
-  password: secretSchema,
-  /** `mysql` (8.0) or `mariadb` (10.11). */
-  flavour: z.enum(['mysql', 'mariadb']).default('mysql'),
-  /** Every connection is encrypted. PEM files; relative ones are taken from the topology file's directory. */
-  tls: z
-    .strictObject({
-      /** Of the authority that has signed the server's certificate. */
-      ca: z.string().min(1),
-      /** Of the client, where the server asks for one: both or none. */
-      cert: z.string().min(1).optional(),
-      key: z.string().min(1).optional(),
-      /** The name in the server's certificate, when it is not `host`; needed when `host` is an address. */
-      serverName: z.string().min(1).optional(),
-    })
-    .refine(({ cert, key }) => (cert === undefined) === (key === undefined), {
-      error: 'expected both cert and key, or neither',
-    })
-    .optional(),
-  /** Exactly one MySQL store per DC holds the rules and epochs. */
-  control: z.boolean().default(false),
-});
-export type MysqlStore = z.infer<typeof mysqlStoreSchema>;
 
 const gatewaySchema = z.strictObject({
   /** Where clients and the other DC's gateways reach it. */
@@ -62,7 +22,7 @@ const dcSchema = z.strictObject({
   taskQueue: z.string().min(1),
   ruleCenter: z.strictObject({ url: httpUrl, token: secretSchema }),
   gateways: z.record(name, gatewaySchema),
-  stores: z.strictObject({ mysql: z.record(name, mysqlStoreSchema) }),
+  stores: storesSchema,
   /** Application name → its id in this DC's CMDB and the base URLs of its instances. */
   applications: z.record(name, z.strictObject({ id: z.string().min(1), instances: z.array(httpUrl) })),
 });
@@ -112,54 +72,17 @@ const tableSchema = z.union(
 );
 export type TableRouting = z.infer<typeof tableSchema>;
 
-/** What a link does with a row that is not on the target as the source had it. */
-const conflictPolicySchema = z.union(
+/** Which Redis keys have which owner: see src/routing/redis-keys.ts. */
+const keySchema = z.union(
   [
-    z.enum(['owner-wins', 'source-wins', 'target-wins', 'quarantine']),
-    /** The greater value of this column wins. */
-    z.strictObject({ latest: z.string().min(1) }),
+    z.strictObject({ pattern: z.string().min(1) }),
+    z.strictObject({ pattern: z.string().min(1), central: name }),
+    z.strictObject({ pattern: z.string().min(1), unrouted: z.literal(true) }),
   ],
-  { error: 'expected owner-wins, source-wins, target-wins, quarantine or { latest: COLUMN }' },
+  {
+    error: 'expected { pattern: PATTERN }, with central: NAME or unrouted: true where no user owns the keys',
+  },
 );
-export type ConflictPolicy = z.infer<typeof conflictPolicySchema>;
-const tableName = z.string().regex(/^[^.]+\.[^.]+$/, 'expected schema.table');
-
-/** Rows are carried when the column has one of the values, byte for byte; NULL is none. */
-const rowFilterSchema = z.strictObject({
-  column: z.string().min(1),
-  in: z.array(z.union([z.string(), z.number().int()])).min(1),
-});
-export type RowFilter = z.infer<typeof rowFilterSchema>;
-
-/** The target gives these columns its own default. */
-const carriedColumnsSchema = z.strictObject({ without: z.array(z.string().min(1)).min(1) });
-export type CarriedColumns = z.infer<typeof carriedColumnsSchema>;
-
-export const linkSchema = z.strictObject({
-  /** `mysql/<name>`: a store of that kind and name in both DCs. */
-  store: z.string().regex(/^mysql\/[a-z0-9][a-z0-9-]*$/, 'expected mysql/<store name>'),
-  /** Directions wanted; default both. */
-  from: name.optional(),
-  to: name.optional(),
-  /** `schema.table` patterns with `*`; `interlock.*` and system schemas are never carried. */
-  include: z.array(z.string().min(1)).min(1).default(['*.*']),
-  exclude: z.array(z.string().min(1)).default([]),
-  /** `schema.table` → policy; default `owner-wins`, for unrouted tables (they have no owner) `quarantine`. */
-  conflicts: z
-    .record(z.string().regex(/^[^.]+\.[^.]+$/, 'expected schema.table'), conflictPolicySchema)
-    .default({}),
-  /** A transaction that cannot be applied is kept aside; then the link stops before it, or goes on behind it. */
-  onQuarantine: z.enum(['stop', 'go-on']).default('stop'),
-  /** Source table → target table. */
-  rename: z.record(tableName, tableName).optional(),
-  /** Source table → the columns of it that are not carried. */
-  columns: z.record(tableName, carriedColumnsSchema).optional(),
-  /** Source table → the rows of it that are carried. */
-  rows: z.record(tableName, rowFilterSchema).optional(),
-  /** The link applies no more than this; what is more waits at the source. */
-  maxRowsPerSecond: z.number().int().positive().optional(),
-  maxBytesPerSecond: z.number().int().positive().optional(),
-});
 
 const owned = z.strictObject({ home: name });
 
@@ -179,6 +102,8 @@ export const topologySchema = z.strictObject({
   central: z.record(name, owned).default({}),
   applications: z.record(name, applicationSchema).default({}),
   tables: z.record(tableName, tableSchema).default({}),
+  /** Of all Redis stores; the first that matches a key counts. */
+  keys: z.array(keySchema).default([]),
   links: z.array(linkSchema).default([]),
   limits: z
     .strictObject({

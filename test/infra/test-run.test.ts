@@ -51,20 +51,42 @@ test('a process that tests leave behind is named and ended, by its environment o
   }
 });
 
-test('a file that could not be run counts as one failure, skipped tests as nothing', () => {
+test('a file that could not be run counts as one failure, skipped tests as nothing; each failure is named', () => {
   const file = path.join(directory, 'report.json');
   const report = {
     testResults: [
-      { status: 'passed', assertionResults: [{ status: 'passed' }, { status: 'skipped' }] },
       {
-        status: 'failed',
-        assertionResults: [{ status: 'passed' }, { status: 'failed' }, { status: 'failed' }],
+        name: path.resolve('test/a.test.ts'),
+        status: 'passed',
+        assertionResults: [{ status: 'passed' }, { status: 'skipped' }],
       },
-      { status: 'failed', assertionResults: [] },
+      {
+        name: path.resolve('test/b.test.ts'),
+        status: 'failed',
+        assertionResults: [
+          { status: 'passed' },
+          { status: 'failed', fullName: 'one', failureMessages: ['expected 1 to be 2\n at b.test.ts:3'] },
+          { status: 'failed', fullName: 'two', failureMessages: [] },
+        ],
+      },
+      {
+        name: path.resolve('test/c.test.ts'),
+        status: 'failed',
+        message: 'no such module',
+        assertionResults: [],
+      },
     ],
   };
   writeFileSync(file, JSON.stringify(report));
-  expect(tallyOf(file)).toEqual({ passed: 2, failed: 3 });
+  expect(tallyOf(file)).toEqual({
+    passed: 2,
+    failed: 3,
+    failures: [
+      'test/b.test.ts > one: expected 1 to be 2',
+      'test/b.test.ts > two: ',
+      'test/c.test.ts > the file itself: no such module',
+    ],
+  });
   writeFileSync(file, '{"testResults": [');
   expect(tallyOf(file)).toBeNull();
 });

@@ -13,6 +13,7 @@ import { buckets } from './fence-fixture.js';
 
 const QUIET = new DefaultLogger('ERROR', () => undefined);
 const LINK = 'mysql/main:dc-a>dc-b';
+const BACK = 'mysql/main:dc-b>dc-a';
 const UNITS = buckets(100);
 
 async function run<A extends unknown[], R>(activity: (...args: A) => Promise<R>, ...args: A): Promise<R> {
@@ -349,6 +350,27 @@ describe.each(['mysql', 'mariadb'] as const)('activities on %s', (flavour) => {
       expect(await seen('dc-b')).toBe('remote of dc-a at 1');
     });
 
+    it.each([
+      `INSERT INTO interlock.conflict (link,gtid,name,row_key,kind,policy,kept,state,images,created_at)
+        VALUES ('${BACK}','g','app.entry','1','not-owned','owner-wins','target','open','{}',UTC_TIMESTAMP(6))`,
+      `INSERT INTO interlock.quarantine (link,gtid,reason,tries,passed,state,units,changes,created_at,changed_at)
+        VALUES ('${BACK}','g','r',1,0,'open','[]','[]',UTC_TIMESTAMP(6),UTC_TIMESTAMP(6))`,
+    ])('and is refused when the way back has met something undecided since the preflight', async (record) => {
+      await run(f.dc['dc-a']!.writeDisable, fenceInput());
+      const { pool } = f.stores.get('dc-a')!.control;
+      await pool.query(
+        `INSERT INTO interlock.link_checkpoint VALUES ('${BACK}', 1, 'pos', 'server', NULL, 1, UTC_TIMESTAMP(6))`,
+      );
+      await pool.query(record);
+      const { message } = await failure(run(f.dc['dc-b']!.switchTarget, switchInput()), 'Refused');
+      expect(message).toContain(`interlock conflicts list '${BACK}'`);
+      expect(await seen('dc-b')).toBe('remote of dc-a at 1');
+      await pool.query('DELETE FROM interlock.conflict');
+      await pool.query('DELETE FROM interlock.quarantine');
+      await run(f.dc['dc-b']!.switchTarget, switchInput());
+      expect(await seen('dc-b')).toBe('open of dc-b at 3');
+    });
+
     it('but rolls forward without it once the target is open', async () => {
       await run(f.dc['dc-a']!.writeDisable, fenceInput());
       await run(f.dc['dc-b']!.switchTarget, switchInput());
@@ -559,6 +581,49 @@ describe.each(['mysql', 'mariadb'] as const)('activities on %s', (flavour) => {
       expect(await wrong('dc-b', () => sql('dc-a', step))).toEqual(['dc-b mysql/main: definitions']);
       await sql('dc-a', `UPDATE interlock.ddl_step SET state = 'done'`);
       expect(await wrong('dc-b', () => Promise.resolve())).toEqual([]);
+    });
+
+    it('nothing of tables that links rename and of columns that they leave out, on one side or both', async () => {
+      const { tables, links } = f.topology;
+      const leftOut = { without: ['only_a'] };
+      const first = links[0]!;
+      if (first.kind !== 'mysql') throw new Error('expected the link of mysql/main');
+      const there = {
+        ...{ ...first, from: 'dc-a', to: 'dc-b', include: ['app.entry', 'app.here'] },
+        ...{ rename: { 'app.here': 'app.there' }, columns: { 'app.here': leftOut } },
+      };
+      const back = {
+        ...{ ...first, from: 'dc-b', to: 'dc-a', include: ['app.entry', 'app.there'] },
+        ...{ rename: { 'app.there': 'app.here' }, columns: { 'app.there': leftOut } },
+      };
+      const none = (): Promise<void> => Promise.resolve();
+      const definitions = ['dc-b mysql/main: definitions'];
+      try {
+        await sql(
+          'dc-a',
+          'CREATE TABLE app.here (id INT PRIMARY KEY, user_id INT, only_a INT) ENGINE=InnoDB',
+        );
+        await sql('dc-b', 'CREATE TABLE app.there (id INT PRIMARY KEY, user_id INT) ENGINE=InnoDB');
+        const routed = { userId: 'user_id' };
+        f.topology.tables = { ...tables, 'app.here': routed, 'app.there': routed };
+        f.topology.links = [there, back];
+        expect(await wrong('dc-a', none)).toEqual([]);
+        expect(await wrong('dc-b', none)).toEqual([]);
+        // Either way alone would bring a column that the other side has not.
+        f.topology.links = [{ ...there, columns: {} }, back];
+        expect(await wrong('dc-b', none)).toEqual(definitions);
+        f.topology.links = [there, { ...back, columns: {} }];
+        expect(await wrong('dc-b', none)).toEqual(definitions);
+        // What is written there would not return.
+        f.topology.links = [there, { ...back, include: ['app.entry'] }];
+        expect(await wrong('dc-b', none)).toEqual(['dc-b mysql/main: routed tables']);
+        f.topology.links = [{ ...there, rename: {} }, back];
+        expect(await wrong('dc-b', none)).toEqual(['dc-b mysql/main: routed tables', ...definitions]);
+      } finally {
+        Object.assign(f.topology, { tables, links });
+        await sql('dc-a', 'DROP TABLE app.here');
+        await sql('dc-b', 'DROP TABLE app.there');
+      }
     });
 
     it('a link that stopped, a gateway that is behind, keys that can collide', async () => {

@@ -1,6 +1,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { Redis } from 'ioredis';
 import mysql from 'mysql2/promise';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { labDown, labUp } from '../../infra/lab/lab.js';
@@ -16,8 +17,8 @@ const WORKLOAD = {
 };
 
 const SHAPES: LabShape[] = [
-  { mysql: 'mysql', stores: 1, gatewaysPerDc: 1, rttMs: 0 },
-  { mysql: 'mariadb', stores: 2, gatewaysPerDc: 2, rttMs: 20 },
+  { mysql: 'mysql', stores: 1, redis: 1, gatewaysPerDc: 1, rttMs: 0 },
+  { mysql: 'mariadb', stores: 2, redis: 0, gatewaysPerDc: 2, rttMs: 20 },
 ];
 
 describe.each(SHAPES)('a lab of $mysql, $stores stores, $gatewaysPerDc gateways, $rttMs ms', (shape) => {
@@ -41,6 +42,7 @@ describe.each(SHAPES)('a lab of $mysql, $stores stores, $gatewaysPerDc gateways,
   test('has the parts that were asked for, all with rules', async () => {
     const kinds = (kind: string): number => lab.parts.filter((part) => part.kind === kind).length;
     expect(kinds(shape.mysql)).toBe(2 * shape.stores);
+    expect(kinds('redis')).toBe(2 * shape.redis);
     expect(kinds('gateway')).toBe(2 * shape.gatewaysPerDc);
     expect(kinds('wan')).toBe(shape.rttMs > 0 ? 1 : 0);
     expect(lab.parts.filter((part) => part.status !== 'running')).toEqual([]);
@@ -120,6 +122,33 @@ describe.each(SHAPES)('a lab of $mysql, $stores stores, $gatewaysPerDc gateways,
     }
     await app.end();
   });
+
+  test.skipIf(shape.redis === 0)(
+    'Redis: Interlock does all, an application its own keys, and nobody else anything',
+    async () => {
+      const port = lab.ports['dc-a.redis.cache']!;
+      const client = (username: string, variable: string): Redis =>
+        new Redis({ port, username, password: lab.env[variable]! });
+      const own = client('interlock', 'INTERLOCK_LAB_REDIS_PASSWORD');
+      const app = client('app', 'INTERLOCK_LAB_REDIS_APP_PASSWORD');
+      const nobody = new Redis({ port });
+      nobody.on('error', () => undefined);
+      try {
+        await own.hset('interlock:units', 'cn-east/0', 'x');
+        expect(await app.hget('interlock:units', 'cn-east/0')).toBe('x');
+        expect(await app.set('app:1', 'v')).toBe('OK');
+        await expect(nobody.get('app:1')).rejects.toThrow(/NOAUTH/);
+        await expect(app.hset('interlock:units', 'cn-east/0', 'y')).rejects.toThrow(/NOPERM/);
+        await expect(app.set('other', 'v')).rejects.toThrow(/NOPERM/);
+        await expect(app.flushall()).rejects.toThrow(/NOPERM/);
+        await expect(app.config('GET', 'maxmemory-policy')).rejects.toThrow(/NOPERM/);
+        expect(await own.config('GET', 'maxmemory-policy')).toEqual(['maxmemory-policy', 'noeviction']);
+        await own.del('interlock:units', 'app:1');
+      } finally {
+        for (const one of [own, app, nobody]) one.disconnect();
+      }
+    },
+  );
 
   test('Interlock’s account has what a fence, a link and a preflight need', async () => {
     const own = await as('interlock');

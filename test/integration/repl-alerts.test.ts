@@ -124,7 +124,7 @@ describe.each(['mysql', 'mariadb'] as const)('figures and alerts of a link on %s
     const { a, b } = pair;
     await a.pool.query(`INSERT INTO t_stall.item VALUES (1, 'one')`);
     await settled(link, a);
-    b.server.pause();
+    await b.server.pause();
     try {
       await a.pool.query(`INSERT INTO t_stall.item VALUES (2, 'two')`);
       await until(

@@ -333,14 +333,136 @@ describe.each(['mysql', 'mariadb'] as const)('conflicts on %s', (flavour) => {
     },
   );
 
-  it('a transaction that is larger than memory stops the link on a row past the fence, whole', async () => {
-    const table = await schemaWith('c_large', 'p MEDIUMTEXT');
-    const ab = await start('a', table, OWNED);
-    await pair.a.pool.query(
-      `INSERT INTO ${table} VALUES (0, 'bob', ''), ${Array.from({ length: 800 }, (_, i) => `(${i + 1}, 'ann', REPEAT('x', 10000))`).join()}`,
-    );
-    expect(await ab.ended).toMatchObject({ code: 'LinkStopped', details: { kind: 'not-owned' } });
-    expect(await all(pair.b, table)).toEqual([]);
+  describe('a transaction that is larger than memory', () => {
+    /** Of 8 MB: the first half is in memory, the rest on the disk. */
+    const most = 800;
+    const values = (n: number, from = 0): string =>
+      Array.from({ length: most }, (_, i) => `(${from + i}, 'ann', ${n}, ${i}, REPEAT('x', 10000))`).join();
+    const tableOf = (name: string, rest = ''): Promise<string> =>
+      schemaWith(name, 'n INT, at INT, p MEDIUMTEXT', rest);
+    const transaction = async (statements: string[]): Promise<void> => {
+      const connection = await pair.a.pool.getConnection();
+      await connection.beginTransaction();
+      for (const statement of statements) await connection.query(statement);
+      await connection.commit();
+      connection.release();
+    };
+    const seq = async (link: RunningLink): Promise<number> => {
+      const [row] = await rows(
+        pair.b,
+        `SELECT seq FROM interlock.link_checkpoint WHERE link = '${link.config.link}'`,
+      );
+      return Number(row!['seq']);
+    };
+
+    it('is settled row by row, in memory and on the disk, in one transaction of the target', async () => {
+      const table = await tableOf('c_large');
+      await unlogged(pair.b, [
+        `INSERT INTO ${table} VALUES (5, 'ann', -1, 0, 'there'), (700, 'ann', -1, 0, 'there')`,
+      ]);
+      const ab = await start('a', table, OWNED);
+      await transaction([
+        `INSERT INTO ${table} VALUES (-1, 'bob', 0, 0, 'early')`,
+        `INSERT INTO ${table} VALUES ${values(0)}`,
+        `INSERT INTO ${table} VALUES (9999, 'bob', 0, 0, 'late')`,
+      ]);
+      await settled(ab, pair.a);
+      const met = (await records(ab)).map(({ key, kind, kept, state }) => [key, kind, kept, state].join(' '));
+      expect(met.sort()).toEqual([
+        '-1 not-owned target open',
+        '5 exists source resolved',
+        '700 exists source resolved',
+        '9999 not-owned target open',
+      ]);
+      await unlogged(pair.a, [`DELETE FROM ${table} WHERE user_id = 'bob'`]);
+      await same(table);
+      await unlogged(pair.b, [
+        `UPDATE ${table} SET n = -1 WHERE id IN (10, 650)`,
+        `DELETE FROM ${table} WHERE id IN (20, 750)`,
+        `UPDATE ${table} SET n = -2 WHERE id IN (30, 31)`,
+      ]);
+      const before = await seq(ab);
+      // Some rows change in more than one piece.
+      await transaction([
+        `UPDATE ${table} SET n = n + 1, p = CONCAT(p, 'y')`,
+        `UPDATE ${table} SET n = n + 1 WHERE id % 10 = 0`,
+        `DELETE FROM ${table} WHERE id = 30`,
+        `UPDATE ${table} SET id = 30 WHERE id = 31`,
+      ]);
+      await settled(ab, pair.a);
+      await same(table);
+      // One for all pieces, one for the marker.
+      expect(await seq(ab)).toBe(before + 2);
+      expect(ab.status()).toMatchObject({ conflictsRecorded: 10, quarantined: 0 });
+    });
+
+    it('goes by latest, too', async () => {
+      const table = await tableOf('c_large_latest');
+      const ab = await start('a', table, FREE, { conflicts: { [table]: { latest: 'at' } } });
+      await transaction([`INSERT INTO ${table} VALUES ${values(0)}`]);
+      await settled(ab, pair.a);
+      await unlogged(pair.b, [
+        `UPDATE ${table} SET n = -1, at = 5000 WHERE id IN (10, 650)`,
+        `UPDATE ${table} SET n = -1, at = 5 WHERE id IN (11, 651)`,
+        `DELETE FROM ${table} WHERE id IN (12, 652)`,
+      ]);
+      await transaction([`UPDATE ${table} SET n = 1, at = at + 1000, p = CONCAT(p, 'y')`]);
+      await settled(ab, pair.a);
+      const chosen = `SELECT id, n FROM ${table} WHERE id IN (9, 10, 11, 12, 649, 650, 651, 652) ORDER BY id`;
+      expect((await rows(pair.b, chosen)).map(({ id, n }) => [id, n])).toEqual([
+        ...[
+          [9, 1],
+          [10, -1],
+          [11, 1],
+          [12, 1],
+        ],
+        ...[
+          [649, 1],
+          [650, -1],
+          [651, 1],
+          [652, 1],
+        ],
+      ]);
+    });
+
+    it('is kept aside when it cannot be applied: nothing of it is there, and it is tried from the stream', async () => {
+      const table = await tableOf('c_large_aside', ', t VARCHAR(20), UNIQUE KEY (t)');
+      await unlogged(pair.b, [
+        `INSERT INTO ${table} VALUES (5, 'ann', -1, 0, 'there', NULL), (9000, 'ann', 0, 0, '', 'taken')`,
+      ]);
+      const write = (from: number): Promise<void> =>
+        transaction([
+          `INSERT INTO ${table} (id, user_id, n, at, p) VALUES ${values(0, from)}`,
+          `UPDATE ${table} SET t = 'taken' WHERE id = ${from + 790}`,
+        ]);
+      const ab = await start('a', table, OWNED, { onQuarantine: 'go-on' });
+      await write(0);
+      expect(await ab.ended).toMatchObject({ code: 'LinkStopped', details: { kind: 'quarantined' } });
+      expect(await rows(pair.b, `SELECT id FROM ${table} ORDER BY id`)).toEqual([{ id: 5 }, { id: 9000 }]);
+      expect(await records(ab)).toEqual([]);
+      const [record] = await kept(ab);
+      expect(record).toMatchObject({ state: 'open', passed: false, units: [unitOf('ann')] });
+      expect(record!.largeBytes).toBeGreaterThan(8_000_000);
+      expect(record!.changes.length).toBeGreaterThan(10);
+      expect(record!.changes.length).toBeLessThan(most);
+      await unlogged(pair.b, [`DELETE FROM ${table} WHERE id = 9000`]);
+      const mended = await start('a', table, OWNED, {}, null);
+      await settled(mended, pair.a);
+      await same(table);
+      expect(await kept(mended)).toMatchObject([{ state: 'applied' }]);
+      expect(await records(mended)).toMatchObject([{ key: '5', kind: 'exists', kept: 'source' }]);
+      // The next one is left out by a person's word.
+      await pair.a.pool.query(`UPDATE ${table} SET t = NULL`);
+      await settled(mended, pair.a);
+      await unlogged(pair.b, [`INSERT INTO ${table} VALUES (9000, 'ann', 0, 0, '', 'taken')`]);
+      await write(1000);
+      await mended.ended;
+      const [, next] = await kept(mended);
+      await decide(quarantineUpdate(next!.id, 'open', 'discarded'));
+      await settled(await start('a', table, OWNED, {}, null), pair.a);
+      const left = `SELECT COUNT(*) AS n FROM ${table} WHERE id BETWEEN 1000 AND 8999`;
+      expect(await rows(pair.b, left)).toEqual([{ n: '0' }]);
+    });
   });
 
   it('an image of before is not written over a newer row', async () => {

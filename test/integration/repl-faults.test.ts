@@ -4,7 +4,7 @@ import path from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { initialiseLink } from '../../replicators/mysql/initialise.js';
 import type { BaselineReached, LinkStatus } from '../../replicators/core/contract.js';
-import { LinkHost } from '../../replicators/mysql/link-host.js';
+import { LinkHost } from '../../replicators/host/link-host.js';
 import type { LinkConfig } from '../../replicators/mysql/link-config.js';
 import { startProgram } from '../support/programs.js';
 import type { Program } from '../support/programs.js';

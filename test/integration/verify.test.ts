@@ -5,7 +5,7 @@ import { readCatalog } from '../../replicators/mysql/catalog.js';
 import { ComparedTable } from '../../replicators/mysql/verify/compared-table.js';
 import { repair } from '../../replicators/mysql/verify/repair.js';
 import { Side } from '../../replicators/mysql/verify/side.js';
-import { TableFilter } from '../../replicators/core/table-filter.js';
+import { TableFilter } from '../../src/topology/table-filter.js';
 import type { VerifierOptions } from '../../replicators/mysql/verify/verifier.js';
 import type { Rules } from '../../src/routing/rules.js';
 import { initialRules } from '../../src/topology/derive.js';

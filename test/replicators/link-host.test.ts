@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { LinkHost } from '../../replicators/mysql/link-host.js';
+import { LinkHost } from '../../replicators/host/link-host.js';
 import type { LinkConfig } from '../../replicators/mysql/link-config.js';
 import type { LinkStatus } from '../../replicators/core/contract.js';
 

@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { LinkHost } from '../../replicators/mysql/link-host.js';
+import { LinkHost } from '../../replicators/host/link-host.js';
 import type { LinkConfig } from '../../replicators/mysql/link-config.js';
 import { InterlockError, messageOf } from '../../src/errors.js';
 

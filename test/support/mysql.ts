@@ -1,9 +1,10 @@
 import { randomInt } from 'node:crypto';
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync, readdirSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import mysql from 'mysql2/promise';
 import { interlockHome, startMysqlServer } from '../../infra/mysql-server.js';
 import type { Flavour, RunningMysql } from '../../infra/mysql-server.js';
@@ -18,12 +19,20 @@ export interface TestMysql {
   /** A new pool; closed by `stop`. */
   pool: (options?: mysql.PoolOptions) => mysql.Pool;
   kill: (signal: NodeJS.Signals) => Promise<void>;
-  /** It answers nothing, and nobody hears that. */
-  pause: () => void;
+  /** It answers nothing, and nobody hears that. Returns when it stands still: what it was doing may end before. */
+  pause: () => Promise<void>;
   unpause: () => void;
   /** Starts it again on the same port and data after `kill`. */
   restart: () => Promise<void>;
   stop: () => Promise<void>;
+}
+
+/** Every thread of a process has taken SIGSTOP; one that waits for a disk takes it behind that. */
+function standsStill(pid: number): boolean {
+  return readdirSync(`/proc/${pid}/task`).every((thread) => {
+    const stat = readFileSync(`/proc/${pid}/task/${thread}/stat`, 'utf8');
+    return stat.slice(stat.lastIndexOf(')') + 2).startsWith('T');
+  });
 }
 
 export async function freePort(): Promise<number> {
@@ -88,7 +97,10 @@ export async function startTestMysql(
       return pool;
     },
     kill,
-    pause: () => void running.child.kill('SIGSTOP'),
+    pause: async () => {
+      running.child.kill('SIGSTOP');
+      while (!standsStill(running.pid)) await sleep(5);
+    },
     unpause: () => void running.child.kill('SIGCONT'),
     restart: async () => {
       running = await start();

@@ -11,7 +11,13 @@ import {
   resolveSecret,
   validateTopology,
 } from '../../src/topology/load.js';
-import { controlStore, initialRules, otherDc, wantedLinks } from '../../src/topology/derive.js';
+import {
+  controlStore,
+  initialRules,
+  otherDc,
+  wantedLinks,
+  wantedMysqlLinks,
+} from '../../src/topology/derive.js';
 import { exampleDocument, exampleTopology } from '../support/topology.js';
 
 /* eslint-disable @typescript-eslint/no-explicit-any, @typescript-eslint/no-unsafe-member-access, @typescript-eslint/no-unsafe-assignment, @typescript-eslint/no-unsafe-return, @typescript-eslint/no-unsafe-call */
@@ -565,7 +571,7 @@ describe('what a link carries', () => {
       document.tables['shop.purse'] = wallet;
       document.links[0].rename = { ...there, ...back };
     });
-    expect(wantedLinks(topology).map(({ rename }) => rename)).toEqual([
+    expect(wantedMysqlLinks(topology).map(({ rename }) => rename)).toEqual([
       { ...there, ...back },
       { ...there, ...back },
     ]);

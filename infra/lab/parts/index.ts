@@ -1,6 +1,7 @@
 import type { Component } from '../../components/component.js';
 import { mysqlComponent } from '../../components/mysql.js';
 import { nginxComponent } from '../../components/nginx.js';
+import { redisComponent } from '../../components/redis.js';
 import { temporalComponent } from '../../components/temporal.js';
 import { DATACENTERS } from '../options.js';
 import type { LabContext, Part } from '../part.js';
@@ -9,6 +10,7 @@ import { storeNames } from '../topology-file.js';
 import { applicationPart, instancePort } from './application.js';
 import { gatewayAdminPort, gatewayNames, gatewayPart, gatewayPort } from './gateway.js';
 import { mysqlPart, mysqlPort } from './mysql.js';
+import { redisNames, redisPart, redisPort } from './redis.js';
 import { ruleCenterPart, ruleCenterPort } from './rule-center.js';
 import { routingPart } from './routing.js';
 import { rulesPart } from './rules.js';
@@ -21,7 +23,10 @@ export function labParts(lab: LabContext): Part[] {
   const { shape, temporalAddress, workload } = lab.state;
   const wan = shape.rttMs > 0 ? [wanPart(lab)] : [];
   const temporal = temporalAddress === null ? [temporalPart(lab)] : [];
-  const stores = DATACENTERS.flatMap((dc) => storeNames(lab).map((store) => mysqlPart(lab, dc, store)));
+  const stores = DATACENTERS.flatMap((dc) => [
+    ...storeNames(lab).map((store) => mysqlPart(lab, dc, store)),
+    ...redisNames(lab).map((store) => redisPart(lab, dc, store)),
+  ]);
   const rules = rulesPart(lab, names(stores));
   const gateways = DATACENTERS.flatMap((dc) => gatewayNames(lab).map((gateway) => ({ dc, gateway })));
   const gatewayParts = gateways.map(({ dc, gateway }) => gatewayPart(lab, dc, gateway));
@@ -47,6 +52,7 @@ export function labComponents(state: LabState): Component<unknown>[] {
     ...(state.temporalAddress === null ? [temporalComponent] : []),
     mysqlComponent(state.shape.mysql),
     nginxComponent,
+    ...(state.shape.redis > 0 ? [redisComponent] : []),
   ];
 }
 
@@ -62,6 +68,7 @@ export function portNames(lab: Pick<LabContext, 'state'>): string[] {
       names.push(gatewayPort(dc, gateway), gatewayAdminPort(dc, gateway));
     names.push(ruleCenterPort(dc));
     for (const store of storeNames(lab)) names.push(mysqlPort(dc, store));
+    for (const store of redisNames(lab)) names.push(redisPort(dc, store));
     for (const [application, { count }] of Object.entries(lab.state.workload.instances)) {
       for (let index = 1; index <= count; index += 1) names.push(instancePort(application, dc, index));
     }
@@ -74,6 +81,7 @@ export function portNames(lab: Pick<LabContext, 'state'>): string[] {
         ...gatewayNames(lab).map((gateway) => gatewayPort(place, gateway)),
         ruleCenterPort(place),
         ...storeNames(lab).map((store) => mysqlPort(place, store)),
+        ...redisNames(lab).map((store) => redisPort(place, store)),
       ];
       names.push(...remote.map((port) => wanPort(reader, port)));
     }

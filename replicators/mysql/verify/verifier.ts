@@ -4,7 +4,7 @@ import { Router } from '../../../src/routing/rules.js';
 import type { Rules } from '../../../src/routing/rules.js';
 import type { DcId, UnitId } from '../../../src/routing/units.js';
 import type { LinkStatus } from '../../core/contract.js';
-import { TableFilter } from '../../core/table-filter.js';
+import { TableFilter } from '../../../src/topology/table-filter.js';
 import type { Difference, TableProgress } from '../../core/verification.js';
 import { readCatalog } from '../catalog.js';
 import { without } from '../carried.js';

@@ -17,7 +17,7 @@ const LOOK_MS = 20;
  * at the third pass of that point and says so on stdout; the test kills the process there. With `after-target-commit:3:FILE` it goes on when
  * the file is there.
  */
-export function stopPoints(setting: string | undefined): (point: StopPoint) => void {
+export function stopPoints(setting: string | undefined): (point: string) => void {
   if (setting === undefined || setting === '') return () => undefined;
   const [wanted, count = '1', file] = setting.split(':');
   let left = Number(count);

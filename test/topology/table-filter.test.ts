@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { TableFilter } from '../../replicators/core/table-filter.js';
+import { TableFilter } from '../../src/topology/table-filter.js';
 
 it('carries by patterns, never the control schema or system schemas', () => {
   const filter = new TableFilter(['shop.*', 'crm.user'], ['shop.tmp_*']);

@@ -2,8 +2,8 @@ import { availableParallelism } from 'node:os';
 import { Worker } from 'node:worker_threads';
 import { InterlockError } from '../../src/errors.js';
 import type { ErrorCode } from '../../src/errors.js';
-import type { BaselineReached, LinkStatus } from '../core/contract.js';
-import type { LinkConfig } from './link-config.js';
+import type { BaselineReached, LinkEvents, LinkStatus } from '../core/contract.js';
+import type { LinkConfig } from './configure.js';
 
 export type ThreadOrder =
   { type: 'run'; config: LinkConfig; stopAt: string | undefined } | { type: 'stop'; link: string };
@@ -19,11 +19,6 @@ export interface ThreadError {
   message: string;
   retryable: boolean;
   details: Record<string, unknown>;
-}
-
-export interface LinkHostEvents {
-  onStatus: (status: LinkStatus, tableRows: Record<string, number>) => void;
-  onMarker: (baseline: BaselineReached, to: { workflowId: string; runId: string }) => void;
 }
 
 /** A link that was told to stop gets so long; the thread then closes its connections and says that it has ended. */
@@ -63,7 +58,7 @@ export class LinkHost {
    * Runs a link until `signal` is aborted (returns the last status) or the link stops.
    * @throws InterlockError of the link; `details.status` is its last status
    */
-  async run(config: LinkConfig, events: LinkHostEvents, signal: AbortSignal): Promise<LinkStatus | null> {
+  async run(config: LinkConfig, events: LinkEvents, signal: AbortSignal): Promise<LinkStatus | null> {
     const { link } = config;
     if (this.running.has(link)) {
       // An attempt of this process that was cancelled is still ending.
@@ -141,6 +136,6 @@ export class LinkHost {
 /** Beside this file; when this file runs as TypeScript (tests), in dist/, where `npm run build` puts it. */
 function compiledThread(): URL {
   return import.meta.url.endsWith('.ts')
-    ? new URL('../../dist/replicators/mysql/link-thread.js', import.meta.url)
+    ? new URL('../../dist/replicators/host/link-thread.js', import.meta.url)
     : new URL('./link-thread.js', import.meta.url);
 }

@@ -10,6 +10,12 @@ export class TableFilter {
     this.exclude = exclude.map(toRegExp);
   }
 
+  /** @param name `schema.table` */
+  has(name: string): boolean {
+    const dot = name.indexOf('.');
+    return this.carries(name.slice(0, dot), name.slice(dot + 1));
+  }
+
   carries(schema: string, table: string): boolean {
     if (SYSTEM.has(schema.toLowerCase())) return false;
     const name = `${schema}.${table}`;

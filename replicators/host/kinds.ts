@@ -1,0 +1,32 @@
+import { InterlockError } from '../../src/errors.js';
+import type { LinkEvents, LinkKind, RunnableLink } from '../core/contract.js';
+import { parseLinkId } from '../core/contract.js';
+import type { LinkConfig } from './configure.js';
+
+type Open = (config: never, events: LinkEvents, stopAt: (point: string) => void) => Promise<RunnableLink>;
+
+/** Loaded when the first link of a kind runs: a thread pays for no client that it does not need. */
+const OPEN: Partial<Record<LinkKind, Open>> = {
+  mysql: async (...given) => new (await import('../mysql/link.js')).Link(...given),
+  redis: async (...given) => new (await import('../redis/link.js')).RedisLink(...given),
+};
+
+/** The link of a configuration, ready to run. */
+export async function openLink(
+  config: LinkConfig,
+  events: LinkEvents,
+  stopAt: (point: string) => void,
+): Promise<RunnableLink> {
+  const open = OPEN[kindOf(config.link)];
+  if (open === undefined)
+    throw new InterlockError('Refused', `${config.link}: links of this kind cannot run yet`);
+  return open(config as never, events, stopAt);
+}
+
+/** @throws InterlockError BadInput: no link id */
+export function kindOf(link: string): LinkKind {
+  const id = parseLinkId(link);
+  if (id === undefined)
+    throw new InterlockError('BadInput', `${JSON.stringify(link)} is no link id, as mysql/main:dc-a>dc-b is`);
+  return id.kind;
+}

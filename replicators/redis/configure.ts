@@ -1,0 +1,37 @@
+import type { WantedRedisLink } from '../../src/topology/derive.js';
+import { userMapping } from '../../src/topology/derive.js';
+import { redisAddress } from '../../src/topology/redis-address.js';
+import type { SecretReference, Topology } from '../../src/topology/schema.js';
+import { formatLinkId } from '../core/contract.js';
+import { REDIS_LINK_DEFAULTS } from './link-config.js';
+import type { RedisLinkConfig } from './link-config.js';
+
+/** The configuration of a Redis link of the topology. */
+export function redisLinkConfig(
+  topology: Topology,
+  wanted: WantedRedisLink,
+  secret: (reference: SecretReference) => string,
+): RedisLinkConfig {
+  const { store, from, to, include, exclude, databases, excludeCommands, throttle } = wanted;
+  const { minTtlMs, conflicts, unmapped, onQuarantine, onGap } = wanted;
+  const server = (dc: string): RedisLinkConfig['source'] =>
+    redisAddress(topology.datacenters[dc]!.stores.redis[store]!, secret);
+  return {
+    ...REDIS_LINK_DEFAULTS,
+    ...{ link: formatLinkId(wanted), from, to, source: server(from), target: server(to) },
+    filters: {
+      includeKeys: include,
+      excludeKeys: exclude,
+      ...(databases !== undefined && { includeDatabases: databases }),
+      excludeCommands,
+    },
+    units: topology.keys.flatMap((routing) => {
+      if ('unrouted' in routing) return [];
+      const pattern = routing.pattern.replace('{userId}', '{id}');
+      return [{ pattern, ...('central' in routing && { central: routing.central }) }];
+    }),
+    mapping: userMapping(topology),
+    ...{ minTtlMs, conflicts, unmapped, onQuarantine, onGap },
+    ...(throttle !== undefined && { throttle }),
+  };
+}

@@ -1,0 +1,156 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { initialiseKafkaLink } from '../../replicators/kafka/initialise.js';
+import type { KafkaLinkConfig } from '../../replicators/kafka/link-config.js';
+import {
+  differences,
+  kafkaLinkConfig,
+  readPartition,
+  startKafkaPair,
+  writeTestMarker,
+} from '../support/kafka-replication.js';
+import type { KafkaPair } from '../support/kafka-replication.js';
+import { startProgram } from '../support/programs.js';
+import type { Program } from '../support/programs.js';
+import { until } from '../support/replication.js';
+
+const PARTITIONS = 2;
+const PROGRAM = 'test/support/kafka-link-process.js';
+
+describe('a Kafka link survives', () => {
+  let pair: KafkaPair;
+  let directory: string;
+  const programs: Program[] = [];
+  let count = 0;
+
+  beforeAll(async () => {
+    directory = await mkdtemp(path.join(tmpdir(), 'interlock-kafka-faults-'));
+    pair = await startKafkaPair();
+  });
+  afterEach(async () => {
+    await Promise.all(programs.splice(0).map((program) => program.kill('SIGKILL')));
+  });
+  afterAll(async () => {
+    await pair?.stop();
+    await rm(directory, { recursive: true, force: true });
+  });
+
+  const prepare = async (name: string): Promise<{ config: KafkaLinkConfig; file: string }> => {
+    await pair.a.admin.createTopics({ topics: [{ topic: name, numPartitions: PARTITIONS }] });
+    const config = kafkaLinkConfig(pair, 'a', name);
+    await initialiseKafkaLink(config, { from: 'now' });
+    const file = path.join(directory, `${name}.json`);
+    await writeFile(file, JSON.stringify(config));
+    return { config, file };
+  };
+  const write = async (topic: string, records: number): Promise<void> => {
+    await pair.a.producer.send({
+      topic,
+      messages: Array.from({ length: records }, () => {
+        const n = ++count;
+        return { key: `k${n % 10}`, value: `value ${n}`, partition: n % PARTITIONS };
+      }),
+    });
+  };
+  const start = (file: string, stopAt?: string): Program => {
+    const program = startProgram(
+      PROGRAM,
+      [file],
+      stopAt === undefined ? {} : { INTERLOCK_LINK_STOP_AT: stopAt },
+    );
+    programs.push(program);
+    return program;
+  };
+  const copied = async (topic: string): Promise<number> =>
+    (await readPartition(pair.b, `dc-a.${topic}`, 0)).length +
+    (await readPartition(pair.b, `dc-a.${topic}`, 1)).length;
+
+  const COMMITTED = new Set(['after-target-commit', 'before-acknowledge', 'after-acknowledge']);
+  it.each([
+    'before-read',
+    'after-read',
+    'before-target-write',
+    'before-target-commit',
+    'after-target-commit',
+    'before-acknowledge',
+    'after-acknowledge',
+  ])('kill -9 of its process at %s', async (point) => {
+    const topic = `t-kill-${point}`;
+    const { config, file } = await prepare(topic);
+    await write(topic, 50);
+    const early = await writeTestMarker(config);
+    const first = start(file, `${point}:1`);
+    await first.prints(`stopped at ${point}`);
+    await write(topic, 50);
+    expect((await copied(topic)) > 0).toBe(COMMITTED.has(point));
+    if (point === 'after-acknowledge') await first.prints(`marker ${early}`);
+    else expect(first.output()).not.toContain(`marker ${early}`);
+    await first.kill('SIGKILL');
+    const second = start(file);
+    // Said again, when nobody can know whether it was heard.
+    await second.prints(`marker ${early}`);
+    await write(topic, 50);
+    await second.prints(`marker ${await writeTestMarker(config)}`);
+    expect(await differences(pair, 'a', topic, PARTITIONS)).toEqual({ records: 150, wrong: [] });
+  });
+
+  it.each([
+    ['a', 'after-read'],
+    ['b', 'before-target-write'],
+    ['b', 'before-target-commit'],
+    ['b', 'after-target-commit'],
+  ] as const)('kill -9 of broker %s while it is at %s', async (side, point) => {
+    const topic = `t-broker-${side}-${point}`;
+    const { config, file } = await prepare(topic);
+    const go = path.join(directory, `${topic}.go`);
+    await write(topic, 50);
+    const program = start(file, `${point}:1:${go}`);
+    await program.prints(`stopped at ${point}`);
+    await pair[side].server.kill('SIGKILL');
+    await writeFile(go, '');
+    await program.prints('error ');
+    await pair[side].server.restart();
+    await write(topic, 50);
+    await program.prints(`marker ${await writeTestMarker(config)}`, 120_000);
+    expect(await differences(pair, 'a', topic, PARTITIONS)).toEqual({ records: 100, wrong: [] });
+  });
+
+  it('two processes on one link: the younger one goes on, the older one ends and has doubled nothing', async () => {
+    const topic = 't-two';
+    const { config, file } = await prepare(topic);
+    const first = start(file);
+    await first.prints('state streaming');
+    await write(topic, 50);
+    const second = start(file);
+    await second.prints('state streaming');
+    await write(topic, 50);
+    await first.prints('ended HeldByOther final');
+    await second.prints(`marker ${await writeTestMarker(config)}`);
+    expect(second.output()).not.toContain('ended');
+    expect(await differences(pair, 'a', topic, PARTITIONS)).toEqual({ records: 100, wrong: [] });
+  });
+
+  it.each(['before-target-commit', 'before-target-write'])(
+    'a zombie that wakes at %s after another has taken over',
+    async (point) => {
+      const topic = `t-zombie-${point}`;
+      const { config, file } = await prepare(topic);
+      const go = path.join(directory, `${topic}.go`);
+      await write(topic, 50);
+      const zombie = start(file, `${point}:1:${go}`);
+      await zombie.prints(`stopped at ${point}`);
+      zombie.child.kill('SIGSTOP');
+      const second = start(file);
+      await second.prints(`marker ${await writeTestMarker(config)}`);
+      await writeFile(go, '');
+      zombie.child.kill('SIGCONT');
+      await zombie.prints('ended HeldByOther final');
+      await write(topic, 50);
+      await second.prints(`marker ${await writeTestMarker(config)}`);
+      expect(await differences(pair, 'a', topic, PARTITIONS)).toEqual({ records: 100, wrong: [] });
+      await until(() => second.child.exitCode === null, 'the second one runs');
+    },
+  );
+});
