@@ -1,7 +1,8 @@
 import { createHash } from 'node:crypto';
 import { ReplyError } from 'ioredis';
 import type { Redis } from 'ioredis';
-import { positionOf, readRedisCheckpoint } from '../../replicators/redis/checkpoint.js';
+import { auxiliaryKey, parseCheckpoint, positionOf } from '../../replicators/redis/checkpoint.js';
+import { conflictsKey, quarantineKey } from '../../replicators/redis/quarantine.js';
 import { InterlockError, messageOf } from '../errors.js';
 import { Router, unitsOf } from '../routing/rules.js';
 import type { Rules } from '../routing/rules.js';
@@ -115,15 +116,21 @@ export class RedisFence implements UnitFence {
   }
 
   async checkpointMarkers(links: readonly string[]): Promise<LinkCheckpoint[]> {
-    const found = await this.guarded(() =>
-      Promise.all(links.map((link) => readRedisCheckpoint(this.client, link))),
-    );
-    return found.flatMap((checkpoint, i) => {
-      if (checkpoint === undefined) return [];
-      const { generation, marker, conflicts, quarantined } = checkpoint;
-      return [
-        { link: links[i]!, generation, position: positionOf(checkpoint), marker, conflicts, quarantined },
-      ];
+    if (links.length === 0) return [];
+    return this.guarded(async () => {
+      const asked = links.flatMap((link) => [
+        ['get', auxiliaryKey(link)],
+        ['hlen', conflictsKey(link)],
+        ['hlen', quarantineKey(link)],
+      ]);
+      const answers = answersOf(await this.client.pipeline(asked).exec());
+      return links.flatMap((link, i) => {
+        const [text, conflicts, quarantined] = answers.slice(3 * i) as [string | null, number, number];
+        const checkpoint = parseCheckpoint(text, link);
+        if (checkpoint === undefined) return [];
+        const { generation, marker } = checkpoint;
+        return [{ link, generation, position: positionOf(checkpoint), marker, conflicts, quarantined }];
+      });
     });
   }
 
@@ -271,10 +278,7 @@ export class RedisFence implements UnitFence {
       const pipeline = this.client.pipeline().info('server').hget(UNITS_KEY, SERVER_FIELD);
       if (units === null) pipeline.hgetall(UNITS_KEY);
       else if (units.length > 0) pipeline.hmget(UNITS_KEY, ...units);
-      const answers = (await pipeline.exec())!.map(([error, answer]) => {
-        if (error !== null) throw error;
-        return answer;
-      });
+      const answers = answersOf(await pipeline.exec());
       const server = infoField(String(answers[0]), 'run_id')!;
       const asserted = (answers[1] as string | null) ?? '';
       const found: [UnitId, string | null][] =
@@ -297,4 +301,11 @@ export class RedisFence implements UnitFence {
       throw redisUnavailable(this.name, error);
     }
   }
+}
+
+function answersOf(replies: [Error | null, unknown][] | null): unknown[] {
+  return replies!.map(([error, answer]) => {
+    if (error !== null) throw error;
+    return answer;
+  });
 }

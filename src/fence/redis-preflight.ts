@@ -26,8 +26,7 @@ const RIGHTS: readonly (readonly [readonly string[], string])[] = [
 
 /** What a Redis store must be like to take part in a switchover; each looks, and changes nothing. */
 export function redisChecks({ client }: RedisFence): { name: string; look: () => Promise<Seen> }[] {
-  const setting = async (name: string): Promise<string> =>
-    ((await client.config('GET', name)))[1] ?? '';
+  const setting = async (name: string): Promise<string> => (await client.config('GET', name))[1] ?? '';
   return [
     {
       name: 'version',
