@@ -144,7 +144,10 @@ export async function writeWatched(
   const exec = replies.at(-1)!;
   const error = replies.find((reply) => reply instanceof ReplyError);
   if (error !== undefined)
-    throw new InterlockError('Refused', `the target refuses the checkpoint: ${(error as ReplyError).message}`);
+    throw new InterlockError(
+      'Refused',
+      `the target refuses the checkpoint: ${(error as ReplyError).message}`,
+    );
   return Array.isArray(exec);
 }
 
