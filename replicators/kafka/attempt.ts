@@ -3,7 +3,7 @@ import type { BaselineReached, LinkStatus } from '../core/contract.js';
 import { Pace } from '../core/pace.js';
 import type { StatusTracker, LinkLag } from '../core/status.js';
 import { pause } from '../mysql/pause.js';
-import type { StopPoint } from '../mysql/stop-points.js';
+import type { StopPoint } from '../core/stop-points.js';
 import { Catalog } from './catalog.js';
 import type { CarriedTopic } from './catalog.js';
 import { CHECKPOINTS, checkpointBatch, checkpointPartition } from './checkpoint.js';

@@ -3,7 +3,7 @@ import type { LinkStatus } from '../core/contract.js';
 import { StatusTracker } from '../core/status.js';
 import type { LinkLag } from '../core/status.js';
 import { pause } from '../mysql/pause.js';
-import type { StopPoint } from '../mysql/stop-points.js';
+import type { StopPoint } from '../core/stop-points.js';
 import { Attempt } from './attempt.js';
 import type { LinkEvents } from './attempt.js';
 import { ensureCheckpointTopic, readCheckpoint } from './checkpoint.js';

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { KafkaLink } from '../../replicators/kafka/link.js';
 import type { KafkaLinkConfig } from '../../replicators/kafka/link-config.js';
-import { stopPoints } from '../../replicators/mysql/stop-points.js';
+import { stopPoints } from '../../replicators/core/stop-points.js';
 import { InterlockError, messageOf } from '../../src/errors.js';
 
 /** Runs a Kafka link until it is killed: `kafka-link-process CONFIG.json`. Prints what `link-process` prints. */
