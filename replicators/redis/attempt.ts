@@ -13,6 +13,7 @@ import type { Marker } from './block.js';
 import { pairs, positionOf, readLinkUnits } from './checkpoint.js';
 import type { RedisCheckpoint } from './checkpoint.js';
 import { CommandTable } from './commands.js';
+import { textOf } from './connection.js';
 import type { RedisConnection } from './connection.js';
 import { FullSync } from './full-sync.js';
 import { Judge } from './judge.js';
@@ -22,6 +23,7 @@ import { conflictsKey, quarantineKey, recordOf } from './quarantine.js';
 import { rdbVersionOf } from './rdb/types.js';
 import { Replica } from './replica.js';
 import type { Resync } from './replica.js';
+import type { Reply } from './resp/reply-reader.js';
 import { ShortLived } from './short-lived.js';
 import { info, requireContinues, resyncRequired } from './source-info.js';
 import type { Info } from './source-info.js';
@@ -197,7 +199,7 @@ export class Attempt {
     return {
       units: states,
       marker: Buffer.isBuffer(marker) ? markerOf(marker) : null,
-      text: JSON.stringify([states, String(marker)]),
+      text: JSON.stringify([states, textOf(marker)]),
     };
   }
 
@@ -402,9 +404,9 @@ export class Attempt {
     );
   }
 
-  private noteClock(time: unknown, asked: number): void {
+  private noteClock(time: Reply | undefined, asked: number): void {
     if (!Array.isArray(time)) return;
-    const there = Number(String(time[0])) * 1000 + Math.floor(Number(String(time[1])) / 1000);
+    const there = Number(textOf(time[0])) * 1000 + Math.floor(Number(textOf(time[1])) / 1000);
     this.skewMs = there - (asked + Date.now()) / 2;
   }
 
@@ -425,7 +427,7 @@ export class Attempt {
 /** How many databases a server has. */
 async function databasesOf(connection: RedisConnection): Promise<number> {
   const reply = await connection.ask('CONFIG', 'GET', 'databases');
-  const said = Array.isArray(reply) ? Number(String(reply[1])) : NaN;
+  const said = Array.isArray(reply) ? Number(textOf(reply[1])) : NaN;
   // Not every user may ask: the number that a server has when nobody says otherwise.
   return Number.isSafeInteger(said) && said > 0 ? said : 16;
 }

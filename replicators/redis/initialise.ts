@@ -9,7 +9,7 @@ import {
   writeWatched,
 } from './checkpoint.js';
 import type { RedisCheckpoint } from './checkpoint.js';
-import { RedisConnection } from './connection.js';
+import { RedisConnection, textOf } from './connection.js';
 import type { RedisLinkConfig } from './link-config.js';
 import { UNITS_KEY } from './ownership.js';
 import { Replica } from './replica.js';
@@ -131,7 +131,7 @@ async function sourceNow(
   if (replid === undefined || offset === undefined || !Array.isArray(exec))
     throw new InterlockError(
       'Refused',
-      `${config.from} does not say where its replication stands: ${String(exec)}`,
+      `${config.from} does not say where its replication stands: ${textOf(exec)}`,
     );
   return { replid, offset: Number(offset), db: 0, units: pairs(exec[1]) };
 }

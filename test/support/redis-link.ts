@@ -177,7 +177,8 @@ export async function redisDataset(
           `${db}/${key.toString('latin1')}`,
           replies
             .slice(3 * j, 3 * j + 3)
-            .map(String)
+
+            .map((reply) => (Array.isArray(reply) ? reply.map(textOf).join() : textOf(reply)))
             .join(' '),
         );
     }
