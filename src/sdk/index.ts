@@ -9,5 +9,6 @@ export type { FencedTransaction } from './mysql/transaction.js';
 export type { MysqlPool } from './mysql/session.js';
 export { FixedRules, RuleCenterRules } from './rules-source.js';
 export type { RulesSource } from './rules-source.js';
+export type { KeyRouting } from '../routing/redis-keys.js';
 export type { Target } from './target.js';
 export type { RoutingKey } from '../routing/units.js';
