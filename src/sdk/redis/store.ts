@@ -102,8 +102,8 @@ export class FencedRedisStore {
       throw new (ReplyError as new (message: string) => Error)(
         `EXECABORT Transaction discarded because of previous errors: ${problems.join('; ')}`,
       );
-    for (const command of commands) this.checkInBatch(command);
-    const targets = this.targetsOf(commands, contexts.getStore()?.target);
+    const writes = commands.filter((command) => this.writesInBatch(command));
+    const targets = this.targetsOf(writes, contexts.getStore()?.target);
     if (targets.length === 0) return this.passAll(commands, transaction);
     const replies = await this.run(commandsOf(commands, transaction), targets);
     if (replies === null) {
@@ -120,10 +120,13 @@ export class FencedRedisStore {
     return Promise.all(settled);
   }
 
-  private checkInBatch(command: Command): void {
+  private writesInBatch(command: Command): boolean {
+    const treatment = this.table.treatmentOf(command);
+    if (treatment === 'fence') return true;
     const name = command.name.toLowerCase();
-    if (this.table.treatmentOf(command) === 'script' || name === 'select' || name === 'watch')
+    if (treatment === 'script' || name === 'select' || name === 'watch')
       throw refused(command, 'not in a pipeline or transaction; send it by itself');
+    return false;
   }
 
   private async passAll(
@@ -250,22 +253,24 @@ export class FencedRedisStore {
     }
   }
 
-  /** Whose data the commands write: by the keys' patterns, else the ambient routing key's. */
+  /** Whose data these writes are: by the keys' patterns, else the ambient routing key's. */
   private targetsOf(commands: readonly Command[], ambient: Target | readonly Target[] | undefined): Target[] {
-    const targets: Target[] = [];
+    const units: Target[] = [];
+    const users = new Map<string, Target>();
     let needsAmbient: string | undefined;
     for (const command of commands) {
-      if (this.table.treatmentOf(command) === 'pass') continue;
-      for (const bytes of command.getKeys()) {
+      const keys = command.getKeys();
+      for (const bytes of keys) {
         const key = String(bytes);
         if (key.startsWith('interlock:')) throw refused(command, `${key} is Interlock's own`);
         const owner = this.keys.ownerOf(key);
-        if (owner.kind === 'user') targets.push(owner.key);
-        else if (owner.kind === 'unit') targets.push({ unit: owner.unit });
+        if (owner.kind === 'user') users.set(`${owner.key.region ?? ''}\n${owner.key.userId}`, owner.key);
+        else if (owner.kind === 'unit') units.push({ unit: owner.unit });
         else if (owner.kind === 'unmapped') needsAmbient ??= key;
       }
-      if (command.getKeys().length === 0) needsAmbient ??= command.name;
+      if (keys.length === 0) needsAmbient ??= command.name;
     }
+    const targets = [...units, ...users.values()];
     if (needsAmbient === undefined) return targets;
     if (ambient === undefined) {
       throw new InterlockError(
