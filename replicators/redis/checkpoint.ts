@@ -1,4 +1,10 @@
+import { randomUUID } from 'node:crypto';
 import { InterlockError } from '../../src/errors.js';
+import type { UnitId } from '../../src/routing/units.js';
+import type { Block } from './block.js';
+import { encodeCommand } from './connection.js';
+import type { RedisConnection } from './connection.js';
+import { ReplyError } from './resp/reply-reader.js';
 
 /**
  * How far a link has applied: the value of its auxiliary key on the target, written first in every MULTI that the link sends there. A reverse link
@@ -18,11 +24,10 @@ export interface RedisCheckpoint {
   seq: number;
   /** Id of the last marker that was met. */
   marker: string | null;
-  /** Names the history of this auxiliary key: the key beside it has the same. */
+  /** Names the history of this auxiliary key: one that was lost and made again is another. */
   lineage: string;
-  /** Of the records in `interlock:quarantine:<link>` that are open. */
-  conflicts: number;
-  quarantined: number;
+  /** A full synchronisation also removes what the source owns and does not have. */
+  prune: boolean;
 }
 
 /** Enough of a client to read a checkpoint; an ioredis is one. */
@@ -34,6 +39,11 @@ export const LINK_KEY_PREFIX = 'interlock:link:';
 
 export function auxiliaryKey(link: string): string {
   return `${LINK_KEY_PREFIX}${link}`;
+}
+
+/** The owners of the source's units as of the checkpoint. */
+export function unitsKey(link: string): string {
+  return `${LINK_KEY_PREFIX}${link}:units`;
 }
 
 /** @returns undefined when the link has never been started into this target (or the key was lost). */
@@ -71,4 +81,113 @@ export function heldByOther(link: string): InterlockError {
     `${link} was taken over by a newer attempt; this one has written nothing and stops`,
     { details: { link } },
   );
+}
+
+/** @param wasHeld it had one, which this run has taken */
+export function neverStarted(link: string, wasHeld = false): InterlockError {
+  if (wasHeld) return keyIsGone(link);
+  return new InterlockError(
+    'Refused',
+    `${link} has no checkpoint (it was never started, or the target has lost its data); run: interlock replicate start ${link} --copy, or --from now when both sides hold the same`,
+    { details: { link } },
+  );
+}
+
+/** FLUSHALL, FLUSHDB or SWAPDB on the target, or a restart without its data: what the link has applied may be gone with it. */
+export function keyIsGone(link: string): InterlockError {
+  return new InterlockError(
+    'NeedsOperator',
+    `${link}: its auxiliary key ${auxiliaryKey(link)} is no longer on the target (flushed, swapped away, or lost in a restart), so what it has applied may be gone too. Copy all again: interlock replicate resync ${link}`,
+    { details: { link, state: 'resync-required' } },
+  );
+}
+
+/**
+ * Takes the link over: from here on, an EXEC of an older attempt does nothing, because its auxiliary key has changed.
+ * @param from only when the link is at this generation
+ * @returns undefined when there is no checkpoint, or one of another generation
+ */
+export async function takeGeneration(
+  target: RedisConnection,
+  link: string,
+  from?: number,
+): Promise<RedisCheckpoint | undefined> {
+  for (;;) {
+    const found = await watched(target, link);
+    if (found === undefined || (from !== undefined && found.generation !== from)) return undefined;
+    const next: RedisCheckpoint = { ...found, generation: found.generation + 1 };
+    if (await writeWatched(target, [['SET', auxiliaryKey(link), JSON.stringify(next)]])) return next;
+  }
+}
+
+export async function readCheckpoint(
+  target: RedisConnection,
+  link: string,
+): Promise<RedisCheckpoint | undefined> {
+  const value = await target.call('GET', auxiliaryKey(link));
+  return parseCheckpoint(Buffer.isBuffer(value) ? value.toString() : null, link);
+}
+
+/** The checkpoint, under WATCH: `writeWatched` does nothing when it changes. */
+export async function watched(target: RedisConnection, link: string): Promise<RedisCheckpoint | undefined> {
+  await target.call('WATCH', auxiliaryKey(link));
+  const value = await target.call('GET', auxiliaryKey(link));
+  return parseCheckpoint(Buffer.isBuffer(value) ? value.toString() : null, link);
+}
+
+/** @returns false: the watched key was changed by another */
+export async function writeWatched(
+  target: RedisConnection,
+  commands: readonly (readonly (string | Buffer | number)[])[],
+): Promise<boolean> {
+  const replies = await target.askAll([['MULTI'], ...commands, ['EXEC']]);
+  const exec = replies.at(-1)!;
+  const error = replies.find((reply) => reply instanceof ReplyError);
+  if (error !== undefined)
+    throw new InterlockError('Refused', `the target refuses the checkpoint: ${(error as ReplyError).message}`);
+  return Array.isArray(exec);
+}
+
+/** The first value of an auxiliary key. `generation`: above every one that an older attempt may have. */
+export function firstCheckpoint(generation: number, fields: Partial<RedisCheckpoint>): RedisCheckpoint {
+  return {
+    generation,
+    replid: '',
+    offset: 0,
+    db: 0,
+    phase: 'sync-due',
+    seq: 0,
+    marker: null,
+    lineage: randomUUID(),
+    prune: false,
+    ...fields,
+  };
+}
+
+/** The owners of the source's units as of the checkpoint. */
+export async function readLinkUnits(target: RedisConnection, link: string): Promise<[UnitId, string][]> {
+  return pairs(await target.call('HGETALL', unitsKey(link)));
+}
+
+/** Fields that begin with # are not units. */
+export function pairs(reply: unknown): [UnitId, string][] {
+  if (!Array.isArray(reply)) return [];
+  const found: [UnitId, string][] = [];
+  for (let i = 0; i + 1 < reply.length; i += 2) {
+    const field = String(reply[i]);
+    if (!field.startsWith('#')) found.push([field, String(reply[i + 1])]);
+  }
+  return found;
+}
+
+/** What a block changes of the owners, as commands in database 0. */
+export function unitCommands(link: string, { units, unitsCleared }: Block): Buffer[] {
+  const commands: Buffer[] = [];
+  const key = unitsKey(link);
+  if (unitsCleared) commands.push(encodeCommand(['DEL', key]));
+  const gone = [...units].filter(([, state]) => state === null).map(([unit]) => unit);
+  const set = [...units].flatMap(([unit, state]) => (state === null ? [] : [unit, state]));
+  if (gone.length > 0) commands.push(encodeCommand(['HDEL', key, ...gone]));
+  if (set.length > 0) commands.push(encodeCommand(['HSET', key, ...set]));
+  return commands;
 }

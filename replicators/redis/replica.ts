@@ -23,8 +23,8 @@ export interface Resync {
  */
 export class Replica {
   readonly intake: Intake;
-  /** Something came, or the connection is gone. */
-  onData: (() => void) | undefined;
+  /** So many bytes came; 0: the connection is gone. */
+  onData: ((bytes: number) => void) | undefined;
   failure: InterlockError | undefined;
   lastHeardAt = Date.now();
   /** What is acknowledged to the source: counts for WAIT there. 0 while a full synchronisation is not applied. */
@@ -226,7 +226,7 @@ export class Replica {
       this.paused = true;
       this.socket.pause();
     }
-    this.onData?.();
+    this.onData?.(chunk.length);
   }
 
   private takeLines(): void {
@@ -253,6 +253,6 @@ export class Replica {
         : unavailable(this.address, new Error(`replication: ${messageOf(error)}`));
     this.socket.destroy();
     this.lineFailed?.(this.failure);
-    this.onData?.();
+    this.onData?.(0);
   }
 }

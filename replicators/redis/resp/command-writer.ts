@@ -46,6 +46,18 @@ export class CommandWriter {
     return this;
   }
 
+  /** An argument that is given in parts. */
+  bulk(parts: readonly Buffer[]): this {
+    this.line(
+      0x24,
+      parts.reduce((sum, part) => sum + part.length, 0),
+    );
+    for (const part of parts) this.raw(part);
+    this.room(2);
+    this.end();
+    return this;
+  }
+
   /** Bytes that are RESP already. They must not be written to afterwards. */
   raw(bytes: Buffer): this {
     if (bytes.length > LARGE_BYTES) {

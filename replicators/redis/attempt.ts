@@ -1,0 +1,392 @@
+import { InterlockError } from '../../src/errors.js';
+import { NOBODY } from '../core/contract.js';
+import type { LinkEvents } from '../core/contract.js';
+import { Pace } from '../core/pace.js';
+import type { LinkLag, StatusTracker } from '../core/status.js';
+import type { StopPoint } from '../core/stop-points.js';
+import { Applier, BlockRefused } from './applier.js';
+import type { Applied } from './applier.js';
+import { ApplyLoop } from './apply-loop.js';
+import { Arrivals } from './arrivals.js';
+import { Block } from './block.js';
+import { pairs, positionOf, readLinkUnits } from './checkpoint.js';
+import type { RedisCheckpoint } from './checkpoint.js';
+import { CommandTable } from './commands.js';
+import type { RedisConnection } from './connection.js';
+import { FullSync } from './full-sync.js';
+import { Judge } from './judge.js';
+import type { RedisLinkConfig } from './link-config.js';
+import { Ownership, UNITS_KEY } from './ownership.js';
+import { conflictsKey, quarantineKey, recordOf } from './quarantine.js';
+import { rdbVersionOf } from './rdb/types.js';
+import { Replica } from './replica.js';
+import type { Resync } from './replica.js';
+import { ShortLived } from './short-lived.js';
+import { info, requireContinues, resyncRequired } from './source-info.js';
+import type { Info } from './source-info.js';
+import { SourceStream } from './source-stream.js';
+
+const LOOK_MS = 1000;
+/** A server that has not answered a question for so long is gone, or behind a dead network. */
+const SILENCE_MS = 5_000;
+/** The source is ahead, and sends nothing. */
+const STREAM_SILENCE_MS = 15_000;
+
+export interface AttemptConnections {
+  /** For questions. */
+  source: RedisConnection;
+  target: RedisConnection;
+  /** Blocks go over it, and nothing else. */
+  data: RedisConnection;
+  /** Takes the replication, for the caller to close. */
+  add: (replica: Replica) => void;
+}
+
+/** One attempt: a generation, a replica of the source, blocks for the target. */
+export class Attempt {
+  private readonly pace: Pace | null;
+  private readonly ownership: Ownership;
+  private judge!: Judge;
+  private shortLived!: ShortLived;
+  private applier!: Applier;
+  private replica!: Replica;
+  private stream: SourceStream | undefined;
+  private loop: ApplyLoop | undefined;
+  private arrivals: Arrivals | undefined;
+  private wake: (() => void) | undefined;
+  private failure: Error | undefined;
+  private rejectFailed!: (error: Error) => void;
+  private readonly failed: Promise<never>;
+  private applied: number;
+  private replid: string;
+  private movedAt = Date.now();
+  private checkpointAt: number | undefined;
+  /** The source's clock, less this one. */
+  private skewMs = 0;
+  private sourceOffset: number | undefined;
+  private behindSince: number | undefined;
+  private looking = false;
+  private open = { conflicts: 0, quarantined: 0 };
+  /** The source was looked at. */
+  hasLooked = false;
+
+  constructor(
+    private readonly config: RedisLinkConfig,
+    private readonly events: LinkEvents,
+    private readonly stopAt: (point: StopPoint) => void,
+    private readonly tracker: StatusTracker,
+    private readonly connections: AttemptConnections,
+    private readonly checkpoint: RedisCheckpoint,
+    /** What the target refused before EXEC in an attempt before: offset → its words. */
+    private readonly refused: Map<number, string>,
+  ) {
+    this.pace = config.throttle === undefined ? null : new Pace(config.throttle);
+    this.ownership = new Ownership(config.from, []);
+    this.applied = checkpoint.offset;
+    this.replid = checkpoint.replid;
+    this.failed = new Promise<never>((_resolve, reject) => (this.rejectFailed = reject));
+    this.failed.catch(() => undefined);
+  }
+
+  async run(signal: AbortSignal): Promise<void> {
+    const { config, tracker, checkpoint, connections } = this;
+    const { source, target, data } = connections;
+    for (const connection of [source, target, data]) connection.onBroken = (error) => this.fail(error);
+    tracker.generation = checkpoint.generation;
+    tracker.position = positionOf(checkpoint);
+    tracker.lastMarker = checkpoint.marker;
+    this.judge = new Judge(config, this.ownership);
+    this.shortLived = new ShortLived(config.minTtlMs, () => Date.now() + this.skewMs);
+    await this.look();
+    const table = new CommandTable(await source.ask('COMMAND'));
+    const databases = await databasesOf(target);
+    this.applier = new Applier(data, config.link, checkpoint, this.stopAt);
+    const poll = setInterval(() => void this.look(), LOOK_MS);
+    const onAbort = (): void => this.wake?.();
+    signal.addEventListener('abort', onAbort, { once: true });
+    try {
+      await this.guard(this.applier.ready());
+      this.stopAt('before-read');
+      const resync = await this.guard(this.attach());
+      let from: { offset: number; db: number } = { offset: resync.offset, db: checkpoint.db };
+      if (resync.kind === 'full') {
+        await this.guard(this.sync(resync, databases, signal));
+        from = { offset: resync.offset, db: 0 };
+      }
+      this.replid = resync.replid;
+      this.applied = from.offset;
+      this.arrivals = new Arrivals(from.offset);
+      this.arrivals.came(this.replica.intake.bytes, Date.now());
+      this.stream = new SourceStream(config, table, this.judge, this.ownership, this.shortLived, from, {
+        databases,
+        refused: this.refused,
+      });
+      const now = { ...checkpoint, ...from, replid: resync.replid };
+      const onError = (error: unknown): void => this.fail(error as Error);
+      this.loop = new ApplyLoop(
+        this.replica,
+        this.stream,
+        this.applier,
+        this.pace,
+        now,
+        { onApplied: (offset, block, applied) => this.reached(offset, block, applied), onError },
+        this.stopAt,
+      );
+      const { loop, arrivals } = this;
+      this.replica.acknowledged = from.offset;
+      this.replica.onData = (bytes) => {
+        if (bytes > 0) arrivals.came(bytes, Date.now());
+        loop.pump();
+      };
+      tracker.state = 'streaming';
+      tracker.lastError = null;
+      tracker.position = positionOf(now);
+      this.events.onStatus(tracker.snapshot(this.lag()), tracker.tableRows());
+      this.replica.acknowledge();
+      loop.pump();
+      await this.guard(
+        new Promise<void>((resolve) => {
+          this.wake = resolve;
+          if (signal.aborted) resolve();
+        }),
+      );
+    } finally {
+      clearInterval(poll);
+      signal.removeEventListener('abort', onAbort);
+      this.loop?.end();
+    }
+  }
+
+  /** Replicates from the checkpoint on, or from a full synchronisation. */
+  private async attach(): Promise<Resync> {
+    const { config, checkpoint, connections } = this;
+    const goesOn = checkpoint.phase === 'streaming';
+    if (goesOn && config.onGap === 'stop')
+      requireContinues(config.link, config.from, checkpoint, await info(connections.source, 'replication'));
+    const before = await connections.source.call('HGETALL', UNITS_KEY);
+    this.replica = await Replica.open(config.source, config.spoolBytes);
+    connections.add(this.replica);
+    const resync = await this.replica.psync(goesOn ? checkpoint : null);
+    if (resync.kind === 'partial') {
+      for (const [unit, state] of await readLinkUnits(connections.target, config.link)) this.ownership.set(unit, state);
+      return resync;
+    }
+    if (goesOn && config.onGap === 'stop')
+      throw resyncRequired(config.link, config.from, checkpoint, 'it answered with a full synchronisation');
+    // The owners as of the RDB: those of before and after are the same (their epochs only grow).
+    const after = pairs(await connections.source.call('HGETALL', UNITS_KEY));
+    if (JSON.stringify(pairs(before).sort()) !== JSON.stringify(after.sort()))
+      throw new InterlockError('Unavailable', 'units changed hands while the copy began; it begins again', {
+        retryable: true,
+      });
+    for (const [unit, state] of after) this.ownership.set(unit, state);
+    return resync;
+  }
+
+  private async sync(resync: Resync, targetDatabases: number, signal: AbortSignal): Promise<void> {
+    const { config, tracker, checkpoint, replica, applier } = this;
+    tracker.state = 'copying';
+    tracker.lastError = null;
+    this.behindSince = Date.now();
+    const version = (await info(this.connections.target, 'server')).get('redis_version') ?? '7.0.0';
+    const prune = checkpoint.prune || checkpoint.phase === 'streaming';
+    let wake: (() => void) | undefined;
+    replica.onData = () => wake?.();
+    const sync = new FullSync({
+      config,
+      replica,
+      resync,
+      applier,
+      judge: this.judge,
+      tracker,
+      pace: this.pace,
+      targetRdbVersion: rdbVersionOf(version),
+      targetDatabases,
+      prune,
+      sourceNow: () => Date.now() + this.skewMs,
+      wait: async () => new Promise<void>((resolve) => (wake = resolve)),
+      failed: this.failed,
+      signal,
+    });
+    await sync.run();
+    const last = new Block();
+    last.endOffset = resync.offset;
+    last.unitsCleared = true;
+    for (const [unit, state] of this.ownership.all()) last.units.set(unit, state);
+    const { done } = applier.apply(last, { phase: 'streaming', replid: resync.replid, prune: false });
+    await done;
+    this.checkpointAt = Date.now();
+    this.behindSince = undefined;
+  }
+
+  private reached(offset: number, block: Block | null, applied: Applied | null): void {
+    const { tracker, replica, arrivals, stream } = this;
+    this.applied = offset;
+    this.movedAt = Date.now();
+    replica.acknowledged = offset;
+    arrivals?.applied(offset);
+    tracker.position = positionOf({ replid: this.replid, offset });
+    this.copyCounts();
+    if (stream?.wantsAck === true) {
+      stream.wantsAck = false;
+      replica.acknowledge();
+    }
+    if (this.behindSince !== undefined && offset >= (this.sourceOffset ?? Infinity)) this.behindSince = undefined;
+    if (block === null || applied === null) return;
+    this.checkpointAt = this.movedAt;
+    tracker.rows += block.rows;
+    tracker.transactions += block.transactions;
+    for (const [db, rows] of block.rowsByDb) tracker.count(`db${db}`, rows);
+    for (const { command, offset: at, db, message } of applied.refusals) {
+      const key = command.argc > 1 ? command.arg(1) : null;
+      const record = recordOf('refused', command, { db, key, detail: message });
+      record.id = at === null ? `${offset}-own` : String(at + this.base);
+      stream!.block.records.push(record);
+    }
+    for (const record of block.records) {
+      if (record.reason === 'not-owned') this.open.conflicts += 1;
+      else this.open.quarantined += 1;
+    }
+    tracker.conflicts = this.open.conflicts;
+    tracker.quarantined = this.open.quarantined;
+    for (const marker of block.markers) {
+      if (marker.workflowId === NOBODY) continue;
+      tracker.lastMarker = marker.id;
+      this.stopAt('before-acknowledge');
+      this.events.onMarker(
+        { markerId: marker.id, link: this.config.link, ...this.open, position: tracker.position },
+        marker,
+      );
+      this.stopAt('after-acknowledge');
+    }
+    if (block.records.length > 0 && this.config.onQuarantine === 'stop') this.fail(this.putAside(block));
+  }
+
+  private get base(): number {
+    return this.stream?.base ?? 0;
+  }
+
+  private putAside(block: Block): InterlockError {
+    const { link } = this.config;
+    const [first] = block.records;
+    const { command, key, db, reason, detail } = first!;
+    const what = `${command.toUpperCase()}${key === null ? '' : ` of ${key}`} in database ${db}`;
+    return new InterlockError(
+      'LinkStopped',
+      `${link} stopped: ${what} was put aside (${reason}${detail === null ? '' : `: ${detail}`}); it is in ${reason === 'not-owned' ? conflictsKey(link) : quarantineKey(link)} on the target. Decide it there, then start the link: it goes on behind it`,
+      { details: { link, id: first!.id, reason, key } },
+    );
+  }
+
+  private copyCounts(): void {
+    const { stream, tracker } = this;
+    if (stream === undefined) return;
+    const { commands, transactions, foreign, conflicts } = stream.counts;
+    tracker.rowsRead += commands - this.counted.commands;
+    tracker.transactionsRead += transactions - this.counted.transactions;
+    tracker.droppedForeign += foreign - this.counted.foreign;
+    tracker.conflictsRecorded += conflicts - this.counted.conflicts;
+    this.counted = { commands, transactions, foreign, conflicts };
+  }
+  private counted = { commands: 0, transactions: 0, foreign: 0, conflicts: 0 };
+
+  lag(): LinkLag {
+    const now = Date.now();
+    const oldest = this.arrivals?.oldestAt ?? this.behindSince;
+    const lagMs = oldest === undefined ? 0 : Math.max(now - oldest, 1);
+    const sourceAt = Math.max(this.sourceOffset ?? 0, this.arrivals?.received ?? 0);
+    return {
+      lagMs,
+      lagBytes: this.sourceOffset === undefined || this.stream === undefined ? null : Math.max(0, sourceAt - this.applied),
+      stalledMs: lagMs === 0 ? 0 : now - Math.max(this.movedAt, oldest!),
+      checkpointAgeMs: this.checkpointAt === undefined ? null : now - this.checkpointAt,
+      binlog: null,
+    };
+  }
+
+  fail(error: Error): void {
+    if (this.failure !== undefined) return;
+    if (error instanceof BlockRefused) {
+      for (const { offset, message } of error.refusals) {
+        if (offset !== null) this.refused.set(offset + this.base, message);
+      }
+      const isOurs = error.refusals.every(({ offset }) => offset === null);
+      error = new InterlockError(
+        isOurs ? 'LinkStopped' : 'Unavailable',
+        `the target refuses a command: ${error.message}${isOurs ? '' : '; it is put aside'}`,
+        { retryable: !isOurs },
+      );
+    }
+    this.failure = error;
+    this.rejectFailed(error);
+  }
+
+  private async guard<T>(work: Promise<T>): Promise<T> {
+    return Promise.race([work, this.failed]);
+  }
+
+  /** Of what nobody says by itself: how far the source is, whether both servers still answer, what is open in the quarantine. */
+  private async look(): Promise<void> {
+    if (this.looking) return;
+    this.looking = true;
+    const { source, target, data } = this.connections;
+    const timer = setTimeout(() => this.silent('a server'), SILENCE_MS);
+    try {
+      const asked = Date.now();
+      const [replication, [time], [conflicts, quarantined]] = await Promise.all([
+        info(source, 'replication'),
+        source.askAll([['TIME']]),
+        target.askAll([
+          ['HLEN', conflictsKey(this.config.link)],
+          ['HLEN', quarantineKey(this.config.link)],
+        ]),
+      ]);
+      this.noteClock(time, asked);
+      this.noteSource(replication);
+      this.open = { conflicts: Number(conflicts), quarantined: Number(quarantined) };
+      this.tracker.conflicts = this.open.conflicts;
+      this.tracker.quarantined = this.open.quarantined;
+      this.shortLived.sweep();
+      this.hasLooked = true;
+      if (data.dueSince !== undefined && Date.now() - data.dueSince > STREAM_SILENCE_MS) this.silent('the target');
+    } catch (error) {
+      this.fail(error as Error);
+    } finally {
+      clearTimeout(timer);
+      this.looking = false;
+    }
+  }
+
+  private silent(who: string): void {
+    this.fail(
+      new InterlockError('Unavailable', `${this.config.link}: ${who} has not answered in ${SILENCE_MS} ms`, { retryable: true }),
+    );
+  }
+
+  private noteClock(time: unknown, asked: number): void {
+    if (!Array.isArray(time)) return;
+    const there = Number(String(time[0])) * 1000 + Math.floor(Number(String(time[1])) / 1000);
+    this.skewMs = there - (asked + Date.now()) / 2;
+  }
+
+  private noteSource(replication: Info): void {
+    const { tracker, replica } = this;
+    const now = Date.now();
+    const offset = Number(replication.get('master_repl_offset') ?? replication.get('slave_repl_offset') ?? 0);
+    this.sourceOffset = offset;
+    tracker.sourcePosition = positionOf({ replid: replication.get('master_replid') ?? '', offset });
+    if (this.stream === undefined) return;
+    if (this.applied >= offset) this.behindSince = undefined;
+    else this.behindSince ??= now;
+    if (offset > (this.arrivals?.received ?? offset) && now - replica.lastHeardAt > STREAM_SILENCE_MS)
+      this.silent("the source's replication");
+  }
+}
+
+/** How many databases a server has. */
+async function databasesOf(connection: RedisConnection): Promise<number> {
+  const reply = await connection.ask('CONFIG', 'GET', 'databases');
+  const said = Array.isArray(reply) ? Number(String(reply[1])) : NaN;
+  // Not every user may ask: the number that a server has when nobody says otherwise.
+  return Number.isSafeInteger(said) && said > 0 ? said : 16;
+}

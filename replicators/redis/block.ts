@@ -1,0 +1,170 @@
+import type { UnitId } from '../../src/routing/units.js';
+import { encodeCommand } from './connection.js';
+import type { QuarantineRecord } from './quarantine.js';
+import { CommandReader } from './resp/command-reader.js';
+import type { StreamCommand } from './resp/command-reader.js';
+
+interface Range {
+  data: Buffer;
+  start: number;
+  end: number;
+  /** Of `end` in the source's stream; null: these bytes are of the link's own making. */
+  endOffset: number | null;
+}
+
+/** So many commands back, what gave a key its value is found when a later one gives it a short life. */
+const RECENT = 64;
+
+/**
+ * Commands for the target, as the bytes that came from the source: those that follow each other there go on as one slice.
+ */
+export class CommandBytes {
+  count = 0;
+  bytes = 0;
+  private ranges: Range[] = [];
+  private readonly recent: { command: StreamCommand; db: number }[] = [];
+  private recentCount = 0;
+  /** That the commands so far leave selected. */
+  private selected = 0;
+
+  add(command: StreamCommand, db: number): void {
+    this.select(db);
+    const { data, start, end, endOffset } = command;
+    const last = this.ranges[this.ranges.length - 1];
+    if (last !== undefined && last.end === start && last.data === data) {
+      last.end = end;
+      last.endOffset = endOffset;
+    } else this.ranges.push({ data, start, end, endOffset });
+    this.count += 1;
+    this.bytes += end - start;
+    this.recent[this.recentCount++ % RECENT] = { command, db };
+  }
+
+  addRaw(raw: Buffer, db: number): void {
+    this.select(db);
+    this.ranges.push({ data: raw, start: 0, end: raw.length, endOffset: null });
+    this.count += 1;
+    this.bytes += raw.length;
+    this.recentCount = 0;
+  }
+
+  /** Behind what is there. `other` began with database 0 selected. */
+  merge(other: CommandBytes): void {
+    if (other.count === 0) return;
+    this.select(0);
+    this.ranges.push(...other.ranges);
+    this.count += other.count;
+    this.bytes += other.bytes;
+    this.selected = other.selected;
+    this.recentCount = 0;
+  }
+
+  /** The last commands that were added, the latest first. */
+  *latest(): Generator<{ command: StreamCommand; db: number }> {
+    for (let i = this.recentCount - 1; i >= Math.max(0, this.recentCount - RECENT); i--)
+      yield this.recent[i % RECENT]!;
+  }
+
+  /** Takes out one of `latest`. */
+  remove(command: StreamCommand): void {
+    const { data, start, end } = command;
+    for (let i = this.ranges.length - 1; i >= 0; i--) {
+      const range = this.ranges[i]!;
+      if (range.data !== data || range.start > start || range.end < end) continue;
+      const parts = [
+        { data, start: range.start, end: start, endOffset: command.endOffset - (end - start) },
+        { data, start: end, end: range.end, endOffset: range.endOffset },
+      ].filter((part) => part.end > part.start);
+      this.ranges.splice(i, 1, ...parts);
+      this.bytes -= end - start;
+      this.count -= 1;
+      this.recentCount = 0;
+      return;
+    }
+  }
+
+  /** Bytes that are whole commands together. */
+  addParts(parts: readonly Buffer[], count: number, db: number): void {
+    this.select(db);
+    for (const data of parts) {
+      this.ranges.push({ data, start: 0, end: data.length, endOffset: null });
+      this.bytes += data.length;
+    }
+    this.count += count;
+  }
+
+  /** The command number `index`, with what the source's stream says of it. */
+  at(index: number): { command: StreamCommand; offset: number | null; db: number } {
+    const reader = new CommandReader();
+    let left = index;
+    let db = 0;
+    let read = 0;
+    for (const { data, start, end, endOffset } of this.ranges) {
+      read += end - start;
+      for (const command of reader.push(data.subarray(start, end))) {
+        if (left === 0) {
+          const offset = endOffset === null ? null : endOffset - (read - command.endOffset);
+          return { command, offset, db };
+        }
+        if (endOffset === null && command.name === 'select') db = Number(command.arg(1).toString('latin1'));
+        left -= 1;
+      }
+    }
+    throw new Error(`a block has no command number ${index}`);
+  }
+
+  /** Database 0 is selected again behind them: the auxiliary key lies there. */
+  take(): { parts: Buffer[]; count: number } {
+    this.select(0);
+    return {
+      parts: this.ranges.map(({ data, start, end }) => data.subarray(start, end)),
+      count: this.count,
+    };
+  }
+
+  private select(db: number): void {
+    if (this.selected === db) return;
+    this.selected = db;
+    const raw = encodeCommand(['SELECT', db]);
+    this.ranges.push({ data: raw, start: 0, end: raw.length, endOffset: null });
+    this.count += 1;
+    this.bytes += raw.length;
+  }
+}
+
+export interface Marker {
+  id: string;
+  workflowId: string;
+  runId: string;
+}
+
+/** What the source has sent, up to a place where it may be cut, as one transaction of the target. */
+export class Block {
+  readonly commands = new CommandBytes();
+  /** The source's, that are applied with it. */
+  rows = 0;
+  transactions = 0;
+  readonly rowsByDb = new Map<number, number>();
+  /** Everything up to here is in this block or was left out. */
+  endOffset = 0;
+  /** Selected in the source's stream behind `endOffset`. */
+  db = 0;
+  /** null: the unit is gone. */
+  readonly units = new Map<UnitId, string | null>();
+  unitsCleared = false;
+  readonly markers: Marker[] = [];
+  readonly records: QuarantineRecord[] = [];
+  readonly log: QuarantineRecord[] = [];
+
+  /** Whether the target has to be told. */
+  get hasEffect(): boolean {
+    return (
+      this.commands.count > 0 ||
+      this.units.size > 0 ||
+      this.unitsCleared ||
+      this.markers.length > 0 ||
+      this.records.length > 0 ||
+      this.log.length > 0
+    );
+  }
+}

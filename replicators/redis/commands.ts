@@ -1,0 +1,127 @@
+import { ReplyError } from './resp/reply-reader.js';
+import type { Reply } from './resp/reply-reader.js';
+import type { StreamCommand } from './resp/command-reader.js';
+
+/** What a command does, as far as a link has to know. */
+export type CommandKind =
+  /** Writes keys. */
+  | 'write'
+  /** DEL, UNLINK: an expiry and an eviction look like them. */
+  | 'delete'
+  /** Has no keys: PUBLISH, FUNCTION. */
+  | 'keyless'
+  /** Empties or exchanges whole databases. */
+  | 'whole'
+  /** Nobody knows its keys. */
+  | 'unknown';
+
+export interface CommandSpec {
+  kind: CommandKind;
+  /** Numbers of the arguments that are keys. */
+  keysOf: (command: StreamCommand) => number[];
+  /** Number of the key when there is just one, always the same; 0: `keysOf` says it. */
+  onlyKey: number;
+}
+
+/** As COMMAND says it: the first key, the last (negative: from the end), the step. */
+type Positions = readonly [first: number, last: number, step: number];
+
+const ONE: Positions = [1, 1, 1];
+const TWO: Positions = [1, 2, 1];
+const ALL: Positions = [1, -1, 1];
+
+/** Write commands up to Redis 7.4: the floor, when the source's COMMAND is refused. */
+const BY_POSITION: readonly (readonly [Positions, string])[] = [
+  [
+    ONE,
+    `set setex psetex setnx getset getex getdel append setrange setbit bitfield incr decr incrby decrby incrbyfloat
+     lpush rpush lpushx rpushx linsert lset ltrim lrem lpop rpop sadd srem spop
+     zadd zincrby zrem zremrangebyscore zremrangebyrank zremrangebylex zpopmin zpopmax
+     hset hmset hsetnx hincrby hincrbyfloat hdel hexpire hpexpire hexpireat hpexpireat hpersist hsetex hgetex hgetdel
+     geoadd pfadd xadd xtrim xdel xack xclaim xautoclaim xsetid
+     expire pexpire expireat pexpireat persist restore restore-asking move`,
+  ],
+  [TWO, 'rename renamenx rpoplpush lmove smove copy zrangestore geosearchstore'],
+  [ALL, 'pfmerge sinterstore sunionstore sdiffstore'],
+  [[1, -1, 2], 'mset msetnx'],
+  [[2, 2, 1], 'xgroup'],
+  [[2, -1, 1], 'bitop'],
+];
+
+/** Keys that are elsewhere than positions can say. */
+const BY_FORM: Record<string, CommandSpec['keysOf']> = {
+  zunionstore: destinationAndNumbered,
+  zinterstore: destinationAndNumbered,
+  zdiffstore: destinationAndNumbered,
+  sort: firstAndStored,
+  georadius: firstAndStored,
+  georadiusbymember: firstAndStored,
+};
+
+const KEYLESS = ['publish', 'spublish', 'function', 'script'];
+const WHOLE = ['flushall', 'flushdb', 'swapdb'];
+
+const UNKNOWN: CommandSpec = { kind: 'unknown', keysOf: () => [], onlyKey: 0 };
+
+/** The commands that a source may send, by name in lower case. */
+export class CommandTable {
+  private readonly specs = new Map<string, CommandSpec>();
+
+  /** @param reply to COMMAND of the source, for what its modules add; an error is no answer */
+  constructor(reply: Reply = []) {
+    if (Array.isArray(reply)) for (const entry of reply) this.learn(entry);
+    for (const [positions, names] of BY_POSITION)
+      for (const name of names.trim().split(/\s+/)) this.specs.set(name, positioned('write', positions));
+    for (const name of ['del', 'unlink']) this.specs.set(name, positioned('delete', ALL));
+    for (const [name, keysOf] of Object.entries(BY_FORM))
+      this.specs.set(name, { kind: 'write', keysOf, onlyKey: 0 });
+    for (const name of KEYLESS) this.specs.set(name, { kind: 'keyless', keysOf: () => [], onlyKey: 0 });
+    for (const name of WHOLE) this.specs.set(name, { kind: 'whole', keysOf: () => [], onlyKey: 0 });
+  }
+
+  of(name: string): CommandSpec {
+    return this.specs.get(name) ?? UNKNOWN;
+  }
+
+  private learn(entry: Reply): void {
+    if (!Array.isArray(entry)) return;
+    const [name, , flags, first, last, step] = entry;
+    if (!Buffer.isBuffer(name) || !Array.isArray(flags)) return;
+    const has = (flag: string): boolean => flags.some((one) => flagText(one) === flag);
+    if (!has('write') || has('movablekeys')) return;
+    if (typeof first !== 'number' || typeof last !== 'number' || typeof step !== 'number' || first < 1) return;
+    this.specs.set(name.toString('latin1').toLowerCase(), positioned('write', [first, last, Math.max(step, 1)]));
+  }
+}
+
+function flagText(flag: Reply): string {
+  if (Buffer.isBuffer(flag)) return flag.toString('latin1');
+  return typeof flag === 'string' ? flag : flag instanceof ReplyError ? flag.message : '';
+}
+
+function positioned(kind: CommandKind, [first, last, step]: Positions): CommandSpec {
+  return {
+    kind,
+    onlyKey: first === last ? first : 0,
+    keysOf: ({ argc }) => {
+      const keys: number[] = [];
+      const end = last < 0 ? argc + last : Math.min(last, argc - 1);
+      for (let i = first; i <= end; i += step) keys.push(i);
+      return keys;
+    },
+  };
+}
+
+function destinationAndNumbered(command: StreamCommand): number[] {
+  const count = Number(command.arg(2).toString('latin1'));
+  return [1, ...Array.from({ length: Math.min(count, command.argc - 3) }, (_, i) => i + 3)];
+}
+
+/** SORT key … STORE destination, GEORADIUS key … STORE|STOREDIST destination. */
+function firstAndStored(command: StreamCommand): number[] {
+  for (let i = command.argc - 2; i >= 2; i--) {
+    const word = command.arg(i).toString('latin1').toLowerCase();
+    if (word === 'store' || word === 'storedist') return [1, i + 1];
+  }
+  return [1];
+}

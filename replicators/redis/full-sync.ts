@@ -1,0 +1,245 @@
+import { InterlockError } from '../../src/errors.js';
+import type { CopyProgress } from '../core/contract.js';
+import type { Pace } from '../core/pace.js';
+import type { StatusTracker } from '../core/status.js';
+import { pause } from '../mysql/pause.js';
+import type { Applier } from './applier.js';
+import { Block } from './block.js';
+import type { RedisCheckpoint } from './checkpoint.js';
+import { RedisConnection } from './connection.js';
+import type { Judge } from './judge.js';
+import { KeySet } from './key-set.js';
+import type { RedisLinkConfig } from './link-config.js';
+import { printable } from './quarantine.js';
+import type { QuarantineRecord } from './quarantine.js';
+import type { DecodedValue, RdbEvent } from './rdb/events.js';
+import { readRdb } from './rdb/read-rdb.js';
+import type { RestorableValue } from './rdb/restorable-value.js';
+import type { Replica, Resync } from './replica.js';
+import { CommandWriter } from './resp/command-writer.js';
+
+const BLOCK_KEYS = 2_000;
+const BLOCK_BYTES = 1024 * 1024;
+/** A value that is larger is given to the target piece by piece. */
+const RAW_LIMIT_BYTES = 4 * 1024 * 1024;
+
+export interface FullSyncParts {
+  config: RedisLinkConfig;
+  replica: Replica;
+  resync: Resync;
+  applier: Applier;
+  judge: Judge;
+  tracker: StatusTracker;
+  pace: Pace | null;
+  /** The newest format of values that the target takes. */
+  targetRdbVersion: number;
+  targetDatabases: number;
+  /** Also remove what the source owns and does not have. */
+  prune: boolean;
+  sourceNow: () => number;
+  /** Resolves when the source has sent something, or is gone. */
+  wait: () => Promise<void>;
+  /** Rejects when the attempt has failed. */
+  failed: Promise<never>;
+  signal: AbortSignal;
+}
+
+/**
+ * Writes the source's RDB to the target: what begins a link, and what mends one whose source no longer has what it needs. A crash begins it again: the
+ * checkpoint says `syncing` until the last block.
+ */
+export class FullSync {
+  private writer = new CommandWriter();
+  private block = new Block();
+  private count = 0;
+  private db = 0;
+  private inFlight: Promise<void> = Promise.resolve();
+  private readonly seen: KeySet | null;
+  private readonly startedAt = Date.now();
+  private readonly progress: CopyProgress = {
+    tables: 1,
+    tablesDone: 0,
+    table: 'db0',
+    estimatedRows: 0,
+    comparedRows: 0,
+    writtenRows: 0,
+    removedRows: 0,
+    keptRows: 0,
+    rowsPerSecond: 0,
+    etaSeconds: null,
+  };
+
+  constructor(private readonly parts: FullSyncParts) {
+    this.seen = parts.prune ? new KeySet() : null;
+    parts.tracker.copy = this.progress;
+  }
+
+  /** @returns when all is sent; the caller writes the block that says that the link streams. */
+  async run(): Promise<void> {
+    const { replica, wait, targetRdbVersion } = this.parts;
+    const form = await replica.rdbForm();
+    const chunks = replica.rdb(form, wait);
+    for await (const events of readRdb(chunks, { rawLimitBytes: RAW_LIMIT_BYTES, targetRdbVersion })) {
+      for (const event of events) {
+        this.take(event);
+        if (this.count >= BLOCK_KEYS || this.writer.bytes + this.block.commands.bytes >= BLOCK_BYTES) await this.flush();
+      }
+      if (this.parts.signal.aborted) throw new InterlockError('Unavailable', 'the link stops', { retryable: true });
+    }
+    await this.flush();
+    if (this.seen !== null) await this.removeOthers(this.seen);
+    await Promise.race([this.inFlight, this.parts.failed]);
+    // What the target refused of the last block.
+    await this.flush();
+    await Promise.race([this.inFlight, this.parts.failed]);
+    this.progress.tablesDone = 1;
+    this.progress.table = null;
+    this.progress.etaSeconds = 0;
+  }
+
+  private take(event: RdbEvent): void {
+    const { progress } = this;
+    switch (event.kind) {
+      case 'aux':
+      case 'module-aux':
+      case 'end':
+        return;
+      case 'resize':
+        progress.estimatedRows += event.keys;
+        return;
+      case 'select':
+        this.seal();
+        this.db = event.db;
+        progress.table = `db${event.db}`;
+        return;
+      case 'function':
+        this.writer.command('FUNCTION', 'LOAD', 'REPLACE', event.code);
+        this.count += 1;
+        return;
+      case 'undecodable':
+        this.putAside(event.key, event.reason);
+        return;
+      case 'value':
+      case 'commands':
+        this.takeValue(event);
+    }
+  }
+
+  private takeValue(event: RestorableValue | DecodedValue): void {
+    const { progress } = this;
+    const { judge, config, sourceNow, targetDatabases } = this.parts;
+    const { key, db, expireAtMs } = event;
+    const isFirst = event.kind === 'value' || event.first;
+    if (isFirst) progress.comparedRows += 1;
+    if (!judge.filter.carriesDatabase(db)) return;
+    if (db >= targetDatabases) {
+      if (isFirst) this.putAside(key, `the target has no database ${db}`);
+      return;
+    }
+    const verdict = judge.copyVerdict(key);
+    if (verdict === 'other-side' && isFirst) progress.keptRows += 1;
+    if (verdict !== 'carried') return;
+    if (expireAtMs !== null && expireAtMs - sourceNow() < config.minTtlMs) {
+      if (!isFirst) return;
+      this.writer.command('UNLINK', key);
+      this.count += 1;
+      return;
+    }
+    if (isFirst) {
+      this.seen?.add(db, key);
+      progress.writtenRows += 1;
+    }
+    if (event.kind === 'value') {
+      event.writeTo(this.writer);
+      this.count += 1;
+      return;
+    }
+    for (const command of event.commands) this.writer.command(...command);
+    this.count += event.commands.length;
+  }
+
+  /** What the writer has becomes a part of the block. */
+  private seal(): void {
+    if (this.count > 0) this.block.commands.addParts(this.writer.take(), this.count, this.db);
+    this.count = 0;
+  }
+
+  /** Sends the block when the one before is on its way. */
+  private async flush(): Promise<void> {
+    this.seal();
+    const { block, parts } = this;
+    if (!block.hasEffect) return;
+    this.block = new Block();
+    block.endOffset = parts.resync.offset;
+    block.rows = block.commands.count;
+    const waitMs = parts.pace?.waitMs(block.rows, block.commands.bytes, performance.now()) ?? 0;
+    if (waitMs > 0) await pause(waitMs, parts.signal);
+    const fields: Partial<RedisCheckpoint> = { phase: 'syncing', replid: parts.resync.replid };
+    await Promise.race([this.inFlight, parts.failed]);
+    const { sent, done } = parts.applier.apply(block, fields);
+    this.inFlight = done.then(({ refusals }) => {
+      for (const { command, message } of refusals) this.putAside(command.argc > 1 ? command.arg(1) : null, message);
+      parts.tracker.rows += block.rows;
+      this.showRate();
+    });
+    this.inFlight.catch(() => undefined);
+    await Promise.race([sent, parts.failed]);
+  }
+
+  private putAside(key: Buffer | null, detail: string): void {
+    const record: QuarantineRecord = {
+      id: `${this.parts.resync.offset}-sync-${this.progress.comparedRows}-${this.block.records.length}`,
+      reason: 'refused',
+      detail,
+      command: 'restore',
+      key: key === null ? null : printable(key),
+      unit: null,
+      db: this.db,
+      bytes: null,
+    };
+    this.block.records.push(record);
+  }
+
+  private showRate(): void {
+    const { progress } = this;
+    const seconds = Math.max(Date.now() - this.startedAt, 1) / 1000;
+    progress.rowsPerSecond = Math.round(progress.comparedRows / seconds);
+    const left = progress.estimatedRows - progress.comparedRows;
+    progress.etaSeconds = progress.rowsPerSecond > 0 ? Math.ceil(Math.max(left, 0) / progress.rowsPerSecond) : null;
+  }
+
+  /**
+   * Keys of the target that the source owns and does not have: they were deleted while the link could not see it. They have to go before the stream goes on: a
+   * command on one would add to what is old.
+   */
+  private async removeOthers(seen: KeySet): Promise<void> {
+    const { config, judge, targetDatabases } = this.parts;
+    const scanner = await RedisConnection.open(config.target, 'interlock-scan');
+    try {
+      for (let db = 0; db < targetDatabases; db++) {
+        if (!judge.filter.carriesDatabase(db)) continue;
+        await scanner.call('SELECT', db);
+        this.db = db;
+        let cursor = '0';
+        do {
+          const reply = (await Promise.race([
+            scanner.call('SCAN', cursor, 'COUNT', 1000),
+            this.parts.failed,
+          ])) as [Buffer, Buffer[]];
+          cursor = reply[0].toString();
+          for (const key of reply[1]) {
+            if (seen.has(db, key) || !judge.isSources(key)) continue;
+            this.writer.command('UNLINK', key);
+            this.count += 1;
+            this.progress.removedRows += 1;
+          }
+          if (this.count >= BLOCK_KEYS) await this.flush();
+        } while (cursor !== '0');
+        this.seal();
+      }
+      await this.flush();
+    } finally {
+      scanner.destroy();
+    }
+  }
+}

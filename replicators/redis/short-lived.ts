@@ -1,0 +1,228 @@
+import type { CommandBytes } from './block.js';
+import { encodeCommand } from './connection.js';
+import type { StreamCommand } from './resp/command-reader.js';
+
+/** What is left out is kept for so long as it could come back; with more than this, keys are carried instead. */
+const MOST_BYTES = 8 * 1024 * 1024;
+const MOST_KEYS = 100_000;
+/** The source says that a key has expired; that does not come when it was flushed away. */
+const FORGET_MS = 60_000;
+
+interface LeftOut {
+  expiresAt: number;
+  db: number;
+  /** From the one that gave the key its value on. */
+  commands: Buffer[];
+}
+
+/** What a command says of a key's life: as of when (ms since the epoch) it ends; Infinity: it has no end; null: it says nothing. */
+export interface Life {
+  endsAt: number | null;
+  /** The key's value is new, whatever was there. */
+  overwrites: boolean;
+}
+
+const NOTHING: Life = { endsAt: null, overwrites: false };
+
+/**
+ * Leaves out keys that live shorter than a limit: their value, and every command of theirs, until they expire. The target then has no such key (what it
+ * had is removed). A key that is made to live longer, or that a command of several keys needs, is carried after all, from its first command on.
+ */
+export class ShortLived {
+  private readonly keys = new Map<string, LeftOut>();
+  private bytes = 0;
+  /** Commands that were left out for good. */
+  dropped = 0;
+
+  constructor(
+    private readonly minTtlMs: number,
+    /** The source's clock. */
+    private readonly now: () => number,
+  ) {}
+
+  /** The key lies on the target as at the source. */
+  private forget(id: string, found: LeftOut): void {
+    this.keys.delete(id);
+    for (const command of found.commands) this.bytes -= command.length;
+  }
+
+  /**
+   * A command of one key.
+   * @returns false: it is left out; nothing is to be done
+   */
+  carries(name: string, command: StreamCommand, key: Buffer, db: number, into: CommandBytes): boolean {
+    if (this.minTtlMs === 0) return true;
+    const found = this.keys.size === 0 ? undefined : this.keys.get(idOf(db, key));
+    const life = lifeOf(name, command, this.now);
+    if (found === undefined && life === NOTHING) return true;
+    const short = life.endsAt !== null && life.endsAt - this.now() < this.minTtlMs;
+    if (found === undefined) return short ? !this.leaveOut(command, key, db, life, into) : true;
+    const id = idOf(db, key);
+    if (name === 'del' || name === 'unlink') {
+      this.dropped += found.commands.length + 1;
+      this.forget(id, found);
+      return false;
+    }
+    if (life.overwrites) {
+      this.dropped += found.commands.length;
+      this.forget(id, found);
+      return short ? !this.leaveOut(command, key, db, life, null) : true;
+    }
+    if (life.endsAt !== null && !short) {
+      this.bringBack(id, found, into);
+      return true;
+    }
+    if (short) found.expiresAt = life.endsAt!;
+    found.commands.push(Buffer.from(command.raw));
+    this.bytes += command.bytes;
+    if (this.bytes > MOST_BYTES) this.bringBack(id, found, into);
+    return false;
+  }
+
+  /** A command of several keys needs them as they are at the source. */
+  need(keys: readonly Buffer[], db: number, into: CommandBytes): void {
+    if (this.keys.size === 0) return;
+    for (const key of keys) {
+      const id = idOf(db, key);
+      const found = this.keys.get(id);
+      if (found !== undefined) this.bringBack(id, found, into);
+    }
+  }
+
+  /** One of the keys of a DEL. @returns whether the target has nothing to delete */
+  gone(key: Buffer, db: number): boolean {
+    if (this.keys.size === 0) return false;
+    const id = idOf(db, key);
+    const found = this.keys.get(id);
+    if (found === undefined) return false;
+    this.dropped += found.commands.length;
+    this.forget(id, found);
+    return true;
+  }
+
+  /** From time to time: keys whose end nobody has told. */
+  sweep(): void {
+    const before = this.now() - FORGET_MS;
+    for (const [id, found] of this.keys) if (found.expiresAt < before) this.forget(id, found);
+  }
+
+  private bringBack(id: string, found: LeftOut, into: CommandBytes): void {
+    for (const raw of found.commands) into.addRaw(raw, found.db);
+    this.forget(id, found);
+  }
+
+  /** @param into null: the target does not have the key. @returns whether it is left out */
+  private leaveOut(
+    command: StreamCommand,
+    key: Buffer,
+    db: number,
+    life: Life,
+    into: CommandBytes | null,
+  ): boolean {
+    if (this.keys.size >= MOST_KEYS) return false;
+    const commands = life.overwrites ? [] : into === null ? null : madeHere(key, db, into);
+    // An older key that is given a short life lies on the target: it takes it over, and the deletion that ends it.
+    if (commands === null) return false;
+    for (const made of commands) into!.remove(made);
+    if (into !== null) into.addRaw(encodeCommand(['UNLINK', key]), db);
+    const kept = [...commands, command].map(({ raw }) => Buffer.from(raw));
+    this.keys.set(idOf(db, key), { expiresAt: life.endsAt!, db, commands: kept });
+    for (const raw of kept) this.bytes += raw.length;
+    return true;
+  }
+}
+
+/** The latest commands of the key, from the one that made it on; null: it was not made by one of the latest. */
+function madeHere(key: Buffer, db: number, into: CommandBytes): StreamCommand[] | null {
+  const commands: StreamCommand[] = [];
+  for (const { command, db: itsDb } of into.latest()) {
+    if (itsDb !== db || command.argc < 2) continue;
+    const name = command.name;
+    // A command of several keys may have used it.
+    const only = command.arg(1).equals(key);
+    if (!only) {
+      if (mentions(command, key)) return null;
+      continue;
+    }
+    commands.unshift(command);
+    const life = lifeOf(name, command, Date.now);
+    if (life.overwrites) return commands;
+    if (!SIMPLE.has(name)) return null;
+  }
+  return null;
+}
+
+function mentions(command: StreamCommand, key: Buffer): boolean {
+  for (let i = 2; i < command.argc; i++) if (command.arg(i).equals(key)) return true;
+  return false;
+}
+
+/** Of one key, and do not read others. */
+const SIMPLE = new Set([
+  'append', 'setrange', 'setbit', 'incr', 'decr', 'incrby', 'decrby', 'pexpireat', 'pexpire', 'expire', 'expireat', 'persist',
+]); // prettier-ignore
+
+function idOf(db: number, key: Buffer): string {
+  return `${db}:${key.toString('latin1')}`;
+}
+
+function lifeOf(name: string, command: StreamCommand, now: () => number): Life {
+  switch (name) {
+    case 'set':
+      return lifeOfSet(command, now);
+    case 'setex':
+      return { endsAt: now() + numberAt(command, 2) * 1000, overwrites: true };
+    case 'psetex':
+      return { endsAt: now() + numberAt(command, 2), overwrites: true };
+    case 'pexpireat':
+      return { endsAt: numberAt(command, 2), overwrites: false };
+    case 'expireat':
+      return { endsAt: numberAt(command, 2) * 1000, overwrites: false };
+    case 'pexpire':
+      return { endsAt: now() + numberAt(command, 2), overwrites: false };
+    case 'expire':
+      return { endsAt: now() + numberAt(command, 2) * 1000, overwrites: false };
+    case 'persist':
+      return { endsAt: Infinity, overwrites: false };
+    case 'getex':
+      return lifeOfOptions(command, 2, false, now);
+    case 'restore': {
+      const ttl = numberAt(command, 2);
+      const absolute = wordsFrom(command, 4).includes('absttl');
+      return { endsAt: ttl === 0 ? Infinity : absolute ? ttl : now() + ttl, overwrites: true };
+    }
+    default:
+      return NOTHING;
+  }
+}
+
+function lifeOfSet(command: StreamCommand, now: () => number): Life {
+  if (command.argc === 3) return OVERWRITTEN;
+  return lifeOfOptions(command, 3, true, now);
+}
+const OVERWRITTEN: Life = { endsAt: Infinity, overwrites: true };
+
+function lifeOfOptions(command: StreamCommand, from: number, overwrites: boolean, now: () => number): Life {
+  const words = wordsFrom(command, from);
+  // The key keeps the life it has.
+  if (words.includes('keepttl')) return NOTHING;
+  for (const [i, word] of words.entries()) {
+    const value = Number(words[i + 1]);
+    if (word === 'px') return { endsAt: now() + value, overwrites };
+    if (word === 'ex') return { endsAt: now() + value * 1000, overwrites };
+    if (word === 'pxat') return { endsAt: value, overwrites };
+    if (word === 'exat') return { endsAt: value * 1000, overwrites };
+    if (word === 'persist') return { endsAt: Infinity, overwrites };
+  }
+  return overwrites ? OVERWRITTEN : NOTHING;
+}
+
+function wordsFrom(command: StreamCommand, from: number): string[] {
+  const words: string[] = [];
+  for (let i = from; i < command.argc; i++) words.push(command.arg(i).toString('latin1').toLowerCase());
+  return words;
+}
+
+function numberAt(command: StreamCommand, index: number): number {
+  return Number(command.arg(index).toString('latin1'));
+}

@@ -1,0 +1,59 @@
+import { InterlockError } from '../../src/errors.js';
+import { positionOf } from './checkpoint.js';
+import type { RedisConnection } from './connection.js';
+
+/** What INFO says. */
+export type Info = Map<string, string>;
+
+export async function info(connection: RedisConnection, section: string): Promise<Info> {
+  const reply = await connection.call('INFO', section);
+  const lines = Buffer.isBuffer(reply) ? reply.toString().split('\r\n') : [];
+  return new Map(
+    lines.filter((line) => line.includes(':')).map((line) => [line.slice(0, line.indexOf(':')), line.slice(line.indexOf(':') + 1)]),
+  );
+}
+
+/**
+ * Whether a source goes on behind a position, by what INFO says. Hazard: PSYNC of one that does not makes the source save and send everything.
+ * @throws InterlockError NeedsOperator, state `diverged` or `resync-required`
+ */
+export function requireContinues(
+  link: string,
+  from: string,
+  position: { replid: string; offset: number },
+  replication: Info,
+): void {
+  const number = (name: string): number => Number(replication.get(name) ?? -1);
+  const next = position.offset + 1;
+  const isNow = position.replid === replication.get('master_replid');
+  const isFormer = position.replid === replication.get('master_replid2');
+  const forked = isFormer && next > number('second_repl_offset');
+  if (forked || (isNow && position.offset > number('master_repl_offset'))) {
+    const at = `${replication.get('master_replid')}:${number('master_repl_offset')}`;
+    throw new InterlockError(
+      'NeedsOperator',
+      `${link} has applied ${positionOf(position)}, which ${from} (now at ${at}) does not have: it was restored, or failed over to a replica that lacks it. Decide what the data should be; to copy all of ${from}'s: interlock replicate resync ${link}`,
+      { details: { link, state: 'diverged', checkpoint: positionOf(position), source: at } },
+    );
+  }
+  const first = number('repl_backlog_first_byte_offset');
+  const reaches =
+    replication.get('repl_backlog_active') === '1' &&
+    next >= first &&
+    next <= first + number('repl_backlog_histlen');
+  if ((isNow || isFormer) && reaches) return;
+  throw resyncRequired(link, from, position, isNow || isFormer ? 'its backlog begins later' : 'it has another history now (it was restarted, or replaced)');
+}
+
+export function resyncRequired(
+  link: string,
+  from: string,
+  position: { replid: string; offset: number },
+  why: string,
+): InterlockError {
+  return new InterlockError(
+    'NeedsOperator',
+    `${link} is at ${positionOf(position)}, and ${from} no longer has what comes behind: ${why}. Copy all again: interlock replicate resync ${link} (onGap: resync does so by itself; a larger repl-backlog-size makes it rarer)`,
+    { details: { link, state: 'resync-required', checkpoint: positionOf(position) } },
+  );
+}

@@ -1,0 +1,362 @@
+import { Block, CommandBytes } from './block.js';
+import type { Marker } from './block.js';
+import { LINK_KEY_PREFIX } from './checkpoint.js';
+import type { CommandSpec, CommandTable } from './commands.js';
+import { encodeCommand } from './connection.js';
+import { isControl } from './judge.js';
+import type { Judge, KeyVerdict } from './judge.js';
+import type { RedisLinkConfig } from './link-config.js';
+import { UNITS_KEY } from './ownership.js';
+import type { Ownership } from './ownership.js';
+import { recordOf } from './quarantine.js';
+import type { QuarantineReason } from './quarantine.js';
+import type { StreamCommand } from './resp/command-reader.js';
+import type { ShortLived } from './short-lived.js';
+
+export const MARKER_KEY = 'interlock:marker';
+
+/** Conflicts that the policy decides are logged; a flood of them must not become one on the target. */
+const LOGGED_PER_BLOCK = 100;
+
+export interface StreamCounts {
+  /** Of the source, without those of the other side. */
+  commands: number;
+  transactions: number;
+  /** Blocks of the other side. */
+  foreign: number;
+  filtered: number;
+  /** Deletions of units that the source did not own. */
+  lateDeletions: number;
+  conflicts: number;
+}
+
+export interface TargetLimits {
+  /** It has the databases 0 to this less one. */
+  databases: number;
+  /** What it refused to take before EXEC: offset in the source's stream → its words. */
+  refused: ReadonlyMap<number, string>;
+}
+
+/**
+ * The source's commands in their order, as blocks for the target. A transaction of the source (a script's effects are one) is never split; those of
+ * the other side, which begin with a link's auxiliary key, are left out.
+ */
+export class SourceStream {
+  block = new Block();
+  readonly counts: StreamCounts = { commands: 0, transactions: 0, foreign: 0, filtered: 0, lateDeletions: 0, conflicts: 0 };
+  /** A GETACK has come: the source wants to know how far it is. */
+  wantsAck = false;
+  /** That the source's stream has selected. */
+  private db: number;
+  /** The commands of a transaction that has not ended. */
+  private unit: CommandBytes | null = null;
+  private unitRows = 0;
+  private isForeign = false;
+  private unitBegins = false;
+  /** Where the reader's offsets begin. */
+  readonly base: number;
+
+  constructor(
+    private readonly config: RedisLinkConfig,
+    private readonly table: CommandTable,
+    private readonly judge: Judge,
+    private readonly ownership: Ownership,
+    private readonly shortLived: ShortLived,
+    from: { offset: number; db: number },
+    private readonly target: TargetLimits,
+  ) {
+    this.db = from.db;
+    this.base = from.offset;
+    this.block.endOffset = from.offset;
+    this.block.db = from.db;
+  }
+
+  /** Nothing of a transaction is under way: the block may be written. */
+  get isWhole(): boolean {
+    return this.unit === null;
+  }
+
+  /** What was put aside has to be seen before anything behind it is written. */
+  get isCut(): boolean {
+    return this.unit === null && this.config.onQuarantine === 'stop' && this.block.records.length > 0;
+  }
+
+  /** The block so far; the next command begins a new one. */
+  takeBlock(): Block {
+    const { block } = this;
+    this.block = new Block();
+    this.block.endOffset = block.endOffset;
+    this.block.db = block.db;
+    return block;
+  }
+
+  take(command: StreamCommand): void {
+    const name = command.name;
+    switch (name) {
+      case 'select':
+        this.db = Number(command.arg(1).toString('latin1'));
+        break;
+      case 'ping':
+        break;
+      case 'replconf':
+        this.wantsAck ||= command.argc > 1 && command.arg(1).toString('latin1').toLowerCase() === 'getack';
+        break;
+      case 'multi':
+        this.unit = new CommandBytes();
+        this.unitRows = 0;
+        this.unitBegins = true;
+        break;
+      case 'exec':
+        this.endUnit();
+        break;
+      default:
+        if (!this.isForeign) this.takeWrite(name, command);
+    }
+    if (this.unit !== null) return;
+    this.block.endOffset = this.base + command.endOffset;
+    this.block.db = this.db;
+  }
+
+  private endUnit(): void {
+    const { unit, block } = this;
+    this.unit = null;
+    if (this.isForeign) this.isForeign = false;
+    else {
+      block.commands.merge(unit!);
+      if (this.unitRows > 0) {
+        block.transactions += 1;
+        this.counts.transactions += 1;
+      }
+    }
+  }
+
+  private takeWrite(name: string, command: StreamCommand): void {
+    const spec = this.table.of(name);
+    if (this.db === 0 && this.isAuxiliary(spec, command)) {
+      if (this.unit === null || this.unitBegins) {
+        this.counts.foreign += 1;
+        this.isForeign = this.unit !== null;
+        return;
+      }
+    }
+    this.unitBegins = false;
+    if (this.db >= this.target.databases && this.judge.filter.carriesDatabase(this.db))
+      return this.record('refused', command, null, `the target has no database ${this.db}`);
+    if (this.target.refused.size > 0) {
+      const words = this.target.refused.get(this.base + command.endOffset);
+      if (words !== undefined) return this.record('refused', command, this.firstKey(spec, command), words);
+    }
+    if (!this.judge.filter.carriesDatabase(this.db) && !this.isOurs(spec, command)) {
+      this.counts.filtered += 1;
+      return;
+    }
+    switch (spec.kind) {
+      case 'keyless':
+        if (this.judge.filter.carriesCommand(name)) this.carry(command);
+        else this.counts.filtered += 1;
+        return;
+      case 'whole':
+        if (this.reachesControl(name, command)) this.ownershipIsLost();
+        this.record('whole-database', command, null);
+        return;
+      case 'unknown':
+        this.record('unknown-command', command, null);
+        return;
+      case 'write':
+      case 'delete':
+        this.takeKeys(name, spec, command);
+    }
+  }
+
+  private takeKeys(name: string, spec: CommandSpec, command: StreamCommand): void {
+    if (!this.judge.filter.carriesCommand(name) && !this.isOurs(spec, command)) {
+      this.counts.filtered += 1;
+      return;
+    }
+    const verdict = this.judge.verdict(spec, command);
+    if (verdict === 'mixed') return this.takeMixed(name, spec, command);
+    this.takeAlike(name, spec, command, verdict);
+  }
+
+  private takeAlike(name: string, spec: CommandSpec, command: StreamCommand, verdict: KeyVerdict): void {
+    switch (verdict) {
+      case 'carried':
+        return this.carryKeys(name, spec, command);
+      case 'control':
+        return this.takeControl(name, command);
+      case 'filtered':
+      case 'unmapped':
+        this.counts.filtered += 1;
+        return;
+      case 'late-deletion':
+        this.counts.lateDeletions += 1;
+        return;
+      case 'not-owned':
+        return this.takeConflict(name, spec, command);
+    }
+  }
+
+  private carryKeys(name: string, spec: CommandSpec, command: StreamCommand): void {
+    const into = this.unit ?? this.block.commands;
+    const { onlyKey } = spec;
+    if (onlyKey !== 0) {
+      if (this.shortLived.carries(name, command, command.arg(onlyKey), this.db, into)) this.carry(command);
+      else this.count();
+      return;
+    }
+    const keys = spec.keysOf(command).map((index) => command.arg(index));
+    if (spec.kind === 'delete') {
+      const there = keys.filter((key) => !this.shortLived.gone(key, this.db));
+      if (there.length === keys.length) this.carry(command);
+      else this.carryRaw(there.length === 0 ? null : encodeCommand([name, ...there]));
+      return;
+    }
+    this.shortLived.need(keys, this.db, into);
+    this.carry(command);
+  }
+
+  /** What can be split is; the parts are judged alone. */
+  private takeMixed(name: string, spec: CommandSpec, command: StreamCommand): void {
+    const deletes = spec.kind === 'delete';
+    const splits = deletes || name === 'mset' || name === 'msetnx';
+    if (!splits) return this.record('split', command, this.firstKey(spec, command));
+    const parts: Buffer[] = [];
+    for (const index of spec.keysOf(command)) {
+      const key = command.arg(index);
+      const verdict = this.judge.keyVerdict(key, deletes);
+      const args = deletes ? [key] : [key, command.arg(index + 1)];
+      if (verdict === 'carried') {
+        if (!deletes) this.shortLived.need([key], this.db, this.unit ?? this.block.commands);
+        if (!deletes || !this.shortLived.gone(key, this.db)) parts.push(...args);
+      } else if (verdict === 'late-deletion') this.counts.lateDeletions += 1;
+      else if (verdict === 'not-owned') {
+        if (this.conflict(command, key)) parts.push(...args);
+      } else if (verdict === 'control') this.takeControl(name, command);
+      else this.counts.filtered += 1;
+    }
+    this.carryRaw(parts.length === 0 ? null : encodeCommand([deletes ? name : 'MSET', ...parts]));
+  }
+
+  private takeConflict(name: string, spec: CommandSpec, command: StreamCommand): void {
+    const key = this.firstKey(spec, command)!;
+    if (this.conflict(command, key)) this.carryKeys(name, spec, command);
+  }
+
+  /** @returns whether the write is carried although */
+  private conflict(command: StreamCommand, key: Buffer): boolean {
+    const { conflicts } = this.config;
+    this.counts.conflicts += 1;
+    const record = recordOf('not-owned', command, { db: this.db, key, unit: this.judge.unitOf(key) });
+    record.id = this.idOf(command);
+    if (conflicts === 'quarantine') this.block.records.push(record);
+    else if (this.block.log.length < LOGGED_PER_BLOCK) this.block.log.push(record);
+    return conflicts === 'source-wins';
+  }
+
+  private firstKey(spec: CommandSpec, command: StreamCommand): Buffer | null {
+    const [index] = spec.keysOf(command);
+    return index === undefined ? null : command.arg(index);
+  }
+
+  private record(
+    reason: QuarantineReason,
+    command: StreamCommand,
+    key: Buffer | null,
+    detail?: string,
+  ): void {
+    const record = recordOf(reason, command, { db: this.db, key, ...(detail !== undefined && { detail }) });
+    record.id = this.idOf(command);
+    this.block.records.push(record);
+  }
+
+  private idOf(command: StreamCommand): string {
+    const id = String(this.base + command.endOffset);
+    const before = [...this.block.records, ...this.block.log].filter((one) => one.id.split('-')[0] === id).length;
+    return before === 0 ? id : `${id}-${before}`;
+  }
+
+  private carry(command: StreamCommand): void {
+    (this.unit ?? this.block.commands).add(command, this.db);
+    this.count();
+  }
+
+  private carryRaw(raw: Buffer | null): void {
+    if (raw !== null) (this.unit ?? this.block.commands).addRaw(raw, this.db);
+    this.count();
+  }
+
+  private count(): void {
+    const { block, db } = this;
+    block.rows += 1;
+    this.unitRows += 1;
+    this.counts.commands += 1;
+    block.rowsByDb.set(db, (block.rowsByDb.get(db) ?? 0) + 1);
+    if (this.unit !== null) return;
+    block.transactions += 1;
+    this.counts.transactions += 1;
+  }
+
+  /** `SET interlock:link:…`: what a link writes first. */
+  private isAuxiliary(spec: CommandSpec, command: StreamCommand): boolean {
+    if (spec.onlyKey !== 1 || command.argc < 3) return false;
+    const key = command.arg(1);
+    return isControl(key) && key.toString('latin1', 0, LINK_KEY_PREFIX.length) === LINK_KEY_PREFIX;
+  }
+
+  private reachesControl(name: string, command: StreamCommand): boolean {
+    if (name !== 'swapdb') return name === 'flushall' || this.db === 0;
+    return command.args.slice(1).some((db) => Number(db.toString('latin1')) === 0);
+  }
+
+  private isOurs(spec: CommandSpec, command: StreamCommand): boolean {
+    return this.db === 0 && spec.keysOf(command).some((index) => isControl(command.arg(index)));
+  }
+
+  /** Interlock's own keys: what they say is taken in, and nothing is carried. */
+  private takeControl(name: string, command: StreamCommand): void {
+    if (this.db !== 0) return;
+    const { block } = this;
+    const key = command.arg(1).toString('latin1');
+    if (name === 'set' && key === MARKER_KEY) {
+      const marker = markerOf(command.arg(2));
+      if (marker !== null) block.markers.push(marker);
+      return;
+    }
+    const removes = name === 'del' || name === 'unlink';
+    if (removes && command.args.slice(1).some((one) => one.toString('latin1') === UNITS_KEY))
+      return this.ownershipIsLost();
+    if (key !== UNITS_KEY) return;
+    if (name === 'hset' || name === 'hmset') {
+      for (let i = 2; i + 1 < command.argc; i += 2) this.setUnit(command.arg(i), command.arg(i + 1).toString());
+    } else if (name === 'hsetnx') this.setUnit(command.arg(2), command.arg(3).toString());
+    else if (name === 'hdel') {
+      for (let i = 2; i < command.argc; i++) this.setUnit(command.arg(i), null);
+    } else this.ownershipIsLost();
+  }
+
+  private setUnit(field: Buffer, state: string | null): void {
+    const unit = field.toString();
+    if (unit.startsWith('#')) return;
+    if (state === null) this.ownership.delete(unit);
+    else this.ownership.set(unit, state);
+    this.block.units.set(unit, state);
+  }
+
+  /** `interlock:units` is gone, or was written in a way that Interlock does not use: nobody owns anything until it is asserted again. */
+  private ownershipIsLost(): void {
+    this.ownership.clear();
+    this.block.units.clear();
+    this.block.unitsCleared = true;
+  }
+}
+
+function markerOf(value: Buffer): Marker | null {
+  try {
+    const { id, workflowId, runId } = JSON.parse(value.toString()) as Record<string, unknown>;
+    if (typeof id === 'string' && typeof workflowId === 'string' && typeof runId === 'string')
+      return { id, workflowId, runId };
+  } catch {
+    // Somebody else's value: whoever waits for a marker is told nothing by it.
+  }
+  return null;
+}
