@@ -67,7 +67,7 @@ export class Applier {
     this.watch = Buffer.concat([encodeCommand(['WATCH', this.key]), encodeCommand(['GET', this.key])]);
     this.planned = checkpoint;
     connection.write([this.watch]);
-    this.armed = this.arm(JSON.stringify(checkpoint));
+    this.armed = this.arm(checkpoint, JSON.stringify(checkpoint), Promise.resolve([]));
   }
 
   /** @throws InterlockError, as `apply` does: another attempt has the link */
@@ -109,7 +109,7 @@ export class Applier {
       this.stopAt('before-target-commit');
       connection.expect(1, exec);
       connection.write(isReady ? [...head, EXEC, this.watch] : [EXEC, this.watch]);
-      rearm(this.arm(text, answered));
+      rearm(this.arm(next, text, answered));
     };
     let sent = Promise.resolve();
     if (isReady) commit();
@@ -124,7 +124,9 @@ export class Applier {
       if (!Array.isArray(reply)) {
         // What watched the key says why: another attempt's value, none, or the same again.
         await this.armed;
-        throw new InterlockError('Unavailable', `${link}: its auxiliary key was touched`, { retryable: true });
+        throw new InterlockError('Unavailable', `${link}: its auxiliary key was touched`, {
+          retryable: true,
+        });
       }
       this.stopAt('after-target-commit');
       return { checkpoint: next, refusals: refusalsOf(reply, block.commands) };
@@ -146,7 +148,7 @@ export class Applier {
   }
 
   /** The answers to WATCH and GET come next. @param exec of the block before; what was not applied arms nothing */
-  private arm(expected: string, exec: Promise<Reply> = Promise.resolve([])): Promise<void> {
+  private arm(planned: RedisCheckpoint, expected: string, exec: Promise<Reply>): Promise<void> {
     const { connection, link } = this;
     const armed = new Promise<void>((resolve, reject) => {
       connection.expect(1, () => undefined);
@@ -157,7 +159,8 @@ export class Applier {
     }).then(async () => {
       if (!Array.isArray(await exec))
         throw new InterlockError('Unavailable', `${link}: a block was not applied`, { retryable: true });
-      this.isReady = true;
+      // Hazard: the next block may be sent already; its EXEC goes first.
+      if (this.planned === planned) this.isReady = true;
     });
     armed.catch(() => undefined);
     return armed;
@@ -190,9 +193,7 @@ export class Applier {
         retryable: true,
       });
     }
-    return new BlockRefused(
-      errors.map(({ at, error }) => ({ ...commands.at(at), message: error.message })),
-    );
+    return new BlockRefused(errors.map(({ at, error }) => ({ ...commands.at(at), message: error.message })));
   }
 }
 

@@ -124,7 +124,8 @@ export class ApplyLoop {
       if (block.endOffset !== this.moved) this.reached(block.endOffset, null, null);
       if (block.endOffset - this.persisted < LEFT_OUT_BYTES) return;
     }
-    if (!applier.isReady && (this.inFlight > 1 || (block.commands.bytes < AHEAD_BYTES && !this.isFull))) return;
+    if (!applier.isReady && (this.inFlight > 1 || (block.commands.bytes < AHEAD_BYTES && !this.isFull)))
+      return;
     if (this.waits()) return;
     this.send(stream.takeBlock());
   }

@@ -14,7 +14,8 @@ export class Arrivals {
   came(bytes: number, now: number): void {
     this.received += bytes;
     const last = this.entries.at(-1);
-    if (last !== undefined && now - last.at < STEP_MS && this.entries.length > this.first + 1) last.end = this.received;
+    if (last !== undefined && now - last.at < STEP_MS && this.entries.length > this.first + 1)
+      last.end = this.received;
     else this.entries.push({ end: this.received, at: now });
   }
 

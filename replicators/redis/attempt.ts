@@ -9,9 +9,11 @@ import type { Applied } from './applier.js';
 import { ApplyLoop } from './apply-loop.js';
 import { Arrivals } from './arrivals.js';
 import { Block } from './block.js';
+import type { Marker } from './block.js';
 import { pairs, positionOf, readLinkUnits } from './checkpoint.js';
 import type { RedisCheckpoint } from './checkpoint.js';
 import { CommandTable } from './commands.js';
+import { textOf } from './connection.js';
 import type { RedisConnection } from './connection.js';
 import { FullSync } from './full-sync.js';
 import { Judge } from './judge.js';
@@ -21,10 +23,11 @@ import { conflictsKey, quarantineKey, recordOf } from './quarantine.js';
 import { rdbVersionOf } from './rdb/types.js';
 import { Replica } from './replica.js';
 import type { Resync } from './replica.js';
+import type { Reply } from './resp/reply-reader.js';
 import { ShortLived } from './short-lived.js';
 import { info, requireContinues, resyncRequired } from './source-info.js';
 import type { Info } from './source-info.js';
-import { SourceStream } from './source-stream.js';
+import { MARKER_KEY, SourceStream, markerOf } from './source-stream.js';
 
 const LOOK_MS = 1000;
 /** A server that has not answered a question for so long is gone, or behind a dead network. */
@@ -67,6 +70,7 @@ export class Attempt {
   private behindSince: number | undefined;
   private looking = false;
   private open = { conflicts: 0, quarantined: 0 };
+  private markerOfCopy: Marker | null = null;
   /** The source was looked at. */
   hasLooked = false;
 
@@ -108,6 +112,7 @@ export class Attempt {
       await this.guard(this.applier.ready());
       this.stopAt('before-read');
       const resync = await this.guard(this.attach());
+      if (resync.kind === 'partial') await this.guard(this.repeatMarker());
       let from: { offset: number; db: number } = { offset: resync.offset, db: checkpoint.db };
       if (resync.kind === 'full') {
         await this.guard(this.sync(resync, databases, signal));
@@ -163,24 +168,39 @@ export class Attempt {
     const goesOn = checkpoint.phase === 'streaming';
     if (goesOn && config.onGap === 'stop')
       requireContinues(config.link, config.from, checkpoint, await info(connections.source, 'replication'));
-    const before = await connections.source.call('HGETALL', UNITS_KEY);
+    const before = await this.sourceStates();
     this.replica = await Replica.open(config.source, config.spoolBytes);
     connections.add(this.replica);
     const resync = await this.replica.psync(goesOn ? checkpoint : null);
     if (resync.kind === 'partial') {
-      for (const [unit, state] of await readLinkUnits(connections.target, config.link)) this.ownership.set(unit, state);
+      for (const [unit, state] of await readLinkUnits(connections.target, config.link))
+        this.ownership.set(unit, state);
       return resync;
     }
     if (goesOn && config.onGap === 'stop')
       throw resyncRequired(config.link, config.from, checkpoint, 'it answered with a full synchronisation');
-    // The owners as of the RDB: those of before and after are the same (their epochs only grow).
-    const after = pairs(await connections.source.call('HGETALL', UNITS_KEY));
-    if (JSON.stringify(pairs(before).sort()) !== JSON.stringify(after.sort()))
-      throw new InterlockError('Unavailable', 'units changed hands while the copy began; it begins again', {
+    // As of the RDB: what is the same before and after was so in between (epochs only grow, and no two markers are the same).
+    const after = await this.sourceStates();
+    if (before.text !== after.text)
+      throw new InterlockError('Unavailable', 'the fence was moved while the copy began; it begins again', {
         retryable: true,
       });
-    for (const [unit, state] of after) this.ownership.set(unit, state);
+    for (const [unit, state] of after.units) this.ownership.set(unit, state);
+    this.markerOfCopy = after.marker;
     return resync;
+  }
+
+  private async sourceStates(): Promise<{ units: [string, string][]; marker: Marker | null; text: string }> {
+    const [units, marker] = await this.connections.source.askAll([
+      ['HGETALL', UNITS_KEY],
+      ['GET', MARKER_KEY],
+    ]);
+    const states = pairs(units).sort();
+    return {
+      units: states,
+      marker: Buffer.isBuffer(marker) ? markerOf(marker) : null,
+      text: JSON.stringify([states, textOf(marker)]),
+    };
   }
 
   private async sync(resync: Resync, targetDatabases: number, signal: AbortSignal): Promise<void> {
@@ -213,10 +233,14 @@ export class Attempt {
     last.endOffset = resync.offset;
     last.unitsCleared = true;
     for (const [unit, state] of this.ownership.all()) last.units.set(unit, state);
+    if (this.markerOfCopy !== null) last.markers.push(this.markerOfCopy);
     const { done } = applier.apply(last, { phase: 'streaming', replid: resync.replid, prune: false });
     await done;
     this.checkpointAt = Date.now();
     this.behindSince = undefined;
+    this.replid = resync.replid;
+    tracker.position = positionOf(resync);
+    for (const marker of last.markers) this.tellMarker(marker);
   }
 
   private reached(offset: number, block: Block | null, applied: Applied | null): void {
@@ -231,7 +255,8 @@ export class Attempt {
       stream.wantsAck = false;
       replica.acknowledge();
     }
-    if (this.behindSince !== undefined && offset >= (this.sourceOffset ?? Infinity)) this.behindSince = undefined;
+    if (this.behindSince !== undefined && offset >= (this.sourceOffset ?? Infinity))
+      this.behindSince = undefined;
     if (block === null || applied === null) return;
     this.checkpointAt = this.movedAt;
     tracker.rows += block.rows;
@@ -249,17 +274,27 @@ export class Attempt {
     }
     tracker.conflicts = this.open.conflicts;
     tracker.quarantined = this.open.quarantined;
-    for (const marker of block.markers) {
-      if (marker.workflowId === NOBODY) continue;
-      tracker.lastMarker = marker.id;
-      this.stopAt('before-acknowledge');
-      this.events.onMarker(
-        { markerId: marker.id, link: this.config.link, ...this.open, position: tracker.position },
-        marker,
-      );
-      this.stopAt('after-acknowledge');
-    }
+    for (const marker of block.markers) this.tellMarker(marker);
     if (block.records.length > 0 && this.config.onQuarantine === 'stop') this.fail(this.putAside(block));
+  }
+
+  private tellMarker(marker: Marker): void {
+    if (marker.workflowId === NOBODY) return;
+    const { tracker } = this;
+    tracker.lastMarker = marker.id;
+    this.stopAt('before-acknowledge');
+    this.events.onMarker(
+      { markerId: marker.id, link: this.config.link, ...this.open, position: tracker.position },
+      marker,
+    );
+    this.stopAt('after-acknowledge');
+  }
+
+  /** An attempt may end between the commit and the signal: the marker of the checkpoint is said again. */
+  private async repeatMarker(): Promise<void> {
+    if (this.checkpoint.marker === null) return;
+    const { marker } = await this.sourceStates();
+    if (marker?.id === this.checkpoint.marker) this.tellMarker(marker);
   }
 
   private get base(): number {
@@ -297,7 +332,10 @@ export class Attempt {
     const sourceAt = Math.max(this.sourceOffset ?? 0, this.arrivals?.received ?? 0);
     return {
       lagMs,
-      lagBytes: this.sourceOffset === undefined || this.stream === undefined ? null : Math.max(0, sourceAt - this.applied),
+      lagBytes:
+        this.sourceOffset === undefined || this.stream === undefined
+          ? null
+          : Math.max(0, sourceAt - this.applied),
       stalledMs: lagMs === 0 ? 0 : now - Math.max(this.movedAt, oldest!),
       checkpointAgeMs: this.checkpointAt === undefined ? null : now - this.checkpointAt,
       binlog: null,
@@ -314,7 +352,7 @@ export class Attempt {
       error = new InterlockError(
         isOurs ? 'LinkStopped' : 'Unavailable',
         `the target refuses a command: ${error.message}${isOurs ? '' : '; it is put aside'}`,
-        { retryable: !isOurs },
+        { retryable: !isOurs, details: { again: 'at once' } },
       );
     }
     this.failure = error;
@@ -348,7 +386,8 @@ export class Attempt {
       this.tracker.quarantined = this.open.quarantined;
       this.shortLived.sweep();
       this.hasLooked = true;
-      if (data.dueSince !== undefined && Date.now() - data.dueSince > STREAM_SILENCE_MS) this.silent('the target');
+      if (data.dueSince !== undefined && Date.now() - data.dueSince > STREAM_SILENCE_MS)
+        this.silent('the target');
     } catch (error) {
       this.fail(error as Error);
     } finally {
@@ -359,13 +398,15 @@ export class Attempt {
 
   private silent(who: string): void {
     this.fail(
-      new InterlockError('Unavailable', `${this.config.link}: ${who} has not answered in ${SILENCE_MS} ms`, { retryable: true }),
+      new InterlockError('Unavailable', `${this.config.link}: ${who} has not answered in ${SILENCE_MS} ms`, {
+        retryable: true,
+      }),
     );
   }
 
-  private noteClock(time: unknown, asked: number): void {
+  private noteClock(time: Reply | undefined, asked: number): void {
     if (!Array.isArray(time)) return;
-    const there = Number(String(time[0])) * 1000 + Math.floor(Number(String(time[1])) / 1000);
+    const there = Number(textOf(time[0])) * 1000 + Math.floor(Number(textOf(time[1])) / 1000);
     this.skewMs = there - (asked + Date.now()) / 2;
   }
 
@@ -386,7 +427,7 @@ export class Attempt {
 /** How many databases a server has. */
 async function databasesOf(connection: RedisConnection): Promise<number> {
   const reply = await connection.ask('CONFIG', 'GET', 'databases');
-  const said = Array.isArray(reply) ? Number(String(reply[1])) : NaN;
+  const said = Array.isArray(reply) ? Number(textOf(reply[1])) : NaN;
   // Not every user may ask: the number that a server has when nobody says otherwise.
   return Number.isSafeInteger(said) && said > 0 ? said : 16;
 }

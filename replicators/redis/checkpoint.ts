@@ -2,9 +2,10 @@ import { randomUUID } from 'node:crypto';
 import { InterlockError } from '../../src/errors.js';
 import type { UnitId } from '../../src/routing/units.js';
 import type { Block } from './block.js';
-import { encodeCommand } from './connection.js';
+import { encodeCommand, textOf } from './connection.js';
 import type { RedisConnection } from './connection.js';
 import { ReplyError } from './resp/reply-reader.js';
+import type { Reply } from './resp/reply-reader.js';
 
 /**
  * How far a link has applied: the value of its auxiliary key on the target, written first in every MULTI that the link sends there. A reverse link
@@ -142,9 +143,9 @@ export async function writeWatched(
 ): Promise<boolean> {
   const replies = await target.askAll([['MULTI'], ...commands, ['EXEC']]);
   const exec = replies.at(-1)!;
-  const error = replies.find((reply) => reply instanceof ReplyError);
+  const error = replies.find((reply): reply is ReplyError => reply instanceof ReplyError);
   if (error !== undefined)
-    throw new InterlockError('Refused', `the target refuses the checkpoint: ${(error as ReplyError).message}`);
+    throw new InterlockError('Refused', `the target refuses the checkpoint: ${error.message}`);
   return Array.isArray(exec);
 }
 
@@ -170,12 +171,12 @@ export async function readLinkUnits(target: RedisConnection, link: string): Prom
 }
 
 /** Fields that begin with # are not units. */
-export function pairs(reply: unknown): [UnitId, string][] {
+export function pairs(reply: Reply | undefined): [UnitId, string][] {
   if (!Array.isArray(reply)) return [];
   const found: [UnitId, string][] = [];
   for (let i = 0; i + 1 < reply.length; i += 2) {
-    const field = String(reply[i]);
-    if (!field.startsWith('#')) found.push([field, String(reply[i + 1])]);
+    const field = textOf(reply[i]);
+    if (!field.startsWith('#')) found.push([field, textOf(reply[i + 1])]);
   }
   return found;
 }

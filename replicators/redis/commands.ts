@@ -89,8 +89,12 @@ export class CommandTable {
     if (!Buffer.isBuffer(name) || !Array.isArray(flags)) return;
     const has = (flag: string): boolean => flags.some((one) => flagText(one) === flag);
     if (!has('write') || has('movablekeys')) return;
-    if (typeof first !== 'number' || typeof last !== 'number' || typeof step !== 'number' || first < 1) return;
-    this.specs.set(name.toString('latin1').toLowerCase(), positioned('write', [first, last, Math.max(step, 1)]));
+    if (typeof first !== 'number' || typeof last !== 'number' || typeof step !== 'number' || first < 1)
+      return;
+    this.specs.set(
+      name.toString('latin1').toLowerCase(),
+      positioned('write', [first, last, Math.max(step, 1)]),
+    );
   }
 }
 

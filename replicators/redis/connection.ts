@@ -21,6 +21,13 @@ export function encodeCommand(args: readonly Argument[]): Buffer {
 }
 const CRLF = Buffer.from('\r\n');
 
+/** A reply that is one string or number, as text; '' for none. */
+export function textOf(reply: Reply | undefined): string {
+  if (Buffer.isBuffer(reply)) return reply.toString();
+  if (reply instanceof ReplyError) return reply.message;
+  return typeof reply === 'object' || reply === undefined ? '' : String(reply);
+}
+
 /** A plain socket to a Redis server, not logged in. @throws InterlockError Unavailable, retryable; BadInput: a certificate cannot be read */
 export async function openSocket(address: RedisAddress): Promise<net.Socket> {
   const { host, port, tls: files } = address;

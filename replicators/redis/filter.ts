@@ -8,7 +8,8 @@ export class CommandFilter {
 
   constructor(filters: RedisFilters) {
     this.databases = chosen(filters.includeDatabases, filters.excludeDatabases);
-    const names = (list: string[] | undefined): string[] | undefined => list?.map((name) => name.toLowerCase());
+    const names = (list: string[] | undefined): string[] | undefined =>
+      list?.map((name) => name.toLowerCase());
     this.commands = chosen(names(filters.includeCommands), names(filters.excludeCommands));
     const include = (filters.includeKeys ?? []).map(globOf);
     const exclude = (filters.excludeKeys ?? []).map(globOf);
@@ -53,7 +54,8 @@ function globOf(pattern: string): RegExp {
       if (part === '*') return '[^]*';
       if (part === '?') return '[^]';
       if (escaped !== undefined) return literal(escaped);
-      if (set !== undefined) return set === '' ? (not === '^' ? '[^]' : '(?!)') : `[${not}${set.replace(/[[\]^]/g, '\\$&')}]`;
+      if (set !== undefined)
+        return set === '' ? (not === '^' ? '[^]' : '(?!)') : `[${not}${set.replace(/[[\]^]/g, '\\$&')}]`;
       return literal(part);
     },
   );

@@ -82,9 +82,11 @@ export class FullSync {
     for await (const events of readRdb(chunks, { rawLimitBytes: RAW_LIMIT_BYTES, targetRdbVersion })) {
       for (const event of events) {
         this.take(event);
-        if (this.count >= BLOCK_KEYS || this.writer.bytes + this.block.commands.bytes >= BLOCK_BYTES) await this.flush();
+        if (this.count >= BLOCK_KEYS || this.writer.bytes + this.block.commands.bytes >= BLOCK_BYTES)
+          await this.flush();
       }
-      if (this.parts.signal.aborted) throw new InterlockError('Unavailable', 'the link stops', { retryable: true });
+      if (this.parts.signal.aborted)
+        throw new InterlockError('Unavailable', 'the link stops', { retryable: true });
     }
     await this.flush();
     if (this.seen !== null) await this.removeOthers(this.seen);
@@ -178,7 +180,8 @@ export class FullSync {
     await Promise.race([this.inFlight, parts.failed]);
     const { sent, done } = parts.applier.apply(block, fields);
     this.inFlight = done.then(({ refusals }) => {
-      for (const { command, message } of refusals) this.putAside(command.argc > 1 ? command.arg(1) : null, message);
+      for (const { command, message } of refusals)
+        this.putAside(command.argc > 1 ? command.arg(1) : null, message);
       parts.tracker.rows += block.rows;
       this.showRate();
     });
@@ -205,7 +208,8 @@ export class FullSync {
     const seconds = Math.max(Date.now() - this.startedAt, 1) / 1000;
     progress.rowsPerSecond = Math.round(progress.comparedRows / seconds);
     const left = progress.estimatedRows - progress.comparedRows;
-    progress.etaSeconds = progress.rowsPerSecond > 0 ? Math.ceil(Math.max(left, 0) / progress.rowsPerSecond) : null;
+    progress.etaSeconds =
+      progress.rowsPerSecond > 0 ? Math.ceil(Math.max(left, 0) / progress.rowsPerSecond) : null;
   }
 
   /**

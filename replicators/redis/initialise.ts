@@ -9,7 +9,7 @@ import {
   writeWatched,
 } from './checkpoint.js';
 import type { RedisCheckpoint } from './checkpoint.js';
-import { RedisConnection } from './connection.js';
+import { RedisConnection, textOf } from './connection.js';
 import type { RedisLinkConfig } from './link-config.js';
 import { UNITS_KEY } from './ownership.js';
 import { Replica } from './replica.js';
@@ -74,8 +74,7 @@ async function firstOf(
   const { link } = config;
   const generation = (existing?.generation ?? -1) + 1;
   const wasUsed = existing !== undefined && existing.seq > 0;
-  if (options.resync === true)
-    return { checkpoint: firstCheckpoint(generation, { prune: true }), units: [] };
+  if (options.resync === true) return { checkpoint: firstCheckpoint(generation, { prune: true }), units: [] };
   if (existing !== undefined && options.discardCheckpoint !== true) {
     if (options.from === undefined) return undefined;
     if (wasUsed)
@@ -130,7 +129,10 @@ async function sourceNow(
   const replid = /^master_replid:([0-9a-f]{40})/m.exec(text)?.[1];
   const offset = /^master_repl_offset:(\d+)/m.exec(text)?.[1];
   if (replid === undefined || offset === undefined || !Array.isArray(exec))
-    throw new InterlockError('Refused', `${config.from} does not say where its replication stands: ${String(exec)}`);
+    throw new InterlockError(
+      'Refused',
+      `${config.from} does not say where its replication stands: ${textOf(exec)}`,
+    );
   return { replid, offset: Number(offset), db: 0, units: pairs(exec[1]) };
 }
 

@@ -59,7 +59,8 @@ export class Judge {
     const text = key.toString('latin1');
     if (!this.filter.carriesKey(text)) return 'filtered';
     const unit = this.unitReader.unitOf(text);
-    if (unit === undefined) return this.unitReader.isEmpty || this.config.unmapped !== 'drop' ? 'carried' : 'filtered';
+    if (unit === undefined)
+      return this.unitReader.isEmpty || this.config.unmapped !== 'drop' ? 'carried' : 'filtered';
     return this.ownership.isHeld(unit) ? 'carried' : 'other-side';
   }
 
@@ -92,5 +93,9 @@ export class Judge {
 }
 
 export function isControl(key: Buffer): boolean {
-  return key[0] === CONTROL[0] && key.length >= CONTROL.length && key.compare(CONTROL, 0, CONTROL.length, 0, CONTROL.length) === 0;
+  return (
+    key[0] === CONTROL[0] &&
+    key.length >= CONTROL.length &&
+    key.compare(CONTROL, 0, CONTROL.length, 0, CONTROL.length) === 0
+  );
 }

@@ -78,6 +78,7 @@ export class RedisLink implements RunnableLink {
           }
           this.tracker.state = 'starting';
           this.tellStatus();
+          if (error.details['again'] === 'at once') continue;
           if (Date.now() - startedAt > 10_000) backoff = BACKOFF_MS.first;
           await pause(backoff, signal);
           backoff = Math.min(backoff * 2, BACKOFF_MS.most);
@@ -128,7 +129,12 @@ export class RedisLink implements RunnableLink {
       throw neverStarted(link);
     }
     this.held = checkpoint.generation;
-    const connections = { source, target, data, add: (replica: { close: () => void }) => void opened.add(replica) };
+    const connections = {
+      source,
+      target,
+      data,
+      add: (replica: { close: () => void }) => void opened.add(replica),
+    };
     this.attempt = new Attempt(
       config,
       this.events,

@@ -9,7 +9,9 @@ export async function info(connection: RedisConnection, section: string): Promis
   const reply = await connection.call('INFO', section);
   const lines = Buffer.isBuffer(reply) ? reply.toString().split('\r\n') : [];
   return new Map(
-    lines.filter((line) => line.includes(':')).map((line) => [line.slice(0, line.indexOf(':')), line.slice(line.indexOf(':') + 1)]),
+    lines
+      .filter((line) => line.includes(':'))
+      .map((line) => [line.slice(0, line.indexOf(':')), line.slice(line.indexOf(':') + 1)]),
   );
 }
 
@@ -42,7 +44,14 @@ export function requireContinues(
     next >= first &&
     next <= first + number('repl_backlog_histlen');
   if ((isNow || isFormer) && reaches) return;
-  throw resyncRequired(link, from, position, isNow || isFormer ? 'its backlog begins later' : 'it has another history now (it was restarted, or replaced)');
+  throw resyncRequired(
+    link,
+    from,
+    position,
+    isNow || isFormer
+      ? 'its backlog begins later'
+      : 'it has another history now (it was restarted, or replaced)',
+  );
 }
 
 export function resyncRequired(

@@ -43,7 +43,14 @@ export interface TargetLimits {
  */
 export class SourceStream {
   block = new Block();
-  readonly counts: StreamCounts = { commands: 0, transactions: 0, foreign: 0, filtered: 0, lateDeletions: 0, conflicts: 0 };
+  readonly counts: StreamCounts = {
+    commands: 0,
+    transactions: 0,
+    foreign: 0,
+    filtered: 0,
+    lateDeletions: 0,
+    conflicts: 0,
+  };
   /** A GETACK has come: the source wants to know how far it is. */
   wantsAck = false;
   /** That the source's stream has selected. */
@@ -271,7 +278,9 @@ export class SourceStream {
 
   private idOf(command: StreamCommand): string {
     const id = String(this.base + command.endOffset);
-    const before = [...this.block.records, ...this.block.log].filter((one) => one.id.split('-')[0] === id).length;
+    const before = [...this.block.records, ...this.block.log].filter(
+      (one) => one.id.split('-')[0] === id,
+    ).length;
     return before === 0 ? id : `${id}-${before}`;
   }
 
@@ -327,7 +336,8 @@ export class SourceStream {
       return this.ownershipIsLost();
     if (key !== UNITS_KEY) return;
     if (name === 'hset' || name === 'hmset') {
-      for (let i = 2; i + 1 < command.argc; i += 2) this.setUnit(command.arg(i), command.arg(i + 1).toString());
+      for (let i = 2; i + 1 < command.argc; i += 2)
+        this.setUnit(command.arg(i), command.arg(i + 1).toString());
     } else if (name === 'hsetnx') this.setUnit(command.arg(2), command.arg(3).toString());
     else if (name === 'hdel') {
       for (let i = 2; i < command.argc; i++) this.setUnit(command.arg(i), null);
@@ -350,7 +360,8 @@ export class SourceStream {
   }
 }
 
-function markerOf(value: Buffer): Marker | null {
+/** What a fence has written into the marker's key; null: something else is there. */
+export function markerOf(value: Buffer): Marker | null {
   try {
     const { id, workflowId, runId } = JSON.parse(value.toString()) as Record<string, unknown>;
     if (typeof id === 'string' && typeof workflowId === 'string' && typeof runId === 'string')

@@ -1,8 +1,14 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { initialiseRedisLink } from '../../replicators/redis/initialise.js';
+import type { RedisLinkConfig } from '../../replicators/redis/link-config.js';
+import { bucketOf } from '../../src/routing/units.js';
+import { startRedis } from '../support/redis.js';
 import {
   passMarker,
+  redisDataset,
   redisDifferences,
   redisLinkConfig,
+  redisSide,
   runRedisLink,
   startRedisLink,
   startRedisPair,
@@ -32,8 +38,44 @@ async function keep(link: Promise<RunningRedisLink> | RunningRedisLink): Promise
   return started;
 }
 
+/** A link a → b from now on. */
+async function linked(overrides: Partial<RedisLinkConfig> = {}): Promise<RunningRedisLink> {
+  return keep(startRedisLink(redisLinkConfig(pair, 'a', overrides)));
+}
+
+async function passed(link: RunningRedisLink): Promise<void> {
+  await passMarker(pair.a, pair.b, link.config.link);
+}
+
+async function keysOfB(db = 0): Promise<string[]> {
+  return [...(await redisDataset(pair.b, [db])).keys()].map((key) => key.slice(key.indexOf('/') + 1)).sort();
+}
+
+async function inQuarantine(
+  link: RunningRedisLink,
+  kind = 'quarantine',
+): Promise<{ reason: string; key: string; command: string; detail: string }[]> {
+  const reply = (await pair.b.run('HVALS', `interlock:${kind}:${link.config.link}`)) as Buffer[];
+  return reply.map(
+    (one) => JSON.parse(one.toString()) as { reason: string; key: string; command: string; detail: string },
+  );
+}
+
+const unitOf = (user: string): string => `eu/${bucketOf(user)}`;
+const BY_USER: Partial<RedisLinkConfig> = {
+  units: [{ pattern: 'user:{id}:*' }, { pattern: 'stock:*', central: 'stock' }],
+};
+
+async function owns(side: 'a' | 'b', units: string[], state = 'open', owner = `dc-${side}`): Promise<void> {
+  await pair[side].run(
+    'HSET',
+    'interlock:units',
+    ...units.flatMap((unit) => [unit, `${state}:${owner}:1:1`]),
+  );
+}
+
 describe('a link', () => {
-  it('copies, then follows, then goes on at its checkpoint', async () => {
+  it('copies, then follows, then goes on at its checkpoint, in every database', async () => {
     for (let i = 0; i < 2000; i++) await pair.a.run('SET', `k${i}`, `v${i}`);
     await pair.a.run('RPUSH', 'list', 'a', 'b');
     await pair.a.run('SELECT', 3);
@@ -46,17 +88,351 @@ describe('a link', () => {
     await pair.a.run('SELECT', 0);
     await pair.a.run('RPUSH', 'list', 'c');
     await pair.a.run('INCR', 'n');
-    await passMarker(pair.a, pair.b, config.link);
-    expect(await redisDifferences(pair.a, pair.b, [0, 3])).toEqual([]);
-    await link.stop();
-    await pair.a.run('INCR', 'n');
     await pair.a.run('SELECT', 3);
     await pair.a.run('APPEND', 's', 'x');
-    await pair.a.run('SELECT', 0);
+    await until('applied', async () => (await redisDifferences(pair.a, pair.b, [0, 3])).length === 0);
+    await link.stop();
+    // The stream has database 3 selected, and does not say so again.
+    await pair.a.run('APPEND', 's', 'y');
     const again = await keep(runRedisLink(config));
+    await until('applied', async () => (await redisDifferences(pair.a, pair.b, [0, 3])).length === 0);
+    await pair.a.run('SELECT', 0);
     await passMarker(pair.a, pair.b, config.link);
-    expect(await redisDifferences(pair.a, pair.b, [0, 3])).toEqual([]);
+    await until('told', () => again.markers.length > 0);
     expect(again.status().copy).toBeNull();
     expect(again.markers).toHaveLength(1);
+    expect(again.status()).toMatchObject({ conflicts: 0, quarantined: 0, lagMs: 0 });
+  });
+
+  it('is a replica that nobody can promote', async () => {
+    const link = await linked();
+    await passed(link);
+    expect(await pair.a.text('INFO', 'replication')).toMatch(/slave0:ip=127\.0\.0\.1,port=0,state=online/);
+  });
+
+  it('acknowledges what the target has, at once when it is asked', async () => {
+    const link = await linked();
+    await passed(link);
+    await pair.a.run('SET', 'k', '1');
+    expect(await pair.a.run('WAIT', 1, 30_000)).toBe(1);
+    expect(await pair.b.text('GET', 'k')).toBe('1');
+  });
+
+  it('applies transactions and scripts as one', async () => {
+    const link = await linked();
+    await passed(link);
+    let stop = false;
+    const torn: string[] = [];
+    const look = (async () => {
+      while (!stop) {
+        const [x, y, z] = (await pair.b.run('MGET', 'x', 'y', 'z')) as (Buffer | null)[];
+        if (String(x) !== String(y) || String(y) !== String(z))
+          torn.push(`${String(x)} ${String(y)} ${String(z)}`);
+      }
+    })();
+    for (let i = 0; i < 300; i++) {
+      await pair.a.client.askAll([
+        ['MULTI'],
+        ['INCR', 'x'],
+        ['INCR', 'y'],
+        ['SET', 'z', i * 2 + 1],
+        ['EXEC'],
+      ]);
+      await pair.a.run('EVAL', "redis.call('INCR','x') redis.call('INCR','y') redis.call('INCR','z')", 0);
+    }
+    await passed(link);
+    stop = true;
+    await look;
+    expect(torn).toEqual([]);
+    expect(await pair.b.text('GET', 'z')).toBe('600');
+  });
+
+  it('keeps two sides in step without a loop', async () => {
+    const forth = await linked();
+    const back = await keep(startRedisLink(redisLinkConfig(pair, 'b')));
+    const rounds = Array.from({ length: 3000 }, (_, i) => i);
+    const [left, right] = [
+      pair.a.client.askAll(rounds.map((i) => (i % 3 === 0 ? ['RPUSH', 'a:list', i] : ['INCR', 'a:n']))),
+      pair.b.client.askAll(rounds.map((i) => (i % 3 === 0 ? ['RPUSH', 'b:list', i] : ['INCR', 'b:n']))),
+    ];
+    await Promise.all([left, right]);
+    await passMarker(pair.a, pair.b, forth.config.link);
+    await passMarker(pair.b, pair.a, back.config.link);
+    await passMarker(pair.a, pair.b, forth.config.link);
+    expect(await redisDifferences(pair.a, pair.b)).toEqual([]);
+    expect(await pair.a.text('GET', 'b:n')).toBe('2000');
+    expect(await pair.a.run('LLEN', 'b:list')).toBe(1000);
+    // Nothing is written any more: what either side has replicated stands still, but for what says that it is alive.
+    const written = async (): Promise<number> =>
+      Number(/\ncmdstat_exec:calls=(\d+)/.exec((await pair.a.text('INFO', 'commandstats'))!)![1]) +
+      Number(/\ncmdstat_exec:calls=(\d+)/.exec((await pair.b.text('INFO', 'commandstats'))!)![1]);
+    const before = await written();
+    await new Promise((resolve) => setTimeout(resolve, 1500));
+    expect(await written()).toBe(before);
+  });
+
+  it('writes its checkpoint when much was left out, and that stops by itself', async () => {
+    const config = redisLinkConfig(pair, 'a', { filters: { excludeKeys: ['out:*'] } });
+    const link = await keep(startRedisLink(config));
+    const back = await keep(startRedisLink(redisLinkConfig(pair, 'b')));
+    await passed(link);
+    const seq = async (): Promise<number> =>
+      (JSON.parse((await pair.b.text('GET', `interlock:link:${config.link}`))!) as { seq: number }).seq;
+    const before = await seq();
+    await pair.a.client.askAll(Array.from({ length: 4000 }, (_, i) => ['SET', `out:${i}`, 'x'.repeat(100)]));
+    await until('the checkpoint moves', async () => (await seq()) > before);
+    await until('all is left out', () => link.status().lagMs === 0);
+    const after = await seq();
+    expect(after - before).toBeLessThan(8);
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    expect(await seq()).toBe(after);
+    expect(await keysOfB()).toEqual([]);
+    expect(back.status().rows).toBe(0);
+  });
+});
+
+describe('filters', () => {
+  it('by key, database and command', async () => {
+    const link = await linked({
+      filters: {
+        includeKeys: ['in:*', 'also:[ab]?'],
+        excludeKeys: ['in:not:*'],
+        excludeDatabases: [2],
+        excludeCommands: ['APPEND'],
+      },
+    });
+    await pair.a.run('MSET', 'in:1', 'x', 'out:1', 'x', 'in:not:1', 'x', 'also:a1', 'x', 'also:c1', 'x');
+    await pair.a.run('APPEND', 'in:2', 'x');
+    await pair.a.run('SELECT', 2);
+    await pair.a.run('SET', 'in:3', 'x');
+    await pair.a.run('SELECT', 0);
+    await pair.a.run('DEL', 'in:1', 'out:1');
+    await pair.a.run('SADD', 'in:s', 'a');
+    await passed(link);
+    expect(await keysOfB()).toEqual(['also:a1', 'in:s']);
+    expect(await keysOfB(2)).toEqual([]);
+    // One key is carried, the other is not: the target cannot know the result.
+    await pair.a.run('SADD', 'out:s', 'b');
+    await pair.a.run('SUNIONSTORE', 'in:u', 'in:s', 'out:s');
+    await until('it stops', () => link.ended() !== undefined);
+    expect((await inQuarantine(link)).map(({ reason, command }) => [reason, command])).toEqual([
+      ['split', 'sunionstore'],
+    ]);
+  });
+
+  it('keys that live shorter than 3 s are left out, whatever gives them their life', async () => {
+    const link = await linked();
+    const { a } = pair;
+    await a.run('SET', 'old', 'long');
+    await passed(link);
+    const now = Date.now();
+    await a.run('SET', 's:ex', 'v', 'EX', 2);
+    await a.run('SET', 's:px', 'v', 'PX', 2500);
+    await a.run('SET', 's:exat', 'v', 'EXAT', Math.floor(now / 1000) + 2);
+    await a.run('SET', 's:pxat', 'v', 'PXAT', now + 2000);
+    await a.run('SETEX', 's:setex', 2, 'v');
+    await a.run('PSETEX', 's:psetex', 2000, 'v');
+    const dump = (await a.run('DUMP', 'old')) as Buffer;
+    await a.run('RESTORE', 's:restore', 2000, dump);
+    await a.run('SET', 'old', 'short', 'PX', 2500);
+    await a.client.askAll([
+      ['SET', 's:then', 'v'],
+      ['INCRBY', 's:count', 1],
+      ['PEXPIRE', 's:then', 2000],
+    ]);
+    await a.client.askAll([
+      ['MULTI'],
+      ['SET', 's:multi', '1'],
+      ['INCR', 's:multi'],
+      ['EXPIRE', 's:multi', 2],
+      ['EXEC'],
+    ]);
+    // What goes on with a key that was left out is left out too, until the key is made to live longer.
+    await a.run('SET', 'c:left', '1', 'PX', 2900);
+    await a.run('INCR', 'c:left');
+    await a.run('SET', 'c:longer', '1', 'PX', 2900);
+    await a.run('INCR', 'c:longer');
+    await a.run('EXPIRE', 'c:longer', 100);
+    await a.run('SET', 'c:persisted', '1', 'PX', 2900);
+    await a.run('APPEND', 'c:persisted', '2');
+    await a.run('PERSIST', 'c:persisted');
+    await a.run('SET', 'c:getex', '7', 'PX', 2900);
+    await a.run('GETEX', 'c:getex', 'EX', 100);
+    await a.run('SET', 'c:overwritten', '1', 'PX', 2900);
+    await a.run('SET', 'c:overwritten', '2');
+    await a.run('SET', 'c:copied', '5', 'PX', 2900);
+    await a.run('COPY', 'c:copied', 'c:copy');
+    await a.run('SET', 'long:ex', 'v', 'EX', 100);
+    await a.run('EXPIRE', 's:count', 100);
+    await passed(link);
+    expect(await keysOfB()).toEqual([
+      'c:copied', 'c:copy', 'c:getex', 'c:longer', 'c:overwritten', 'c:persisted', 'long:ex', 's:count',
+    ]); // prettier-ignore
+    expect(await pair.b.text('GET', 'c:longer')).toBe('2');
+    expect(await pair.b.text('GET', 'c:persisted')).toBe('12');
+    await until('they have expired', async () => (await redisDataset(a)).size === 6, 20_000);
+    await passed(link);
+    expect(await redisDifferences(pair.a, pair.b)).toEqual([]);
+  });
+});
+
+describe('ownership', () => {
+  it('deletions of units that the source does not own are dropped, writes are conflicts', async () => {
+    await owns('a', [unitOf('1'), 'central:stock']);
+    const link = await linked(BY_USER);
+    await pair.a.run('MSET', 'user:1:x', 'a', 'user:2:x', 'a', 'stock:9', 'a', 'other', 'a');
+    await passed(link);
+    expect(await keysOfB()).toEqual(['other', 'stock:9', 'user:1:x']);
+    expect(await inQuarantine(link, 'conflicts')).toEqual([]);
+    expect(link.status()).toMatchObject({ conflicts: 0, conflictsRecorded: 1 });
+    expect(await pair.b.run('LLEN', `interlock:conflict-log:${link.config.link}`)).toBe(1);
+    // The unit moves: what the old owner deletes later (an expiry looks so) must not reach what the new owner wrote.
+    await owns('a', [unitOf('1')], 'remote', 'dc-b');
+    await passed(link);
+    await pair.b.run('SET', 'user:1:x', 'fresh');
+    await pair.a.run('DEL', 'user:1:x', 'other');
+    await pair.a.run('SET', 'user:1:y', 'late');
+    await passed(link);
+    expect(await pair.b.text('GET', 'user:1:x')).toBe('fresh');
+    expect(await keysOfB()).toEqual(['stock:9', 'user:1:x']);
+    // Back again: in band, at once.
+    await owns('a', [unitOf('1')]);
+    await pair.a.run('SET', 'user:1:z', 'mine');
+    await passed(link);
+    expect(await pair.b.text('GET', 'user:1:z')).toBe('mine');
+  });
+
+  it('is as of the place in the stream, also when the link comes later', async () => {
+    await owns('a', [unitOf('1')]);
+    const config = redisLinkConfig(pair, 'a', BY_USER);
+    await initialiseRedisLink(config, { from: 'now' });
+    await pair.a.run('SET', 'user:1:x', 'owned');
+    await pair.a.run('HDEL', 'interlock:units', unitOf('1'));
+    await pair.a.run('SET', 'user:1:y', 'not owned');
+    const link = await keep(runRedisLink(config));
+    await passed(link);
+    expect(await keysOfB()).toEqual(['user:1:x']);
+    await link.stop();
+    await pair.a.run('SET', 'user:1:z', 'not owned either');
+    await owns('a', [unitOf('1')]);
+    const again = await keep(runRedisLink(config));
+    await passed(again);
+    expect(await keysOfB()).toEqual(['user:1:x']);
+  });
+
+  it('source-wins applies a conflict, quarantine keeps it open', async () => {
+    const wins = await linked({ ...BY_USER, conflicts: 'source-wins' });
+    await pair.a.run('SET', 'user:1:x', 'v');
+    await passed(wins);
+    expect(await keysOfB()).toEqual(['user:1:x']);
+    expect(wins.status()).toMatchObject({ conflicts: 0, conflictsRecorded: 1 });
+    await wins.stop();
+    await pair.b.run('FLUSHALL');
+    const kept = await linked({ ...BY_USER, conflicts: 'quarantine', onQuarantine: 'go-on' });
+    await pair.a.run('MSET', 'user:1:x', 'v', 'other', 'v');
+    await pair.a.run('SET', 'user:2:x', 'v');
+    await passed(kept);
+    expect(await keysOfB()).toEqual(['other']);
+    expect((await inQuarantine(kept, 'conflicts')).map(({ key }) => key).sort()).toEqual([
+      'user:1:x',
+      'user:2:x',
+    ]);
+    await until('told', () => kept.markers.length > 0);
+    expect(kept.markers.at(-1)).toMatchObject({ conflicts: 2, quarantined: 0 });
+  });
+
+  it.each([
+    ['apply', ['kept']],
+    ['ignore-deletes', ['gone', 'kept']],
+    ['drop', []],
+  ] as const)('keys of no unit: %s', async (unmapped, there) => {
+    const link = await linked({ ...BY_USER, unmapped });
+    await pair.a.run('MSET', 'kept', '1', 'gone', '1');
+    await pair.a.run('DEL', 'gone');
+    await passed(link);
+    expect(await keysOfB()).toEqual(there);
+  });
+});
+
+describe('quarantine', () => {
+  it.each([
+    ['FLUSHALL', ['FLUSHALL']],
+    ['FLUSHDB', ['FLUSHDB']],
+    ['SWAPDB', ['SWAPDB', 0, 1]],
+  ])('%s at the source stops the link before anything behind it', async (name, command) => {
+    const link = await linked();
+    await pair.a.run('SET', 'before', '1');
+    await passed(link);
+    await pair.a.run(...command);
+    await pair.a.run('SET', 'after', '1');
+    await until('it stops', () => link.ended() !== undefined);
+    expect(link.ended()!.error).toMatchObject({ code: 'LinkStopped', retryable: false });
+    expect(await keysOfB()).toEqual(['before']);
+    expect(await inQuarantine(link)).toMatchObject([
+      { reason: 'whole-database', command: name.toLowerCase() },
+    ]);
+    // Started again, it goes on behind it; the record stays open.
+    const again = await keep(runRedisLink(link.config));
+    await passed(again);
+    expect(await keysOfB()).toEqual(['after', 'before']);
+    await until('told', () => again.markers.length > 0);
+    expect(again.markers.at(-1)).toMatchObject({ quarantined: 1 });
+  });
+
+  it('a command that the target refuses is put aside; the others of its block are applied', async () => {
+    const link = await linked({ onQuarantine: 'go-on' });
+    await pair.b.run('SET', 'wrong', 'a string');
+    await pair.a.client.askAll([
+      ['SET', 'x', 1],
+      ['LPUSH', 'wrong', 'v'],
+      ['SET', 'y', 1],
+    ]);
+    await passed(link);
+    expect(await keysOfB()).toEqual(['wrong', 'x', 'y']);
+    await until('recorded', async () => (await inQuarantine(link)).length > 0);
+    expect(await inQuarantine(link)).toMatchObject([{ reason: 'refused', key: 'wrong', command: 'lpush' }]);
+    expect((await inQuarantine(link))[0]!.detail).toMatch(/^WRONGTYPE/);
+    await until('counted', () => link.status().quarantined === 1);
+  });
+
+  it('a command that the target does not even queue is put aside, and no other is lost', async () => {
+    const [a, b] = await Promise.all([
+      redisSide(await startRedis()),
+      redisSide(await startRedis({ config: { 'rename-command': 'PFADD ""' } })),
+    ]);
+    try {
+      const link = await keep(startRedisLink(redisLinkConfig({ a, b }, 'a', { onQuarantine: 'go-on' })));
+      const rounds = Array.from({ length: 20_000 }, (_, i) =>
+        i % 5000 === 2500 ? ['PFADD', `hll${i}`, 'x'] : ['INCR', 'n'],
+      );
+      await a.client.askAll(rounds);
+      await passMarker(a, b, link.config.link);
+      expect(await b.text('GET', 'n')).toBe('19996');
+      expect(await b.run('HLEN', `interlock:quarantine:${link.config.link}`)).toBe(4);
+      await link.stop();
+    } finally {
+      for (const side of [a, b]) {
+        side.client.destroy();
+        await side.server.stop();
+      }
+    }
+  });
+
+  it('says that its auxiliary key did not survive on the target', async () => {
+    const link = await linked();
+    await pair.a.run('SET', 'x', 1);
+    await passed(link);
+    await pair.b.run('FLUSHALL');
+    await pair.a.run('SET', 'y', 1);
+    await until('it stops', () => link.ended() !== undefined);
+    expect(link.ended()!.error).toMatchObject({
+      code: 'NeedsOperator',
+      details: { state: 'resync-required' },
+    });
+    expect(await keysOfB()).toEqual([]);
+    await initialiseRedisLink(link.config, { resync: true });
+    const again = await keep(runRedisLink(link.config));
+    await passed(again);
+    expect(await redisDifferences(pair.a, pair.b)).toEqual([]);
   });
 });

@@ -117,7 +117,11 @@ export async function startRedisLink(
   return runRedisLink(config);
 }
 
-export async function until(what: string, holds: () => boolean | Promise<boolean>, ms = 60_000): Promise<void> {
+export async function until(
+  what: string,
+  holds: () => boolean | Promise<boolean>,
+  ms = 60_000,
+): Promise<void> {
   const deadline = Date.now() + ms;
   while (!(await holds())) {
     if (Date.now() > deadline) throw new Error(`not in ${ms} ms: ${what}`);
@@ -128,9 +132,18 @@ export async function until(what: string, holds: () => boolean | Promise<boolean
 let markers = 0;
 
 /** Everything that the source has written so far is on the target when this returns. */
-export async function passMarker(source: RedisSide, target: RedisSide, link: string, ms = 60_000): Promise<void> {
+export async function passMarker(
+  source: RedisSide,
+  target: RedisSide,
+  link: string,
+  ms = 60_000,
+): Promise<void> {
   const id = `m${process.pid}-${++markers}`;
-  await source.run('SET', 'interlock:marker', JSON.stringify({ id, workflowId: 'test', runId: 'r', epoch: 1 }));
+  await source.run(
+    'SET',
+    'interlock:marker',
+    JSON.stringify({ id, workflowId: 'test', runId: 'r', epoch: 1 }),
+  );
   await until(
     `marker ${id} through ${link}`,
     async () => ((await target.text('GET', `interlock:link:${link}`)) ?? '').includes(`"${id}"`),
@@ -139,7 +152,10 @@ export async function passMarker(source: RedisSide, target: RedisSide, link: str
 }
 
 /** `db/key` → type, digest of the value (the order of members does not count), when it expires. Without Interlock's own keys. */
-export async function redisDataset(side: RedisSide, databases: readonly number[] = [0]): Promise<Map<string, string>> {
+export async function redisDataset(
+  side: RedisSide,
+  databases: readonly number[] = [0],
+): Promise<Map<string, string>> {
   const found = new Map<string, string>();
   const client = await RedisConnection.open({ host: '127.0.0.1', port: side.server.port }, 'test-dataset');
   for (const db of databases) {
@@ -157,7 +173,14 @@ export async function redisDataset(side: RedisSide, databases: readonly number[]
         ]),
       );
       for (const [j, key] of some.entries())
-        found.set(`${db}/${key.toString('latin1')}`, replies.slice(3 * j, 3 * j + 3).map(String).join(' '));
+        found.set(
+          `${db}/${key.toString('latin1')}`,
+          replies
+            .slice(3 * j, 3 * j + 3)
+
+            .map((reply) => (Array.isArray(reply) ? reply.map(textOf).join() : textOf(reply)))
+            .join(' '),
+        );
     }
   }
   client.destroy();
