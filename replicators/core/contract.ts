@@ -20,7 +20,15 @@ export function parseLinkId(text: string): LinkId | undefined {
 }
 
 export type LinkState =
-  'starting' | 'copying' | 'streaming' | 'paused' | 'stopped' | 'failed' | 'diverged' | 'resync-required';
+  | 'starting'
+  | 'copying'
+  | 'streaming'
+  | 'paused'
+  | 'stopped'
+  | 'failed'
+  | 'diverged'
+  | 'resync-required'
+  | 'gap';
 
 /** The heartbeat of a link's activity, and what `replicate status` shows. */
 export interface LinkStatus {

@@ -49,7 +49,7 @@ export class StatusTracker {
       message: error instanceof Error ? error.message : String(error),
     };
     const state = known?.details['state'];
-    if (state === 'diverged' || state === 'resync-required') this.state = state;
+    if (state === 'diverged' || state === 'resync-required' || state === 'gap') this.state = state;
   }
 
   /** Rows that were applied, each with its table; mostly many of one table follow each other. */
@@ -57,11 +57,15 @@ export class StatusTracker {
     let from = 0;
     for (let i = 1; i <= rows.length; i++) {
       if (i < rows.length && rows[i]!.table === rows[from]!.table) continue;
-      const { name } = rows[from]!.table;
-      const counted = this.tables.has(name) || this.tables.size < TABLES_COUNTED ? name : OTHER_TABLES;
-      this.tables.set(counted, (this.tables.get(counted) ?? 0) + i - from);
+      this.count(rows[from]!.table.name, i - from);
       from = i;
     }
+  }
+
+  /** Rows (or records) of one table (or topic) that were applied. */
+  count(name: string, rows: number): void {
+    const counted = this.tables.has(name) || this.tables.size < TABLES_COUNTED ? name : OTHER_TABLES;
+    this.tables.set(counted, (this.tables.get(counted) ?? 0) + rows);
   }
 
   tableRows(): Record<string, number> {

@@ -1,0 +1,179 @@
+import { createHash } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { InterlockError } from '../../src/errors.js';
+import type { Cluster } from './client/cluster.js';
+import { fetch, listOffsets } from './client/data-api.js';
+import { check, isKafkaError } from './client/protocol-errors.js';
+import { BatchBuilder, RecordCursor, readBatches } from './client/record-batch.js';
+import { createTopics } from './client/topics-api.js';
+import { CommittedOnly } from './committed-only.js';
+import type { MarkerRecord } from './markers.js';
+
+/** A compacted topic of the target: what a link has copied, written in the transactions that hold the copies. */
+export const CHECKPOINTS = 'interlock.checkpoints';
+const PARTITIONS = 8;
+const SETTLE_MS = 120_000;
+
+export interface PartitionPosition {
+  topic: string;
+  partition: number;
+  /** The next one to be read; not the last one that was copied: control records and compaction leave gaps. */
+  offset: number;
+  /** Of the leader that wrote the record before it; -1: not known. */
+  leaderEpoch: number;
+}
+
+interface LinkRecord {
+  generation: number;
+  /** Of the source: positions of one cluster say nothing about another. */
+  sourceCluster: string;
+  /** The last one that was reached. */
+  marker: MarkerRecord | null;
+}
+
+export interface Checkpoint extends LinkRecord {
+  positions: PartitionPosition[];
+}
+
+/** A key of the topic is `["<link>"]` or `["<link>","<topic>",<partition>]`. */
+type Key = [string] | [string, string, number];
+
+/** Two links in one partition of the topic would wait for each other's open transactions when they start. */
+export function checkpointPartition(link: string): number {
+  return createHash('sha256').update(link).digest().readUInt32BE(0) % PARTITIONS;
+}
+
+export async function ensureCheckpointTopic(target: Cluster): Promise<void> {
+  const found = (await target.metadata([CHECKPOINTS])).topics[0];
+  if (found?.error === 0) return;
+  const [created] = await target.onController(
+    createTopics([
+      {
+        name: CHECKPOINTS,
+        partitions: PARTITIONS,
+        // A link reads it from the beginning when it starts.
+        configs: {
+          'cleanup.policy': 'compact',
+          'compression.type': 'producer',
+          'segment.bytes': '16777216',
+          'segment.ms': '600000',
+          'min.cleanable.dirty.ratio': '0.2',
+        },
+      },
+    ]),
+  );
+  // Another link was first.
+  if (created?.error !== undefined && !isKafkaError(created.error, 36)) throw created.error;
+  await leaderOf(target, 0);
+}
+
+async function leaderOf(target: Cluster, partition: number): Promise<number> {
+  const deadline = performance.now() + 30_000;
+  for (;;) {
+    const topic = (await target.metadata([CHECKPOINTS])).topics[0];
+    const found = topic?.partitions.find((p) => p.partition === partition);
+    if (found !== undefined && found.leader >= 0) return found.leader;
+    if (performance.now() > deadline) {
+      throw new InterlockError('Unavailable', `${CHECKPOINTS}-${partition} has no leader`, {
+        retryable: true,
+      });
+    }
+    await sleep(20);
+  }
+}
+
+/**
+ * What was committed last, and where the topic's partition is led. Nothing of the link may be open: its transactional id was taken before.
+ * @returns undefined: the link was never started into this target
+ */
+export async function readCheckpoint(
+  target: Cluster,
+  link: string,
+): Promise<{ checkpoint: Checkpoint | undefined; leader: number }> {
+  const partition = checkpointPartition(link);
+  const leader = await leaderOf(target, partition);
+  const ref = { topic: CHECKPOINTS, partition, leaderEpoch: -1 };
+  const bound = async (at: 'earliest' | 'latest'): Promise<number> => {
+    const [found] = await target.call(leader, listOffsets([ref], at, false));
+    check(found!.error, `the offsets of ${CHECKPOINTS}-${partition}`);
+    return found!.offset;
+  };
+  // Hazard: a transaction of another link that is open hides what follows it, our own last commit too. Guard: read up to the end, not to
+  // where transactions are decided now.
+  const end = await bound('latest');
+  let offset = await bound('earliest');
+  const records = new Map<string, Buffer | null>();
+  const cursor = new RecordCursor();
+  const deadline = performance.now() + SETTLE_MS;
+  const committed = new CommittedOnly();
+  while (offset < end) {
+    const { partitions } = await target.call(
+      leader,
+      fetch([{ ...ref, offset, maxBytes: 2 ** 22 }], {
+        readCommitted: true,
+        maxWaitMs: 500,
+        maxBytes: 2 ** 22,
+        session: { id: 0, epoch: -1 },
+        forgotten: [],
+      }),
+    );
+    const got = partitions[0]!;
+    check(got.error, `reading ${CHECKPOINTS}-${partition}`);
+    committed.expect(got.aborted);
+    for (const batch of readBatches(got.records, `${CHECKPOINTS}-${partition}`)) {
+      if (committed.holds(batch)) {
+        cursor.open(batch);
+        while (cursor.next()) {
+          if (cursor.offset < offset) continue;
+          const value = cursor.value();
+          records.set(cursor.key()?.toString() ?? '', value === null ? null : Buffer.from(value));
+        }
+      }
+      offset = batch.lastOffset + 1;
+    }
+    if (performance.now() > deadline) {
+      throw new InterlockError(
+        'Unavailable',
+        `${CHECKPOINTS}-${partition}: a transaction at ${offset} has been open for ${SETTLE_MS} ms, and hides the checkpoint of ${link}`,
+        { retryable: true },
+      );
+    }
+  }
+  return { checkpoint: assemble(link, records), leader };
+}
+
+function assemble(link: string, records: Map<string, Buffer | null>): Checkpoint | undefined {
+  let about: LinkRecord | undefined;
+  const positions: PartitionPosition[] = [];
+  for (const [text, value] of records) {
+    const key = JSON.parse(text) as Key;
+    if (key[0] !== link || value === null) continue;
+    if (key.length === 1) {
+      about = JSON.parse(value.toString()) as LinkRecord;
+    } else {
+      const { offset, leaderEpoch } = JSON.parse(value.toString()) as PartitionPosition;
+      positions.push({ topic: key[1], partition: key[2], offset, leaderEpoch });
+    }
+  }
+  return about === undefined ? undefined : { ...about, positions };
+}
+
+/** What a transaction writes beside the copies. `forget`: positions that are no longer of this link. */
+export function checkpointBatch(
+  link: string,
+  about: LinkRecord | undefined,
+  generation: number,
+  positions: Iterable<PartitionPosition>,
+  forget: Iterable<{ topic: string; partition: number }> = [],
+): BatchBuilder {
+  const builder = new BatchBuilder(4096);
+  const now = Date.now();
+  const key = (of: Key): Buffer => Buffer.from(JSON.stringify(of));
+  if (about !== undefined) builder.add(now, key([link]), Buffer.from(JSON.stringify(about)));
+  for (const { topic, partition, offset, leaderEpoch } of positions) {
+    const value = JSON.stringify({ offset, leaderEpoch, generation });
+    builder.add(now, key([link, topic, partition]), Buffer.from(value));
+  }
+  for (const { topic, partition } of forget) builder.add(now, key([link, topic, partition]), null);
+  return builder;
+}

@@ -1,0 +1,71 @@
+import { compress } from './client/compression.js';
+import { BatchBuilder, RecordCursor } from './client/record-batch.js';
+import { ORIGIN_KEY } from './origin.js';
+import type { QueuedBatch, SourcePartition } from './source-partition.js';
+
+/** A broker takes 1 MiB in a batch by default. */
+const BATCH_BYTES = 512 * 1024;
+
+export interface EncodedBatch {
+  builder: BatchBuilder;
+  encoded?: { codec: number; payload: Buffer };
+  /** Source offsets of its first and last record. */
+  first: number;
+  last: number;
+}
+
+export interface Encoded {
+  batches: EncodedBatch[];
+  records: number;
+  foreign: number;
+}
+
+const cursor = new RecordCursor();
+
+/** Makes the batches of the copy, each record with the header of its origin; records of foreign origin are left out. */
+export function encode(partition: SourcePartition, queued: readonly QueuedBatch[]): Encoded {
+  const { origin } = partition;
+  const batches: EncodedBatch[] = [];
+  let current: EncodedBatch | undefined;
+  let compressed = false;
+  let [records, foreign] = [0, 0];
+  let left = 0;
+  for (const { bytes } of queued) left += bytes;
+  const finish = (): void => {
+    if (current === undefined) return;
+    if (compressed) current.encoded = compress(current.builder.records);
+    batches.push(current);
+    current = undefined;
+    compressed = false;
+  };
+  for (const { batch, bytes } of queued) {
+    if (batch !== null) {
+      cursor.open(batch);
+      while (cursor.next()) {
+        // A batch that a compaction has been through may begin before what was asked for.
+        if (cursor.offset < partition.position) continue;
+        if (cursor.header(ORIGIN_KEY) !== undefined) {
+          foreign += 1;
+          continue;
+        }
+        const size = cursor.headersTo - cursor.bodyFrom;
+        if (current !== undefined && current.builder.size + size > BATCH_BYTES) finish();
+        current ??= {
+          builder: new BatchBuilder(
+            Math.ceil(Math.min(Math.max(left * 1.5 + 256, size + 256), BATCH_BYTES + 4096)),
+          ),
+          first: cursor.offset,
+          last: cursor.offset,
+        };
+        origin.set(cursor.offset);
+        current.builder.copy(cursor, origin.bytes, origin.length);
+        current.last = cursor.offset;
+        compressed ||= batch.codec !== 0;
+        records += 1;
+      }
+    }
+    left -= bytes;
+  }
+  finish();
+  return { batches, records, foreign };
+}

@@ -1,0 +1,101 @@
+import { InterlockError } from '../../src/errors.js';
+import {
+  checkpointBatch,
+  checkpointPartition,
+  CHECKPOINTS,
+  ensureCheckpointTopic,
+  readCheckpoint,
+} from './checkpoint.js';
+import type { PartitionPosition } from './checkpoint.js';
+import { Cluster } from './client/cluster.js';
+import { byLeader, listOffsets } from './client/data-api.js';
+import { check } from './client/protocol-errors.js';
+import { TransactionalProducer } from './client/producer.js';
+import type { KafkaLinkConfig } from './link-config.js';
+import { MARKERS, ensureMarkerTopic } from './markers.js';
+import { TopicFilter } from './topic-filter.js';
+
+/** Of a transaction that nobody ends. */
+export const TRANSACTION_TIMEOUT_MS = 60_000;
+
+export function transactionalId(link: string): string {
+  return `interlock.link.${link}`;
+}
+
+/**
+ * The first checkpoint of a link: where it begins in every partition that the source has now. What comes later begins at its beginning.
+ * @throws Refused when the link has a checkpoint that is not to be discarded
+ */
+export async function initialiseKafkaLink(
+  config: KafkaLinkConfig,
+  { from, discardCheckpoint = false }: { from: 'now' | 'earliest'; discardCheckpoint?: boolean },
+): Promise<void> {
+  const source = new Cluster(config.source);
+  const target = new Cluster(config.target);
+  try {
+    await ensureMarkerTopic(source);
+    await ensureCheckpointTopic(target);
+    const { link } = config;
+    // A process that runs the link is fenced by this.
+    const producer = await TransactionalProducer.take(target, transactionalId(link), TRANSACTION_TIMEOUT_MS);
+    const { checkpoint: existing, leader } = await readCheckpoint(target, link);
+    if (existing !== undefined && !discardCheckpoint) {
+      throw new InterlockError(
+        'Refused',
+        `${link} has a checkpoint already (generation ${existing.generation}, ${existing.positions.length} partitions); start it without --from to go on there, or add --discard-checkpoint to forget it`,
+        { details: { link } },
+      );
+    }
+    const { positions, clusterId } = await firstPositions(source, config, from);
+    const kept = new Set(positions.map(({ topic, partition }) => `${topic}-${partition}`));
+    const forget = (existing?.positions ?? []).filter(
+      ({ topic, partition }) => !kept.has(`${topic}-${partition}`),
+    );
+    const about = {
+      generation: (existing?.generation ?? 0) + 1,
+      sourceCluster: clusterId,
+      marker: null,
+    };
+    const builder = checkpointBatch(link, about, about.generation, positions, forget);
+    await producer.send([{ topic: CHECKPOINTS, partition: checkpointPartition(link), leader, builder }]);
+    await producer.commit();
+  } finally {
+    source.close();
+    target.close();
+  }
+}
+
+async function firstPositions(
+  source: Cluster,
+  config: KafkaLinkConfig,
+  from: 'now' | 'earliest',
+): Promise<{ positions: PartitionPosition[]; clusterId: string }> {
+  const filter = new TopicFilter(config);
+  const { topics, clusterId } = await source.metadata(null);
+  const partitions = topics
+    .filter(({ name, error }) => error === 0 && (name === MARKERS || filter.carries(name)))
+    .flatMap(({ name, partitions: of }) => of.map((p) => ({ ...p, topic: name })));
+  const leaderless = partitions.find(({ leader }) => leader < 0);
+  if (leaderless !== undefined) {
+    throw new InterlockError(
+      'Unavailable',
+      `${config.link}: ${leaderless.topic}-${leaderless.partition} of ${config.from} has no leader`,
+      { retryable: true },
+    );
+  }
+  const positions: PartitionPosition[] = [];
+  for (const [leader, of] of byLeader(partitions)) {
+    // Where all transactions are decided: one that is open now is copied whole.
+    const ours = of.filter(({ topic }) => topic !== MARKERS);
+    const markers = of.filter(({ topic }) => topic === MARKERS);
+    for (const found of [
+      ...(await source.call(leader, listOffsets(ours, from === 'now' ? 'latest' : 'earliest', true))),
+      ...(await source.call(leader, listOffsets(markers, 'latest', true))),
+    ]) {
+      const { topic, partition, error, offset } = found;
+      check(error, `the offsets of ${topic}-${partition}`);
+      positions.push({ topic, partition, offset, leaderEpoch: -1 });
+    }
+  }
+  return { positions, clusterId };
+}

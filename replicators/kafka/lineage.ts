@@ -1,0 +1,49 @@
+import { InterlockError } from '../../src/errors.js';
+import type { Cluster } from './client/cluster.js';
+import { byLeader, offsetForLeaderEpoch } from './client/data-api.js';
+import { check } from './client/protocol-errors.js';
+import type { KafkaLinkConfig } from './link-config.js';
+import type { SourcePartition } from './source-partition.js';
+
+/**
+ * A leader that was elected without the records that were copied (unclean election, a topic made anew) has written others at their offsets.
+ * @throws NeedsOperator with state `diverged`
+ */
+export async function requireSameHistory(
+  config: KafkaLinkConfig,
+  source: Cluster,
+  partitions: SourcePartition[],
+): Promise<void> {
+  const known = partitions.filter(({ positionEpoch, leader }) => positionEpoch >= 0 && leader >= 0);
+  for (const [leader, of] of byLeader(known)) {
+    const asked = of.map(({ topic, partition, leaderEpoch, positionEpoch: epoch }) => {
+      return { topic, partition, leaderEpoch, epoch };
+    });
+    for (const { topic, partition, error, offset } of await source.call(
+      leader,
+      offsetForLeaderEpoch(asked),
+    )) {
+      const name = `${topic}-${partition}`;
+      check(error, `the history of ${name}`);
+      const { position } = of.find((p) => p.name === name)!;
+      if (offset < 0 || offset >= position) continue;
+      throw diverged(config, name, position, offset);
+    }
+  }
+}
+
+export function gap(config: KafkaLinkConfig, name: string, from: number, to: number): InterlockError {
+  return new InterlockError(
+    'NeedsOperator',
+    `${config.link}: ${config.from} has removed ${name} from ${from} to ${to - 1} (${to - from} offsets) before it was copied. Start the link again with onGap: go-on to leave them out, or discard its checkpoint`,
+    { details: { link: config.link, state: 'gap', partition: name, from, to } },
+  );
+}
+
+export function diverged(config: KafkaLinkConfig, name: string, at: number, end: number): InterlockError {
+  return new InterlockError(
+    'NeedsOperator',
+    `${config.link} has copied ${name} up to ${at}, but ${config.from} has it only up to ${end}: the topic was made anew, or the broker has lost records. Reconcile the copy, then: interlock replicate start ${config.link} --from now --discard-checkpoint`,
+    { details: { link: config.link, state: 'diverged', partition: name, position: at, end } },
+  );
+}

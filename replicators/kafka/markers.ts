@@ -1,0 +1,112 @@
+import { InterlockError } from '../../src/errors.js';
+import { NOBODY } from '../core/contract.js';
+import { Cluster } from './client/cluster.js';
+import type { KafkaAddress } from './client/connection.js';
+import { byLeader, listOffsets } from './client/data-api.js';
+import { KafkaError, check, isKafkaError } from './client/protocol-errors.js';
+import { RecordCursor } from './client/record-batch.js';
+import { BatchBuilder } from './client/record-batch.js';
+import { TransactionalProducer } from './client/producer.js';
+import { createTopics } from './client/topics-api.js';
+import type { QueuedBatch, SourcePartition } from './source-partition.js';
+
+/** A topic of the source: whoever reads a marker in it takes the end of all others after that. */
+export const MARKERS = 'interlock.markers';
+
+export interface MarkerRecord {
+  id: string;
+  workflowId: string;
+  runId: string;
+}
+
+/** A baseline under way: the end of every partition, taken after the marker was read. */
+export interface Baseline {
+  marker: MarkerRecord;
+  /** Of the markers' own partition. */
+  next: number;
+  leaderEpoch: number;
+  /** undefined: not taken yet. */
+  ends: Map<string, number> | undefined;
+}
+
+const cursor = new RecordCursor();
+
+/** The markers in what was read of their topic, each with where the topic is after it. */
+export function markersIn(queued: QueuedBatch): Baseline[] {
+  const found: Baseline[] = [];
+  if (queued.batch === null) return found;
+  cursor.open(queued.batch);
+  while (cursor.next()) {
+    const value = cursor.value();
+    if (value === null) continue;
+    const { id, workflowId, runId } = JSON.parse(value.toString()) as MarkerRecord;
+    found.push({
+      marker: { id, workflowId, runId },
+      next: cursor.offset + 1,
+      leaderEpoch: queued.leaderEpoch,
+      ends: undefined,
+    });
+  }
+  return found;
+}
+
+export function isForNobody(marker: MarkerRecord): boolean {
+  return marker.workflowId === NOBODY;
+}
+
+/** Where each partition ends now, with what is not decided yet. */
+export async function endOffsets(
+  source: Cluster,
+  partitions: Iterable<SourcePartition>,
+): Promise<Map<string, number>> {
+  const ends = new Map<string, number>();
+  await Promise.all(
+    [...byLeader(partitions)].map(async ([leader, of]) => {
+      for (const { topic, partition, error, offset } of await source.call(
+        leader,
+        listOffsets(of, 'latest', false),
+      )) {
+        check(error, `the end of ${topic}-${partition}`);
+        ends.set(`${topic}-${partition}`, offset);
+      }
+    }),
+  );
+  return ends;
+}
+
+export async function ensureMarkerTopic(source: Cluster): Promise<void> {
+  const found = (await source.metadata([MARKERS])).topics[0];
+  if (found?.error === 0) return;
+  const [created] = await source.onController(
+    createTopics([{ name: MARKERS, partitions: 1, configs: { 'retention.ms': '86400000' } }]),
+  );
+  if (created?.error !== undefined && !isKafkaError(created.error, 36)) throw created.error;
+}
+
+const WRITE_MS = 30_000;
+
+/**
+ * Writes a marker into the source; after the fence, so that every record that was acknowledged before it lies before the ends that a link
+ * takes when it reads the marker. The topic is there once a link was initialised.
+ */
+export async function writeMarker(source: KafkaAddress, marker: MarkerRecord): Promise<void> {
+  const cluster = new Cluster(source);
+  try {
+    const topic = (await cluster.metadata([MARKERS])).topics[0];
+    if (topic === undefined || topic.error !== 0) {
+      throw new InterlockError(
+        'Refused',
+        `${MARKERS} cannot be written at ${source.brokers.join(',')}: ${new KafkaError(topic?.error ?? 3, MARKERS).message}; a link that starts makes it`,
+        { retryable: true },
+      );
+    }
+    const leader = topic.partitions[0]!.leader;
+    const producer = await TransactionalProducer.take(cluster, `interlock.marker.${marker.id}`, WRITE_MS);
+    const builder = new BatchBuilder(512);
+    builder.add(Date.now(), Buffer.from(marker.id), Buffer.from(JSON.stringify(marker)));
+    await producer.send([{ topic: MARKERS, partition: 0, leader, builder }]);
+    await producer.commit();
+  } finally {
+    cluster.close();
+  }
+}

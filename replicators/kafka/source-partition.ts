@@ -1,0 +1,141 @@
+import type { Fetched, PartitionRef } from './client/data-api.js';
+import { readBatches } from './client/record-batch.js';
+import type { SourceBatch } from './client/record-batch.js';
+import { CommittedOnly } from './committed-only.js';
+import { OriginHeader } from './origin.js';
+
+/** A batch that is to be copied, or to be passed over. */
+export interface QueuedBatch {
+  /** null: a control record, or one of a transaction that was undone. */
+  batch: SourceBatch | null;
+  /** The next offset after it. */
+  next: number;
+  leaderEpoch: number;
+  /** No source transaction has records on both sides of its end. */
+  closed: boolean;
+  /** On the wire. */
+  bytes: number;
+  /** By the monotonic clock. */
+  arrivedAt: number;
+}
+
+/** One partition of the source: what was read and is not applied yet, and how far it is. */
+export class SourcePartition implements PartitionRef {
+  readonly origin: OriginHeader;
+  leader = -1;
+  leaderEpoch = -1;
+  /** The next one to fetch. */
+  fetchOffset: number;
+  /** The next one to apply: all before is committed on the target, or dropped. */
+  position: number;
+  /** Of the record before `position`. */
+  positionEpoch: number;
+  /** As `position`, with what the transaction under way has. */
+  reached: number;
+  reachedEpoch: number;
+  /** As last told by the broker; -1: not yet. */
+  highWatermark = -1;
+  lastStableOffset = -1;
+  /** Since when a transaction has kept the stable offset where it is, by the monotonic clock. */
+  stuckSince: number | undefined;
+  /** Since when there has been something to apply; undefined: there is nothing. */
+  behindSince: number | undefined;
+  queue: QueuedBatch[] = [];
+  queuedBytes = 0;
+  /** Applied, and not yet in a checkpoint that was committed. */
+  dirty = false;
+  private readonly committed = new CommittedOnly();
+  private readonly open = new Set<bigint>();
+
+  constructor(
+    dc: string,
+    readonly topic: string,
+    readonly partition: number,
+    readonly copy: string,
+    at: { offset: number; leaderEpoch: number },
+  ) {
+    this.origin = new OriginHeader(dc, topic, partition);
+    this.fetchOffset = this.position = this.reached = at.offset;
+    this.positionEpoch = this.reachedEpoch = at.leaderEpoch;
+  }
+
+  get name(): string {
+    return `${this.topic}-${this.partition}`;
+  }
+
+  /** What a fetch has brought. @returns bytes queued */
+  take(fetched: Fetched, now: number): number {
+    this.note(fetched, now);
+    this.committed.expect(fetched.aborted);
+    let bytes = 0;
+    for (const batch of readBatches(fetched.records, this.name)) {
+      // A broker gives whole batches: the first one may begin before what was asked for.
+      if (batch.lastOffset < this.fetchOffset) continue;
+      const held = this.committed.holds(batch);
+      if (batch.transactional) {
+        if (batch.control) this.open.delete(batch.producerId);
+        else if (held) this.open.add(batch.producerId);
+      }
+      this.fetchOffset = batch.lastOffset + 1;
+      const size = batch.payload.length + 61;
+      bytes += size;
+      this.queue.push({
+        batch: held && batch.count > 0 ? batch : null,
+        next: this.fetchOffset,
+        leaderEpoch: batch.leaderEpoch,
+        closed: this.open.size === 0,
+        bytes: size,
+        arrivedAt: now,
+      });
+    }
+    this.queuedBytes += bytes;
+    return bytes;
+  }
+
+  private note({ highWatermark, lastStableOffset }: Fetched, now: number): void {
+    const stuck = lastStableOffset < highWatermark;
+    if (!stuck) this.stuckSince = undefined;
+    else if (this.stuckSince === undefined || lastStableOffset !== this.lastStableOffset)
+      this.stuckSince = now;
+    this.highWatermark = highWatermark;
+    this.lastStableOffset = lastStableOffset;
+    if (this.position < highWatermark) this.behindSince ??= now;
+  }
+
+  /** How many batches of the queue may be taken. @param hold only up to where no source transaction is half there */
+  takeable(hold: boolean): number {
+    let count = this.queue.length;
+    if (hold) while (count > 0 && !this.queue[count - 1]!.closed) count--;
+    return count;
+  }
+
+  /** Takes some off the queue: `most` batches, and no more than so many bytes but for the first. */
+  shift(most: number, bytes: number): QueuedBatch[] {
+    let count = 0;
+    let size = 0;
+    while (count < most && (count === 0 || size + this.queue[count]!.bytes <= bytes))
+      size += this.queue[count++]!.bytes;
+    this.queuedBytes -= size;
+    return this.queue.splice(0, count);
+  }
+
+  /** What comes next is gone from the source. */
+  passGap(to: number, now: number): void {
+    this.fetchOffset = to;
+    this.queue.push({ batch: null, next: to, leaderEpoch: -1, closed: true, bytes: 0, arrivedAt: now });
+  }
+
+  /** The transaction that is being made goes up to here. */
+  reach(next: number, leaderEpoch: number): void {
+    this.reached = next;
+    this.reachedEpoch = leaderEpoch;
+    this.dirty = true;
+  }
+
+  /** What was reached is committed on the target, or was only dropped. */
+  applied(now: number): void {
+    this.position = this.reached;
+    this.positionEpoch = this.reachedEpoch;
+    this.behindSince = this.position >= this.highWatermark ? undefined : (this.queue[0]?.arrivedAt ?? now);
+  }
+}
