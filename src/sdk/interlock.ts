@@ -9,6 +9,8 @@ import { expressErrorHandler, expressMiddleware } from './express.js';
 import type { ExpressErrorHandler, ExpressMiddleware } from './express.js';
 import { fastifyPlugin } from './fastify.js';
 import type { FastifyPlugin } from './fastify.js';
+import { Outbox } from './kafka/outbox.js';
+import type { OutboxOptions } from './kafka/outbox.js';
 import { FencedMysql } from './mysql/store.js';
 import type { MysqlPool } from './mysql/session.js';
 import { RuleCenterRules } from './rules-source.js';
@@ -78,6 +80,11 @@ export class Interlock {
   ): FencedMysql {
     const { store = 'main', pipelining = true, unrouted = [] } = options;
     return new FencedMysql(pool, store, this.rules, pipelining, unrouted);
+  }
+
+  /** Events that are written in the business transaction; docs/kafka-sdk.md has the table and the relay. */
+  outbox(options: OutboxOptions): Outbox {
+    return new Outbox(options, this.rules);
   }
 
   /** Runs `work` with an ambient routing key; `transaction` without a key uses it. What is committed inside belongs together: see `afterEffects`. */
