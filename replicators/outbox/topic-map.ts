@@ -1,6 +1,6 @@
 import { InterlockError } from '../../src/errors.js';
 import type { Cluster } from '../kafka/client/cluster.js';
-import { partitionOf } from './partitioner.js';
+import { partitionOf } from '../../src/kafka/partitioner.js';
 
 interface Place {
   topic: string;
