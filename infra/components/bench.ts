@@ -1,4 +1,5 @@
 import type { Component } from './component.js';
+import { kafkaComponent } from './kafka.js';
 import { mysqlComponent } from './mysql.js';
 import { nginxComponent } from './nginx.js';
 import { onPath } from './search-path.js';
@@ -15,6 +16,7 @@ const wrk: Component<string> = {
 export const BENCHMARKS: Record<string, () => Component<unknown>[]> = {
   fence: () => [mysqlComponent('mysql')],
   gateway: () => [nginxComponent, wrk],
+  kafka: () => [kafkaComponent],
   mysql: () => [mysqlComponent('mysql')],
   routing: () => [],
   switchover: () => [temporalComponent, mysqlComponent('mysql'), nginxComponent],

@@ -12,6 +12,10 @@ import { expressErrorHandler, expressMiddleware } from './express.js';
 import type { ExpressErrorHandler, ExpressMiddleware } from './express.js';
 import { fastifyPlugin } from './fastify.js';
 import type { FastifyPlugin } from './fastify.js';
+import type { Kafka } from 'kafkajs';
+import { FencedKafka } from './kafka/kafka.js';
+import { Outbox } from './kafka/outbox.js';
+import type { OutboxOptions } from './kafka/outbox.js';
 import { FencedMysql } from './mysql/store.js';
 import type { MysqlPool } from './mysql/session.js';
 import { fencedClient } from './redis/client.js';
@@ -51,6 +55,7 @@ export class Interlock {
   readonly instance: string;
   readonly rules: RulesSource;
   private readonly extractor: KeyExtractor | undefined;
+  private readonly kafkas = new WeakMap<Kafka, FencedKafka>();
 
   constructor(options: InterlockOptions) {
     this.dc = options.dc;
@@ -95,6 +100,18 @@ export class Interlock {
   redis(client: Redis, options: { store?: string; keys?: readonly KeyRouting[] } = {}): Redis {
     const { store = 'cache', keys = [] } = options;
     return fencedClient(new FencedRedisStore(client, store, this.rules, new KeyPatterns(keys)));
+  }
+
+  /** The Kafka of this DC behind the fence. `kafka`: of kafkajs, connected to the DC's own cluster. */
+  kafka(kafka: Kafka): FencedKafka {
+    let fenced = this.kafkas.get(kafka);
+    if (fenced === undefined) this.kafkas.set(kafka, (fenced = new FencedKafka(kafka, this)));
+    return fenced;
+  }
+
+  /** Events that are written in the business transaction; docs/kafka-sdk.md has the table and the relay. */
+  outbox(options: OutboxOptions): Outbox {
+    return new Outbox(options, this.rules);
   }
 
   /** Runs `work` with an ambient routing key; `transaction` without a key uses it. What is committed inside belongs together: see `afterEffects`. */

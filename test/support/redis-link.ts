@@ -1,5 +1,5 @@
 import type { BaselineReached, LinkStatus } from '../../replicators/core/contract.js';
-import { RedisConnection } from '../../replicators/redis/connection.js';
+import { RedisConnection, textOf } from '../../replicators/redis/connection.js';
 import { initialiseRedisLink } from '../../replicators/redis/initialise.js';
 import type { RedisInitialiseOptions } from '../../replicators/redis/initialise.js';
 import { REDIS_LINK_DEFAULTS } from '../../replicators/redis/link-config.js';
@@ -31,7 +31,7 @@ export async function redisSide(server: TestRedis): Promise<RedisSide> {
     run: async (...args) => side.client.call(...args),
     text: async (...args) => {
       const reply = await side.client.call(...args);
-      return reply === null ? null : String(reply);
+      return reply === null ? null : textOf(reply);
     },
   };
   return side;

@@ -20,7 +20,8 @@ export interface Outgoing extends PartitionRef {
 }
 
 const PURPOSE = 'produce';
-const PRODUCE_MS = 30_000;
+/** What a broker may take to have it on its replicas; then so long for the answer. */
+const PRODUCE_MS = 10_000;
 /** Until the coordinator has undone what the process before had open. */
 const TAKE_MS = 90_000;
 const IN_FLIGHT_BYTES = 8 * 2 ** 20;

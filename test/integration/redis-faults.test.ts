@@ -1,0 +1,408 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { Applier } from '../../replicators/redis/applier.js';
+import { Block } from '../../replicators/redis/block.js';
+import { takeGeneration } from '../../replicators/redis/checkpoint.js';
+import { RedisConnection, encodeCommand } from '../../replicators/redis/connection.js';
+import { initialiseRedisLink } from '../../replicators/redis/initialise.js';
+import type { RedisLinkConfig } from '../../replicators/redis/link-config.js';
+import { startProgram } from '../support/programs.js';
+import type { Program } from '../support/programs.js';
+import {
+  passMarker,
+  redisDifferences,
+  redisLinkConfig,
+  redisSide,
+  runRedisLink,
+  startRedisPair,
+  until,
+} from '../support/redis-link.js';
+import type { RedisPair, RedisSide, RunningRedisLink } from '../support/redis-link.js';
+import { startRedis } from '../support/redis.js';
+import { relay } from '../support/relay.js';
+
+/** What a server promises to have on its disk when it answers. */
+const DURABLE = { appendonly: 'yes', appendfsync: 'always' };
+const QUICK = { 'repl-diskless-sync-delay': '0', 'repl-backlog-size': '64mb' };
+
+let directory: string;
+let pair: RedisPair;
+const programs: Program[] = [];
+const running: RunningRedisLink[] = [];
+
+beforeAll(async () => {
+  directory = await mkdtemp(path.join(tmpdir(), 'interlock-redis-faults-'));
+  pair = await startRedisPair({ ...QUICK, ...DURABLE });
+});
+afterEach(async () => {
+  await Promise.all(programs.splice(0).map((program) => program.kill('SIGKILL')));
+  await Promise.all(running.splice(0).map((link) => link.stop()));
+});
+afterAll(async () => {
+  await pair?.stop();
+  await rm(directory, { recursive: true, force: true });
+});
+
+async function fresh(overrides: Partial<RedisLinkConfig> = {}): Promise<RedisLinkConfig> {
+  await Promise.all([pair.a.run('FLUSHALL'), pair.b.run('FLUSHALL')]);
+  const config = redisLinkConfig(pair, 'a', overrides);
+  await initialiseRedisLink(config, { from: 'now' });
+  return config;
+}
+
+/** Commands that show when they were applied twice, or not, alone and in transactions. */
+async function write({ client }: RedisSide, times: number): Promise<void> {
+  for (let i = 0; i < times; i++)
+    await client.askAll([
+      ['INCR', 'n'],
+      ['RPUSH', 'list', i],
+      ['APPEND', 'text', 'x'],
+      ['XADD', 'stream', '*', 'f', i],
+      ['MULTI'],
+      ['INCRBY', 'm:1', 3],
+      ['ZINCRBY', 'm:2', 3, 'a'],
+      ['EXEC'],
+      ['SADD', 'set', i, i + 1, i + 2],
+      ['SPOP', 'set'],
+      ['HINCRBYFLOAT', 'hash', 'f', '0.5'],
+    ]);
+}
+
+async function linkProcess(config: RedisLinkConfig, stopAt?: string): Promise<Program> {
+  const file = path.join(directory, `${config.link.replace(/\W/g, '_')}-${config.source.port}.json`);
+  await writeFile(file, JSON.stringify(config));
+  const program = startProgram(
+    'test/support/link-process.js',
+    [file],
+    stopAt === undefined ? {} : { INTERLOCK_LINK_STOP_AT: stopAt },
+  );
+  programs.push(program);
+  return program;
+}
+
+const POINTS = [
+  'before-read',
+  'after-read',
+  'before-target-write',
+  'before-target-commit',
+  'after-target-commit',
+  'before-acknowledge',
+  'after-acknowledge',
+];
+
+describe('a link survives', () => {
+  it.each(POINTS)('kill -9 of its process at %s', async (point) => {
+    const config = await fresh();
+    await write(pair.a, 20);
+    await pair.a.run('SET', 'interlock:marker', JSON.stringify({ id: point, workflowId: 'w', runId: 'r' }));
+    const first = await linkProcess(config, `${point}:1`);
+    await first.prints(`stopped at ${point}`);
+    await write(pair.a, 20);
+    await first.kill('SIGKILL');
+    const second = await linkProcess(config);
+    // Said again, when nobody can know whether it was heard.
+    await second.prints(`marker ${point}`);
+    await write(pair.a, 20);
+    await passMarker(pair.a, pair.b, config.link);
+    expect(await redisDifferences(pair.a, pair.b)).toEqual([]);
+    expect(await pair.b.text('GET', 'n')).toBe('60');
+  });
+
+  it('kill -9 of the target while a block is on its way', async () => {
+    const config = await fresh();
+    for (const point of ['before-target-commit', 'after-target-commit']) {
+      const link = await linkProcess(config, `${point}:2:${path.join(directory, point)}`);
+      await link.prints('state streaming');
+      await write(pair.a, 20);
+      await link.prints(`stopped at ${point}`);
+      await pair.b.server.kill('SIGKILL');
+      await write(pair.a, 20);
+      await writeFile(path.join(directory, point), '');
+      await pair.b.server.restart();
+      pair.b.client = await RedisConnection.open({ host: '127.0.0.1', port: pair.b.server.port }, 'test');
+      await passMarker(pair.a, pair.b, config.link);
+      expect(await redisDifferences(pair.a, pair.b)).toEqual([]);
+      await link.kill('SIGKILL');
+    }
+    expect(await pair.b.text('GET', 'n')).toBe('80');
+  });
+
+  it('connections that are reset under load, both ways at once, again and again', async () => {
+    const toB = await relay(pair.b.server.port);
+    const toA = await relay(pair.a.server.port);
+    try {
+      const forth = await fresh({
+        source: { host: '127.0.0.1', port: toA.port },
+        target: { host: '127.0.0.1', port: toB.port },
+      });
+      const back = redisLinkConfig(pair, 'b', { source: forth.target, target: forth.source });
+      await initialiseRedisLink(back, { from: 'now' });
+      running.push(runRedisLink(forth), runRedisLink(back));
+      let writing = true;
+      const load = [pair.a, pair.b].map(async (side, i) => {
+        while (writing)
+          await side.client.askAll(
+            Array.from({ length: 50 }, (_, j) =>
+              j % 5 === 0 ? ['RPUSH', `list:${i}`, j] : ['INCR', `n:${i}`],
+            ),
+          );
+      });
+      for (let i = 0; i < 15; i++) {
+        await new Promise((resolve) => setTimeout(resolve, 100));
+        (i % 2 === 0 ? toB : toA).reset();
+      }
+      writing = false;
+      await Promise.all(load);
+      await passMarker(pair.a, pair.b, forth.link);
+      await passMarker(pair.b, pair.a, back.link);
+      await passMarker(pair.a, pair.b, forth.link);
+      expect(await redisDifferences(pair.a, pair.b)).toEqual([]);
+    } finally {
+      await Promise.all(running.splice(0).map((link) => link.stop()));
+      toA.close();
+      toB.close();
+    }
+  });
+
+  it('a network that swallows everything, at the source and at the target', async () => {
+    for (const side of ['source', 'target'] as const) {
+      const config = await fresh();
+      const between = await relay(config[side].port);
+      try {
+        const link = runRedisLink({ ...config, [side]: { host: '127.0.0.1', port: between.port } });
+        running.push(link);
+        await write(pair.a, 5);
+        await passMarker(pair.a, pair.b, config.link);
+        between.silence();
+        await write(pair.a, 5);
+        await until('it notices', () => link.status().state === 'starting');
+        await until('it is behind', () => link.status().lagMs > 0);
+        between.heal();
+        await passMarker(pair.a, pair.b, config.link);
+        expect(await redisDifferences(pair.a, pair.b)).toEqual([]);
+        await link.stop();
+      } finally {
+        between.close();
+      }
+    }
+  });
+});
+
+describe('only one attempt writes', () => {
+  it('a zombie with a block on its way does nothing once another has taken over', async () => {
+    const config = await fresh();
+    const address = { host: '127.0.0.1', port: pair.b.server.port };
+    const [first, second] = await Promise.all([
+      RedisConnection.open(address, 'first'),
+      RedisConnection.open(address, 'second'),
+    ]);
+    const applier = new Applier(
+      first,
+      config.link,
+      (await takeGeneration(first, config.link))!,
+      () => undefined,
+    );
+    await applier.ready();
+    const block = (): Block => {
+      const made = new Block();
+      made.commands.addRaw(encodeCommand(['INCR', 'zombie']), 0);
+      return made;
+    };
+    await applier.apply(block()).done;
+    await applier.ready();
+    // The zombie sees nothing of this: it is ready, with the key under WATCH.
+    await takeGeneration(second, config.link);
+    const late = [applier.apply(block()).done, applier.apply(block()).done];
+    const ends = await Promise.allSettled(late);
+    expect(ends.map((end) => end.status === 'rejected' && (end.reason as { code: string }).code)).toEqual([
+      'HeldByOther',
+      'HeldByOther',
+    ]);
+    expect(await pair.b.text('GET', 'zombie')).toBe('1');
+    first.destroy();
+    second.destroy();
+  });
+
+  it('the older of two processes ends, and nothing is applied twice', async () => {
+    const config = await fresh();
+    const first = await linkProcess(config);
+    await first.prints('state streaming');
+    let writing = true;
+    const load = (async () => {
+      while (writing) await write(pair.a, 5);
+    })();
+    const second = await linkProcess(config);
+    await second.prints('state streaming');
+    await first.prints('ended HeldByOther final');
+    writing = false;
+    await load;
+    await passMarker(pair.a, pair.b, config.link);
+    expect(await redisDifferences(pair.a, pair.b)).toEqual([]);
+  });
+});
+
+describe('a source', () => {
+  const extra: RedisSide[] = [];
+  afterEach(async () => {
+    for (const side of extra.splice(0)) {
+      side.client.destroy();
+      await side.server.stop();
+    }
+  });
+  const server = async (config: Record<string, string> = {}): Promise<RedisSide> => {
+    const side = await redisSide(await startRedis({ config: { ...QUICK, ...config } }));
+    extra.push(side);
+    return side;
+  };
+
+  it('that fails over to its replica goes on where it was', async () => {
+    const [primary, replica, target] = await Promise.all([server(), server(), server()]);
+    await replica.run('REPLICAOF', '127.0.0.1', primary.server.port);
+    await until('in step', async () =>
+      (await replica.text('INFO', 'replication'))!.includes('master_link_status:up'),
+    );
+    const config = redisLinkConfig({ a: primary, b: target }, 'a', { onGap: 'stop' });
+    await initialiseRedisLink(config, { from: 'now' });
+    const link = runRedisLink(config);
+    running.push(link);
+    await primary.run('SELECT', 2);
+    await write(primary, 20);
+    await until('applied', async () => (await redisDifferences(primary, target, [0, 2])).length === 0);
+    expect(await primary.run('WAIT', 2, 30_000)).toBe(2);
+    await primary.server.kill('SIGKILL');
+    await link.stop();
+    await replica.run('REPLICAOF', 'NO', 'ONE');
+    await replica.run('SELECT', 2);
+    await write(replica, 20);
+    const next = runRedisLink({ ...config, source: { host: '127.0.0.1', port: replica.server.port } });
+    running.push(next);
+    await until('applied', async () => (await redisDifferences(replica, target, [0, 2])).length === 0);
+    await target.run('SELECT', 2);
+    expect(await target.text('GET', 'n')).toBe('40');
+    expect(next.status().copy).toBeNull();
+    // Through another kill: the new history's name is in the checkpoint.
+    await next.stop();
+    await write(replica, 5);
+    const last = runRedisLink(next.config);
+    running.push(last);
+    await until('applied', async () => (await redisDifferences(replica, target, [0, 2])).length === 0);
+    expect(last.status().copy).toBeNull();
+  });
+
+  it('that lacks what was applied is diverged', async () => {
+    const [primary, replica, target] = await Promise.all([server(), server(), server()]);
+    await replica.run('REPLICAOF', '127.0.0.1', primary.server.port);
+    await until('in step', async () =>
+      (await replica.text('INFO', 'replication'))!.includes('master_link_status:up'),
+    );
+    const config = redisLinkConfig({ a: primary, b: target }, 'a');
+    await initialiseRedisLink(config, { from: 'now' });
+    const link = runRedisLink(config);
+    running.push(link);
+    await passMarker(primary, target, config.link);
+    replica.server.pause();
+    await write(primary, 5);
+    await passMarker(primary, target, config.link);
+    await link.stop();
+    await primary.server.kill('SIGKILL');
+    replica.server.unpause();
+    await replica.run('REPLICAOF', 'NO', 'ONE');
+    const next = runRedisLink({ ...config, source: { host: '127.0.0.1', port: replica.server.port } });
+    running.push(next);
+    await until('it stops', () => next.ended() !== undefined);
+    expect(next.ended()!.error).toMatchObject({ code: 'NeedsOperator', details: { state: 'diverged' } });
+  });
+
+  it.each(['stop', 'resync'] as const)('whose backlog is too short: %s', async (onGap) => {
+    const [source, target] = await Promise.all([server({ 'repl-backlog-size': '16kb' }), server()]);
+    const config = redisLinkConfig({ a: source, b: target }, 'a', { onGap });
+    await initialiseRedisLink(config, { from: 'now' });
+    const link = runRedisLink(config);
+    running.push(link);
+    await source.client.askAll([
+      ['SET', 'stays', 1],
+      ['SET', 'goes', 1],
+      ['RPUSH', 'changes', 'a', 'b'],
+    ]);
+    await passMarker(source, target, config.link);
+    await link.stop();
+    await source.run('DEL', 'goes', 'changes');
+    await source.client.askAll(Array.from({ length: 1000 }, (_, i) => ['SET', `k${i}`, 'x'.repeat(100)]));
+    const next = runRedisLink(config);
+    running.push(next);
+    if (onGap === 'stop') {
+      await until('it stops', () => next.ended() !== undefined);
+      expect(next.ended()!.error).toMatchObject({
+        code: 'NeedsOperator',
+        details: { state: 'resync-required' },
+      });
+      // Without a copy that nobody wanted.
+      expect(await source.text('INFO', 'stats')).toMatch(/sync_full:1\r/);
+      return;
+    }
+    await until('it streams', () => next.status().state === 'streaming');
+    await source.run('RPUSH', 'changes', 'c');
+    await passMarker(source, target, config.link);
+    expect(await redisDifferences(source, target)).toEqual([]);
+    expect(next.status().copy).toMatchObject({ removedRows: 2 });
+  });
+
+  it('that is killed and loads its data again is copied again, by policy', async () => {
+    const [source, target] = await Promise.all([server(DURABLE), server()]);
+    const config = redisLinkConfig({ a: source, b: target }, 'a', { onGap: 'resync' });
+    await initialiseRedisLink(config, { from: 'now' });
+    running.push(runRedisLink(config));
+    await write(source, 20);
+    await passMarker(source, target, config.link);
+    await source.server.kill('SIGKILL');
+    await source.server.restart();
+    source.client = await RedisConnection.open({ host: '127.0.0.1', port: source.server.port }, 'test');
+    await write(source, 20);
+    await passMarker(source, target, config.link);
+    expect(await redisDifferences(source, target)).toEqual([]);
+    expect(await target.text('GET', 'n')).toBe('40');
+  });
+});
+
+describe('a full synchronisation', () => {
+  it.each([
+    ['from disk', 'no'],
+    ['diskless', 'yes'],
+  ])('%s, killed in the middle and under load', async (_name, diskless) => {
+    await pair.a.run('CONFIG', 'SET', 'repl-diskless-sync', diskless);
+    await Promise.all([pair.a.run('FLUSHALL'), pair.b.run('FLUSHALL')]);
+    for (let i = 0; i < 20; i++)
+      await pair.a.client.askAll(
+        Array.from({ length: 1000 }, (_, j) => ['SET', `k${i}:${j}`, 'x'.repeat(100)]),
+      );
+    await pair.a.run('SET', 'big', 'y'.repeat(10_000_000));
+    for (let i = 0; i < 30; i++)
+      await pair.a.run(
+        'RPUSH',
+        'big:list',
+        ...Array.from({ length: 1000 }, (_, j) => `${i}:${j}:${'z'.repeat(200)}`),
+      );
+    await pair.a.run('SET', 'lives', '1', 'EX', 1000);
+    const config = redisLinkConfig(pair, 'a');
+    await initialiseRedisLink(config, { copy: true });
+    const first = await linkProcess(config, 'after-target-commit:4');
+    await first.prints('stopped at after-target-commit');
+    await write(pair.a, 20);
+    await first.kill('SIGKILL');
+    const second = await linkProcess(
+      config,
+      `after-target-commit:4:${path.join(directory, `go-${diskless}`)}`,
+    );
+    await second.prints('stopped at after-target-commit');
+    // While the copy stands, the source goes on; what it sends waits here.
+    await write(pair.a, 200);
+    await pair.a.run('DEL', 'k0:0');
+    await writeFile(path.join(directory, `go-${diskless}`), '');
+    await second.prints('state streaming');
+    await passMarker(pair.a, pair.b, config.link);
+    expect(await redisDifferences(pair.a, pair.b)).toEqual([]);
+    expect(await pair.b.text('GET', 'n')).toBe('220');
+  });
+});
