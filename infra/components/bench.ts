@@ -1,6 +1,7 @@
 import type { Component } from './component.js';
 import { mysqlComponent } from './mysql.js';
 import { nginxComponent } from './nginx.js';
+import { redisComponent } from './redis.js';
 import { onPath } from './search-path.js';
 import { temporalComponent } from './temporal.js';
 
@@ -16,6 +17,7 @@ export const BENCHMARKS: Record<string, () => Component<unknown>[]> = {
   fence: () => [mysqlComponent('mysql')],
   gateway: () => [nginxComponent, wrk],
   mysql: () => [mysqlComponent('mysql')],
+  redis: () => [redisComponent],
   routing: () => [],
   switchover: () => [temporalComponent, mysqlComponent('mysql'), nginxComponent],
 };
