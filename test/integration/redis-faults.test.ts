@@ -302,13 +302,10 @@ describe('a source', () => {
     const link = runRedisLink(config);
     running.push(link);
     await passMarker(primary, target, config.link);
-    replica.server.pause();
+    await replica.run('REPLICAOF', 'NO', 'ONE');
     await write(primary, 5);
     await passMarker(primary, target, config.link);
     await link.stop();
-    await primary.server.kill('SIGKILL');
-    replica.server.unpause();
-    await replica.run('REPLICAOF', 'NO', 'ONE');
     const next = runRedisLink({ ...config, source: { host: '127.0.0.1', port: replica.server.port } });
     running.push(next);
     await until('it stops', () => next.ended() !== undefined);
