@@ -21,11 +21,16 @@ export interface Settled {
   /** Neither side has written the key while all that was under way arrived, and they differ. */
   proven: Proven[];
   shortLived: number;
-  undecided: { count: number; reason: string };
+  /** Keys that are written all the while. */
+  undecided: number;
 }
 
-const CHANGES = 'it is written all the while';
-const BEHIND = 'a link did not bring a marker to the other side in time; look at interlock replicate status';
+/** Without its links, nothing that differs can be decided. */
+export class LinkBehind extends Error {
+  constructor() {
+    super('a link did not bring a marker to the other side in time; look at interlock replicate status');
+  }
+}
 
 /**
  * Decides keys that differed at first sight.
@@ -44,11 +49,9 @@ export class Settlement {
   ) {}
 
   async settle(db: number, keys: readonly Buffer[]): Promise<Settled> {
-    const settled: Settled = { proven: [], shortLived: 0, undecided: { count: 0, reason: CHANGES } };
-    if (!(await this.pass())) {
-      settled.undecided = { count: keys.length, reason: BEHIND };
-      return settled;
-    }
+    const settled: Settled = { proven: [], shortLived: 0, undecided: 0 };
+    // Most are on their way: they need no watching.
+    await this.pass();
     const { left } = await this.unlike(db, keys, settled);
     for (let at = 0; at < left.length; at += GROUP_KEYS) {
       await this.prove(db, left.slice(at, at + GROUP_KEYS), this.rounds, settled);
@@ -56,10 +59,10 @@ export class Settlement {
     return settled;
   }
 
-  /** All that either side has written so far is on the other. */
-  async pass(): Promise<boolean> {
-    const [a, b] = await Promise.all(this.sides.map((side) => this.awaitMarker(side.dc)));
-    return a! && b!;
+  /** All that either side has written so far is on the other. @throws LinkBehind */
+  async pass(): Promise<void> {
+    const passed = await Promise.all(this.sides.map((side) => this.awaitMarker(side.dc)));
+    if (!passed.every(Boolean)) throw new LinkBehind();
   }
 
   /** Those that still differ, each with what. */
@@ -82,12 +85,8 @@ export class Settlement {
     await Promise.all(sides.map((side) => side.ask(db, [['UNWATCH'], ['WATCH', ...keys]])));
     const { left, proven } = await this.unlike(db, keys, settled);
     if (left.length === 0) return;
-    const passed = await this.pass();
+    await this.pass();
     const executed = await Promise.all(sides.map((side) => side.ask(db, [['MULTI'], ['EXEC']])));
-    if (!passed) {
-      settled.undecided = { count: settled.undecided.count + left.length, reason: BEHIND };
-      return;
-    }
     if (executed.every(([, answer]) => answer !== null)) {
       settled.proven.push(...proven);
       return;
@@ -98,6 +97,6 @@ export class Settlement {
       await this.prove(db, left.slice(0, half), rounds, settled);
       await this.prove(db, left.slice(half), rounds, settled);
     } else if (rounds > 1) await this.prove(db, left, rounds - 1, settled);
-    else settled.undecided = { ...settled.undecided, count: settled.undecided.count + 1 };
+    else settled.undecided += 1;
   }
 }

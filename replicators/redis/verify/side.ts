@@ -22,6 +22,9 @@ export function textOf(reply: Reply | undefined): string {
   return Buffer.isBuffer(reply) ? reply.toString('latin1') : typeof reply === 'string' ? reply : '';
 }
 
+/** For one pipeline, of 8 MB at most where values are not larger. */
+const ANSWER_MS = 60_000;
+
 /** Errors that a key gives which was made another kind in between: it is looked at again. */
 const CHANGED = new Set(['WRONGTYPE', 'NOGROUP']);
 
@@ -33,7 +36,10 @@ export class Side {
   /** PEXPIRETIME is known (Redis 7). */
   private tellsExpiry = false;
 
-  constructor({ dc, connection }: VerifiedSide) {
+  constructor(
+    { dc, connection }: VerifiedSide,
+    private readonly signal: AbortSignal,
+  ) {
     this.dc = dc;
     this.connection = connection;
   }
@@ -58,7 +64,7 @@ export class Side {
   async ask(db: number, commands: readonly Command[]): Promise<Reply[]> {
     if (commands.length === 0) return [];
     const select = this.db !== db;
-    const replies = await this.connection.askAll(select ? [['SELECT', db], ...commands] : commands);
+    const replies = await this.answered(select ? [['SELECT', db], ...commands] : commands);
     this.db = db;
     for (const [index, reply] of replies.entries()) {
       if (!(reply instanceof ReplyError) || CHANGED.has(reply.code)) continue;
@@ -72,6 +78,29 @@ export class Side {
       );
     }
     return select ? replies.slice(1) : replies;
+  }
+
+  /** A server that does not answer, and hangs up neither, must not hold a comparison for ever. */
+  private async answered(commands: readonly Command[]): Promise<Reply[]> {
+    const limit = AbortSignal.any([this.signal, AbortSignal.timeout(ANSWER_MS)]);
+    limit.throwIfAborted();
+    const end = new AbortController();
+    const given = new Promise<never>((_, reject) => {
+      const stop = (): void => {
+        const message = `Redis of ${this.dc} does not answer in ${ANSWER_MS / 1000} s`;
+        reject(
+          this.signal.aborted
+            ? (this.signal.reason as Error)
+            : new InterlockError('Unavailable', message, { retryable: true }),
+        );
+      };
+      limit.addEventListener('abort', stop, { signal: end.signal });
+    });
+    try {
+      return await Promise.race([this.connection.askAll(commands), given]);
+    } finally {
+      end.abort();
+    }
   }
 
   /** When each key expires (Unix time in ms); null: never; undefined: there is no such key. */

@@ -42,13 +42,14 @@ export interface RedisVerifyProgress {
   unowned: number;
   /** Keys that one side leaves out, as they live too short for a link. */
   shortLived: number;
-  /** Keys that could not be decided, and why (of the first). */
+  /** Keys that differ each time, and are written all the while: verify again. */
   undecided: number;
-  undecidedReason: string | null;
   /** The first differences; the rest is only counted. */
   differences: KeyDifference[];
   /** So many keys differ that the rest was not compared. */
   cut: boolean;
+  /** Why the keys from `cursor` on could not be compared, and what to do. */
+  notComparable: string | null;
   /** Milliseconds of work. */
   activeMs: number;
 }
@@ -67,8 +68,8 @@ export const NOTHING_COMPARED: RedisVerifyProgress = {
   unowned: 0,
   shortLived: 0,
   undecided: 0,
-  undecidedReason: null,
   differences: [],
   cut: false,
+  notComparable: null,
   activeMs: 0,
 };

@@ -3,7 +3,7 @@ import { Crc64 } from '../rdb/crc64.js';
 import { Comparison, SHORT_LIVED } from './comparison.js';
 import { writeAnew } from './repair.js';
 import type { KeyOwner } from './repair.js';
-import { Settlement } from './settlement.js';
+import { LinkBehind, Settlement } from './settlement.js';
 import type { AwaitMarker, Proven } from './settlement.js';
 import { Side } from './side.js';
 import type { VerifiedSide } from './side.js';
@@ -83,12 +83,22 @@ class Verifier {
       awaitMarker,
       rounds = 5,
     } = options;
-    this.sides = [new Side(source), new Side(target)];
+    this.sides = [new Side(source, options.signal), new Side(target, options.signal)];
     this.comparison = new Comparison(this.sides, { mode, expiryToleranceMs, minTtlMs });
     this.settlement = new Settlement(this.sides, this.comparison, awaitMarker, rounds);
   }
 
   async run(): Promise<RedisVerifyProgress> {
+    try {
+      await this.compare();
+    } catch (error) {
+      if (error instanceof LinkBehind) this.advance({ done: true, notComparable: error.message });
+      else if (!this.options.signal.aborted) throw error;
+    }
+    return this.progress;
+  }
+
+  private async compare(): Promise<void> {
     const { options } = this;
     this.databases = await Promise.all(this.sides.map((side) => side.open()));
     const estimated = this.databases.flatMap((one) => [...one.values()]).reduce((sum, keys) => sum + keys, 0);
@@ -99,7 +109,6 @@ class Verifier {
       this.advance({ activeMs: this.progress.activeMs + performance.now() - began });
       options.onProgress?.(this.progress);
     }
-    return this.progress;
   }
 
   private async batch(): Promise<void> {
@@ -122,14 +131,12 @@ class Verifier {
       compared: counted.compared + keys.length,
       again: counted.again + unlike.length,
       shortLived: counted.shortLived + shortLived,
-      undecided: counted.undecided + (settled?.undecided.count ?? 0),
+      undecided: counted.undecided + (settled?.undecided ?? 0),
       differing: counted.differing + differences.length,
       repaired: counted.repaired + differences.filter(({ repaired }) => repaired).length,
       unowned: counted.unowned + differences.filter(({ owner }) => owner === null).length,
       differences: [...counted.differences, ...differences].slice(0, options.keep ?? 100),
     };
-    if ((settled?.undecided.count ?? 0) > 0)
-      next.undecidedReason = counted.undecidedReason ?? settled!.undecided.reason;
     if (options.repair !== true && next.differing! > MOST_DIFFERING)
       this.advance({ ...next, done: true, cut: true });
     else if (cursor.toString() === '0') this.nextDatabase(next);
@@ -181,7 +188,7 @@ class Verifier {
       else difference.notRepaired = refusal;
     }
     if (written.length === 0) return differences;
-    const passed = await this.settlement.pass();
+    await this.settlement.pass();
     const after = await this.comparison.compare(
       db,
       written.map((index) => proven[index]!.key),
@@ -190,9 +197,8 @@ class Verifier {
       const difference = differences[index]!;
       difference.repaired = after[at] === null || after[at] === SHORT_LIVED;
       if (difference.repaired) continue;
-      difference.notRepaired = passed
-        ? 'its owner wrote it anew, and it differs still: verify again, and look at the conflicts of the link'
-        : 'its owner wrote it anew, and the link has not brought it in time: verify again';
+      difference.notRepaired =
+        'its owner wrote it anew, and it differs still: verify again, and look at the conflicts of the link';
     }
     return differences;
   }
