@@ -80,7 +80,6 @@ export async function keepTombstones(
   source: Connection,
   target: Connection,
 ): Promise<void> {
-  if (!Object.values(config.conflicts).some((policy) => typeof policy === 'object')) return;
   const carried = new Carried(config);
   await ensureTombstones(source, await readCatalog(source, carried.sourceFilter), config.conflicts);
   const there = carried.byTargetName(config.conflicts);

@@ -33,6 +33,7 @@ export function crossReferenceProblems(topology: Topology): Problem[] {
   checkEndpoints(topology, dcs, report);
   checkLinks(topology, dcs, report);
   checkInverse(topology, dcs, report);
+  checkLatest(topology, dcs, report);
   checkApplications(topology, dcs, report);
   for (const [table, routing] of Object.entries(topology.tables)) {
     if ('central' in routing && !Object.hasOwn(topology.central, routing.central)) {
@@ -254,6 +255,37 @@ function checkInverse(topology: Topology, dcs: string[], report: Report): void {
           `links.${i}.rename.${source}`,
           target,
           `expected links.${back}.rename.${target}: ${source}, which undoes it on the way from ${to} to ${from}; or name from and to`,
+        );
+        return;
+      }
+    }
+  });
+}
+
+/** Hazard: where the two directions decide by other columns, each side keeps its own row. */
+function checkLatest(topology: Topology, dcs: string[], report: Report): void {
+  const columnOf = (link: LinkSpec, table: string): string | undefined => {
+    const policy = link.conflicts[table];
+    return typeof policy === 'object' ? policy.latest.toLowerCase() : undefined;
+  };
+  topology.links.forEach((link, i) => {
+    for (const [source, policy] of Object.entries(link.conflicts)) {
+      if (typeof policy !== 'object') continue;
+      const target = link.rename?.[source] ?? source;
+      for (const from of dcs) {
+        const to = dcs.find((dc) => dc !== from);
+        if (to === undefined || !goes(link, from, to)) continue;
+        const back = topology.links.findIndex(
+          (one) => one.store === link.store && goes(one, to, from) && carries(one, target),
+        );
+        if (back < 0) continue;
+        const other = columnOf(topology.links[back]!, target);
+        // Of two that differ, the first one says it.
+        if (other === policy.latest.toLowerCase() || (other !== undefined && back < i)) continue;
+        report(
+          `links.${i}.conflicts.${source}`,
+          policy,
+          `expected links.${back}.conflicts.${target}: { latest: ${policy.latest} }, too: both directions decide by one column`,
         );
         return;
       }
