@@ -351,6 +351,39 @@ describe.each(['mysql', 'mariadb'] as const)('conflicts on %s', (flavour) => {
     await same(table);
   });
 
+  it('what was decided long ago is removed, a few at a time, and nothing else', async () => {
+    const table = await schemaWith('c_purged');
+    const config = linkConfig(pair, 'a', 'c_purged', { [table]: OWNED });
+    const days = (age: number): string => `UTC_TIMESTAMP(6) - INTERVAL ${age} DAY`;
+    const conflicts = (of: string, rest: string): string =>
+      `('${of}', 'g', '${table}', '1', 'differs', 'owner-wins', 'source', ${rest})`;
+    const old = conflicts(config.link, `'resolved', '{}', ${days(40)}, ${days(31)}`);
+    const quarantine = (gtid: string, rest: string): string =>
+      `('${config.link}', '${gtid}', 'r', 1, ${rest}, '[]', '[]', ${days(40)}, ${days(31)})`;
+    await unlogged(pair.b, [
+      `INSERT INTO interlock.conflict (link,gtid,name,row_key,kind,policy,kept,state,images,created_at,resolved_at) VALUES
+        ${Array.from({ length: 1500 }, () => old).join()},
+        ${conflicts(config.link, `'resolved', '{}', ${days(40)}, ${days(29)}`)},
+        ${conflicts(config.link, `'open', '{}', ${days(40)}, NULL`)},
+        ${conflicts('mysql/other:dc-a>dc-b', `'resolved', '{}', ${days(40)}, ${days(31)}`)}`,
+      `INSERT INTO interlock.quarantine (link,gtid,reason,tries,passed,state,units,changes,created_at,changed_at) VALUES
+        ${quarantine('g1', `0, 'applied'`)}, ${quarantine('g2', `1, 'discarded'`)}, ${quarantine('g3', `0, 'discarded'`)}, ${quarantine('g4', `1, 'open'`)}`,
+    ]);
+    const ab = await start('a', table, OWNED);
+    const left = async (): Promise<number> =>
+      Number(
+        (await rows(pair.b, `SELECT COUNT(*) AS n FROM interlock.conflict WHERE name = '${table}'`))[0]!['n'],
+      );
+    await until(async () => (await left()) <= 3, 'what is old is removed');
+    expect(await left()).toBe(3);
+    expect((await records(ab)).map(({ state }) => state)).toEqual(['resolved', 'open']);
+    expect((await kept(ab)).map(({ gtid }) => gtid)).toEqual(['g3', 'g4']);
+    await unlogged(pair.b, [
+      `DELETE FROM interlock.conflict WHERE name = '${table}'`,
+      `DELETE FROM interlock.quarantine WHERE link = '${config.link}'`,
+    ]);
+  });
+
   it('decides many rows of one transaction at once', async () => {
     const table = await schemaWith('c_many', 'n INT');
     const values = Array.from({ length: 3000 }, (_, i) => `(${i}, 'ann', 0)`).join();
