@@ -244,17 +244,6 @@ async function tablesToCopy(
       { details: { link: config.link, tables: cascading.map(({ name }) => name) } },
     );
   }
-  // The stream has their bytes, SELECT their text: keys of the two could not be compared.
-  const keyed = chosen.find(({ primaryKey, columns }) =>
-    primaryKey.some((key) => /^(inet4|inet6|uuid)$/.test(columns.get(key)!.dataType)),
-  );
-  if (keyed !== undefined) {
-    throw new InterlockError(
-      'Refused',
-      `${config.link}: ${keyed.name}: a primary key of type UUID or INET cannot be copied; load the table from a backup`,
-      { details: { link: config.link, tables: [keyed.name] } },
-    );
-  }
   const orders = new Map<string, CopyOrder>();
   for (const table of chosen) {
     const [counted] = await source.query<RowDataPacket[]>(
