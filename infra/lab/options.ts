@@ -16,7 +16,7 @@ export interface LabShape {
   rttMs: number;
 }
 
-export const DEFAULT_SHAPE: LabShape = { mysql: 'mysql', stores: 1, redis: 0, gatewaysPerDc: 1, rttMs: 0 };
+export const DEFAULT_SHAPE: LabShape = { mysql: 'mysql', stores: 1, redis: 1, gatewaysPerDc: 1, rttMs: 0 };
 
 export const DATACENTERS = ['dc-a', 'dc-b'] as const;
 export type LabDc = (typeof DATACENTERS)[number];

@@ -74,11 +74,15 @@ describe('parts die during a switchover under load', () => {
     { points: FENCED, kill: '{source}-mysql-main' },
     { points: FENCED, kill: '{target}-worker' },
     { points: FENCED, kill: '{target}-mysql-main' },
+    { points: FENCED, kill: '{source}-redis-cache' },
+    { points: FENCED, kill: '{target}-redis-cache' },
     { points: SWITCHED, kill: '{target}-worker', outcome: 'done' },
     { points: SWITCHED, kill: '{target}-rule-center', outcome: 'done' },
     { points: SWITCHED, kill: '{target}-gateway-1', outcome: 'done' },
     { points: SWITCHED, kill: '{target}-mysql-main', outcome: 'done' },
     { points: SWITCHED, kill: '{source}-mysql-main', outcome: 'done' },
+    { points: SWITCHED, kill: '{source}-redis-cache', outcome: 'done' },
+    { points: SWITCHED, kill: '{target}-redis-cache', outcome: 'done' },
   ])('kill -9 of $kill at $points', async ({ points, kill, outcome }) => {
     const part = kill.replace('{source}', owner).replace('{target}', OTHER[owner]!);
     await rig.load.start();

@@ -288,6 +288,7 @@ test('preflight names what is wrong, and what to do', async () => {
     openRedis({ ...bad, user: 'poor', password: 'p' }, 'test'),
     openRedis({ ...bad, password: 'wrong' }, 'test'),
     openRedis(worse, 'test'),
+    openRedis({ ...forgets, user: 'own', password: 'p' }, 'test'),
   ].map((client) => new RedisFence('dc-a', 'cache', client));
   try {
     const wrong = await Promise.all(
@@ -306,9 +307,11 @@ test('preflight names what is wrong, and what to do', async () => {
     expect(wrong[2]).toHaveLength(1);
     expect(wrong[2]![0]).toMatch(/WRONGPASS/);
     expect(wrong[3]![0]).toMatch(/^version: .*cluster mode/);
+    expect(wrong[4]!.join('\n')).toMatch(/persistence: the user default may not write/);
   } finally {
     for (const { client } of fences) client.disconnect();
     await bad.stop();
     await worse.stop();
+    await forgets.stop();
   }
 });
