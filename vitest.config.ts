@@ -31,10 +31,12 @@ export default defineConfig({
       }),
       group('workflow', ['test/workflow/**/*.test.ts', 'test/replay/**/*.test.ts'], { slow: true }),
       group('integration', ['test/integration/**/*.test.ts'], {
-        exclude: ['test/integration/repl-*'],
+        exclude: ['repl', 'redis', 'kafka'].map((kind) => `test/integration/${kind}-*`),
         serial: true,
       }),
       group('replication', ['test/integration/repl-*.test.ts'], { serial: true }),
+      group('redis', ['test/integration/redis-*.test.ts'], { serial: true }),
+      group('kafka', ['test/integration/kafka-*.test.ts'], { serial: true }),
       group('fault', ['test/fault/**/*.test.ts'], { serial: true }),
       group('walk', ['test/walk/**/*.test.ts'], { serial: true }),
     ],

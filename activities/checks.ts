@@ -2,13 +2,15 @@ import type { RowDataPacket } from 'mysql2/promise';
 import { parseLinkId } from '../replicators/core/contract.js';
 import { messageOf } from '../src/errors.js';
 import type { FenceStore } from '../src/fence/fence-store.js';
+import { redisChecks } from '../src/fence/redis-preflight.js';
+import type { UnitFence } from '../src/fence/unit-fence.js';
 import { checkGrants, checkReadOnly } from '../src/fence/preflight.js';
 import type { DcId, UnitId } from '../src/routing/units.js';
 import { mappingDifference } from '../src/topology/derive.js';
 import type { Check, SwitchPlan } from '../workflows/contract.js';
 import { checkDefinitions, checkTables } from './carried-tables.js';
 import type { DatacenterDeps } from './dependencies.js';
-import { planLink } from './links.js';
+import { planLink, targetOf } from './links.js';
 
 const ASK_LIMIT_MS = 3_000;
 /** The rule center is asked for so many of the moved units; the stores for all. */
@@ -55,8 +57,8 @@ export async function checkDatacenter(
     if (wrong === undefined) return 'as in the topology';
     return { wrong: `${wrong}: the links map by the topology. Undo the change in the topology file` };
   });
-  for (const store of plan.stores) {
-    const fence = own.fence(store);
+  for (const fence of own.fences.values()) {
+    const { store } = fence;
     await add(`${fence.name}: identity and unit states`, () => checkStates(fence, dc, plan));
     await add(`${fence.name}: prepared XA transactions`, async () => {
       const prepared = await fence.preparedXa();
@@ -71,6 +73,10 @@ export async function checkDatacenter(
       await add(`${fence.name}: grants`, () => checkGrants(fence.pool, fence.flavour, deps.topology));
     await add(`${fence.name}: auto-increment`, () => checkAutoIncrement(deps, store));
   }
+  for (const fence of own.redis.values()) {
+    await add(`${fence.name}: identity and unit states`, () => checkStates(fence, dc, plan));
+    for (const { name, look } of redisChecks(fence)) await add(`${fence.name}: ${name}`, look);
+  }
   const inbound = [...plan.links, ...plan.reverseLinks].filter(({ link }) => link.endsWith(`>${dc}`));
   for (const { link } of inbound) {
     await add(`link ${link}`, async () => {
@@ -84,7 +90,7 @@ export async function checkDatacenter(
       if (status.generation !== before.generation) {
         return { wrong: `restarted since the plan (generation ${status.generation}): plan again` };
       }
-      const [checkpoint] = await own.fence(parseLinkId(link)!.store).checkpointMarkers([link]);
+      const [checkpoint] = await targetOf(parseLinkId(link)!, own).checkpointMarkers([link]);
       const { conflicts, quarantined } = checkpoint ?? { conflicts: 0, quarantined: 0 };
       if (quarantined > 0)
         return {
@@ -100,7 +106,7 @@ export async function checkDatacenter(
 }
 
 async function checkStates(
-  fence: FenceStore,
+  fence: UnitFence,
   dc: DcId,
   plan: SwitchPlan,
 ): Promise<string | { wrong: string }> {
@@ -204,7 +210,7 @@ export async function checkOutcome(
   const { dc, owner, units, epoch } = input;
   const own = deps.stores.get(dc)!;
   const expected = dc === owner ? 'open' : 'remote';
-  const stores = [...own.fences.values()].map((fence) =>
+  const stores = own.all.map((fence) =>
     check(`${fence.name}: ${units.length} units ${expected}`, async () => {
       const { states, server } = await fence.evidence(units);
       const wrong = states.filter(

@@ -18,10 +18,7 @@ export function createControlActivities(deps: ControlDeps): ControlActivities {
 
     async nextEpoch({ units, holder }) {
       const epochs = await allOrForemost(
-        all.flatMap((dc) => [
-          dc.rules.highestEpoch(),
-          ...[...dc.fences.values()].map((fence) => fence.highestEpoch()),
-        ]),
+        all.flatMap((dc) => [dc.rules.highestEpoch(), ...dc.all.map((fence) => fence.highestEpoch())]),
       );
       const stored = newest(await allOrForemost(all.map((dc) => dc.rules.current())));
       if (stored === undefined)
@@ -59,9 +56,7 @@ async function otherHolder(
   units: readonly string[],
   holder: Holder,
 ): Promise<Holder | undefined> {
-  const states = await allOrForemost(
-    all.flatMap((dc) => [...dc.fences.values()].map((fence) => fence.states(units))),
-  );
+  const states = await allOrForemost(all.flatMap((dc) => dc.all.map((fence) => fence.states(units))));
   for (const row of states.flat()) {
     if (row.state === 'write_disabled' && row.holder !== null && !sameHolder(row.holder, holder))
       return row.holder;

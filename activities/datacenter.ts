@@ -7,6 +7,7 @@ import type { DcStores } from '../src/fence/connect.js';
 import type { FenceStore } from '../src/fence/fence-store.js';
 import { sameHolder } from '../src/fence/guard.js';
 import type { FenceBudget, UnitChange, UnitState } from '../src/fence/types.js';
+import type { UnitFence } from '../src/fence/unit-fence.js';
 import type { DcId } from '../src/routing/units.js';
 import type {
   DatacenterActivities,
@@ -78,8 +79,8 @@ export function createDatacenterActivities(deps: DatacenterDeps): DatacenterActi
       const holdSentAt = Date.now();
       const holding = setTimeout(() => void hold(deps, own, input), HOLD_AFTER_MS);
       const fenced = await allOrForemost(
-        [...own.fences.values()].map(async (fence) => {
-          const link = input.links.find((one) => storeName(one.store) === fence.store);
+        own.all.map(async (fence) => {
+          const link = input.links.find((one) => isOf(one.link, fence));
           const { workflowId, runId } = input.holder;
           const marker =
             link === undefined
@@ -149,7 +150,7 @@ export function createDatacenterActivities(deps: DatacenterDeps): DatacenterActi
       requireDc(deps, input.from);
       const route = announce(deps, input.from, input.rules);
       await allOrForemost(
-        [...own.fences.values()].map((fence) =>
+        own.all.map((fence) =>
           fence.change({ ...changeOf(input, fence, own), to: 'remote', owner: input.to }, budgetOf(input)),
         ),
       );
@@ -159,17 +160,17 @@ export function createDatacenterActivities(deps: DatacenterDeps): DatacenterActi
 
     async raiseTarget(input) {
       requireDc(deps, input.to);
-      const raise = (fence: FenceStore) =>
+      const raise = (fence: UnitFence) =>
         fence.raise({ ...changeOf(input, fence, own), to: 'remote', owner: input.from }, budgetOf(input));
       // The control store decides whether the switch has happened: it is asked first, and alone.
       await raise(own.control);
-      await allOrForemost([...own.fences.values()].filter((fence) => fence !== own.control).map(raise));
+      await allOrForemost(own.all.filter((fence) => fence !== own.control).map(raise));
     },
 
     async reopenSource(input) {
       requireDc(deps, input.from);
       const reopened = await Promise.allSettled(
-        [...own.fences.values()].map((fence) =>
+        own.all.map((fence) =>
           fence.reopen({ ...changeOf(input, fence, own), to: 'open', owner: input.from }, budgetOf(input)),
         ),
       );
@@ -216,7 +217,7 @@ export function createDatacenterActivities(deps: DatacenterDeps): DatacenterActi
  * what is slow.
  */
 async function rehearse(deps: DatacenterDeps, { from, to, units, rules }: SwitchPlan): Promise<void> {
-  const fences = [from, to].flatMap((dc) => [...storesOf(deps, dc).fences.values()]);
+  const fences = [from, to].flatMap((dc) => storesOf(deps, dc).all);
   const deadline = Date.now() + REHEARSAL_MS;
   for (let round = 0; round < REHEARSALS && Date.now() < deadline; round++) {
     const ways = [
@@ -255,15 +256,16 @@ async function reachedMarkers(
   links: readonly Pick<LinkMarker, 'link' | 'markerId'>[],
 ): Promise<BaselineReached[]> {
   const reached: BaselineReached[] = [];
-  for (const fence of own.fences.values()) {
-    const here = links.filter(({ link }) => parseLinkId(link)?.store === fence.store);
+  const found = own.all.map(async (fence) => {
+    const here = links.filter(({ link }) => isOf(link, fence));
     for (const checkpoint of await fence.checkpointMarkers(here.map((one) => one.link))) {
       const { link, position, marker, conflicts, quarantined } = checkpoint;
       const waited = here.find((one) => one.link === link && one.markerId === marker);
       if (waited !== undefined)
         reached.push({ markerId: waited.markerId, link, position, conflicts, quarantined });
     }
-  }
+  });
+  await allOrForemost(found);
   return reached;
 }
 
@@ -323,7 +325,7 @@ async function switchOver(
   }
   const committedAt = Date.now();
   const routes = [input.to, input.from].map((dc) => announce(deps, dc, input.rules, { committed: true }));
-  const others = [...own.fences.values()].filter((fence) => fence !== own.control);
+  const others = own.all.filter((fence) => fence !== own.control);
   await allOrForemost(
     others.map((fence) =>
       fence.change({ ...changeOf(input, fence, own), to: 'open', owner: input.to }, budgetOf(input)),
@@ -379,7 +381,7 @@ async function confirmationsOf(deps: DatacenterDeps, epoch: number): Promise<Gat
 async function checkSource(deps: DatacenterDeps, input: StepInput, look: { xa: boolean }): Promise<void> {
   const source = storesOf(deps, input.from);
   await allOrForemost(
-    [...source.fences.values()].map(async (fence) => {
+    source.all.map(async (fence) => {
       const [{ states, server, preparedXa, readOnlyForgotten }] = await Promise.all([
         fence.evidence(input.units),
         checkReverse(deps, fence, input),
@@ -410,7 +412,7 @@ async function checkSource(deps: DatacenterDeps, input: StepInput, look: { xa: b
   );
 }
 
-function checkFenced(fence: FenceStore, row: UnitState, server: string | null, input: StepInput): void {
+function checkFenced(fence: UnitFence, row: UnitState, server: string | null, input: StepInput): void {
   const at = `${row.unit} in ${fence.name}`;
   const details = {
     store: fence.name,
@@ -442,7 +444,7 @@ function checkFenced(fence: FenceStore, row: UnitState, server: string | null, i
 /** What every change of a step has in common; the rules document goes into the control store's commit. */
 function changeOf(
   input: StepInput,
-  fence: FenceStore,
+  fence: UnitFence,
   own: DcStores,
 ): Pick<UnitChange, 'units' | 'epoch' | 'holder' | 'takeOverFrom' | 'rules'> {
   const { units, epoch, holder, takeOverFrom, rules } = input;
@@ -496,9 +498,10 @@ function requireDc(deps: DatacenterDeps, dc: DcId): void {
   }
 }
 
-/** `mysql/main` and `main` are the same store. */
-function storeName(store: string): string {
-  return store.replace(/^mysql\//, '');
+/** Whether a link is one of this store's. */
+function isOf(link: string, { kind, store }: UnitFence): boolean {
+  const id = parseLinkId(link);
+  return id?.kind === kind && id.store === store;
 }
 
 function linkDown(link: PlanLink): InterlockError {

@@ -6,11 +6,11 @@ import { newest } from '../src/fence/init.js';
 import { canonicalJson, sha256 } from '../src/routing/hash.js';
 import { renderDiff, switchRules } from '../src/routing/plan.js';
 import { parseScope, unitsOfScope } from '../src/routing/scope.js';
-import { wantedMysqlLinks } from '../src/topology/derive.js';
+import { wantedLinks } from '../src/topology/derive.js';
 import type { Topology } from '../src/topology/schema.js';
 import type { Check, PlanLink, SwitchPlan, SwitchReport, SwitchRequest } from '../workflows/contract.js';
 import type { ControlDeps } from './dependencies.js';
-import { planLink } from './links.js';
+import { planLink, storeOf } from './links.js';
 import { checkVerified } from './verified.js';
 
 /** Round trips within the fenced window that a distance between the DCs adds: hold, re-check of the source, route. */
@@ -62,16 +62,16 @@ export async function makePlan(deps: ControlDeps, request: SwitchRequest): Promi
     );
   }
 
-  const stores = [...source.fences.keys()].sort();
+  const stores = source.all.map(storeOf).sort(mysqlFirst);
   const servers: Record<string, string> = {};
   await Promise.all(
     [source, target].flatMap((dc) =>
-      [...dc.fences.values()].map(async (fence) => {
+      dc.all.map(async (fence) => {
         servers[fence.name] = await fence.identity();
       }),
     ),
   );
-  const wanted = wantedMysqlLinks(deps.topology);
+  const wanted = wantedLinks(deps.topology).filter(({ kind }) => kind !== 'kafka');
   const linksOf = async (a: string, b: string): Promise<PlanLink[]> => {
     const ids = wanted.filter((link) => link.from === a && link.to === b).map(formatLinkId);
     return Promise.all(ids.sort().map((link) => planLink(link, deps.stores, deps.readLinkStatus)));
@@ -94,7 +94,7 @@ export async function makePlan(deps: ControlDeps, request: SwitchRequest): Promi
     ] as const) {
       if (list.some((link) => link.store === store)) continue;
       checks.push({
-        name: `link mysql/${store}:${a}>${b}`,
+        name: `link ${store.includes('/') ? store : `mysql/${store}`}:${a}>${b}`,
         ok: false,
         detail: 'the topology wants no such link: what was written would not be at the new owner',
       });
@@ -136,6 +136,11 @@ export async function makePlan(deps: ControlDeps, request: SwitchRequest): Promi
     policies,
     rules,
   };
+}
+
+function mysqlFirst(a: string, b: string): number {
+  const [left, right] = [a, b].map((name) => `${name.includes('/') ? 1 : 0} ${name}`);
+  return left! < right! ? -1 : 1;
 }
 
 /** The hash of a topology without addresses and secrets' places: each DC reaches the same parts by other ways. */

@@ -8,6 +8,7 @@ import { messageOf } from '../src/errors.js';
 import { ensureAll } from './components/component.js';
 import { mysqlComponent } from './components/mysql.js';
 import { nginxComponent } from './components/nginx.js';
+import { kafkaComponent } from './components/kafka.js';
 import { redisComponent } from './components/redis.js';
 import { temporalTestServerComponent } from './components/temporal-test-server.js';
 import { temporalComponent } from './components/temporal.js';
@@ -23,9 +24,12 @@ import type { Tally, TestRun } from './test-run.js';
  *   npm test -- --project unit fence        one group, files whose path contains `fence`
  *   npm test -- --no-check                  without format, lint, types, unused code
  */
-const GROUPS = ['unit', 'workflow', 'fault', 'integration', 'replication', 'walk'] as const;
+const GROUPS = ['unit', 'workflow', 'fault', 'integration', 'replication', 'redis', 'kafka', 'walk'] as const;
 /** The groups that run beside the checks and the others: each lane takes about as long. What they print comes when they end. */
-const LANES_BESIDE: readonly (readonly string[])[] = [['integration', 'walk'], ['replication']];
+const LANES_BESIDE: readonly (readonly string[])[] = [
+  ['integration', 'walk'],
+  ['replication', 'redis', 'kafka'],
+];
 
 const CHECKS: readonly { name: string; command: string[] }[] = [
   { name: 'format', command: ['prettier', '--check', '.'] },
@@ -188,6 +192,7 @@ async function main(): Promise<number> {
         mysqlComponent('mariadb'),
         nginxComponent,
         redisComponent,
+        kafkaComponent,
         temporalTestServerComponent,
       ],
       (line) => process.stderr.write(`${line}\n`),

@@ -1,4 +1,5 @@
 import type { Component } from './component.js';
+import { kafkaComponent } from './kafka.js';
 import { mysqlComponent } from './mysql.js';
 import { nginxComponent } from './nginx.js';
 import { redisComponent } from './redis.js';
@@ -16,6 +17,7 @@ const wrk: Component<string> = {
 export const BENCHMARKS: Record<string, () => Component<unknown>[]> = {
   fence: () => [mysqlComponent('mysql')],
   gateway: () => [nginxComponent, wrk],
+  kafka: () => [kafkaComponent],
   mysql: () => [mysqlComponent('mysql')],
   redis: () => [redisComponent],
   routing: () => [],

@@ -81,8 +81,48 @@ export interface LinkStatus {
   /** The initial copy or a resync; null when there was none. */
   copy: CopyProgress | null;
   lastError: { code: string; message: string } | null;
+  /** Of a Kafka link only. */
+  kafka?: KafkaLinkStatus;
   /** ISO 8601. */
   updatedAt: string;
+}
+
+export interface KafkaLinkStatus {
+  topics: number;
+  partitions: number;
+  /** Offsets between what is applied and the end of the source, in all partitions: records, and what stands for none. */
+  lagRecords: number;
+  /** The partitions that are behind most. */
+  behind: {
+    topic: string;
+    partition: number;
+    position: number;
+    end: number;
+    lagRecords: number;
+    /** Since when there has been something to apply. */
+    lagMs: number;
+  }[];
+  stuck: StuckPartition[];
+  /** Topics that were copied and that the source does not have any more; their copies stay. */
+  deleted: string[];
+  /** What the source had removed before it was copied, since this attempt started. `to` is there again. */
+  gaps: { topic: string; partition: number; from: number; to: number }[];
+  /** Source transactions that were not committed whole at the target: another one that was open among their records took too long. */
+  tornTransactions: number;
+  /** Positions of consumer groups, by what became of them. `error`: why the last round failed. */
+  groupPositions: { translated: number; own: number; active: number; error: string | null };
+}
+
+/** A partition in which a transaction has been open for long: nobody who reads committed records sees what follows it. */
+export interface StuckPartition {
+  topic: string;
+  partition: number;
+  lastStableOffset: number;
+  hiddenRecords: number;
+  stuckMs: number;
+  producerId: string | null;
+  /** null: no coordinator knows it (a hanging transaction: see `kafka-transactions.sh`). */
+  transactionalId: string | null;
 }
 
 /** What of the source's binlog the link still needs, and how long the source keeps it. */

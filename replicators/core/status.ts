@@ -1,5 +1,5 @@
 import { InterlockError } from '../../src/errors.js';
-import type { BinlogNeed, CopyProgress, LinkState, LinkStatus } from './contract.js';
+import type { BinlogNeed, CopyProgress, KafkaLinkStatus, LinkState, LinkStatus } from './contract.js';
 
 const RATE_WINDOW_MS = 5000;
 
@@ -34,6 +34,7 @@ export class StatusTracker {
   lastMarker: string | null = null;
   copy: CopyProgress | null = null;
   lastError: { code: string; message: string } | null = null;
+  kafka: KafkaLinkStatus | undefined;
   /** Rows applied, by table. */
   private readonly tables = new Map<string, number>();
   private readonly samples: ({ at: number } & Counts)[] = [];
@@ -102,6 +103,7 @@ export class StatusTracker {
       lastMarker: this.lastMarker,
       copy: this.copy,
       lastError: this.lastError,
+      ...(this.kafka !== undefined && { kafka: this.kafka }),
       updatedAt: new Date(now).toISOString(),
     };
   }

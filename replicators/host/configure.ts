@@ -3,6 +3,9 @@ import { wantedLinks } from '../../src/topology/derive.js';
 import type { WantedLink } from '../../src/topology/derive.js';
 import type { SecretReference, Topology } from '../../src/topology/schema.js';
 import { formatLinkId } from '../core/contract.js';
+import { kafkaLinkConfig } from '../kafka/configure.js';
+import type { KafkaLinkConfig } from '../kafka/link-config.js';
+import { beginKafkaLink } from '../kafka/begin.js';
 import { linkConfigOf as mysqlLinkConfig } from '../mysql/configure.js';
 import { initialiseLink as initialiseMysqlLink } from '../mysql/initialise.js';
 import type { LinkConfig as MysqlLinkConfig } from '../mysql/link-config.js';
@@ -13,7 +16,7 @@ import { problemOf } from './options.js';
 import type { InitialiseOptions } from './options.js';
 
 /** All that a link's thread needs, by its kind; plain data. */
-export type LinkConfig = MysqlLinkConfig | RedisLinkConfig;
+export type LinkConfig = MysqlLinkConfig | RedisLinkConfig | KafkaLinkConfig;
 
 type Secrets = (reference: SecretReference) => string;
 
@@ -42,7 +45,7 @@ export function linkConfigOf(topology: Topology, link: string, secret: Secrets):
     case 'redis':
       return redisLinkConfig(topology, wanted, secret);
     case 'kafka':
-      throw noKafka(link);
+      return kafkaLinkConfig(topology, wanted, secret);
   }
 }
 
@@ -72,10 +75,6 @@ export async function initialiseLink(
       });
     }
     case 'kafka':
-      throw noKafka(link);
+      return beginKafkaLink(kafkaLinkConfig(topology, wanted, secret), options);
   }
-}
-
-function noKafka(link: string): InterlockError {
-  return new InterlockError('Refused', `${link}: links of Kafka stores cannot run yet`);
 }

@@ -6,8 +6,9 @@ import type { LinkConfig } from './configure.js';
 type Open = (config: never, events: LinkEvents, stopAt: (point: string) => void) => Promise<RunnableLink>;
 
 /** Loaded when the first link of a kind runs: a thread pays for no client that it does not need. */
-const OPEN: Partial<Record<LinkKind, Open>> = {
+const OPEN: Record<LinkKind, Open> = {
   mysql: async (...given) => new (await import('../mysql/link.js')).Link(...given),
+  kafka: async (...given) => new (await import('../kafka/link.js')).KafkaLink(...given),
   redis: async (...given) => new (await import('../redis/link.js')).RedisLink(...given),
 };
 
@@ -17,10 +18,7 @@ export async function openLink(
   events: LinkEvents,
   stopAt: (point: string) => void,
 ): Promise<RunnableLink> {
-  const open = OPEN[kindOf(config.link)];
-  if (open === undefined)
-    throw new InterlockError('Refused', `${config.link}: links of this kind cannot run yet`);
-  return open(config as never, events, stopAt);
+  return OPEN[kindOf(config.link)](config as never, events, stopAt);
 }
 
 /** @throws InterlockError BadInput: no link id */

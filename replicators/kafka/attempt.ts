@@ -1,5 +1,5 @@
 import { InterlockError } from '../../src/errors.js';
-import type { BaselineReached, LinkStatus } from '../core/contract.js';
+import type { BaselineReached, KafkaLinkStatus, LinkStatus } from '../core/contract.js';
 import { Pace } from '../core/pace.js';
 import type { StatusTracker, LinkLag } from '../core/status.js';
 import { pause } from '../mysql/pause.js';
@@ -15,11 +15,14 @@ import type { Outgoing, TransactionalProducer } from './client/producer.js';
 import { encode } from './encoder.js';
 import type { EncodedBatch } from './encoder.js';
 import { FetchRefused, Fetcher } from './fetcher.js';
+import { GroupTranslator } from './groups.js';
 import type { KafkaLinkConfig } from './link-config.js';
+import { linkReport, summary } from './link-report.js';
 import { diverged, gap, requireSameHistory } from './lineage.js';
 import { MARKERS, endOffsets, isForNobody, markersIn } from './markers.js';
 import type { Baseline } from './markers.js';
 import { SourcePartition } from './source-partition.js';
+import { stuckPartitions } from './stuck.js';
 import type { QueuedBatch } from './source-partition.js';
 import { TopicFilter } from './topic-filter.js';
 
@@ -43,6 +46,7 @@ const WHOLE_MS = 20_000;
 const FOLLOW_MS = 3_000;
 /** Positions over what was dropped are written after so long, when nothing else makes a transaction. */
 const CHECKPOINT_MS = 5_000;
+const GROUPS_MS = 1_000;
 const OUT_OF_RANGE = 1;
 
 interface Taken {
@@ -72,7 +76,15 @@ export class Attempt {
   private checkpointAt = performance.now();
   private movedAt = performance.now();
   private marker: Checkpoint['marker'];
+  private readonly groups: GroupTranslator;
+  private readonly report: Pick<KafkaLinkStatus, 'stuck' | 'deleted' | 'gaps' | 'tornTransactions'> = {
+    stuck: [],
+    deleted: [],
+    gaps: [],
+    tornTransactions: 0,
+  };
   hasLooked = false;
+  private ended = false;
 
   constructor(
     private readonly config: KafkaLinkConfig,
@@ -90,6 +102,11 @@ export class Attempt {
     this.pace = new Pace(config.throttle ?? {});
     this.positions = new Map(checkpoint.positions.map((p) => [`${p.topic}-${p.partition}`, p]));
     this.marker = checkpoint.marker;
+    this.groups = new GroupTranslator(config.link, config.from, source, target, (topic, partition) => {
+      const found = this.partitions.get(`${topic}-${partition}`);
+      if (found === undefined || topic === MARKERS) return undefined;
+      return { partition: found, leader: this.leaders.get(`${found.copy}-${partition}`) };
+    });
   }
 
   async run(signal: AbortSignal): Promise<void> {
@@ -112,8 +129,10 @@ export class Attempt {
       this.showPositions();
       this.events.onStatus(tracker.snapshot(this.lag()), tracker.tableRows());
       this.repeatMarker();
+      void this.besides(signal);
       await this.applyUntil(signal);
     } finally {
+      this.ended = true;
       clearInterval(timer);
       signal.removeEventListener('abort', onAbort);
       for (const { abort } of this.fetchers.values()) abort.abort();
@@ -139,6 +158,21 @@ export class Attempt {
       checkpointAgeMs: Math.round(now - this.checkpointAt),
       binlog: null,
     };
+  }
+
+  kafka(): KafkaLinkStatus {
+    return linkReport(this.carriedPartitions(), this.groups, this.report);
+  }
+
+  /** What copying does not wait for: positions of groups, and who holds up a partition. */
+  private async besides(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted && !this.ended) {
+      await this.groups.round();
+      this.report.stuck = await stuckPartitions(this.source, this.carriedPartitions()).catch(
+        () => this.report.stuck,
+      );
+      await pause(GROUPS_MS, signal);
+    }
   }
 
   private fail(error: InterlockError): void {
@@ -193,8 +227,23 @@ export class Attempt {
     await requireSameHistory(this.config, this.source, isNew);
     const gone = [...this.partitions.values()].filter((partition) => !leaders.has(partition));
     for (const partition of isNew) this.partitions.set(partition.name, partition);
-    for (const partition of gone) this.partitions.delete(partition.name);
+    for (const lost of gone) {
+      const { name, topic, partition, position, positionEpoch } = lost;
+      this.partitions.delete(name);
+      this.ready.delete(lost);
+      this.queuedBytes -= lost.queuedBytes;
+      this.positions.set(name, { topic, partition, offset: position, leaderEpoch: positionEpoch });
+    }
+    this.noteDeleted(found);
     this.assign();
+  }
+
+  private noteDeleted(found: SourcePartition[]): void {
+    const there = new Set(found.map(({ topic }) => topic));
+    const known = [...this.positions.values()].map(({ topic }) => topic);
+    this.report.deleted = [...new Set([...known, ...this.report.deleted])].filter(
+      (topic) => !there.has(topic) && topic !== MARKERS && this.filter.carries(topic),
+    );
   }
 
   private partitionOf(topic: string, partition: number, copy: string): SourcePartition {
@@ -266,6 +315,12 @@ export class Attempt {
     if (wanted > latest) throw diverged(this.config, partition.name, wanted, latest);
     if (wanted >= earliest) return;
     if (this.config.onGap === 'stop') throw gap(this.config, partition.name, wanted, earliest);
+    this.report.gaps.push({
+      topic: partition.topic,
+      partition: partition.partition,
+      from: wanted,
+      to: earliest,
+    });
     partition.passGap(earliest, performance.now());
     this.ready.add(partition);
     this.notify();
@@ -318,7 +373,10 @@ export class Attempt {
       const open = [...taken].filter(([, { closed }]) => !closed).map(([partition]) => partition);
       const age = performance.now() - begun;
       const full = bytes >= most.bytes || records >= most.rows || age > TRANSACTION_MS;
-      if (full && (open.length === 0 || age > WHOLE_MS)) break;
+      if (full && (open.length === 0 || age > WHOLE_MS)) {
+        this.report.tornTransactions += open.length;
+        break;
+      }
       const stretch = this.stretch(full ? open : [...this.ready], open);
       if (stretch.length === 0) {
         if (open.length === 0) break;
@@ -426,9 +484,13 @@ export class Attempt {
     });
   }
 
-  private outgoing({ partition, copy }: SourcePartition, { builder, encoded }: EncodedBatch): Outgoing {
+  private outgoing(
+    { partition, copy, index }: SourcePartition,
+    { builder, encoded, first, last }: EncodedBatch,
+  ): Outgoing {
     const leader = this.leaders.get(`${copy}-${partition}`) ?? -1;
-    return { topic: copy, partition, leader, builder, ...(encoded !== undefined && { encoded }) };
+    const onOffset = (base: number): void => index.add({ first, last, base, count: builder.count });
+    return { topic: copy, partition, leader, builder, onOffset, ...(encoded !== undefined && { encoded }) };
   }
 
   private takeMarkers(partition: SourcePartition): void {
@@ -491,14 +553,6 @@ export class Attempt {
       partitions.map(({ name, highWatermark, position }) => `${name}:${Math.max(highWatermark, position)}`),
     );
   }
-}
-
-/** A status travels in every heartbeat. */
-const SHOWN = 32;
-
-function summary(parts: string[]): string {
-  if (parts.length <= SHOWN) return parts.join(' ');
-  return `${parts.slice(0, SHOWN).join(' ')} and ${parts.length - SHOWN} more`;
 }
 
 function asInterlockError(error: unknown): InterlockError {

@@ -41,7 +41,10 @@ export class KafkaLink {
   }
 
   status(): LinkStatus {
-    if (this.attempt?.hasLooked === true) return this.tracker.snapshot(this.attempt.lag());
+    if (this.attempt?.hasLooked === true) {
+      this.tracker.kafka = this.attempt.kafka();
+      return this.tracker.snapshot(this.attempt.lag());
+    }
     const { lag, at } = this.lost;
     const since = Date.now() - at;
     return this.tracker.snapshot({

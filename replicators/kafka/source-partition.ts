@@ -2,6 +2,7 @@ import type { Fetched, PartitionRef } from './client/data-api.js';
 import { readBatches } from './client/record-batch.js';
 import type { SourceBatch } from './client/record-batch.js';
 import { CommittedOnly } from './committed-only.js';
+import { OffsetIndex } from './offset-index.js';
 import { OriginHeader } from './origin.js';
 
 /** A batch that is to be copied, or to be passed over. */
@@ -22,6 +23,7 @@ export interface QueuedBatch {
 /** One partition of the source: what was read and is not applied yet, and how far it is. */
 export class SourcePartition implements PartitionRef {
   readonly origin: OriginHeader;
+  readonly index = new OffsetIndex();
   leader = -1;
   leaderEpoch = -1;
   /** The next one to fetch. */

@@ -9,6 +9,7 @@ import type { Catalog } from './catalog.js';
 import { keyValues, readRows, readable } from './chunk-reader.js';
 import type { ReadableTable } from './chunk-reader.js';
 import { policyOf } from './conflicts.js';
+import { exactDocuments } from './copied-documents.js';
 import { copyProgress, progressStatement } from './copy-plan.js';
 import type { CopyTable } from './copy-plan.js';
 import { laterOnes } from './latest.js';
@@ -31,6 +32,8 @@ export interface Chunk {
   /** Keys that were changed between the watermarks: the stream has them, newer. */
   changed: ReadonlySet<string>;
   ownerOf: ReturnType<Ownership['snapshot']>;
+  /** Of its rows: what is to be written for a document whose text does not say all of it, by column. */
+  exact: Map<Literal[], Map<number, Literal>>;
 }
 
 type ReadChunk = Omit<Chunk, 'changed' | 'ownerOf'> & { seq: number };
@@ -178,7 +181,19 @@ export class Copier {
     await this.watermark(seq, 'low');
     const from = this.options.sourceCatalog.get(table.name)!.sql;
     const rows = await readRows(this.options.source, shape, { after, upTo: null, limit, from });
-    return { seq, table, rows, after, upTo: rows.length < limit ? null : keyValues(shape, rows.at(-1)!) };
+    const upTo = rows.length < limit ? null : keyValues(shape, rows.at(-1)!);
+    return { seq, table, rows, after, upTo, exact: await this.exactOf(table, shape, rows) };
+  }
+
+  /** MariaDB has documents as text, as they are printed. */
+  private async exactOf(
+    { name }: CopyTable,
+    shape: ReadableTable,
+    rows: Literal[][],
+  ): Promise<ReadChunk['exact']> {
+    const { source, sourceCatalog, flavour } = this.options;
+    if (flavour === 'mariadb') return new Map();
+    return exactDocuments(source, sourceCatalog.get(name)!, shape, rows);
   }
 
   /** For the stream to take at the second watermark. Settles when it is written. */
@@ -228,6 +243,7 @@ export class Copier {
     }
     const winners = await this.winners(table, differing);
     const winning = differing.filter((_, i) => winners[i] === 'source');
+    for (const { row } of winning) row.after = withExact(row.after!, chunk.exact.get(row.after!));
     counts.kept += differing.filter((_, i) => winners[i] === 'target').length;
     const insert = winning.filter(({ current }) => current === null).map(({ row }) => row);
     const replace = winning.filter(({ current }) => current !== null).map(({ row }) => row);
@@ -346,6 +362,10 @@ export class Copier {
       etaSeconds: rowsPerSecond > 0 ? Math.ceil(left / rowsPerSecond) : null,
     };
   }
+}
+
+function withExact(row: Literal[], exact: ReadonlyMap<number, Literal> | undefined): Literal[] {
+  return exact === undefined ? row : row.map((value, at) => exact.get(at) ?? value);
 }
 
 function columnsOf(catalog: Catalog, name: string): string {

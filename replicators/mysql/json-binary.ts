@@ -1,5 +1,15 @@
 import { InterlockError } from '../../src/errors.js';
-import { hex, quote } from './literal.js';
+import {
+  arrayNode,
+  bytesNode,
+  decimalNode,
+  doubleNode,
+  nodeLiteral,
+  objectNode,
+  timeNode,
+} from './json-node.js';
+import type { Node } from './json-node.js';
+import { quote } from './literal.js';
 import type { Literal } from './literal.js';
 import { decimalText, packedDatetimeText, packedTimeText } from './packed-values.js';
 
@@ -12,12 +22,8 @@ import { decimalText, packedDatetimeText, packedTimeText } from './packed-values
 export function jsonLiteral(bytes: Buffer, asText = false): Literal {
   // An empty value is what the server writes for a JSON null of a row that was never set.
   if (bytes.length === 0) return quote('null');
-  const node = readValue(bytes, 0, bytes[0]!, 1, asText);
-  return 'text' in node ? quote(node.text) : node.sql;
+  return nodeLiteral(readValue(bytes, 0, bytes[0]!, 1, asText));
 }
-
-/** `text`: JSON text. `sql`: an expression, for a document that has values JSON text cannot carry. */
-type Node = { text: string } | { sql: string };
 
 const TYPE = {
   smallObject: 0,
@@ -77,25 +83,6 @@ function literalText(value: number): string {
   return value === 1 ? 'true' : value === 2 ? 'false' : 'null';
 }
 
-const EXACT = /^-?(\d+)(?:\.(\d+))?(?:e([+-]\d+))?$/;
-
-/**
- * Hazard: MySQL's JSON parser (RapidJSON, without full precision) is off in the last bit for about every fifth double; a number of SQL is
- * read exactly. It is exact itself for a whole number up to 2^53, times or divided by a power of ten up to 10^22.
- */
-function doubleNode(value: number): Node {
-  if (Object.is(value, -0)) return { text: '-0.0' };
-  const text = String(value);
-  const [, whole, fraction = '', exponent = '0'] = EXACT.exec(text)!;
-  const power = Number(exponent) - fraction.length;
-  if (Number(whole! + fraction) > 2 ** 53 || Math.abs(power) > 22)
-    return { sql: `CAST(${text.includes('e') ? text : `${text}e0`} AS JSON)` };
-  // A double that is integral would come back as an integer without its point.
-  return {
-    text: fraction === '' && exponent === '0' ? (whole!.length < 15 ? `${text}.0` : `${text}e0`) : text,
-  };
-}
-
 /** As MySQL prints it (strings/dtoa.cc, my_gcvt). */
 function shownDouble(value: number): string {
   if (value === 0) return Object.is(value, -0) ? '-0.0' : '0.0';
@@ -145,15 +132,7 @@ function readContainer(b: Buffer, at: number, isObject: boolean, isLarge: boolea
       (isLarge && (type === TYPE.int32 || type === TYPE.uint32));
     nodes.push(readValue(b, entry, type, inlined ? entry + 1 : at + uint(entry + 1), asText));
   }
-  if (nodes.every((node) => 'text' in node)) {
-    const texts = nodes.map((node) => node.text);
-    const members = isObject ? texts.map((text, i) => `${JSON.stringify(names[i])}: ${text}`) : texts;
-    return { text: isObject ? `{${members.join(', ')}}` : `[${members.join(', ')}]` };
-  }
-  const expressions = nodes.map((node) => ('text' in node ? `CAST(${quote(node.text)} AS JSON)` : node.sql));
-  return isObject
-    ? { sql: `JSON_OBJECT(${expressions.map((sql, i) => `${quote(names[i]!)}, ${sql}`).join(', ')})` }
-    : { sql: `JSON_ARRAY(${expressions.join(', ')})` };
+  return isObject ? objectNode(names, nodes) : arrayNode(nodes);
 }
 
 /** As MySQL prints it (sql-common/json_dom.cc, Json_wrapper::to_string). */
@@ -176,48 +155,24 @@ function opaqueText(b: Buffer, at: number): string {
   }
 }
 
-/** A JSON value of a column's type, which no literal has. */
-function ofColumn(type: string, json: string, value = 'c'): string {
-  return `(SELECT CAST(${value} AS JSON) FROM JSON_TABLE(${json},'$[*]' COLUMNS(c ${type} PATH '$')) t)`;
-}
-
 function readOpaque(b: Buffer, at: number): Node {
   const type = b[at]!;
   const { length, next } = variableLength(b, at + 1);
   const bytes = b.subarray(next, next + length);
   switch (type) {
     case 246: {
-      const precision = bytes[0]!;
-      const scale = bytes[1]!;
-      const digits = decimalText(bytes, 2, precision, scale).text;
-      return { sql: `CAST(CAST(${digits} AS DECIMAL(${precision},${scale})) AS JSON)` };
+      const [precision, scale] = [bytes[0]!, bytes[1]!];
+      return decimalNode(decimalText(bytes, 2, precision, scale).text, precision, scale);
     }
     case 10:
-      return {
-        sql: `CAST(CAST(${quote(packedDatetimeText(bytes.readBigInt64LE(0)).slice(0, 10))} AS DATE) AS JSON)`,
-      };
+      return timeNode('DATE', packedDatetimeText(bytes.readBigInt64LE(0)).slice(0, 10));
     case 11:
-      return { sql: `CAST(CAST(${quote(packedTimeText(bytes.readBigInt64LE(0)))} AS TIME(6)) AS JSON)` };
+      return timeNode('TIME', packedTimeText(bytes.readBigInt64LE(0)));
     case 7:
-      return { sql: ofColumn('TIMESTAMP(6)', quote(`["${packedDatetimeText(bytes.readBigInt64LE(0))}"]`)) };
+      return timeNode('TIMESTAMP', packedDatetimeText(bytes.readBigInt64LE(0)));
     case 12:
-      return {
-        sql: `CAST(CAST(${quote(packedDatetimeText(bytes.readBigInt64LE(0)))} AS DATETIME(6)) AS JSON)`,
-      };
-    case 16:
-      return { sql: ofColumn(`BIT(${length * 8})`, `'[${BigInt(`0x${bytes.toString('hex') || '0'}`)}]'`) };
-    // The server gives a binary string in JSON the type of its expression. No expression has the type of a TINYBLOB, MEDIUMBLOB, LONGBLOB or
-    // BINARY column: their bytes are carried, as a BLOB's or VARBINARY's.
-    case 249:
-    case 250:
-    case 251:
-    case 252:
-      return { sql: ofColumn('BLOB', `'[null]'`, `COALESCE(c,${hex(bytes)})`) };
-    case 15:
-    case 253:
-    case 254:
-      return { sql: `CAST(${hex(bytes)} AS JSON)` };
+      return timeNode('DATETIME', packedDatetimeText(bytes.readBigInt64LE(0)));
     default:
-      throw new InterlockError('LinkStopped', `a JSON value holds the type ${type}, which cannot be carried`);
+      return bytesNode(type, bytes);
   }
 }

@@ -1,17 +1,16 @@
-import type { Connection, RowDataPacket } from 'mysql2/promise';
+import type { Connection } from 'mysql2/promise';
 import { InterlockError } from '../../src/errors.js';
 import type { LinkEvents, LinkStatus, RunnableLink } from '../core/contract.js';
 import { StatusTracker } from '../core/status.js';
 import type { LinkLag } from '../core/status.js';
 import { Attempt } from './attempt.js';
 import { heldByOther, readCheckpoint, takeGeneration } from './checkpoint.js';
-import type { Checkpoint } from './checkpoint.js';
 import { keepTombstones, preflightLink } from './initialise.js';
+import { requireLineage } from './lineage.js';
 import type { LinkConfig } from './link-config.js';
 import { pause } from './pause.js';
-import { contains, parsePosition } from './position.js';
 import { queueBudget } from './queue-budget.js';
-import { connect, connectTarget, executedPosition, takeLock } from './session.js';
+import { connect, connectTarget, takeLock } from './session.js';
 import type { StopPoint } from '../core/stop-points.js';
 import { LOCK_ERRORS, isUnavailable } from './target-errors.js';
 import type { SqlError } from './target-errors.js';
@@ -153,7 +152,19 @@ export class Link implements RunnableLink {
       );
     }
     this.held = checkpoint.generation;
-    await checkLineage(this.config, source, checkpoint);
+    await requireLineage(
+      {
+        link,
+        from: this.config.from,
+        flavour: sourceServer.flavour,
+        mend: {
+          diverged: `Reconcile the data, then: interlock replicate start ${link} --from POSITION --discard-checkpoint`,
+          purged: `Copy what is missing: interlock replicate resync ${link}`,
+        },
+      },
+      source,
+      checkpoint.position,
+    );
     this.attempt = new Attempt(
       this.config,
       this.events,
@@ -209,30 +220,6 @@ class TakeOverUnknown extends InterlockError {
       'Unavailable',
       `${link}: the answer to its take-over was lost, and the generation is not the one it held; a new attempt takes the link over`,
       { retryable: true, details: { link } },
-    );
-  }
-}
-
-/** A checkpoint that the source has not executed belongs to another history: applying from there would mix two. */
-async function checkLineage(config: LinkConfig, source: Connection, checkpoint: Checkpoint): Promise<void> {
-  const { flavour } = config.source;
-  const position = parsePosition(flavour, checkpoint.position);
-  const executed = await executedPosition(source, flavour);
-  if (!contains(parsePosition(flavour, executed), position)) {
-    throw new InterlockError(
-      'NeedsOperator',
-      `${config.link} has applied ${checkpoint.position}, which ${config.from} (now at ${executed}) does not have: it was restored or failed over to a server that lacks it. Reconcile the data, then: interlock replicate start ${config.link} --from POSITION --discard-checkpoint`,
-      { details: { link: config.link, state: 'diverged', checkpoint: checkpoint.position, executed } },
-    );
-  }
-  if (flavour !== 'mysql') return;
-  const [rows] = await source.query<RowDataPacket[]>('SELECT @@GLOBAL.gtid_purged AS purged');
-  const purged = String((rows[0] as { purged: string }).purged);
-  if (!contains(position, parsePosition(flavour, purged))) {
-    throw new InterlockError(
-      'NeedsOperator',
-      `${config.link} is at ${checkpoint.position}, but ${config.from} has purged its binlog beyond that (${purged.replace(/\s+/g, '')}). Copy what is missing: interlock replicate resync ${config.link}`,
-      { details: { link: config.link, state: 'resync-required', checkpoint: checkpoint.position } },
     );
   }
 }

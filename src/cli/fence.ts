@@ -25,6 +25,10 @@ interface ReleaseFlags extends StatusOptions {
 }
 
 const ANNOUNCE_LIMIT_MS = 2_000;
+const FOREIGN = {
+  mysql: 'were asserted on another server',
+  redis: 'have no state, or one of before the server was restarted or replaced,',
+} as const;
 
 /** `interlock fence status | release`: from the stores alone, so that both work with Temporal and the rule centers down. */
 export function register(program: Command): void {
@@ -83,7 +87,7 @@ function printStatus(diagnosis: Diagnosis): void {
   const rows = [['store', 'open', 'write-disabled', 'remote', 'server']];
   for (const view of diagnosis.stores) {
     const { open, write_disabled: disabled, remote } = view.counts;
-    const name = `${view.dc} mysql/${view.store}${view.control ? ' (control)' : ''}`;
+    const name = `${view.dc} ${view.kind}/${view.store}${view.control ? ' (control)' : ''}`;
     if (view.problem === null)
       rows.push([name, String(open), String(disabled), String(remote), view.server ?? '']);
     else rows.push([name, '?', '?', '?', view.problem]);
@@ -92,7 +96,7 @@ function printStatus(diagnosis: Diagnosis): void {
   for (const view of diagnosis.stores) {
     if (view.foreign === 0) continue;
     print(
-      `${view.dc} mysql/${view.store}: ${view.foreign} units were asserted on another server and take no writes: compare both data centers, then \`interlock rules reassert --dc ${view.dc}\`.`,
+      `${view.dc} ${view.kind}/${view.store}: ${view.foreign} units ${FOREIGN[view.kind]} and take no writes: compare both data centers, then \`interlock rules reassert --dc ${view.dc}\`.`,
     );
   }
   for (const { dc, epoch } of behind(diagnosis)) {
@@ -159,12 +163,12 @@ function readOnlyLines({ stores }: Diagnosis): string[] {
 function unreachableLines({ unreachable, stores }: Diagnosis): string[] {
   const lines = unreachable.map((dc) => {
     const silent = stores.filter((view) => view.dc === dc && view.problem !== null);
-    const names = silent.map((view) => `mysql/${view.store}`).join(', ');
+    const names = silent.map((view) => `${view.kind}/${view.store}`).join(', ');
     return `${dc}: ${names} can't be reached, so nothing is known about its units.`;
   });
   if (lines.length > 0) {
     lines.push(
-      'Check that these MySQL servers run (lab: `interlock lab up`) and that the topology has their addresses and secrets, then run `interlock fence status` again.',
+      'Check that these servers run (lab: `interlock lab up`) and that the topology has their addresses and secrets, then run `interlock fence status` again.',
     );
   }
   return lines;

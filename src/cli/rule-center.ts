@@ -3,7 +3,7 @@ import { openStores } from '../fence/connect.js';
 import { GatewayAdmin } from '../gateway/admin-client.js';
 import { createLogger } from '../observability/logger.js';
 import { RuleCenterClient } from '../rule-center/client.js';
-import { FenceStates } from '../rule-center/fence-states.js';
+import { FenceStates, RedisStates } from '../rule-center/fence-states.js';
 import { GATEWAY_TIMEOUT_MS } from '../rule-center/gateway-pusher.js';
 import { RuleCenter } from '../rule-center/rule-center.js';
 import { datacenter, otherDc } from '../topology/derive.js';
@@ -57,7 +57,10 @@ async function run(options: Options): Promise<void> {
       port: Number(listen.port || (listen.protocol === 'https:' ? 443 : 80)),
     },
     rules: stores.rules,
-    states: [...stores.fences.values()].map((fence) => new FenceStates(fence)),
+    states: [
+      ...[...stores.fences.values()].map((fence) => new FenceStates(fence)),
+      ...[...stores.redis.values()].map((fence) => new RedisStates(fence)),
+    ],
     gateways: admins,
     peer,
     ...(options.state === undefined ? {} : { stateDirectory: options.state }),

@@ -125,7 +125,7 @@ async function reassert(options: Options & { dc: string }): Promise<void> {
       );
     }
     const result: { store: string; server: string; written: number }[] = [];
-    for (const fence of stores.get(options.dc)!.fences.values()) {
+    for (const fence of stores.get(options.dc)!.all) {
       const { written, server } = await fence.reassert(current.rules);
       result.push({ store: fence.name, server, written: written.length });
     }

@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { messageOf } from '../errors.js';
 import { openAllStores } from '../fence/connect.js';
+import { preflightRedis } from '../fence/redis-preflight.js';
 import type { DcStores } from '../fence/connect.js';
 import { preflightPair, preflightStore, preflightTables } from '../fence/preflight.js';
 import type { Check } from '../fence/preflight.js';
@@ -80,6 +81,7 @@ async function datacenterChecks(topology: Topology, dc: DcId, stores: DcStores):
   const { gateways, ruleCenter } = topology.datacenters[dc]!;
   const checks = await Promise.all([
     ...[...stores.fences.values()].map((fence) => preflightStore(fence, topology)),
+    ...[...stores.redis.values()].map((fence) => preflightRedis(fence)),
     preflightTables(dc, stores.fences.values(), topology),
     asked(`${dc} rule center`, async () => {
       const client = new RuleCenterClient({

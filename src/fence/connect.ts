@@ -4,8 +4,12 @@ import { InterlockError } from '../errors.js';
 import type { DcId } from '../routing/units.js';
 import type { MysqlStore, SecretReference, Topology } from '../topology/schema.js';
 import { mysqlAddress, mysqlConnectionOptions } from '../topology/mysql-address.js';
+import { redisAddress } from '../topology/redis-address.js';
 import { FenceStore } from './fence-store.js';
+import { openRedis } from './redis-client.js';
+import { RedisFence } from './redis-fence.js';
 import { RulesStore } from './rules-store.js';
+import type { UnitFence } from './unit-fence.js';
 
 /** Gives the value of a secret reference; `resolveSecret` of src/topology/load.ts is one. */
 export type Secrets = (reference: SecretReference) => string;
@@ -13,21 +17,25 @@ export type Secrets = (reference: SecretReference) => string;
 const CONNECTIONS = 6;
 const CONNECT_TIMEOUT_MS = 3_000;
 
-/** The MySQL stores of one DC, connected on first use. */
+/** The stores of one DC in which units are fenced, connected on first use. */
 export interface DcStores {
   dc: DcId;
-  /** By the store's name in the topology. */
+  /** The MySQL stores, by their name in the topology. */
   fences: ReadonlyMap<string, FenceStore>;
   pools: ReadonlyMap<string, Pool>;
+  /** The Redis stores, by name. */
+  redis: ReadonlyMap<string, RedisFence>;
+  /** The unit states of every store, `control` first. */
+  all: readonly UnitFence[];
   /** The store that holds the rules; one of `fences`. */
   control: FenceStore;
   rules: RulesStore;
-  /** The fence of a store. Errors: BadInput when the DC has no such store. */
+  /** The fence of a MySQL store. Errors: BadInput when the DC has no such store. */
   fence(store: string): FenceStore;
   close(): Promise<void>;
 }
 
-/** Pools over every MySQL store of a DC, for Interlock's own account. Nothing is connected yet. Errors: BadInput (DC, secret). */
+/** Clients of every store of a DC, for Interlock's own account. Nothing is connected yet. Errors: BadInput (DC, secret). */
 export function openStores(topology: Topology, dc: DcId, secrets: Secrets): DcStores {
   const datacenter = Object.hasOwn(topology.datacenters, dc) ? topology.datacenters[dc] : undefined;
   if (datacenter === undefined) {
@@ -52,11 +60,16 @@ export function openStores(topology: Topology, dc: DcId, secrets: Secrets): DcSt
       `datacenters.${dc}.stores.mysql: one store must have \`control: true\``,
     );
   }
+  const redis = new Map(
+    Object.entries(datacenter.stores.redis).map(([store, settings]) => [
+      store,
+      new RedisFence(dc, store, openRedis(redisAddress(settings, secrets), 'interlock')),
+    ]),
+  );
+  const others = [...fences.values()].filter((fence) => fence !== control);
   return {
-    dc,
-    fences,
-    pools,
-    control,
+    ...{ dc, fences, pools, redis, control },
+    all: [control, ...others, ...redis.values()],
     rules: new RulesStore(control.name, control.pool, control.flavour),
     fence: (store) => {
       const fence = fences.get(store);
@@ -65,6 +78,7 @@ export function openStores(topology: Topology, dc: DcId, secrets: Secrets): DcSt
       return fence;
     },
     close: async () => {
+      for (const { client } of redis.values()) client.disconnect();
       await Promise.allSettled([...pools.values()].map((pool) => pool.end()));
     },
   };

@@ -8,16 +8,18 @@ import { newest } from './init.js';
 import type { ReadOnlyView } from './read-only.js';
 import type { StoredRules } from './rules-store.js';
 import type { UnitState } from './types.js';
+import type { UnitFence } from './unit-fence.js';
 
 /** What was read from one store; `problem` is set when it did not answer. */
 export interface StoreView {
   dc: DcId;
+  kind: UnitFence['kind'];
   store: string;
   control: boolean;
   server: string | null;
   problem: string | null;
   counts: { open: number; write_disabled: number; remote: number };
-  /** Units that were asserted on another server: the SDK refuses their writes until they are re-asserted. */
+  /** Units that were asserted on another server, or (Redis) have no state: the SDK refuses their writes until they are re-asserted. */
   foreign: number;
   /** `read_only` of the server, and whether Interlock wants it; null: not read. */
   readOnly: ReadOnlyView | null;
@@ -67,7 +69,7 @@ interface DcView {
   /** undefined: does not answer. */
   rows: Map<string, Map<UnitId, UnitState>> | undefined;
   control: string;
-  /** Store → identity of the server that answers. */
+  /** MySQL store → identity of the server that answers. */
   servers: ReadonlyMap<string, string>;
 }
 
@@ -88,6 +90,12 @@ export async function diagnose(stores: ReadonlyMap<DcId, DcStores>): Promise<Dia
   const current = newest(rules.map(({ stored }) => stored));
   if (current === undefined && unreachable.length === 0) {
     throw new InterlockError('NoRules', 'there are no rules yet: run `interlock rules init`');
+  }
+  for (const view of views) {
+    // A unit without a state is of no other server: in Redis states can be lost while the server lives.
+    if (view.kind !== 'redis' || view.problem !== null || current === undefined) continue;
+    const { open, write_disabled: disabled, remote } = view.counts;
+    view.foreign += Math.max(0, unitsOf(current.rules).length - open - disabled - remote);
   }
   const epochs = dcs.flatMap(({ rows }) =>
     [...(rows?.values() ?? [])].flatMap((byUnit) => [...byUnit.values()].map((row) => row.epoch)),
@@ -115,9 +123,10 @@ async function readDc(one: DcStores): Promise<{
   const rows = new Map<string, Map<UnitId, UnitState>>();
   const servers = new Map<string, string>();
   await Promise.all(
-    [...one.fences.values()].map(async (fence) => {
+    one.all.map(async (fence) => {
       const view: StoreView = {
         dc: one.dc,
+        kind: fence.kind,
         store: fence.store,
         control: fence === one.control,
         server: null,
@@ -130,12 +139,16 @@ async function readDc(one: DcStores): Promise<{
       try {
         const [states, server] = await Promise.all([fence.states(), fence.identity()]);
         // Not part of the proof of who owns what: a store of before this version has no record of it.
-        view.readOnly = await fence.readOnly.view().catch(() => null);
+        if (fence.kind === 'mysql')
+          view.readOnly = await one
+            .fence(fence.store)
+            .readOnly.view()
+            .catch(() => null);
         view.server = server;
-        servers.set(fence.store, server);
+        if (fence.kind === 'mysql') servers.set(fence.name, server);
         for (const row of states) view.counts[row.state]++;
         view.foreign = states.filter((row) => row.server !== server).length;
-        rows.set(fence.store, new Map(states.map((row) => [row.unit, row])));
+        rows.set(fence.name, new Map(states.map((row) => [row.unit, row])));
       } catch (error) {
         view.problem = messageOf(error);
       }
@@ -145,8 +158,8 @@ async function readDc(one: DcStores): Promise<{
   const complete = views.every(({ problem }) => problem === null);
   const stored = complete ? await one.rules.current() : undefined;
   return {
-    views: views.sort((a, b) => (a.store < b.store ? -1 : 1)),
-    dc: { dc: one.dc, rows: complete ? rows : undefined, control: one.control.store, servers },
+    views: views.sort((a, b) => (`${a.kind}/${a.store}` < `${b.kind}/${b.store}` ? -1 : 1)),
+    dc: { dc: one.dc, rows: complete ? rows : undefined, control: one.control.name, servers },
     rules: { dc: one.dc, stored, read: complete },
   };
 }
@@ -184,11 +197,11 @@ function findingOf(
       return row === undefined ? [] : [{ dc: dc.dc, row }];
     }),
   );
-  // Rows of another server are no writer's permission, and nothing that can be changed: they have to be re-asserted first.
+  // Rows of another server are no writer's permission, and in MySQL nothing that can be changed: they have to be re-asserted first.
   const foreign = known.some((dc) =>
     [...dc.rows!].some(([store, byUnit]) => {
       const row = byUnit.get(unit);
-      return row !== undefined && row.server !== dc.servers.get(store);
+      return row !== undefined && dc.servers.has(store) && row.server !== dc.servers.get(store);
     }),
   );
   if (foreign) return undefined;

@@ -4,6 +4,7 @@ import { InterlockError } from '../errors.js';
 import { Router, unitsOf } from '../routing/rules.js';
 import type { Rules } from '../routing/rules.js';
 import type { DcId, UnitId } from '../routing/units.js';
+import { assertedState, checkAssertion } from './assertion.js';
 import { BlockerWatch } from './blockers.js';
 import { CONTROL_SCHEMA, CONTROL_TABLES } from './control-schema.js';
 import { identityExpression, positionExpression } from './flavour.js';
@@ -31,6 +32,7 @@ import { rulesInTheWay, rulesInsert } from './rules-store.js';
 import { ABANDONED_AFTER_SECONDS, FORGIVING, ask, bounds, openSession } from './session.js';
 import type { Blocker, ChangeResult, FenceBudget, Marker, UnitChange, UnitState } from './types.js';
 import { unavailable } from './unavailable.js';
+import type { Evidence, LinkCheckpoint, UnitFence } from './unit-fence.js';
 
 export interface FenceStoreOptions {
   dc: DcId;
@@ -45,18 +47,6 @@ export interface FenceStoreOptions {
 export interface ChangeHooks {
   /** Runs under the rows' locks, given the rows as they were; when it fails, nothing is changed. */
   beforeCommit?: (before: UnitState[]) => Promise<void>;
-}
-
-/** What the link's transaction table in this (target) store says. */
-export interface LinkCheckpoint {
-  link: string;
-  generation: number;
-  position: string;
-  /** The last marker that was committed with the data before it. */
-  marker: string | null;
-  /** Open records of the link: see replicators/mysql/records.ts. */
-  conflicts: number;
-  quarantined: number;
 }
 
 const DEFAULT_BUDGET: FenceBudget = { budgetMs: 5_000, blockers: 'give-up' };
@@ -74,7 +64,8 @@ const XA_RECOVER = 'XA RECOVER';
 const COLUMNS = 'unit, state, owner, epoch, mapping_version, server, holder_workflow, holder_run';
 
 /** The fence of one MySQL store: `interlock.unit_state` and what is written with it. Safe to call late, twice and from many processes. */
-export class FenceStore {
+export class FenceStore implements UnitFence {
+  readonly kind = 'mysql';
   readonly dc: DcId;
   readonly store: string;
   /** Names the store in messages: `dc-a mysql/main`. */
@@ -176,12 +167,7 @@ export class FenceStore {
    * The rows of `units`, the server that answers (null: it has none of them), its prepared XA transactions, and whether it has forgotten that it
    * is to be read_only, in one message.
    */
-  async evidence(units: readonly UnitId[]): Promise<{
-    states: UnitState[];
-    server: string | null;
-    preparedXa: string[];
-    readOnlyForgotten: boolean;
-  }> {
+  async evidence(units: readonly UnitId[]): Promise<Evidence> {
     return this.guarded(async () => {
       const looks = batches(sortedUnique(units)).map((batch) =>
         format(
@@ -307,7 +293,7 @@ export class FenceStore {
           which === 'missing'
             ? []
             : units.filter((unit) => rows.has(unit) && rows.get(unit)!.server !== server);
-        for (const unit of foreign) this.checkAssertion(rows.get(unit)!, rules, router);
+        for (const unit of foreign) checkAssertion(this.name, rows.get(unit)!, rules, router);
         const row = (unit: UnitId): unknown[] => this.assertedRow(unit, rules, router, server);
         // A row that somebody else inserts in the meantime is not locked here: it stays as it is.
         for (const batch of batches(missing.map(row))) {
@@ -334,42 +320,16 @@ export class FenceStore {
     });
   }
 
-  /** A row that knows more than the rules must not be overwritten by them. */
-  private checkAssertion(row: UnitState, rules: Rules, router: Router): void {
-    const at = `${row.unit} in ${this.name}`;
-    const details = { store: this.name, unit: row.unit, epoch: row.epoch, rulesEpoch: rules.epoch };
-    if (row.epoch > rules.epoch) {
-      throw new InterlockError(
-        'StaleEpoch',
-        `${at} is at epoch ${row.epoch}, the rules at ${rules.epoch}: they cannot be asserted`,
-        { details },
-      );
-    }
-    const assignment = router.assignmentOf(row.unit)!;
-    if (row.epoch === rules.epoch && row.state === 'write_disabled' && assignment.state === 'open') {
-      throw new InterlockError(
-        'EpochConflict',
-        `${at} is write-disabled at epoch ${row.epoch}, the rules of this epoch say open`,
-        { details },
-      );
-    }
-  }
-
   private assertedRow(unit: UnitId, rules: Rules, router: Router, server: string): unknown[] {
-    const { owner, state: assigned } = router.assignmentOf(unit)!;
-    const state = owner !== this.dc ? 'remote' : assigned;
-    const holder = state === 'write_disabled' ? rules.holder : null;
-    const version = router.mappingVersionOf(unit);
-    return [
+    const { state, owner, epoch, mappingVersion, holder } = assertedState(
       unit,
-      state,
-      owner,
-      rules.epoch,
-      version,
+      this.dc,
+      rules,
+      router,
       server,
-      holder?.workflowId ?? null,
-      holder?.runId ?? null,
-    ];
+    );
+    const held = [holder?.workflowId ?? null, holder?.runId ?? null];
+    return [unit, state, owner, epoch, mappingVersion, server, ...held];
   }
 
   private async carryOut(

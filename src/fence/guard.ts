@@ -34,13 +34,9 @@ export function verdictOf(
   const { store, dc, server } = context;
   const at = `${unit} in ${store}`;
   if (row === undefined) {
-    throw new InterlockError(
-      'Refused',
-      `${at} has no row in interlock.unit_state: run \`interlock rules init\``,
-      {
-        details: { store, unit },
-      },
-    );
+    throw new InterlockError('Refused', `${at} has no state: run \`interlock rules init\``, {
+      details: { store, unit },
+    });
   }
   const details = {
     store,

@@ -28,7 +28,7 @@ export async function findHeldUnits(stores: ReadonlyMap<DcId, DcStores>): Promis
   const rows = await Promise.all(
     all.map(async (dc) => ({
       dc: dc.dc,
-      states: (await Promise.all([...dc.fences.values()].map((fence) => fence.states()))).flat(),
+      states: (await Promise.all(dc.all.map((fence) => fence.states()))).flat(),
     })),
   );
   for (const { dc, states } of rows) {

@@ -13,7 +13,7 @@ export interface InitResult {
 }
 
 /**
- * Makes every MySQL store of all DCs ready: schema, rules, unit states. Writes only what is missing: rules that are there win over
+ * Makes every store of all DCs ready: schema (MySQL), rules, unit states. Writes only what is missing: rules that are there win over
  * `initial`, and the newer of two DCs' rules over the older. Rows of another server identity are left to `reassert`.
  *
  * Errors: EpochConflict when two DCs have other rules of one epoch; Refused while units are write-disabled and rows are missing; Unavailable.
@@ -35,7 +35,7 @@ export async function initialise(
   const result: InitResult = { epoch: rules.epoch, hash, stores: [] };
   for (const dc of all) {
     const published = await dc.rules.publish(rules);
-    for (const fence of dc.fences.values()) {
+    for (const fence of dc.all) {
       const { written, server } = await fence.addMissing(rules);
       result.stores.push({
         store: fence.name,

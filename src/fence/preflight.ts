@@ -16,10 +16,10 @@ export interface Check {
   detail: string;
 }
 
-type Seen = string | { wrong: string };
+export type Seen = string | { wrong: string };
 
 /** Checks of one subject; a look that throws is a check that is not ok. */
-class Checks {
+export class Checks {
   readonly list: Check[] = [];
 
   constructor(private readonly subject: string) {}

@@ -8,6 +8,7 @@ import { diagnose } from './diagnosis.js';
 import type { Diagnosis, Finding } from './diagnosis.js';
 import type { FenceStore } from './fence-store.js';
 import type { BlockerPolicy, FenceBudget, UnitChange } from './types.js';
+import type { UnitFence } from './unit-fence.js';
 
 export interface ReleaseOptions {
   /** Names this release in the rows: `{ workflowId: 'fence-release', runId: <unique> }`. */
@@ -104,7 +105,7 @@ function refuseWhatIsNotProven(diagnosis: Diagnosis, options: ReleaseOptions): v
     throw new InterlockError(
       'NeedsOperator',
       `${unknown.other} does not answer: it cannot be proven that it has not opened ${unknown.text}. Make sure that nothing writes there ` +
-        '(stop its MySQL, gateways and applications), then say so: `interlock fence release --assert-target-fenced "REASON"`',
+        '(stop its MySQL and Redis, gateways and applications), then say so: `interlock fence release --assert-target-fenced "REASON"`',
       { details: { units: unknown.units, unreachable: diagnosis.unreachable } },
     );
   }
@@ -122,7 +123,7 @@ async function mend(
     finding.kind === 'unknown' ? `; ${other} asserted fenced: ${options.assertTargetFenced}` : '';
   const rules = switchRules(diagnosis.current!.rules, units, owner, epoch, `${options.reason}${asserted}`);
   const at = (dc: DcId) => stores.get(dc)!;
-  const change = (fence: FenceStore): UnitChange => ({
+  const change = (fence: UnitFence): UnitChange => ({
     units,
     to: fence.dc === owner ? 'open' : 'remote',
     owner,
@@ -132,12 +133,11 @@ async function mend(
     ...(fence === at(fence.dc).control ? { rules } : {}),
   });
   const budget: FenceBudget = { budgetMs: BUDGET_MS, blockers: options.blockers };
-  const others = (dc: DcId): FenceStore[] =>
-    [...at(dc).fences.values()].filter((fence) => fence !== at(dc).control);
+  const others = (dc: DcId): readonly UnitFence[] => at(dc).all.filter((fence) => fence !== at(dc).control);
   if (finding.kind === 'half-switched') {
     await at(owner).control.change(change(at(owner).control), budget);
     for (const fence of others(owner)) await fence.change(change(fence), budget);
-    for (const fence of at(other).fences.values()) await fence.change(change(fence), budget);
+    for (const fence of at(other).all) await fence.change(change(fence), budget);
     return 'rolled forward';
   }
   if (finding.kind !== 'unknown') {
@@ -145,7 +145,7 @@ async function mend(
     await at(other).control.raise(change(at(other).control), budget);
     for (const fence of others(other)) await fence.change(change(fence), budget);
   }
-  for (const fence of at(owner).fences.values()) {
+  for (const fence of at(owner).all) {
     if (finding.kind === 'held' || finding.kind === 'unknown') await fence.reopen(change(fence), budget);
     else await fence.change(change(fence), budget);
   }

@@ -1,5 +1,6 @@
 import type { RowDataPacket } from 'mysql2/promise';
 import type { FenceStore } from '../fence/fence-store.js';
+import type { RedisFence } from '../fence/redis-fence.js';
 import type { Rules } from '../routing/rules.js';
 import type { StatesPort } from './reassertion.js';
 
@@ -32,5 +33,30 @@ export class FenceStates implements StatesPort {
 
   async mendReadOnly(): ReturnType<StatesPort['mendReadOnly']> {
     return this.fence.mendReadOnly();
+  }
+}
+
+/** The unit states of a Redis store: all of them were asserted on one server. */
+export class RedisStates implements StatesPort {
+  readonly name: string;
+  readonly dc: string;
+
+  constructor(private readonly fence: RedisFence) {
+    this.name = fence.name;
+    this.dc = fence.dc;
+  }
+
+  async look(): ReturnType<StatesPort['look']> {
+    const { server, asserted, rows, writeDisabled } = await this.fence.summary();
+    // A server that has lost them all (FLUSHALL, eviction, a restart without persistence) is as another one.
+    return { server, asserted: [{ server: asserted || 'no server', rows, writeDisabled }] };
+  }
+
+  async reassert(rules: Rules): Promise<{ written: readonly string[]; server: string }> {
+    return this.fence.reassert(rules);
+  }
+
+  async mendReadOnly(): Promise<undefined> {
+    return undefined;
   }
 }

@@ -6,7 +6,7 @@ import type { DcId } from '../routing/units.js';
 import type { HealthAnswer, Problem } from './api.js';
 import type { RuleBook } from './rule-book.js';
 
-/** One MySQL store's states, as the guard needs them; `FenceStates` of src/rule-center/fence-states.ts is one. */
+/** One store's states, as the guard needs them; `FenceStates` of src/rule-center/fence-states.ts is one. */
 export interface StatesPort {
   /** `dc-a mysql/main` */
   readonly name: string;
@@ -29,7 +29,7 @@ const PEER_TIMEOUT_MS = 1_500;
 
 /**
  * A server can forget: after a failover to a replica that missed a fence, or a restore, the rows say that they were asserted on another server, and
- * every fenced write is refused. A restarted server forgets `read_only`. When nothing speaks against it, the states are asserted again from the rules in force; else an
+ * every fenced write is refused. A restarted MySQL forgets `read_only`, a restarted Redis is another server. When nothing speaks against it, the states are asserted again from the rules in force; else an
  * operator is told.
  */
 export class Reassertion {

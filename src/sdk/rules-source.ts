@@ -10,12 +10,24 @@ export interface RulesSource {
   current(): Router | undefined;
   /** Asks again now; answers the newest that is known when there is no newer one. Throws Unavailable or NoRules when none is known. */
   refresh(): Promise<Router>;
+  /** What the rule center has now, not what is known. Throws Unavailable or NoRules when it does not answer. */
+  confirm(): Promise<Router>;
+  /**
+   * Called with every new document. The instance acknowledges its epoch when the promises have been fulfilled: what no server checks is finished
+   * then. Answers what ends the calls.
+   */
+  onRules(listener: RulesListener): () => void;
   close(): Promise<void>;
 }
 
+export type RulesListener = (router: Router) => Promise<void>;
+
 /** Rules that never change by themselves: tests, tools. */
 export class FixedRules implements RulesSource {
+  /** Resolves when the rules that were set last would be acknowledged. */
+  acknowledged: Promise<unknown> = Promise.resolve();
   private router: Router;
+  private readonly listeners = new Set<RulesListener>();
 
   constructor(rules: Rules) {
     this.router = new Router(rules);
@@ -29,8 +41,18 @@ export class FixedRules implements RulesSource {
     return this.router;
   }
 
+  async confirm(): Promise<Router> {
+    return this.router;
+  }
+
+  onRules(listener: RulesListener): () => void {
+    this.listeners.add(listener);
+    return () => this.listeners.delete(listener);
+  }
+
   set(rules: Rules): void {
     this.router = new Router(rules);
+    this.acknowledged = Promise.all([...this.listeners].map((listener) => listener(this.router)));
   }
 
   async close(): Promise<void> {}
@@ -64,6 +86,9 @@ export class RuleCenterRules implements RulesSource {
   private hash: string | undefined;
   private readonly closing = new AbortController();
   private refreshing: Promise<Router> | undefined;
+  private readonly listeners = new Set<RulesListener>();
+  /** The highest epoch whose listeners are done. */
+  private acknowledged = 0;
   private readonly watching: Promise<void>;
   private leaseTimer: NodeJS.Timeout | undefined;
   private acknowledging: Promise<void> = Promise.resolve();
@@ -88,6 +113,16 @@ export class RuleCenterRules implements RulesSource {
       if (this.router !== undefined) return this.router;
       throw error;
     }
+  }
+
+  /** Never one that is under way: it may have been answered before the caller did what the rules must know of. */
+  async confirm(): Promise<Router> {
+    return this.fetchRules();
+  }
+
+  onRules(listener: RulesListener): () => void {
+    this.listeners.add(listener);
+    return () => this.listeners.delete(listener);
   }
 
   async close(): Promise<void> {
@@ -143,6 +178,18 @@ export class RuleCenterRules implements RulesSource {
     if (rules.epoch <= known) return;
     this.router = new Router(rules);
     this.hash = hash;
+    void this.settle(this.router);
+  }
+
+  /** Hazard: a lease with the new epoch says that nothing of the old one is under way here. Guard: it has the old one until that is so. */
+  private async settle(router: Router): Promise<void> {
+    try {
+      if (this.listeners.size > 0) await Promise.all([...this.listeners].map((listener) => listener(router)));
+    } catch (error) {
+      this.options.onWarning?.(`epoch ${router.epoch} is not acknowledged: ${messageOf(error)}`, error);
+      return;
+    }
+    this.acknowledged = Math.max(this.acknowledged, router.epoch);
     this.acknowledge();
   }
 
@@ -208,7 +255,7 @@ export class RuleCenterRules implements RulesSource {
         const response = await this.request('/v1/leases', {
           method: 'POST',
           headers: { 'content-type': 'application/json' },
-          body: JSON.stringify({ instance, application, epoch: this.router?.epoch ?? 0 }),
+          body: JSON.stringify({ instance, application, epoch: this.acknowledged }),
         });
         await response.arrayBuffer();
         if (response.ok) this.leasedAt = Date.now();

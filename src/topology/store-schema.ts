@@ -70,6 +70,7 @@ const kafkaStoreSchema = z.strictObject({
     })
     .optional(),
 });
+export type KafkaStore = z.infer<typeof kafkaStoreSchema>;
 
 /** By name; the same name in both DCs is a pair. */
 export const storesSchema = z.strictObject({

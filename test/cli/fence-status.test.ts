@@ -16,7 +16,7 @@ test('no store answers: says what is unreachable and what to do', async () => {
   expect(exitCode).toBe(3);
   expect(stdout).toContain("dc-a: mysql/main can't be reached, so nothing is known about its units.");
   expect(stdout).toContain("dc-b: mysql/main can't be reached");
-  expect(stdout).toContain('Check that these MySQL servers run');
+  expect(stdout).toContain('Check that these servers run');
   expect(stdout).not.toContain('Nothing is write-disabled');
 });
 

@@ -8,6 +8,7 @@ import { readRdb } from '../../replicators/redis/rdb/read-rdb.js';
 import type { RdbOptions } from '../../replicators/redis/rdb/read-rdb.js';
 import { CommandWriter } from '../../replicators/redis/resp/command-writer.js';
 import { ReplyError, ReplyReader } from '../../replicators/redis/resp/reply-reader.js';
+import { OLD_FORMATS, rdbFile } from '../support/rdb-fixture.js';
 import { startRedis } from '../support/redis.js';
 import type { TestRedis } from '../support/redis.js';
 import { dataset, redisClient } from '../support/redis-dataset.js';
@@ -218,6 +219,26 @@ test('a payload is what DUMP answers, where the order of the elements is kept', 
   } finally {
     client.disconnect();
   }
+});
+
+test('formats of older servers, from hand-built files: what the server restores is what the commands make', async () => {
+  const old = rdbFile(9, ...Object.values(OLD_FORMATS));
+  const images: Record<string, KeyImage>[] = [];
+  for (const [decode, rawLimitBytes] of [
+    ['where-needed', 1 << 30],
+    ['where-needed', 10],
+    ['all', 1 << 30],
+  ] as const) {
+    await target.cli('FLUSHALL');
+    expect(await apply(readRdb(Readable.from([old]), { rawLimitBytes, decode }), target.port)).toEqual([]);
+    const found = await dataset(target.port);
+    expect(found.size).toBe(Object.keys(OLD_FORMATS).length);
+    for (const image of found.values()) asMadeByCommands(image, decode === 'all' || rawLimitBytes === 10);
+    images.push(Object.fromEntries(found));
+  }
+  for (const image of Object.values(images[0]!)) asMadeByCommands(image, true);
+  expect(images[1]).toEqual(images[0]);
+  expect(images[2]).toEqual(images[0]);
 });
 
 test.each([

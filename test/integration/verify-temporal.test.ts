@@ -212,13 +212,15 @@ describe('interlock verify on Temporal', () => {
       return state === 'ended';
     }, 'it has ended');
     const report = (await client.workflow.getHandle('verify/example').result()) as VerifyReport;
-    expect(report).toMatchObject({ outcome: 'different', differing: 3, rows: LARGE });
-    expect(report.tables[0]!.progress.notComparable).toBeNull();
-    expect(report.tables[0]!.progress.differences.map(({ key }) => key['id'])).toEqual([
-      '100',
-      '200000',
-      '399999',
-    ]);
+    expect(report).toMatchObject({ outcome: 'different', rows: LARGE });
+    const { notComparable, differences, undecided } = report.tables[0]!.progress;
+    expect(notComparable).toBeNull();
+    // The row that was locked is undecided when it stayed so for longer than a proof may take.
+    const found = differences.map(({ key }) => key['id']);
+    expect([found, undecided]).toEqual(
+      undecided === 0 ? [['100', '200000', '399999'], 0] : [['100', '399999'], 1],
+    );
+    expect(report.differing).toBe(found.length);
     expect(before.rows).toBeLessThan(LARGE);
   });
 

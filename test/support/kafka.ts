@@ -2,8 +2,9 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { kafkaLibs } from '../../infra/components/kafka.js';
-import { startKafkaBroker } from '../../infra/kafka-broker.js';
+import { kafkaCommand, startKafkaBroker } from '../../infra/kafka-broker.js';
 import { freePort } from './mysql.js';
+import { startCommand } from './programs.js';
 
 export interface TestKafka {
   port: number;
@@ -58,4 +59,14 @@ export async function startTestKafka(
       await rm(directory, { recursive: true, force: true });
     },
   };
+}
+
+/** Runs one of Kafka's own tools (`org.apache.kafka.tools.NAME`) to its end. @returns what it printed */
+export async function kafkaTool(name: string, args: string[]): Promise<string> {
+  const program = startCommand('java', kafkaCommand(kafkaLibs(), `org.apache.kafka.tools.${name}`, args));
+  const timer = setTimeout(() => void program.kill('SIGKILL'), 120_000);
+  const code = await program.ended;
+  clearTimeout(timer);
+  if (code !== 0) throw new Error(`${name} ended with ${String(code)}:\n${program.output()}`);
+  return program.output();
 }

@@ -1,20 +1,31 @@
 import { gunzipSync, gzipSync } from 'node:zlib';
 import { InterlockError } from '../../../src/errors.js';
+import { unlz4 } from './codecs/lz4.js';
+import { unsnappy } from './codecs/snappy.js';
+import { unzstd } from './codecs/zstd.js';
 
-/** By the number that a batch has in its attributes. */
+const GZIP = 1;
+
+/** @param codec by the number that a batch has in its attributes */
 export function decompress(codec: number, bytes: Buffer): Buffer {
   switch (codec) {
-    case 1:
+    case GZIP:
       return gunzipSync(bytes);
+    case 2:
+      return unsnappy(bytes);
+    case 3:
+      return unlz4(bytes);
+    case 4:
+      return unzstd(bytes);
     default:
       throw new InterlockError(
         'LinkStopped',
-        `records are compressed by codec ${codec}, which is not known here`,
+        `a batch is compressed by codec ${codec}, which is not known here`,
       );
   }
 }
 
-/** As gzip. */
+/** By gzip, which Node has: it is fast enough where the lowest level is asked for, and every client reads it. */
 export function compress(bytes: Buffer): { codec: number; payload: Buffer } {
-  return { codec: 1, payload: gzipSync(bytes, { level: 1 }) };
+  return { codec: GZIP, payload: gzipSync(bytes, { level: 1 }) };
 }

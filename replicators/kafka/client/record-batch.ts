@@ -217,6 +217,13 @@ function varintSize(value: number): number {
   return size;
 }
 
+/** With its length; -1 is null. */
+function fieldSize(bytes: number): number {
+  return varintSize(bytes) + Math.max(bytes, 0);
+}
+
+export type Header = readonly [name: Buffer, value: Buffer];
+
 export interface BatchIdentity {
   producerId: bigint;
   producerEpoch: number;
@@ -274,13 +281,15 @@ export class BatchBuilder {
     this.raw(header, 0, headerBytes);
   }
 
-  add(timestamp: number, key: Buffer | null, value: Buffer | null): void {
+  add(timestamp: number, key: Buffer | null, value: Buffer | null, headers: readonly Header[] = []): void {
     const [keyBytes, valueBytes] = [key?.length ?? -1, value?.length ?? -1];
     const body =
-      varintSize(keyBytes) + Math.max(keyBytes, 0) + varintSize(valueBytes) + Math.max(valueBytes, 0);
+      fieldSize(keyBytes) +
+      fieldSize(valueBytes) +
+      headers.reduce((sum, [name, of]) => sum + fieldSize(name.length) + fieldSize(of.length), 0);
     this.begin(timestamp, body);
     const delta = timestamp - this.baseTimestamp;
-    this.varint(2 + varintSize(delta) + varintSize(this.count) + body);
+    this.varint(1 + varintSize(delta) + varintSize(this.count) + varintSize(headers.length) + body);
     this.buffer[this.at++] = 0;
     this.varint(delta);
     this.varint(this.count++);
@@ -288,7 +297,11 @@ export class BatchBuilder {
     if (key !== null) this.raw(key, 0, key.length);
     this.varint(valueBytes);
     if (value !== null) this.raw(value, 0, value.length);
-    this.varint(0);
+    this.varint(headers.length);
+    for (const part of headers.flat()) {
+      this.varint(part.length);
+      this.raw(part, 0, part.length);
+    }
   }
 
   private raw(from: Buffer, start: number, end: number): void {

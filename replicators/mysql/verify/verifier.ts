@@ -130,7 +130,7 @@ class Verifier {
       ...{ table, sides, passages: this.passages, repairs: options.repairs, signal: options.signal },
       owners: new Owners(table, options.links[0]!.tables, options.links[0]!.mapping),
       router: async () => new Router(await options.rules()),
-      onRepaired: (difference) => this.found([difference]),
+      onRepaired: (difference) => this.advance(this.withFound([difference])),
       ...(options.units !== undefined && { units: options.units }),
     });
     while (!this.progress.done && Date.now() < until) {
@@ -183,9 +183,11 @@ class Verifier {
     const { differences, undecided, vanished } = await settlement.settle(keys);
     const lost = vanished.length === 0 ? 0 : await this.lost(table, range, vanished);
     if (lost > 0) undecided.push({ count: lost, reason: 'the server does not find its row by its key' });
-    this.found(differences);
-    const cut = !compared.done && !this.options.repairs && this.progress.differing > MOST_DIFFERING;
+    const found = this.withFound(differences);
+    const cut = !compared.done && !this.options.repairs && found.differing > MOST_DIFFERING;
+    // In one: with what was found, but not how far it is, another attempt would count it twice.
     this.advance({
+      ...found,
       ...compared,
       done: compared.done || cut,
       cut,
@@ -195,7 +197,9 @@ class Verifier {
     });
   }
 
-  private found(differences: readonly Difference[]): void {
+  private withFound(
+    differences: readonly Difference[],
+  ): Pick<TableProgress, 'differing' | 'repaired' | 'unowned' | 'differences'> {
     const { progress } = this;
     const kept = [...progress.differences];
     let length = JSON.stringify(kept).length;
@@ -204,12 +208,12 @@ class Verifier {
       if (kept.length >= this.options.keep || length > this.options.keepLength) break;
       kept.push(difference);
     }
-    this.advance({
+    return {
       differing: progress.differing + differences.length,
       repaired: progress.repaired + differences.filter(({ repaired }) => repaired).length,
       unowned: progress.unowned + differences.filter(({ owner }) => owner === null).length,
       differences: kept,
-    });
+    };
   }
 
   private async checksums(

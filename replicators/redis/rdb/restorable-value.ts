@@ -5,6 +5,8 @@ import { RDB } from './types.js';
 
 /** RDB version and CRC64. */
 const FOOTER_BYTES = 10;
+/** RDB version of the first Redis that surely knows SET … PXAT: 7.0; 6.2 has the version of 5.0. */
+const PXAT_SINCE = 10;
 /** One byte for each format. */
 const TYPE_BYTES = Array.from({ length: 256 }, (_, type) => Buffer.of(type));
 
@@ -71,7 +73,7 @@ export class RestorableValue implements KeyAttributes {
   writeTo(writer: CommandWriter): void {
     const expire = this.expireAtMs;
     const plain = this.idle === null && this.freq === null ? this.plain : null;
-    if (plain !== null) {
+    if (plain !== null && (expire === null || this.rdbVersion >= PXAT_SINCE)) {
       writer
         .begin(expire === null ? 3 : 5)
         .argument('SET')

@@ -1,0 +1,81 @@
+import type { Api } from './connection.js';
+import { byTopic } from './data-api.js';
+import type { PartitionRef } from './data-api.js';
+import { check } from './protocol-errors.js';
+
+export interface CommittedOffset extends PartitionRef {
+  offset: number;
+  leaderEpoch: number;
+  metadata: string;
+}
+
+/** The groups that one broker coordinates. */
+export function listGroups(): Api<string[]> {
+  return {
+    key: 16,
+    version: 2,
+    name: 'ListGroups',
+    write: () => undefined,
+    read: (r) => {
+      r.int32();
+      check(r.int16(), 'listing groups');
+      const groups = r.array(() => [r.string(), r.string()] as const);
+      // Connect and others keep other things than positions.
+      return groups.filter(([, type]) => type === 'consumer' || type === '').map(([group]) => group);
+    },
+  };
+}
+
+/** All that a group has committed. */
+export function fetchOffsets(group: string): Api<CommittedOffset[]> {
+  return {
+    key: 9,
+    version: 5,
+    name: 'OffsetFetch',
+    write: (w) => void w.string(group).int32(-1),
+    read: (r) => {
+      r.int32();
+      const found: CommittedOffset[] = [];
+      r.array(() => {
+        const topic = r.string();
+        r.array(() => {
+          const [partition, offset, leaderEpoch] = [r.int32(), r.int64(), r.int32()];
+          const metadata = r.string();
+          const error = r.int16();
+          if (error === 0 && offset >= 0) found.push({ topic, partition, offset, leaderEpoch, metadata });
+        });
+      });
+      check(r.int16(), `the positions of group ${group}`);
+      return found;
+    },
+  };
+}
+
+/** Commits positions for a group that has no members; a coordinator refuses it for one that has. @returns the errors, by partition */
+export function commitOffsets(
+  group: string,
+  offsets: readonly CommittedOffset[],
+): Api<(PartitionRef & { error: number })[]> {
+  return {
+    key: 8,
+    version: 7,
+    name: 'OffsetCommit',
+    write: (w) => {
+      w.string(group).int32(-1).string('').string(null);
+      w.array(byTopic(offsets), ([topic, of]) => {
+        w.string(topic).array(of, (o) =>
+          w.int32(o.partition).int64(o.offset).int32(o.leaderEpoch).string(o.metadata),
+        );
+      });
+    },
+    read: (r) => {
+      r.int32();
+      return r
+        .array(() => {
+          const topic = r.string();
+          return r.array(() => ({ topic, partition: r.int32(), error: r.int16() }));
+        })
+        .flat();
+    },
+  };
+}

@@ -1,0 +1,53 @@
+import { readFileSync } from 'node:fs';
+import { InterlockError, messageOf } from '../../src/errors.js';
+import type { WantedKafkaLink } from '../../src/topology/derive.js';
+import type { KafkaStore, SecretReference, Topology } from '../../src/topology/schema.js';
+import { formatLinkId } from '../core/contract.js';
+import type { KafkaAddress } from './client/connection.js';
+import type { KafkaLinkConfig } from './link-config.js';
+
+type Secrets = (reference: SecretReference) => string;
+
+/** The configuration of a Kafka link of the topology. @throws InterlockError BadInput: a certificate cannot be read */
+export function kafkaLinkConfig(
+  topology: Topology,
+  wanted: WantedKafkaLink,
+  secret: Secrets,
+): KafkaLinkConfig {
+  const { store, from, to, include, exclude, naming, onGap, throttle } = wanted;
+  const cluster = (dc: string): KafkaAddress =>
+    kafkaAddress(topology.datacenters[dc]!.stores.kafka[store]!, secret);
+  return {
+    ...{ link: formatLinkId(wanted), from, to, source: cluster(from), target: cluster(to) },
+    ...{ include, exclude, naming, onGap },
+    ...(throttle !== undefined && { throttle }),
+  };
+}
+
+function kafkaAddress({ brokers, tls, sasl }: KafkaStore, secret: Secrets): KafkaAddress {
+  return {
+    brokers,
+    ...(tls !== undefined && {
+      tls: {
+        ca: pem('ca', tls.ca),
+        ...(tls.cert !== undefined && { cert: pem('cert', tls.cert) }),
+        ...(tls.key !== undefined && { key: pem('key', tls.key) }),
+        ...(tls.serverName !== undefined && { servername: tls.serverName }),
+      },
+    }),
+    ...(sasl !== undefined && {
+      sasl: { mechanism: sasl.mechanism, username: sasl.user, password: secret(sasl.password) },
+    }),
+  };
+}
+
+function pem(field: string, file: string): string {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch (error) {
+    throw new InterlockError('BadInput', `tls.${field}: ${file} cannot be read: ${messageOf(error)}`, {
+      cause: error,
+      details: { field: `tls.${field}`, value: file },
+    });
+  }
+}
