@@ -138,7 +138,7 @@ async function write(
   const [created] = await to.onController(
     createTopics([{ name: CONSUMERS, partitions: CONSUMERS_PARTITIONS, configs }]),
   );
-  if (created?.error !== undefined && !isKafkaError(created.error, TOPIC_ALREADY_EXISTS)) throw created.error;
+  if (created?.error !== undefined && !isKafkaError(created.error, TOPIC_ALREADY_EXISTS)) throw created.error as Error;
   const leaders = await partitionsOf(to, CONSUMERS);
   const producer = await TransactionalProducer.take(
     to,

@@ -66,6 +66,8 @@ export class ConsumerPartition {
   private isLooking = false;
   /** The last states that were sent; one of them was committed last, when nobody else has. */
   private written: string[] = [];
+  /** The units apart as they were committed last. */
+  private committedApart = '';
   private opening: Promise<void> = Promise.resolve();
   /** What is fetched next: of a local partition the cursor itself. */
   private nextFetch: number | undefined;
@@ -134,6 +136,8 @@ export class ConsumerPartition {
         parts.onWarning(`${this.name}: what was at ${this.nextFetch} is removed`, undefined);
       }
       const isWhole = await this.readRecords(batch);
+      // Others may wait for what was passed without a record of its own.
+      if (JSON.stringify(progress.state().apart) !== this.committedApart) await this.commit(null);
       if (isWhole) batch.resolve();
       this.goOn(!isWhole);
     });
@@ -297,9 +301,11 @@ export class ConsumerPartition {
   }
 
   private async commit(attempt: Range | null): Promise<void> {
-    const state = JSON.stringify(this.progress.state(attempt));
-    this.written = [...this.written.slice(-1), state];
-    await this.write(this.key('state'), state);
+    const state = this.progress.state(attempt);
+    const text = JSON.stringify(state);
+    this.written = [...this.written.slice(-1), text];
+    await this.write(this.key('state'), text);
+    this.committedApart = JSON.stringify(state.apart);
     if (attempt === null) this.parts.onCommitted();
   }
 

@@ -51,6 +51,8 @@ export interface FencedConsumerParts {
 /** A fetch of an idle partition waits so long; a seek is heard no sooner. */
 const MAX_WAIT_MS = 200;
 const HEARTBEAT_MS = 1_000;
+/** A member that is gone gives its partitions to the others after so long. */
+const SESSION_MS = 10_000;
 const AT_ONCE = 64;
 
 /**
@@ -75,6 +77,7 @@ export class FencedConsumer {
     this.consumer = kafka.consumer({
       groupId: options.groupId,
       maxWaitTimeInMs: MAX_WAIT_MS,
+      sessionTimeout: SESSION_MS,
       allowAutoTopicCreation: false,
     });
   }
