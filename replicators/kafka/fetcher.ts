@@ -9,7 +9,7 @@ const MAX_WAIT_MS = 500;
 const FETCH_BYTES = 4 * 2 ** 20;
 const PARTITION_BYTES = 2 ** 20;
 /** What a broker answers at the latest, after its wait. */
-const ANSWER_MS = 15_000;
+const ANSWER_MS = 10_000;
 const NO_SESSION = 70;
 const WRONG_EPOCH = 71;
 

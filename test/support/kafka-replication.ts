@@ -30,8 +30,12 @@ export interface KafkaPair {
 }
 
 /** Two brokers, as dc-a and dc-b. */
-export async function startKafkaPair(settings: Record<string, string> = {}): Promise<KafkaPair> {
-  const servers = await Promise.all([startTestKafka({ settings }), startTestKafka({ settings })]);
+export async function startKafkaPair(
+  settings: Record<string, string> = {},
+  started?: TestKafka[],
+): Promise<KafkaPair> {
+  const servers =
+    started ?? (await Promise.all([startTestKafka({ settings }), startTestKafka({ settings })]));
   const sides = servers.map((server) => {
     const kafka = new Kafka({
       clientId: 'test',

@@ -101,7 +101,7 @@ export class Connection {
   }
 
   /** @param timeoutMs from now, with what waits before it */
-  async call<T>(api: Api<T>, timeoutMs = 30_000): Promise<T> {
+  async call<T>(api: Api<T>, timeoutMs = 15_000): Promise<T> {
     if (this.failure !== undefined) throw this.failure;
     const writer = new Writer();
     const correlation = (this.correlation = (this.correlation + 1) | 0);

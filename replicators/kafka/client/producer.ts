@@ -21,9 +21,11 @@ export interface Outgoing extends PartitionRef {
 
 const PURPOSE = 'produce';
 /** What a broker may take to have it on its replicas; then so long for the answer. */
-const PRODUCE_MS = 10_000;
+const PRODUCE_MS = 6_000;
 /** Until the coordinator has undone what the process before had open. */
 const TAKE_MS = 90_000;
+/** Until the markers of the transaction before are written. */
+const MARKERS_MS = 30_000;
 const IN_FLIGHT_BYTES = 8 * 2 ** 20;
 /** As many as a broker remembers of a producer. */
 const IN_FLIGHT = 5;
@@ -151,7 +153,7 @@ export class TransactionalProducer {
   private async add(batches: readonly Outgoing[]): Promise<void> {
     const missing = batches.filter(({ topic, partition }) => !this.added.has(keyOf(topic, partition)));
     if (missing.length === 0) return;
-    const deadline = performance.now() + PRODUCE_MS;
+    const deadline = performance.now() + MARKERS_MS;
     for (let wait = 1; ; wait = Math.min(wait * 2, 50)) {
       try {
         await this.cluster.call(

@@ -12,7 +12,7 @@ export interface TopicResult {
   error: KafkaError | undefined;
 }
 
-const TIMEOUT_MS = 30_000;
+const TIMEOUT_MS = 12_000;
 
 function result(topic: string, what: string, code: number, message: string | null): TopicResult {
   return { topic, error: code === 0 ? undefined : new KafkaError(code, `${what} ${topic}`, message) };

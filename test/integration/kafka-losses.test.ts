@@ -1,0 +1,155 @@
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { Cluster } from '../../replicators/kafka/client/cluster.js';
+import { initialiseKafkaLink } from '../../replicators/kafka/initialise.js';
+import { InterlockError } from '../../src/errors.js';
+import { startTestKafka } from '../support/kafka.js';
+import {
+  differences,
+  kafkaLinkConfig,
+  kafkaSettled,
+  readPartition,
+  runKafkaLink,
+  startKafkaPair,
+} from '../support/kafka-replication.js';
+import type { KafkaPair, RunningKafkaLink } from '../support/kafka-replication.js';
+import { freePort } from '../support/mysql.js';
+import { relay } from '../support/relay.js';
+import type { Relay } from '../support/relay.js';
+import { until } from '../support/replication.js';
+
+let pair: KafkaPair;
+const running: RunningKafkaLink[] = [];
+/** In front of each broker: what its clients are told. */
+const relays: Relay[] = [];
+
+beforeAll(async () => {
+  const servers = await Promise.all(
+    [0, 1].map(async () => {
+      const port = await freePort();
+      const front = await relay(port);
+      relays.push(front);
+      return startTestKafka({ port, advertisedPort: front.port });
+    }),
+  );
+  pair = await startKafkaPair({}, servers);
+});
+afterEach(async () => {
+  await Promise.all(running.splice(0).map((link) => link.stop()));
+});
+afterAll(async () => {
+  await pair?.stop();
+  for (const front of relays) front.close();
+});
+
+const run = async (...args: Parameters<typeof runKafkaLink>): Promise<RunningKafkaLink> => {
+  const link = await runKafkaLink(...args);
+  running.push(link);
+  return link;
+};
+const send = (topic: string, from: number, to: number): Promise<unknown> =>
+  pair.a.producer.send({
+    topic,
+    messages: Array.from({ length: to - from }, (_, i) => ({ value: String(from + i) })),
+  });
+const values = async (topic: string): Promise<(string | null)[]> =>
+  (await readPartition(pair.b, topic)).map(({ value }) => value);
+
+describe('a Kafka link whose source', () => {
+  it('has removed records stops and names the range, or goes on behind it', async () => {
+    await pair.a.admin.createTopics({ topics: [{ topic: 't-gap' }] });
+    const config = kafkaLinkConfig(pair, 'a', 't-gap');
+    await initialiseKafkaLink(config, { from: 'earliest' });
+    await send('t-gap', 0, 5);
+    const first = await run(config, null);
+    await kafkaSettled(first);
+    await first.stop();
+    await send('t-gap', 5, 20);
+    await removeRecords('t-gap', 12);
+    const second = await run(config, null, null);
+    const error = await second.ended;
+    expect(error).toBeInstanceOf(InterlockError);
+    expect(error).toMatchObject({ code: 'NeedsOperator', details: { state: 'gap', from: 5, to: 12 } });
+    expect((error as Error).message).toContain('t-gap-0 from 5 to 11');
+    expect(second.status().state).toBe('gap');
+    const third = await run({ ...config, onGap: 'go-on' }, null);
+    await kafkaSettled(third);
+    expect(third.status().kafka?.gaps).toEqual([{ topic: 't-gap', partition: 0, from: 5, to: 12 }]);
+    expect(await values('dc-a.t-gap')).toEqual(['0', '1', '2', '3', '4', ...range(12, 20)]);
+  });
+
+  it('has a topic made anew stops before it mixes the two', async () => {
+    await pair.a.admin.createTopics({ topics: [{ topic: 't-anew' }] });
+    const config = kafkaLinkConfig(pair, 'a', 't-anew');
+    await initialiseKafkaLink(config, { from: 'earliest' });
+    await send('t-anew', 0, 10);
+    const first = await run(config, null);
+    await kafkaSettled(first);
+    await first.stop();
+    await pair.a.admin.deleteTopics({ topics: ['t-anew'] });
+    await until(async () => !(await pair.a.admin.listTopics()).includes('t-anew'), 'it is gone');
+    await until(
+      () => pair.a.admin.createTopics({ topics: [{ topic: 't-anew' }] }).catch(() => false),
+      'it is made anew',
+    );
+    await send('t-anew', 0, 3);
+    const second = await run(config, null, null);
+    expect(await second.ended).toMatchObject({ code: 'NeedsOperator', details: { state: 'diverged' } });
+    expect(second.status().state).toBe('diverged');
+    expect(await values('dc-a.t-anew')).toEqual(range(0, 10));
+  });
+
+  it('or target falls silent goes on when the network is there again', async () => {
+    await pair.a.admin.createTopics({ topics: [{ topic: 't-silent', numPartitions: 2 }] });
+    const link = await run(kafkaLinkConfig(pair, 'a', 't-silent'), 'earliest');
+    let sent = 0;
+    for (const front of [relays[1]!, relays[0]!]) {
+      await send('t-silent', sent, (sent += 20));
+      await kafkaSettled(link);
+      front.silence();
+      // The source takes records while the target is silent.
+      if (front === relays[1]) await send('t-silent', sent, (sent += 20));
+      await until(
+        () => link.status().state === 'starting',
+        'the link hears that it is silent',
+        90_000,
+        () => JSON.stringify(link.status()),
+      );
+      expect(link.status().lagMs).toBeGreaterThan(0);
+      front.heal();
+      await until(() => link.status().state === 'streaming', 'it goes on', 90_000);
+    }
+    await send('t-silent', sent, (sent += 20));
+    await kafkaSettled(link);
+    expect(await differences(pair, 'a', 't-silent', 2)).toEqual({ records: sent, wrong: [] });
+  });
+});
+
+/** DeleteRecords of the protocol: what retention does, at once. */
+async function removeRecords(topic: string, before: number): Promise<void> {
+  const cluster = new Cluster({ brokers: [pair.a.server.address] });
+  const [code] = await cluster.onController({
+    key: 21,
+    version: 1,
+    name: 'DeleteRecords',
+    write: (w) => {
+      w.int32(1).string(topic).int32(1).int32(0).int64(before).int32(10_000);
+    },
+    read: (r) => {
+      r.int32();
+      return r.array(() => {
+        r.string();
+        return r.array(() => {
+          r.int32();
+          r.int64();
+          return r.int16();
+        });
+      });
+    },
+  });
+  cluster.close();
+  expect(code).toEqual([0]);
+}
+
+function range(from: number, to: number): string[] {
+  return Array.from({ length: to - from }, (_, i) => String(from + i));
+}
