@@ -64,7 +64,8 @@ export function alertsOf({ workflow, status }: ObservedLink, limits: AlertLimits
   return alerts;
 }
 
-function stuckSummary(stuck: readonly StuckPartition[]): string {
+/** Whose transaction hides what of a Kafka link's source. */
+export function stuckSummary(stuck: readonly StuckPartition[]): string {
   const { topic, partition, hiddenRecords, stuckMs, transactionalId, producerId } = stuck[0]!;
   const whose = transactionalId ?? (producerId === null ? 'an unknown producer' : `producer ${producerId}`);
   const more = stuck.length > 1 ? `, and ${stuck.length - 1} more partitions` : '';

@@ -23,7 +23,7 @@ export interface PartitionPosition {
   leaderEpoch: number;
 }
 
-interface LinkRecord {
+export interface LinkRecord {
   generation: number;
   /** Of the source: positions of one cluster say nothing about another. */
   sourceCluster: string;
