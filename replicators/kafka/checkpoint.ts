@@ -23,7 +23,7 @@ export interface PartitionPosition {
   leaderEpoch: number;
 }
 
-interface LinkRecord {
+export interface LinkRecord {
   generation: number;
   /** The process that took this generation. */
   holder: string;

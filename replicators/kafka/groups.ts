@@ -9,7 +9,7 @@ import { SourcePartition } from './source-partition.js';
 import { TopicFilter } from './topic-filter.js';
 
 /** What a link writes beside a position, so that it knows its own: `interlock <link> <offset at the source>`. */
-const OURS = 'interlock ';
+export const OURS = 'interlock ';
 /** A coordinator forgets positions that nobody has written for days. */
 const AGAIN_MS = 60 * 60_000;
 
