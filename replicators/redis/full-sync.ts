@@ -53,6 +53,8 @@ export class FullSync {
   private block = new Block();
   private count = 0;
   private db = 0;
+  /** The value that comes in pieces now expires too soon. */
+  private skipsValue = false;
   private inFlight: Promise<void> = Promise.resolve();
   private readonly seen: KeySet | null;
   private readonly startedAt = Date.now();
@@ -141,7 +143,9 @@ export class FullSync {
     const verdict = judge.copyVerdict(key);
     if (verdict === 'other-side' && isFirst) progress.keptRows += 1;
     if (verdict !== 'carried') return;
-    if (expireAtMs !== null && expireAtMs - sourceNow() < config.minTtlMs) {
+    // The first piece of a value decides for all: the time of expiry is the last one's.
+    if (isFirst) this.skipsValue = expireAtMs !== null && expireAtMs - sourceNow() < config.minTtlMs;
+    if (this.skipsValue) {
       if (!isFirst) return;
       this.writer.command('UNLINK', key);
       this.count += 1;
