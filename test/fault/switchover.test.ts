@@ -40,7 +40,7 @@ describe('parts die during a switchover under load', () => {
   const directory = (): string => rig.options.directory;
   const reached = (point: string): Promise<void> =>
     expect
-      .poll(() => existsSync(path.join(stops, `${point}.reached`)), { timeout: 30_000, interval: 5 })
+      .poll(() => existsSync(path.join(stops, `${point}.reached`)), { timeout: 90_000, interval: 5 })
       .toBe(true);
   const disarm = async (point: string): Promise<void> => {
     await rm(path.join(stops, point), { force: true });

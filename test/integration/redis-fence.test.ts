@@ -268,6 +268,10 @@ test('preflight names what is wrong, and what to do', async () => {
   const bad = await startRedis({
     config: { 'client-output-buffer-limit': 'replica 1mb 1mb 1', requirepass: 'p' },
   });
+  const forgets = await startRedis({ config: { appendonly: 'yes', 'repl-backlog-size': '64mb' } });
+  const setUser = (...given: string[]): Promise<string> => forgets.cli('ACL', 'SETUSER', ...given);
+  await setUser('own', 'on', '>p', '~*', '&*', '+@all');
+  await setUser('default', 'resetkeys');
   const worse = await startRedis({ config: { 'cluster-enabled': 'yes' } });
   await bad.cli(
     '-a',
