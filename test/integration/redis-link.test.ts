@@ -318,6 +318,13 @@ describe('ownership', () => {
     const again = await keep(runRedisLink(config));
     await passed(again);
     expect(await keysOfB()).toEqual(['user:1:x']);
+    // What the stream said is kept with the checkpoint.
+    await again.stop();
+    await pair.a.run('SET', 'user:1:w', 'owned');
+    await pair.a.run('HDEL', 'interlock:units', unitOf('1'));
+    const last = await keep(runRedisLink(config));
+    await passed(last);
+    expect(await keysOfB()).toEqual(['user:1:w', 'user:1:x']);
   });
 
   it('source-wins applies a conflict, quarantine keeps it open', async () => {
@@ -363,8 +370,7 @@ describe('quarantine', () => {
     const link = await linked();
     await pair.a.run('SET', 'before', '1');
     await passed(link);
-    await pair.a.run(...command);
-    await pair.a.run('SET', 'after', '1');
+    await pair.a.client.askAll([command, ['SET', 'after', '1']]);
     await until('it stops', () => link.ended() !== undefined);
     expect(link.ended()!.error).toMatchObject({ code: 'LinkStopped', retryable: false });
     expect(await keysOfB()).toEqual(['before']);
