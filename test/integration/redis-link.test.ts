@@ -147,6 +147,17 @@ describe('a link', () => {
     expect(await pair.b.text('GET', 'z')).toBe('600');
   });
 
+  it('applies no more than its throttle allows', async () => {
+    const link = await linked({ throttle: { maxRowsPerSecond: 2000 } });
+    await passed(link);
+    const begin = performance.now();
+    await pair.a.client.askAll(Array.from({ length: 6000 }, () => ['INCR', 'n']));
+    await passed(link);
+    // A second's worth at once, then a second's worth each second.
+    expect(performance.now() - begin).toBeGreaterThan(1500);
+    expect(await pair.b.text('GET', 'n')).toBe('6000');
+  });
+
   it('keeps two sides in step without a loop', async () => {
     const forth = await linked();
     const back = await keep(startRedisLink(redisLinkConfig(pair, 'b')));
