@@ -180,7 +180,8 @@ export class FullSync {
     block.rows = block.commands.count;
     const waitMs = parts.pace?.waitMs(block.rows, block.commands.bytes, performance.now()) ?? 0;
     if (waitMs > 0) await pause(waitMs, parts.signal);
-    const fields: Partial<RedisCheckpoint> = { phase: 'syncing', replid: parts.resync.replid };
+    const { resync, prune } = parts;
+    const fields: Partial<RedisCheckpoint> = { phase: 'syncing', replid: resync.replid, prune };
     await Promise.race([this.inFlight, parts.failed]);
     const { sent, done } = parts.applier.apply(block, fields);
     this.inFlight = done.then(({ refusals }) => {

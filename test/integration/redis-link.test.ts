@@ -147,6 +147,17 @@ describe('a link', () => {
     expect(await pair.b.text('GET', 'z')).toBe('600');
   });
 
+  it('applies no more than its throttle allows', async () => {
+    const link = await linked({ throttle: { maxRowsPerSecond: 2000 } });
+    await passed(link);
+    const begin = performance.now();
+    await pair.a.client.askAll(Array.from({ length: 6000 }, () => ['INCR', 'n']));
+    await passed(link);
+    // A second's worth at once, then a second's worth each second.
+    expect(performance.now() - begin).toBeGreaterThan(1500);
+    expect(await pair.b.text('GET', 'n')).toBe('6000');
+  });
+
   it('keeps two sides in step without a loop', async () => {
     const forth = await linked();
     const back = await keep(startRedisLink(redisLinkConfig(pair, 'b')));
@@ -318,6 +329,13 @@ describe('ownership', () => {
     const again = await keep(runRedisLink(config));
     await passed(again);
     expect(await keysOfB()).toEqual(['user:1:x']);
+    // What the stream said is kept with the checkpoint.
+    await again.stop();
+    await pair.a.run('SET', 'user:1:w', 'owned');
+    await pair.a.run('HDEL', 'interlock:units', unitOf('1'));
+    const last = await keep(runRedisLink(config));
+    await passed(last);
+    expect(await keysOfB()).toEqual(['user:1:w', 'user:1:x']);
   });
 
   it('source-wins applies a conflict, quarantine keeps it open', async () => {
@@ -363,8 +381,7 @@ describe('quarantine', () => {
     const link = await linked();
     await pair.a.run('SET', 'before', '1');
     await passed(link);
-    await pair.a.run(...command);
-    await pair.a.run('SET', 'after', '1');
+    await pair.a.client.askAll([command, ['SET', 'after', '1']]);
     await until('it stops', () => link.ended() !== undefined);
     expect(link.ended()!.error).toMatchObject({ code: 'LinkStopped', retryable: false });
     expect(await keysOfB()).toEqual(['before']);
