@@ -47,6 +47,7 @@ export class Attempt {
   private readonly baselines: Baseline[] = [];
   private followDue = false;
   private checkpointAt = performance.now();
+  private readonly begunAt = performance.now();
   private movedAt = performance.now();
   private marker: Checkpoint['marker'];
   private readonly groups: GroupTranslator;
@@ -117,6 +118,8 @@ export class Attempt {
       if (partition.behindSince !== undefined && partition.behindSince < oldest)
         oldest = partition.behindSince;
       records += Math.max(0, partition.highWatermark - partition.position);
+      // Not told yet where it ends: nobody knows that there is nothing.
+      if (partition.highWatermark < 0) [records, oldest] = [records + 1, Math.min(oldest, this.begunAt)];
     }
     const lagMs = records === 0 ? 0 : Math.max(1, Math.round(now - oldest));
     return {
@@ -244,6 +247,7 @@ export class Attempt {
     tracker.rowsRead += records;
     tracker.droppedForeign += foreign;
     if (writes) tracker.transactions += 1;
+    tracker.transactionsRead = tracker.transactions;
     return [records, Math.max(bytes, 1)];
   }
 
