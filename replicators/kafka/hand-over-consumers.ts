@@ -1,3 +1,5 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { isInterlockError } from '../../src/errors.js';
 import {
   CONSUMERS,
   CONSUMERS_CONFIG,
@@ -11,6 +13,7 @@ import type { HandOver } from '../../src/kafka/hand-over.js';
 import type { PartitionState } from '../../src/kafka/partition-progress.js';
 import type { DcId, UnitId } from '../../src/routing/units.js';
 import { Cluster } from './client/cluster.js';
+import { unavailable } from './client/connection.js';
 import type { KafkaAddress } from './client/connection.js';
 import { TransactionalProducer } from './client/producer.js';
 import { isKafkaError } from './client/protocol-errors.js';
@@ -20,6 +23,7 @@ import { fenceAll } from './fence-producers.js';
 import { boundsOf, readCommitted } from './read-committed.js';
 
 const TRANSACTION_MS = 15_000;
+const WRITE_MS = 30_000;
 const TOPIC_ALREADY_EXISTS = 36;
 
 export interface ConsumerHandOver {
@@ -61,7 +65,17 @@ export async function handOverConsumers(input: ConsumerHandOver): Promise<Handed
       written.push({ key: ['hand-over', group, topic, input.epoch], value, partition });
       handedOver.push({ group, topic, left: Math.max(0, ...value.map(leftOf)) });
     }
-    if (written.length > 0) await write(to, input, written);
+    const deadline = performance.now() + WRITE_MS;
+    while (written.length > 0) {
+      try {
+        await write(to, input, written);
+        break;
+      } catch (error) {
+        // The topic may have been created just now.
+        if (!isInterlockError(error) || !error.retryable || performance.now() > deadline) throw error;
+        await sleep(100);
+      }
+    }
     return handedOver;
   } finally {
     from.close();
@@ -138,7 +152,8 @@ async function write(
   const [created] = await to.onController(
     createTopics([{ name: CONSUMERS, partitions: CONSUMERS_PARTITIONS, configs }]),
   );
-  if (created?.error !== undefined && !isKafkaError(created.error, TOPIC_ALREADY_EXISTS)) throw created.error as Error;
+  if (created?.error !== undefined && !isKafkaError(created.error, TOPIC_ALREADY_EXISTS))
+    throw created.error as Error;
   const leaders = await partitionsOf(to, CONSUMERS);
   const producer = await TransactionalProducer.take(
     to,
@@ -148,7 +163,8 @@ async function write(
   for (const { key, value, partition } of records) {
     const builder = new BatchBuilder(4096);
     builder.add(Date.now(), Buffer.from(JSON.stringify(key)), Buffer.from(JSON.stringify(value)));
-    const { leader } = leaders.find((one) => one.partition === partition)!;
+    const leader = leaders.find((one) => one.partition === partition)?.leader ?? -1;
+    if (leader < 0) throw unavailable(`${CONSUMERS}-${partition} has no leader yet`);
     await producer.send([{ topic: CONSUMERS, partition, leader, builder }]);
   }
   await producer.commit();

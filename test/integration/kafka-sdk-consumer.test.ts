@@ -60,7 +60,10 @@ class Shop {
 
   async start(): Promise<void> {
     for (const side of SIDES) {
-      await pair[side].admin.createTopics({ topics: [{ topic: this.topic, numPartitions: PARTITIONS }] });
+      await pair[side].admin.createTopics({
+        topics: [{ topic: this.topic, numPartitions: PARTITIONS }],
+        waitForLeaders: false,
+      });
     }
     for (const side of SIDES) {
       this.link[side] = await runKafkaLink(kafkaLinkConfig(pair, side, this.topic), 'earliest');
@@ -255,7 +258,7 @@ describe('the consumer of the SDK', () => {
     await program.prints(`handled ${userIn(1)}:20 `);
     await program.kill('SIGKILL');
     const before = shop.take(program);
-    expect(before).toBeGreaterThan(20);
+    expect(before).toBeGreaterThanOrEqual(20);
     await shop.consume('a');
     await shop.check();
     const again = shop.handled.filter(({ redelivered }) => redelivered).length;
@@ -269,6 +272,8 @@ describe('the consumer of the SDK', () => {
     for (const bucket of [1, 2, 3, 4]) await shop.produce(bucket, 60);
     const zombie = shop.startProcess(3);
     await zombie.prints(`handled ${userIn(1)}:20 `);
+    zombie.child.kill('SIGUSR2');
+    await zombie.prints('cut off;');
     zombie.child.kill('SIGSTOP');
     const count = (): number => (zombie.output().match(/handled/g) ?? []).length;
     const paused = count();

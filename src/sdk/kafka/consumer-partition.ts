@@ -18,6 +18,8 @@ import { isWritable } from './writable.js';
 
 /** Records between two commits. */
 const CHUNK = 100;
+/** And so long at most, when there is another record to handle. */
+const CONFIRMED_MS = 200;
 const BACKOFF_MS = { first: 50, most: 5_000 };
 
 export interface PartitionParts {
@@ -74,6 +76,8 @@ export class ConsumerPartition {
   /** Of a copy: origin offsets, and where a copy of them or of what follows is. Ascending. */
   private readonly places: { origin: number; at: number }[] = [{ origin: 0, at: 0 }];
   private failures = 0;
+  /** When the commit was sent that succeeded last. */
+  private confirmedAt = 0;
 
   constructor(private readonly parts: PartitionParts) {
     this.progress = parts.group.at(parts.origin, parts.partition);
@@ -147,10 +151,10 @@ export class ConsumerPartition {
   private async readRecords(batch: FetchedBatch): Promise<boolean> {
     const { progress } = this;
     const records = batch.messages.map((message) => ({ message, offset: this.offsetOf(message) }));
-    for (let at = 0; at < records.length; at += CHUNK) {
-      const chunk = records.slice(at, at + CHUNK).filter(({ offset }) => offset >= progress.cursor!);
-      if (chunk.length > 0 && !(await this.readChunk(chunk))) return false;
-      if (!(await batch.isAlive())) return false;
+    const left = (): typeof records => records.filter(({ offset }) => offset >= progress.cursor!);
+    for (let rest = left(); rest.length > 0; rest = left()) {
+      await this.readChunk(rest.slice(0, CHUNK));
+      if (this.isInterrupted || !(await batch.isAlive())) return false;
     }
     this.nextFetch = batch.next;
     // Behind what was filtered out.
@@ -158,11 +162,12 @@ export class ConsumerPartition {
     return true;
   }
 
-  /** @returns whether all of it was read */
-  private async readChunk(chunk: { message: KafkaMessage; offset: number }[]): Promise<boolean> {
+  /** Up to its end, or up to where this member has to look whether the partition still is its own. */
+  private async readChunk(chunk: { message: KafkaMessage; offset: number }[]): Promise<void> {
     const { progress, parts } = this;
     const last = chunk.at(-1)!.offset;
     let isAnnounced = false;
+    let handled = 0;
     let next = chunk[0]!.offset;
     for (const { message, offset } of chunk) {
       if (this.isInterrupted) break;
@@ -174,6 +179,8 @@ export class ConsumerPartition {
         isAnnounced = true;
         // The commit took time, in which a fence may have come.
         if (this.isInterrupted || !this.isActive(unit)) break;
+        // Hazard: a process that was paused goes on where it was, and who took over handles the same. Guard: a commit, which is refused then.
+        if (handled > 0 && performance.now() - this.confirmedAt > CONFIRMED_MS) break;
         try {
           await parts.handle(message, offset, progress.isDoubtful(offset));
         } catch (error) {
@@ -182,13 +189,13 @@ export class ConsumerPartition {
           await this.commit(null);
           throw new HandlerFailed(messageOf(error), { cause: error });
         }
+        handled += 1;
       }
       next = offset + 1;
     }
     this.passed(next);
     if (isAnnounced) await this.commit(null);
     this.failures = 0;
-    return next > last;
   }
 
   private passed(next: number): void {
@@ -304,7 +311,9 @@ export class ConsumerPartition {
     const state = this.progress.state(attempt);
     const text = JSON.stringify(state);
     this.written = [...this.written.slice(-1), text];
+    const sentAt = performance.now();
     await this.write(this.key('state'), text);
+    this.confirmedAt = sentAt;
     this.committedApart = JSON.stringify(state.apart);
     if (attempt === null) this.parts.onCommitted();
   }

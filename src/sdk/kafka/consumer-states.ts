@@ -5,6 +5,8 @@ import { CONSUMERS, CONSUMERS_CONFIG, CONSUMERS_PARTITIONS } from '../../kafka/c
 import type { RecordKey } from '../../kafka/consumer-records.js';
 
 const MARK_MS = 60_000;
+const CREATIONS = 20;
+const CREATION_MS = 200;
 
 /** Reads `interlock.consumers` of this DC, all of it and then what comes. */
 export class ConsumerStates {
@@ -25,21 +27,7 @@ export class ConsumerStates {
   }
 
   async start(): Promise<void> {
-    const admin = this.kafka.admin();
-    await admin.connect();
-    try {
-      await admin.createTopics({
-        topics: [
-          {
-            topic: CONSUMERS,
-            numPartitions: CONSUMERS_PARTITIONS,
-            configEntries: Object.entries(CONSUMERS_CONFIG).map(([name, value]) => ({ name, value })),
-          },
-        ],
-      });
-    } finally {
-      await admin.disconnect();
-    }
+    await this.createTopic();
     await this.reader.connect();
     await this.reader.subscribe({ topic: CONSUMERS, fromBeginning: true });
     await this.reader.run({
@@ -57,6 +45,27 @@ export class ConsumerStates {
         this.onRecord(JSON.parse(text) as RecordKey, parsed);
       },
     });
+  }
+
+  private async createTopic(): Promise<void> {
+    const configEntries = Object.entries(CONSUMERS_CONFIG).map(([name, value]) => ({ name, value }));
+    const topics = [{ topic: CONSUMERS, numPartitions: CONSUMERS_PARTITIONS, configEntries }];
+    const admin = this.kafka.admin();
+    await admin.connect();
+    try {
+      for (let left = CREATIONS; ; left--) {
+        try {
+          await admin.createTopics({ topics });
+          return;
+        } catch (error) {
+          // kafkajs looks for the leaders at once, and a broker under load does not know them yet.
+          if (left === 0) throw error;
+          await new Promise((resolve) => setTimeout(resolve, CREATION_MS));
+        }
+      }
+    } finally {
+      await admin.disconnect();
+    }
   }
 
   valueOf(key: RecordKey): unknown {
