@@ -1,10 +1,16 @@
 import { CHECKPOINTS } from './checkpoint.js';
-import type { LinkRecord } from './checkpoint.js';
+import type { LinkRecord, PartitionPosition } from './checkpoint.js';
 import type { Cluster } from './client/cluster.js';
 import { fetch, listOffsets } from './client/data-api.js';
 import { check } from './client/protocol-errors.js';
 import { RecordCursor, readBatches } from './client/record-batch.js';
 import { CommittedOnly } from './committed-only.js';
+
+interface TailedCheckpoint {
+  about: LinkRecord | undefined;
+  /** `topic-partition` of the source → the next offset to be read. */
+  positions: Map<string, number>;
+}
 
 const FETCH_BYTES = 2 ** 22;
 
@@ -14,19 +20,21 @@ const FETCH_BYTES = 2 ** 22;
  */
 export class CheckpointTail {
   private readonly offsets = new Map<number, number>();
-  private readonly links = new Map<string, LinkRecord>();
+  private readonly links = new Map<string, TailedCheckpoint>();
   private readonly looking = new Map<number, Promise<void>>();
 
   constructor(private readonly cluster: Cluster) {}
 
   /** @returns undefined: the link was never started into this cluster */
-  async read(link: string, partition: number): Promise<LinkRecord | undefined> {
+  async read(link: string, partition: number): Promise<TailedCheckpoint | undefined> {
     // One at a time: each goes on where the other ended.
     const before = this.looking.get(partition) ?? Promise.resolve();
     const look = before.catch(() => undefined).then(() => this.look(partition));
     this.looking.set(partition, look);
     await look;
-    return this.links.get(link);
+    const found = this.links.get(link);
+    // A link without a record of its own is one that was forgotten.
+    return found?.about === undefined ? undefined : found;
   }
 
   private async look(partition: number): Promise<void> {
@@ -69,9 +77,14 @@ export class CheckpointTail {
   }
 
   private take(key: Buffer | null, value: Buffer | null): void {
-    const [link, topic] = JSON.parse(key?.toString() ?? '[]') as [string?, string?];
-    if (link === undefined || topic !== undefined) return;
-    if (value === null) this.links.delete(link);
-    else this.links.set(link, JSON.parse(value.toString()) as LinkRecord);
+    const [link, topic, partition] = JSON.parse(key?.toString() ?? '[]') as [string?, string?, number?];
+    if (link === undefined) return;
+    let found = this.links.get(link);
+    if (found === undefined) this.links.set(link, (found = { about: undefined, positions: new Map() }));
+    const document = value === null ? undefined : (JSON.parse(value.toString()) as unknown);
+    const name = `${topic}-${partition}`;
+    if (topic === undefined) found.about = document as LinkRecord | undefined;
+    else if (document === undefined) found.positions.delete(name);
+    else found.positions.set(name, (document as PartitionPosition).offset);
   }
 }

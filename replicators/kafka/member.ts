@@ -34,8 +34,8 @@ export class KafkaMember {
       const found: LinkCheckpoint[] = [];
       for (const link of links) {
         const record = await tail.read(link, checkpointPartition(link));
-        if (record === undefined) continue;
-        const { generation, marker } = record;
+        if (record?.about === undefined) continue;
+        const { generation, marker } = record.about;
         const open = { conflicts: 0, quarantined: 0 };
         found.push({ link, generation, position: '', marker: marker?.id ?? null, ...open });
       }

@@ -27,6 +27,7 @@ import {
 } from './output.js';
 import type { ExitCode } from './output.js';
 import { memoText, refusalOf, withTemporal } from './temporal-client.js';
+import { registerKafka } from './verify-kafka.js';
 import { renderProgress, renderReport } from './verify-words.js';
 
 interface Options {
@@ -54,11 +55,11 @@ const OPERATOR: Record<VerifyCommand, string> = {
   stop: 'end it; what was compared is reported',
 };
 
-/** `interlock verify mysql | status | report | pause | resume | stop`. */
+/** `interlock verify mysql | kafka | status | report | pause | resume | stop`. */
 export function register(program: Command): void {
   const command = program
     .command('verify')
-    .description('compare the stores of the two data centers row by row, under live writes')
+    .description('compare the stores of the two data centers row by row, record by record, under live writes')
     .addHelpText(
       'after',
       `
@@ -66,6 +67,7 @@ Examples:
   $ interlock verify mysql
   $ interlock verify mysql --tables 'shop.*' --scope cn-east:10% --watch
   $ interlock verify mysql --tables shop.wallet --repair
+  $ interlock verify kafka --topics 'orders*'
   $ interlock verify status --watch
 
 One verification at a time. A row that differs at first sight is looked at again when the links have passed a marker, and then with the
@@ -100,6 +102,8 @@ Examples:
   $ interlock verify mysql --scope region:cn-east --repair --watch`,
     )
     .action(start);
+
+  registerKafka(common(command.command('kafka')));
 
   common(command.command('status').argument('[run]', 'run id; default: the last one'))
     .description('how far each table is')
