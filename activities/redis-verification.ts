@@ -24,7 +24,7 @@ import type { VerifyPlan, VerifyRequest, VerifyStoreInput } from '../workflows/v
 import type { VerificationDeps } from './verification.js';
 
 /** A link that begins, or whose worker was lost, is waited for. */
-const LINK_WAIT_MS = 30_000;
+const LINK_WAIT_MS = 15_000;
 const LINK_POLL_MS = 250;
 const MARKER_MS = 60_000;
 const MARKER_POLL_MS = { first: 2, most: 50 };

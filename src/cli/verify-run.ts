@@ -152,10 +152,10 @@ function merged(found: VerifyReport, beat: TableProgress | RedisVerifyProgress, 
   // A heartbeat may be of the slice before: what the workflow knows is never less than before.
   if (table !== undefined && 'chunks' in now) {
     if (now.chunks < table.progress.chunks) return found;
-    tables[tables.indexOf(table)] = { ...table, progress: now as TableProgress };
+    tables[tables.indexOf(table)] = { ...table, progress: now };
   } else if (store !== undefined && 'scanned' in now) {
     if (now.scanned < store.progress.scanned) return found;
-    stores[stores.indexOf(store)] = { ...store, progress: now as RedisVerifyProgress };
+    stores[stores.indexOf(store)] = { ...store, progress: now };
   } else return found;
   return { ...found, tables, stores, ...figuresOf([...tables, ...stores]) };
 }
