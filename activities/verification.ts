@@ -1,6 +1,5 @@
 import { Context } from '@temporalio/activity';
 import type { Connection } from 'mysql2/promise';
-import type { TableProgress } from '../replicators/core/verification.js';
 import { linkConfigOf } from '../replicators/mysql/configure.js';
 import { verifyTable } from '../replicators/mysql/verify/verifier.js';
 import { InterlockError, messageOf } from '../src/errors.js';
@@ -10,6 +9,7 @@ import type { SecretReference } from '../src/topology/schema.js';
 import type { VerificationActivities, VerifyReport } from '../workflows/verification-contract.js';
 import type { ControlDeps } from './dependencies.js';
 import { allOrForemost, withFailures } from './failures.js';
+import { compareStore, planStores } from './redis-verification.js';
 import { planVerification } from './verification-plan.js';
 
 export interface VerificationDeps extends Pick<ControlDeps, 'topology' | 'stores' | 'readLinkStatus'> {
@@ -24,38 +24,33 @@ const BEAT_MS = 1_000;
 export function createVerificationActivities(deps: VerificationDeps): VerificationActivities {
   return withFailures<VerificationActivities>({
     async planVerification(request) {
-      return planVerification(deps, await rulesInForce(deps), request);
+      const rules = await rulesInForce(deps);
+      return request.redis === undefined
+        ? planVerification(deps, rules, request)
+        : planStores(deps.topology, rules, request);
     },
 
     async compareTable({ table, links, units, repair, keep, keepLength, progress }) {
-      const context = Context.current();
-      let last = (context.info.heartbeatDetails as TableProgress | undefined) ?? progress;
-      context.heartbeat(last);
-      const beat = setInterval(() => context.heartbeat(last), BEAT_MS);
-      try {
-        // Cancelled or shut down, it answers how far it is: another slice goes on from there, here or elsewhere.
-        return await verifyTable(
+      return beating(progress, (from, watch) =>
+        verifyTable(
           {
             table,
             links: links.map((link) => linkConfigOf(deps.topology, link, deps.secret)),
             rules: () => rulesInForce(deps),
             linkStatus: deps.readLinkStatus,
             ...(units !== null && { units: new Set(units) }),
-            repairs: repair,
-            keep,
-            keepLength,
-            onProgress: (now) => {
-              last = now;
-              context.heartbeat(now);
-            },
-            signal: context.cancellationSignal,
+            ...{ repairs: repair, keep, keepLength, ...watch },
           },
-          last,
+          from,
           SLICE_MS,
-        );
-      } finally {
-        clearInterval(beat);
-      }
+        ),
+      );
+    },
+
+    async compareStore(input) {
+      return beating(input.progress, async (from, watch) =>
+        compareStore(deps, await rulesInForce(deps), input, from, SLICE_MS, watch),
+      );
     },
 
     async recordVerification(report) {
@@ -68,6 +63,29 @@ export function createVerificationActivities(deps: VerificationDeps): Verificati
       });
     },
   });
+}
+
+/**
+ * Runs a comparison from where the attempt before was, with its progress in the heartbeat. Cancelled or shut down, it answers how far it is: another
+ * slice goes on from there, here or elsewhere.
+ */
+async function beating<T>(
+  progress: T,
+  compare: (from: T, watch: { onProgress: (now: T) => void; signal: AbortSignal }) => Promise<T>,
+): Promise<T> {
+  const context = Context.current();
+  let last = (context.info.heartbeatDetails as T | undefined) ?? progress;
+  context.heartbeat(last);
+  const beat = setInterval(() => context.heartbeat(last), BEAT_MS);
+  try {
+    const onProgress = (now: T): void => {
+      last = now;
+      context.heartbeat(now);
+    };
+    return await compare(last, { onProgress, signal: context.cancellationSignal });
+  } finally {
+    clearInterval(beat);
+  }
 }
 
 async function rulesInForce(deps: VerificationDeps): Promise<Rules> {

@@ -4,10 +4,11 @@ import type { DcStores } from '../src/fence/connect.js';
 import type { Rules } from '../src/routing/rules.js';
 import { parseScope, scopeUnits } from '../src/routing/scope.js';
 import type { DcId, UnitId } from '../src/routing/units.js';
-import { wantedMysqlLinks } from '../src/topology/derive.js';
+import { wantedMysqlLinks, wantedRedisLinks } from '../src/topology/derive.js';
 import type { Topology } from '../src/topology/schema.js';
 import type { Check } from '../workflows/contract.js';
-import type { VerifiedTable, VerifyReport } from '../workflows/verification-contract.js';
+import type { VerifiedStore, VerifiedTable, VerifyReport } from '../workflows/verification-contract.js';
+import type { Verified } from '../workflows/verification-figures.js';
 import { mayHold } from './verification-plan.js';
 
 interface Moved {
@@ -23,28 +24,49 @@ interface Moved {
 const REPORTS = 20;
 
 /**
- * Whether every table that may have rows of the units was compared, in a verification of all of them that has ended no longer ago than
- * `maxAgeMs` (by the clock of the store that keeps its report), and was equal, or repaired. What a newer one found is not made good by an older one.
+ * Whether every table, and every Redis store, that may have rows or keys of the units was compared, in a verification of all of them that has ended
+ * no longer ago than `maxAgeMs` (by the clock of the store that keeps its report), and was equal, or repaired. What a newer one found is not made good by an older one.
  */
 export async function checkVerified(moved: Moved, maxAgeMs: number): Promise<Check> {
   const name = 'verification';
   const tables = await touchedTables(moved);
+  const redis = touchedStores(moved);
   const reports = await recentReports(moved.stores, maxAgeMs);
   const wrong: string[] = [];
   for (const [table, stores] of tables) {
     for (const store of stores) {
-      const why = whyNot(reports, store, table, moved);
+      const of = ({ tables: all }: VerifyReport): VerifiedTable | undefined =>
+        all.find((one) => one.store === store && one.table === table);
+      const why = whyNot(reports, of, 'rows', moved);
       if (why !== undefined) wrong.push(`${stores.length > 1 ? `mysql/${store} ` : ''}${table} ${why}`);
     }
   }
+  const commands =
+    wrong.length > 0 ? [`interlock verify mysql --tables ${[...tables.keys()].join(',')}`] : [];
+  const wrongTables = wrong.length;
+  for (const store of redis) {
+    const of = ({ stores: all = [] }: VerifyReport): VerifiedStore | undefined =>
+      all.find((one) => one.store === store);
+    const why = whyNot(reports, of, 'keys', moved);
+    if (why !== undefined) wrong.push(`redis/${store} ${why}`);
+  }
+  if (wrong.length > wrongTables) commands.push(`interlock verify redis --store ${redis.join(',')}`);
   const age = `${maxAgeMs / 3_600_000} h`;
-  if (wrong.length === 0)
-    return { name, ok: true, detail: `${tables.size} tables were found equal in the last ${age}` };
-  return {
-    name,
-    ok: false,
-    detail: `${wrong.join('; ')} (--require-verify, ${age}): run \`interlock verify mysql --tables ${[...tables.keys()].join(',')}\``,
-  };
+  if (wrong.length === 0) {
+    const stores = redis.length > 0 ? ` and ${redis.length} Redis stores` : '';
+    return { name, ok: true, detail: `${tables.size} tables${stores} were found equal in the last ${age}` };
+  }
+  const run = commands.map((command) => `\`${command}\``).join(' and ');
+  return { name, ok: false, detail: `${wrong.join('; ')} (--require-verify, ${age}): run ${run}` };
+}
+
+/** Redis stores with a link, where a key may be of the units. */
+function touchedStores({ topology, units }: Moved): string[] {
+  const mayHoldKeys = topology.keys.some(
+    (key) =>
+      !('unrouted' in key) && mayHold('central' in key ? { central: key.central } : { userId: '' }, units),
+  );
+  return mayHoldKeys ? [...new Set(wantedRedisLinks(topology).map(({ store }) => store))] : [];
 }
 
 /** Declared tables that may have rows of the units, that a link carries, and the stores of the source that have them. */
@@ -90,30 +112,34 @@ async function reportsOf(pool: Pool, maxAgeMs: number): Promise<{ ageUs: number;
 /** Undefined: it was found equal. */
 function whyNot(
   reports: readonly VerifyReport[],
-  store: string,
-  table: string,
+  of: (report: VerifyReport) => Verified | undefined,
+  what: 'rows' | 'keys',
   { rules, units, topology }: Moved,
 ): string | undefined {
   let partly: string | undefined;
-  for (const { tables, request, runId } of reports) {
+  for (const report of reports) {
+    const { request, runId } = report;
     if (request.topology !== topology.name) continue;
-    const compared = tables.find((one) => one.store === store && one.table === table);
+    const compared = of(report);
     if (compared === undefined) continue;
-    const bad = badOf(compared);
+    const bad = badOf(compared, what);
     if (bad !== undefined) return `${bad} in run ${runId}`;
     if (!compared.progress.done || compared.progress.notComparable !== null) {
       partly ??= `was not compared to its end in run ${runId}`;
     } else if (!covers(rules, request.scope, units)) {
       partly ??= `was compared for ${request.scope} only, in run ${runId}`;
+    } else if (request.redis !== undefined && request.redis.mode !== 'full') {
+      // It did not look at every value.
+      partly ??= `was compared in mode ${request.redis.mode} only, in run ${runId}`;
     } else return undefined;
   }
   return partly ?? 'was not verified';
 }
 
-function badOf({ progress }: VerifiedTable): string | undefined {
+function badOf({ progress }: Verified, what: 'rows' | 'keys'): string | undefined {
   const { differing, repaired, undecided, cut } = progress;
-  if (differing > repaired || cut) return `had ${differing - repaired} rows that differ`;
-  return undecided > 0 ? `had ${undecided} rows that could not be decided` : undefined;
+  if (differing > repaired || cut) return `had ${differing - repaired} ${what} that differ`;
+  return undecided > 0 ? `had ${undecided} ${what} that could not be decided` : undefined;
 }
 
 function covers(rules: Rules, scope: string | null, units: readonly UnitId[]): boolean {

@@ -1,5 +1,6 @@
 /** What the verification workflow, its activities and the CLI agree on. */
 import type { TableProgress } from '../replicators/core/verification.js';
+import type { RedisVerifyProgress, VerifyMode } from '../replicators/redis/verify/verification.js';
 import type { UnitId } from '../src/routing/units.js';
 
 /** One verification at a time per topology: the workflow id is fixed. */
@@ -15,9 +16,21 @@ export interface VerifyRequest {
   scope: string | null;
   /** Write the owner's image over the other side's. */
   repair: boolean;
-  /** So many differing rows of a table are kept with both images; the rest is counted. */
+  /** So many differences of a table or a store are kept; the rest is counted. */
   keep: number;
   startedBy: string;
+  /** Redis stores are compared; when absent, tables are. */
+  redis?: RedisVerification;
+}
+
+export interface RedisVerification {
+  /** Names of stores; empty: every one that has a link. */
+  stores: string[];
+  mode: VerifyMode;
+  /** Of the mode `sample`: the share of the keys, 0 to 1. */
+  sample?: number;
+  /** Times of expiry may be so far apart. */
+  expiryToleranceMs: number;
 }
 
 /** One table of one store pair. */
@@ -32,8 +45,18 @@ export interface PlannedTable {
   obstacle: string | null;
 }
 
+/** One Redis store pair, and how far its comparison is. */
+export interface VerifiedStore {
+  store: string;
+  /** The links between the two. */
+  links: string[];
+  progress: RedisVerifyProgress;
+}
+
 export interface VerifyPlan {
   tables: PlannedTable[];
+  /** Of a request with `redis`, and nothing compared of them yet. */
+  stores?: VerifiedStore[];
   /** Of the scope; null: everything. */
   units: UnitId[] | null;
 }
@@ -49,23 +72,34 @@ export interface VerifyTableInput {
   progress: TableProgress;
 }
 
+export interface VerifyStoreInput extends VerifiedStore {
+  redis: RedisVerification;
+  units: UnitId[] | null;
+  repair: boolean;
+  keep: number;
+  /** Characters as JSON that the kept differences of this store may have. */
+  keepLength: number;
+}
+
 export interface VerificationActivities {
-  /** The tables to compare, and the units of the scope. Errors: BadInput (no such table, scope), Unavailable, NoRules. */
+  /** The tables or stores to compare, and the units of the scope. Errors: BadInput (no such table, store, scope), Unavailable, NoRules. */
   planVerification(request: VerifyRequest): Promise<VerifyPlan>;
   /**
    * Compares a table from where `progress` is, for some seconds; the heartbeat carries how far it is, and another attempt goes on from there.
    * A cancel is answered with the progress.
    */
   compareTable(input: VerifyTableInput): Promise<TableProgress>;
+  /** The same of the keys of a Redis store pair. */
+  compareStore(input: VerifyStoreInput): Promise<RedisVerifyProgress>;
   /** Keeps the report in both control stores (those that can be reached). */
   recordVerification(report: VerifyReport): Promise<void>;
 }
 
 export type VerifyOutcome =
   | 'running'
-  /** Every table was compared, and no row differs. */
+  /** Every table or store was compared, and nothing differs. */
   | 'equal'
-  /** Rows differ; with `repair`, they did. */
+  /** Rows or keys differ; with `repair`, they did. */
   | 'different'
   | 'stopped'
   /** Something could not be compared, and nothing that was differs. */
@@ -85,6 +119,9 @@ export interface VerifyReport {
   /** What stands, in words. */
   summary: string;
   tables: VerifiedTable[];
+  /** Absent in reports of before there were any. */
+  stores?: VerifiedStore[];
+  /** Rows that were compared; of Redis stores, keys. */
   rows: number;
   differing: number;
   repaired: number;

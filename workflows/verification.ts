@@ -20,17 +20,19 @@ import { QUERIES } from './contract.js';
 import { UNTOUCHED, VERIFY_COMMANDS } from './verification-contract.js';
 import type {
   VerificationActivities,
+  VerifiedStore,
   VerifiedTable,
   VerifyCommand,
   VerifyPlan,
   VerifyReport,
   VerifyRequest,
 } from './verification-contract.js';
-import { figuresOf, inWords, outcomeOf, summaryOf } from './verification-figures.js';
+import { figuresOf, inWords, isTable, nameOf, outcomeOf, summaryOf } from './verification-figures.js';
+import type { Verified } from './verification-figures.js';
 
 export interface VerificationInput extends VerifyRequest {
   /** Of the run before, when the history had become long. */
-  carried?: Pick<VerifyReport, 'startedAt' | 'tables' | 'runId'> & {
+  carried?: Pick<VerifyReport, 'startedAt' | 'tables' | 'stores' | 'runId'> & {
     units: VerifyPlan['units'];
     paused: boolean;
   };
@@ -68,16 +70,16 @@ const OPERATOR: Record<VerifyCommand, string> = {
 };
 
 /**
- * Compares the tables that links carry, one after the other, in slices of some seconds: between them it can be paused, and its status is
- * what was compared. Ends with a report, whatever happened.
+ * Compares the tables, or the Redis stores, that links carry, one after the other, in slices of some seconds: between them it can be paused, and
+ * its status is what was compared. Ends with a report, whatever happened.
  */
 export async function verification(input: VerificationInput): Promise<VerifyReport> {
   const run = new Verification(input);
   setHandler(defineQuery<VerifyReport>(QUERIES.status), () => run.status(), {
-    description: 'How far each table is; without the rows that differ.',
+    description: 'How far each table or store is; without what differs.',
   });
   setHandler(defineQuery<VerifyReport>(QUERIES.report), () => run.report(), {
-    description: 'The same, with the rows that differ.',
+    description: 'The same, with what differs.',
   });
   for (const command of VERIFY_COMMANDS) {
     const description = OPERATOR[command];
@@ -105,6 +107,7 @@ class Verification {
   private wanted: 'running' | 'paused' | 'stopped';
   private state: VerifyReport['state'] = 'planning';
   private tables: VerifiedTable[];
+  private stores: VerifiedStore[];
   private units: VerifyPlan['units'];
   private error: VerifyReport['error'] = null;
   private endedAt: string | null = null;
@@ -116,22 +119,24 @@ class Verification {
     this.runId = carried?.runId ?? workflowInfo().runId;
     this.wanted = carried?.paused === true ? 'paused' : 'running';
     this.tables = carried?.tables ?? [];
+    this.stores = carried?.stores ?? [];
     this.units = carried?.units ?? null;
   }
 
   report(): VerifyReport {
-    const { request, state, tables, error, startedAt, endedAt } = this;
+    const { request, state, tables, stores, all, error, startedAt, endedAt } = this;
     const ended = state === 'ended';
-    const outcome = ended ? outcomeOf(tables, error, this.wanted === 'stopped') : 'running';
+    const outcome = ended ? outcomeOf(all, error, this.wanted === 'stopped') : 'running';
     return {
       workflowId: workflowInfo().workflowId,
       runId: this.runId,
       request,
       state,
       outcome,
-      summary: summaryOf(outcome, state, tables, error),
+      summary: summaryOf(outcome, state, all, error),
       tables,
-      ...figuresOf(tables),
+      stores,
+      ...figuresOf(all),
       error,
       startedAt,
       endedAt,
@@ -140,8 +145,11 @@ class Verification {
 
   status(): VerifyReport {
     const report = this.report();
-    const bare = report.tables.map((one) => ({ ...one, progress: { ...one.progress, differences: [] } }));
-    return { ...report, tables: bare };
+    const bare = <T extends Verified>(one: T): T => ({
+      ...one,
+      progress: { ...one.progress, differences: [] },
+    });
+    return { ...report, tables: report.tables.map(bare), stores: this.stores.map(bare) };
   }
 
   refusal(command: VerifyCommand): string | null {
@@ -165,8 +173,12 @@ class Verification {
       : 'The verification stops.';
   }
 
+  private get all(): Verified[] {
+    return [...this.tables, ...this.stores];
+  }
+
   async run(): Promise<VerifyReport> {
-    if (this.tables.length === 0) await this.plan();
+    if (this.all.length === 0) await this.plan();
     for (let next = this.next(); next !== undefined && !this.stopped(); next = this.next()) {
       if (this.wanted === 'paused') {
         this.enter('paused');
@@ -184,8 +196,8 @@ class Verification {
     return report;
   }
 
-  private next(): VerifiedTable | undefined {
-    return this.error === null ? this.tables.find(({ progress }) => !progress.done) : undefined;
+  private next(): Verified | undefined {
+    return this.error === null ? this.all.find(({ progress }) => !progress.done) : undefined;
   }
 
   private stopped(): boolean {
@@ -195,11 +207,11 @@ class Verification {
   private async plan(): Promise<void> {
     this.enter('planning');
     try {
-      const plan = await looking.planVerification.executeWithOptions(
-        { summary: 'Find the tables to compare' },
-        [this.request],
-      );
+      const plan = await looking.planVerification.executeWithOptions({ summary: 'Find what to compare' }, [
+        this.request,
+      ]);
       this.units = plan.units;
+      this.stores = plan.stores ?? [];
       this.tables = plan.tables.map((table) => ({
         ...table,
         progress:
@@ -210,49 +222,61 @@ class Verification {
     }
   }
 
-  private async slice(one: VerifiedTable): Promise<void> {
+  private async slice(one: Verified): Promise<void> {
     this.enter('running');
-    const { keep, repair } = this.request;
-    const { table, store, links, progress } = one;
     const scope = (this.scope = new CancellationScope());
     try {
-      one.progress = await scope.run(() =>
-        comparing.compareTable.executeWithOptions(
-          { summary: `Compare ${table} (mysql/${store}), ${inWords(one)}` },
-          [{ table, links, units: this.units, repair, keep, keepLength: this.room(one), progress }],
-        ),
-      );
+      await scope.run(() => (isTable(one) ? this.compareTable(one) : this.compareStore(one)));
     } catch (error) {
       if (isCancellation(error)) return;
-      one.progress = { ...progress, done: true, notComparable: errorOf(error).message };
+      const failed = { done: true, notComparable: errorOf(error).message };
+      if (isTable(one)) one.progress = { ...one.progress, ...failed };
+      else one.progress = { ...one.progress, ...failed };
     } finally {
       this.scope = undefined;
       this.enter(this.state);
     }
   }
 
-  /** What the differences of one table may take of what a report can carry. */
-  private room(one: VerifiedTable): number {
-    const others = this.tables.filter((other) => other !== one && other.progress.differences.length > 0);
+  private async compareTable(one: VerifiedTable): Promise<void> {
+    const { keep, repair } = this.request;
+    const { table, links, progress } = one;
+    one.progress = await comparing.compareTable.executeWithOptions(
+      { summary: `Compare ${nameOf(one)}, ${inWords(one)}` },
+      [{ table, links, units: this.units, repair, keep, keepLength: this.room(one), progress }],
+    );
+  }
+
+  private async compareStore(one: VerifiedStore): Promise<void> {
+    const { keep, repair, redis } = this.request;
+    one.progress = await comparing.compareStore.executeWithOptions(
+      { summary: `Compare ${nameOf(one)}, ${inWords(one)}` },
+      [{ ...one, redis: redis!, units: this.units, repair, keep, keepLength: this.room(one) }],
+    );
+  }
+
+  /** What the differences of one table or store may take of what a report can carry. */
+  private room(one: Verified): number {
+    const others = this.all.filter((other) => other !== one && other.progress.differences.length > 0);
     const used = others.reduce((sum, { progress }) => sum + JSON.stringify(progress.differences).length, 0);
     return Math.max(0, REPORT_LENGTH - used);
   }
 
   private async again(): Promise<void> {
     await condition(allHandlersFinished);
-    const { startedAt, tables, units, runId } = this;
+    const { startedAt, tables, stores, units, runId } = this;
     const paused = this.wanted === 'paused';
     await continueAsNew<typeof verification>({
       ...this.request,
-      carried: { startedAt, tables, units, runId, paused },
+      carried: { startedAt, tables, stores, units, runId, paused },
     });
   }
 
   private enter(state: VerifyReport['state']): void {
     this.state = state;
     const { summary } = this.report();
-    const tables = this.tables.map((one) => `- ${one.table} (mysql/${one.store}): ${inWords(one)}`);
-    setCurrentDetails([summary, ...tables.slice(0, 200)].join('\n'));
+    const lines = this.all.map((one) => `- ${nameOf(one)}: ${inWords(one)}`);
+    setCurrentDetails([summary, ...lines.slice(0, 200)].join('\n'));
   }
 }
 

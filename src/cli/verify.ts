@@ -1,23 +1,12 @@
-import { hostname, userInfo } from 'node:os';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { WorkflowExecutionAlreadyStartedError, WorkflowNotFoundError } from '@temporalio/client';
-import type { Client, WorkflowHandle } from '@temporalio/client';
-import { defaultPayloadConverter } from '@temporalio/common';
 import type { Command } from 'commander';
-import { TableFilter } from '../topology/table-filter.js';
-import type { TableProgress } from '../../replicators/core/verification.js';
 import { QUERIES } from '../../workflows/contract.js';
 import { verificationWorkflowId } from '../../workflows/verification-contract.js';
 import type { VerifyCommand, VerifyReport, VerifyRequest } from '../../workflows/verification-contract.js';
-import { figuresOf } from '../../workflows/verification-figures.js';
-import { InterlockError, messageOf } from '../errors.js';
-import { scopeUnits, parseScope } from '../routing/scope.js';
-import { initialRules, wantedMysqlLinks } from '../topology/derive.js';
 import { loadTopology } from '../topology/load.js';
 import type { Topology } from '../topology/schema.js';
 import {
-  LiveText,
   EXIT,
+  durationFlag,
   integerFlag,
   print,
   printJson,
@@ -26,7 +15,10 @@ import {
   topologyOption,
 } from './output.js';
 import type { ExitCode } from './output.js';
-import { memoText, refusalOf, withTemporal } from './temporal-client.js';
+import { refusalOf, withTemporal } from './temporal-client.js';
+import { shareFlag, storesRequest, tablesRequest } from './verify-request.js';
+import type { StoresChosen, TablesChosen } from './verify-request.js';
+import { reportOf, resultOf, startRun, watch } from './verify-run.js';
 import { registerKafka } from './verify-kafka.js';
 import { renderProgress, renderReport } from './verify-words.js';
 
@@ -35,19 +27,13 @@ interface Options {
   json?: boolean;
 }
 interface StartOptions extends Options {
-  tables?: string[];
-  scope?: string;
-  repair?: boolean;
-  keep: number;
   watch?: boolean;
   detach?: boolean;
 }
 
-const WATCH_MS = 500;
-const ASK_LIMIT_MS = 10_000;
 const ACCEPT_LIMIT_MS = 30_000;
-const QUIET_MS = 10_000;
 const KEEP = 20;
+const TTL_TOLERANCE = '1s';
 
 const OPERATOR: Record<VerifyCommand, string> = {
   pause: 'pause it behind the chunk it is at',
@@ -55,11 +41,13 @@ const OPERATOR: Record<VerifyCommand, string> = {
   stop: 'end it; what was compared is reported',
 };
 
-/** `interlock verify mysql | kafka | status | report | pause | resume | stop`. */
+/** `interlock verify mysql | redis | kafka | status | report | pause | resume | stop`. */
 export function register(program: Command): void {
   const command = program
     .command('verify')
-    .description('compare the stores of the two data centers row by row, record by record, under live writes')
+    .description(
+      'compare the stores of the two data centers row by row, key by key, record by record, under live writes',
+    )
     .addHelpText(
       'after',
       `
@@ -67,31 +55,20 @@ Examples:
   $ interlock verify mysql
   $ interlock verify mysql --tables 'shop.*' --scope cn-east:10% --watch
   $ interlock verify mysql --tables shop.wallet --repair
+  $ interlock verify redis --store cache --mode length
   $ interlock verify kafka --topics 'orders*'
   $ interlock verify status --watch
 
-One verification at a time. A row that differs at first sight is looked at again when the links have passed a marker, and then with the
-owner's row locked: a change that is on its way is never reported.
+One verification at a time. What differs at first sight is looked at again when the links have passed a marker, and is then proven: a row with
+the owner's row locked, a key that nobody has written since it was read. A change that is on its way is never reported.
 
-Exit codes: 0 equal (or all repaired), 1 rows differ, 2 bad input, 3 something could not be compared.`,
+Exit codes: 0 equal (or all repaired), 1 rows or keys differ, 2 bad input, 3 something could not be compared.`,
     );
 
-  common(command.command('mysql'))
+  starting(command.command('mysql'), 'rows', 'per table, with both images,')
     .description('compare the tables that MySQL links carry, and wait for the result')
     .option('--tables <patterns...>', 'only these: `schema.table`, with `*`; separated by commas or blanks')
-    .option(
-      '--scope <scope>',
-      'only rows of these units: dc:dc-a, region:cn-east, cn-east:10%, cn-east/0-99, segment:vip',
-    )
     .option('--repair', "write the owner's rows over what differs on the other side; never the other way")
-    .option(
-      '--keep <n>',
-      'show so many rows per table with both images, count the rest',
-      integerFlag('--keep', 0, 1_000),
-      KEEP,
-    )
-    .option('--detach', 'return the run id at once')
-    .option('--watch', 'show live progress')
     .addHelpText(
       'after',
       `
@@ -101,18 +78,46 @@ Examples:
   $ interlock verify mysql --tables 'shop.*' --json
   $ interlock verify mysql --scope region:cn-east --repair --watch`,
     )
-    .action(start);
+    .action((options: StartOptions & TablesChosen) =>
+      start(options, (topology) => tablesRequest(topology, options)),
+    );
+
+  starting(command.command('redis'), 'keys', 'per store')
+    .description('compare the keys that Redis links carry, and wait for the result')
+    .option('--store <names...>', 'only these stores; separated by commas or blanks')
+    .option('--mode <mode>', 'what of the keys: full, length (and type, expiry), existence, sample', 'full')
+    .option('--sample <share>', 'with --mode sample: of so many keys, 1% by default', shareFlag('--sample'))
+    .option(
+      '--ttl-tolerance <duration>',
+      'times of expiry may be so far apart',
+      durationFlag('--ttl-tolerance'),
+      durationFlag('--ttl-tolerance')(TTL_TOLERANCE),
+    )
+    .option('--repair', 'have the owner of a key that differs write it anew; links bring it')
+    .addHelpText(
+      'after',
+      `
+With --scope, keys without a unit are left out.
+
+Examples:
+  $ interlock verify redis --mode existence --json
+  $ interlock verify redis --mode sample --sample 5%
+  $ interlock verify redis --store cache --scope region:cn-east --repair --watch`,
+    )
+    .action((options: StartOptions & StoresChosen) =>
+      start(options, (topology) => storesRequest(topology, options)),
+    );
 
   registerKafka(common(command.command('kafka')));
 
   common(command.command('status').argument('[run]', 'run id; default: the last one'))
-    .description('how far each table is')
+    .description('how far each table or store is')
     .option('--watch', 'show live progress until it has ended')
     .addHelpText('after', '\nExample:\n  $ interlock verify status --watch')
     .action(status);
 
   common(command.command('report').argument('[run]', 'run id; default: the last one'))
-    .description('the result, or what was compared so far, with the rows that differ')
+    .description('the result, or what was compared so far, with what differs')
     .addHelpText('after', '\nExample:\n  $ interlock verify report --json')
     .action(report);
 
@@ -128,9 +133,25 @@ function common(command: Command): Command {
   return topologyOption(command).option('--json', 'print one JSON document');
 }
 
-async function start(options: StartOptions): Promise<void> {
+function starting(command: Command, what: string, per: string): Command {
+  return common(command)
+    .option(
+      '--scope <scope>',
+      `only ${what} of these units: dc:dc-a, region:cn-east, cn-east:10%, cn-east/0-99, segment:vip`,
+    )
+    .option(
+      '--keep <n>',
+      `show so many ${what} ${per} that differ, count the rest`,
+      integerFlag('--keep', 0, 1_000),
+      KEEP,
+    )
+    .option('--detach', 'return the run id at once')
+    .option('--watch', 'show live progress');
+}
+
+async function start(options: StartOptions, requestOf: (topology: Topology) => VerifyRequest): Promise<void> {
   const { topology } = await loadTopology(topologyFile(options));
-  const request = requestOf(topology, options);
+  const request = requestOf(topology);
   await withTemporal(topology, async (client) => {
     const { workflowId, runId } = await startRun(client, topology, request);
     if (options.detach) {
@@ -182,179 +203,17 @@ async function operate(name: VerifyCommand, options: Options): Promise<void> {
   });
 }
 
-function requestOf(topology: Topology, options: StartOptions): VerifyRequest {
-  const tables = (options.tables ?? [])
-    .flatMap((text) => text.split(','))
-    .map((text) => text.trim())
-    .filter(Boolean);
-  const carried = wantedMysqlLinks(topology).map(({ include, exclude }) => new TableFilter(include, exclude));
-  const names = Object.keys(topology.tables).filter((name) => carried.some((filter) => filter.has(name)));
-  if (names.length === 0) {
-    throw new InterlockError(
-      'BadInput',
-      "the topology's `tables` declare none that a link carries: there is nothing to compare",
-      { details: { field: 'tables' } },
-    );
-  }
-  for (const pattern of tables) {
-    if (names.some((name) => new TableFilter([pattern], []).has(name))) continue;
-    throw bad(
-      '--tables',
-      pattern,
-      `expected tables that the topology declares and a link carries: ${names.join(', ') || 'there are none'}`,
-    );
-  }
-  // Who owns what now is for the verification to find; what the scope names has to be in the topology.
-  if (options.scope !== undefined) {
-    try {
-      scopeUnits(initialRules(topology), parseScope(options.scope));
-    } catch (error) {
-      throw bad('--scope', options.scope, messageOf(error).replace(/^scope "[^"]*": /, ''));
-    }
-  }
-  return {
-    topology: topology.name,
-    tables,
-    scope: options.scope ?? null,
-    repair: options.repair === true,
-    keep: options.keep,
-    startedBy: `${userInfo().username}@${hostname()}`,
-  };
-}
-
-async function startRun(
-  client: Client,
-  topology: Topology,
-  request: VerifyRequest,
-): Promise<{ workflowId: string; runId: string }> {
-  const workflowId = verificationWorkflowId(topology.name);
-  const what = `${request.tables.join(', ') || 'all tables'}${request.scope === null ? '' : `, ${request.scope}`}${request.repair ? ', with repair' : ''}`;
-  try {
-    const handle = await client.workflow.start('verification', {
-      workflowId,
-      taskQueue: topology.temporal.controlTaskQueue,
-      args: [request],
-      // One at a time: two would lock rows for each other, and repair what the other proves.
-      workflowIdConflictPolicy: 'FAIL',
-      workflowIdReusePolicy: 'ALLOW_DUPLICATE',
-      staticSummary: `Verify MySQL: ${what}`,
-      staticDetails: `Started by ${request.startedBy}.`,
-      memo: { startedBy: request.startedBy, what },
-    });
-    return { workflowId, runId: handle.firstExecutionRunId };
-  } catch (error) {
-    if (!(error instanceof WorkflowExecutionAlreadyStartedError)) throw error;
-    const running = await client.workflow.getHandle(workflowId).describe();
-    throw new InterlockError(
-      'Refused',
-      `A verification of ${topology.name} is under way: run ${running.runId} (${memoText(running.memo?.['what'])}, started by ${memoText(running.memo?.['startedBy'])}). See \`interlock verify status\`; \`interlock verify stop\` ends it.`,
-      { details: { workflowId, runId: running.runId } },
-    );
-  }
-}
-
-async function resultOf(handle: WorkflowHandle, topology: Topology): Promise<VerifyReport> {
-  const quiet = setTimeout(
-    () =>
-      progress(
-        `Still under way; \`interlock verify status --watch\` shows where. A worker must poll ${topology.temporal.controlTaskQueue} (interlock worker --dc DC).`,
-      ),
-    QUIET_MS,
-  );
-  try {
-    return (await handle.result()) as VerifyReport;
-  } catch (error) {
-    throw new InterlockError(
-      'NeedsOperator',
-      `The verification was ended: ${messageOf(error)}. Start it again.`,
-      {
-        cause: error,
-      },
-    );
-  } finally {
-    clearTimeout(quiet);
-  }
-}
-
-async function watch(handle: WorkflowHandle): Promise<VerifyReport> {
-  const live = new LiveText();
-  let said = '';
-  for (;;) {
-    const now = await reportOf(handle, QUERIES.status);
-    const words = renderProgress(now);
-    if (!live.show(words)) {
-      const [line = ''] = words.split('\n');
-      if (line !== said) progress((said = line));
-    }
-    if (now.outcome !== 'running') return now;
-    await sleep(WATCH_MS);
-  }
-}
-
-/** From the workflow while it runs, with what the activity's heartbeat knows better; from the result when it has ended. */
-async function reportOf(handle: WorkflowHandle, query: string): Promise<VerifyReport> {
-  const { client } = handle;
-  let description;
-  try {
-    description = await client.withDeadline(Date.now() + ASK_LIMIT_MS, () => handle.describe());
-  } catch (error) {
-    if (!(error instanceof WorkflowNotFoundError)) throw error;
-    throw new InterlockError(
-      'Refused',
-      'Temporal knows no such verification; start one with `interlock verify mysql`.',
-    );
-  }
-  if (description.status.name === 'COMPLETED') return (await handle.result()) as VerifyReport;
-  if (description.status.name !== 'RUNNING') {
-    throw new InterlockError(
-      'NeedsOperator',
-      `Run ${description.runId} was ${description.status.name.toLowerCase()}: start another with \`interlock verify mysql\`.`,
-      { details: { runId: description.runId } },
-    );
-  }
-  let found: VerifyReport;
-  try {
-    found = await client.withDeadline(Date.now() + ASK_LIMIT_MS, () => handle.query<VerifyReport>(query));
-  } catch (error) {
-    throw new InterlockError(
-      'Unavailable',
-      `No worker answers for the verification (${messageOf(error)}): start one with \`interlock worker --dc …\`.`,
-      { cause: error, details: { what: 'control worker' } },
-    );
-  }
-  const payload = description.raw.pendingActivities?.find(
-    ({ activityType }) => activityType?.name === 'compareTable',
-  )?.heartbeatDetails?.payloads?.[0];
-  return payload ? merged(found, defaultPayloadConverter.fromPayload<TableProgress>(payload), query) : found;
-}
-
-/** The table that is compared now is the first that is not done. */
-function merged(found: VerifyReport, beat: TableProgress, query: string): VerifyReport {
-  const at = found.tables.findIndex(({ progress: one }) => !one.done);
-  const one = found.tables[at];
-  if (one === undefined || beat.chunks < one.progress.chunks) return found;
-  const now = query === QUERIES.report ? beat : { ...beat, differences: [] };
-  const tables = found.tables.with(at, { ...one, progress: now });
-  return { ...found, tables, ...figuresOf(tables) };
-}
-
 function finish(last: VerifyReport, options: Options): void {
   if (options.json) printJson(last);
   else print(renderReport(last));
   process.exitCode = exitOf(last);
 }
 
-function exitOf({ outcome, error, differing, repaired, tables }: VerifyReport): ExitCode {
+function exitOf({ outcome, error, differing, repaired, tables, stores = [] }: VerifyReport): ExitCode {
   if (error?.code === 'BadInput') return EXIT.badInput;
   if (differing > repaired) return EXIT.failed;
-  const whole = tables.every(
+  const whole = [...tables, ...stores].every(
     ({ progress: { notComparable, undecided, done } }) => done && notComparable === null && undecided === 0,
   );
   return outcome !== 'stopped' && error === null && whole ? EXIT.done : EXIT.needsOperator;
-}
-
-function bad(flag: string, value: string, expected: string): InterlockError {
-  return new InterlockError('BadInput', `${flag}: ${JSON.stringify(value)}: ${expected}`, {
-    details: { field: flag, value },
-  });
 }

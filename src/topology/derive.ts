@@ -100,6 +100,11 @@ export function wantedMysqlLinks(topology: Topology): WantedMysqlLink[] {
   return wantedLinks(topology).filter((link) => link.kind === 'mysql');
 }
 
+/** Those of Redis stores alone. */
+export function wantedRedisLinks(topology: Topology): WantedRedisLink[] {
+  return wantedLinks(topology).filter((link) => link.kind === 'redis');
+}
+
 function wanted(spec: LinkSpec, from: DcId, to: DcId): WantedLink {
   const end = { store: storeName(spec), from, to };
   switch (spec.kind) {

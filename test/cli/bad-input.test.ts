@@ -172,6 +172,51 @@ describe('verify mysql', () => {
   });
 });
 
+describe('verify redis', () => {
+  let redis: Awaited<ReturnType<typeof silentTopology>>;
+  beforeAll(async () => {
+    redis = await silentTopology((document) => {
+      document['links'] = [{ store: 'redis/cache' }];
+      document['keys'] = [{ pattern: 'user:{userId}' }];
+      for (const dc of Object.values(document['datacenters'] as Record<string, Record<string, object>>))
+        Object.assign(dc['stores']!, { redis: { cache: { host: '127.0.0.1', port: 1 } } });
+    });
+  });
+  afterAll(() => redis.remove());
+  const verify = (...flags: string[]): string[] => [
+    ...['verify', 'redis', '--topology', redis.file, '--json'],
+    ...flags,
+  ];
+
+  test.each([
+    [['--store', 'redis/cache', '--scope', 'cn-east:10%']],
+    [['--mode', 'sample', '--sample', '0.5%', '--ttl-tolerance', '0ms']],
+  ])('%j gets as far as Temporal', async (flags) => {
+    expect(await failure(...verify(...flags))).toMatchObject({ exitCode: 1, code: 'Unavailable' });
+  });
+
+  test.each<[string[], string, string]>([
+    [['--store', 'cache,nothing'], '--store', '"nothing": expected Redis stores that have a link: cache'],
+    [['--mode', 'some'], '--mode', 'full, length, existence, sample'],
+    [['--mode', 'sample', '--sample', '101%'], '--sample', 'above 0% and up to 100%'],
+    [['--mode', 'sample', '--sample', '0%'], '--sample', 'above 0%'],
+    [['--mode', 'sample', '--sample', '5'], '--sample', 'such as 5%'],
+    [['--sample', '5%'], '--sample', 'the mode is full'],
+    [['--ttl-tolerance', 'long'], '--ttl-tolerance', 'duration'],
+    [['--scope', 'region:mars'], '--scope', 'no region mars'],
+    [['--keep', '-1'], '--keep', 'whole number'],
+  ])('%j is refused', async (flags, field, words) => {
+    const refused = await failure(...verify(...flags));
+    expect(refused).toMatchObject({ exitCode: 2, code: 'BadInput', details: { field } });
+    expect(refused.message).toContain(words);
+  });
+
+  test('a topology without Redis links has nothing to compare', async () => {
+    const none = await failure('verify', 'redis', '--topology', topology.file, '--json');
+    expect(none).toMatchObject({ exitCode: 2, code: 'BadInput', details: { field: 'links' } });
+  });
+});
+
 describe('ddl apply', () => {
   let directory: string;
   const files: Record<string, string> = {

@@ -43,10 +43,13 @@ export async function failure(
 }
 
 /** A topology file of which nothing answers: what needs a server fails with exit code 1, not 2. */
-export async function silentTopology(): Promise<{ file: string; remove(): Promise<void> }> {
+export async function silentTopology(
+  change: (document: Record<string, unknown>) => void = () => {},
+): Promise<{ file: string; remove(): Promise<void> }> {
   const directory = await mkdtemp(path.join(tmpdir(), 'interlock-cli-'));
   const file = path.join(directory, 'topology.yaml');
-  const document = JSON.stringify({ ...exampleDocument(), temporal: { address: '127.0.0.1:1' } });
-  await writeFile(file, document.replace(/"port":2([12])003/g, '"port":$1'));
+  const document = { ...exampleDocument(), temporal: { address: '127.0.0.1:1' } };
+  change(document);
+  await writeFile(file, JSON.stringify(document).replace(/"port":2([12])003/g, '"port":$1'));
   return { file, remove: () => rm(directory, { recursive: true, force: true }) };
 }

@@ -1,9 +1,13 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { createVerificationActivities } from '../../activities/verification.js';
+import { checkVerified } from '../../activities/verified.js';
+import { NOTHING_COMPARED } from '../../replicators/redis/verify/verification.js';
+import type { RedisVerifyProgress, VerifyMode } from '../../replicators/redis/verify/verification.js';
 import type { Check, SwitchRequest } from '../../workflows/contract.js';
 import { DEFAULT_POLICIES } from '../../workflows/contract.js';
 import { UNTOUCHED } from '../../workflows/verification-contract.js';
 import type { VerifyReport } from '../../workflows/verification-contract.js';
+import { exampleTopology } from '../support/topology.js';
 import { startActivities } from './activities-fixture.js';
 import type { ActivitiesFixture } from './activities-fixture.js';
 
@@ -44,7 +48,12 @@ describe.each(['mysql', 'mariadb'] as const)(
     /** Keeps a report as a verification does, and makes it so old. */
     const verified = async (
       progress: Partial<typeof UNTOUCHED>,
-      { scope = null as string | null, ageHours = 0, table = 'app.entry' } = {},
+      {
+        scope = null as string | null,
+        ageHours = 0,
+        table = 'app.entry',
+        redis = undefined as { mode: VerifyMode; progress: Partial<RedisVerifyProgress> } | undefined,
+      } = {},
     ): Promise<void> => {
       const activities = createVerificationActivities({
         ...{ topology: f.topology, stores: f.stores, readLinkStatus: async () => undefined },
@@ -58,7 +67,15 @@ describe.each(['mysql', 'mariadb'] as const)(
           outcome: 'equal',
           summary: '',
         },
-        request: { topology: 'test', tables: [], scope, repair: false, keep: 1, startedBy: 'a test' },
+        request: {
+          ...{ topology: 'test', tables: [], scope, repair: false, keep: 1, startedBy: 'a test' },
+          ...(redis && { redis: { stores: [], mode: redis.mode, expiryToleranceMs: 0 } }),
+        },
+        ...(redis && {
+          stores: [
+            { store: 'cache', links: [], progress: { ...NOTHING_COMPARED, done: true, ...redis.progress } },
+          ],
+        }),
         tables: [
           {
             ...{ store: 'main', table, links: [], estimatedRows: 1, obstacle: null },
@@ -119,6 +136,31 @@ describe.each(['mysql', 'mariadb'] as const)(
       expect((await check(24 * HOUR))!.detail).toContain('1 rows that differ');
       await verified({ differing: 1, repaired: 1 });
       expect(await check(24 * HOUR)).toMatchObject({ ok: true });
+    });
+
+    it('counts Redis stores whose keys may be of the units, compared in full', async () => {
+      const topology = exampleTopology((document) => {
+        document['name'] = 'test';
+        document['keys'] = [{ pattern: 'user:{userId}' }];
+        document['links'] = [{ store: 'redis/cache' }];
+        for (const dc of Object.values(document['datacenters'] as Record<string, Record<string, never>>))
+          Object.assign(dc['stores']!, { redis: { cache: { host: '127.0.0.1', port: 1 } } });
+      });
+      const { rules } = (await f.stores.get('dc-a')!.rules.current())!;
+      const of = (units: string[]): Promise<Check> =>
+        checkVerified({ topology, stores: f.stores, from: 'dc-a', rules, units }, 24 * HOUR);
+      const refused = await of(['cn-east/0']);
+      expect(refused).toMatchObject({ ok: false });
+      expect(refused.detail).toMatch(
+        /^redis\/cache was not verified \(.*: run `interlock verify redis --store cache`$/,
+      );
+      expect(await of(['central:other'])).toMatchObject({ ok: true });
+      await verified({}, { redis: { mode: 'length', progress: {} } });
+      expect((await of(['cn-east/0'])).detail).toContain('redis/cache was compared in mode length only');
+      await verified({}, { redis: { mode: 'full', progress: {} } });
+      expect(await of(['cn-east/0'])).toMatchObject({ ok: true });
+      await verified({}, { redis: { mode: 'existence', progress: { differing: 2, repaired: 1 } } });
+      expect((await of(['cn-east/0'])).detail).toContain('redis/cache had 1 keys that differ');
     });
 
     it('does not hold up the way back', async () => {

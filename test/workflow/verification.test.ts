@@ -8,12 +8,16 @@ import { DefaultLogger, Worker, bundleWorkflowCode } from '@temporalio/worker';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { temporalComponent } from '../../infra/components/temporal.js';
 import type { Difference, TableProgress } from '../../replicators/core/verification.js';
+import { NOTHING_COMPARED } from '../../replicators/redis/verify/verification.js';
+import type { KeyDifference, RedisVerifyProgress } from '../../replicators/redis/verify/verification.js';
 import type { verification } from '../../workflows/verification.js';
 import type {
   PlannedTable,
   VerificationActivities,
+  VerifiedStore,
   VerifyReport,
   VerifyRequest,
+  VerifyStoreInput,
   VerifyTableInput,
 } from '../../workflows/verification-contract.js';
 import { until } from '../support/replication.js';
@@ -28,6 +32,11 @@ const DIFFERENCE: Difference = {
   images: { 'dc-a': { id: '1', n: '1' }, 'dc-b': null },
 };
 
+const KEY_DIFFERENCE: KeyDifference = {
+  ...{ db: 0, key: '"k"', keyHex: '6b', what: 'value', detail: 'the string differs' },
+  ...{ unit: null, owner: null, repaired: false },
+};
+
 describe.each(['skipped time', 'short histories'] as const)('a verification, %s', (kind) => {
   let env: TestWorkflowEnvironment;
   let worker: Worker;
@@ -37,6 +46,9 @@ describe.each(['skipped time', 'short histories'] as const)('a verification, %s'
   let tables: (Partial<PlannedTable> & { table: string })[];
   let planError: Error | undefined;
   let asked: VerifyTableInput[];
+  let stores: VerifiedStore[];
+  let askedStores: VerifyStoreInput[];
+  let compareStore: (input: VerifyStoreInput) => Promise<RedisVerifyProgress>;
   let recorded: VerifyReport[];
   let recordFails: boolean;
   let compare: (input: VerifyTableInput) => Promise<TableProgress>;
@@ -64,11 +76,15 @@ describe.each(['skipped time', 'short histories'] as const)('a verification, %s'
     async planVerification() {
       if (planError) throw planError;
       const planned = { store: 'main', links: ['mysql/main:dc-a>dc-b'], estimatedRows: 100, obstacle: null };
-      return { tables: tables.map((one) => ({ ...planned, ...one })), units: null };
+      return { tables: tables.map((one) => ({ ...planned, ...one })), stores, units: null };
     },
     async compareTable(input) {
       asked.push(input);
       return compare(input);
+    },
+    async compareStore(input) {
+      askedStores.push(input);
+      return compareStore(input);
     },
     async recordVerification(report) {
       recorded.push(report);
@@ -105,18 +121,21 @@ describe.each(['skipped time', 'short histories'] as const)('a verification, %s'
   beforeEach(() => {
     tables = [{ table: 'shop.wallet' }, { table: 'shop.coupon' }];
     planError = undefined;
+    stores = [];
     asked = [];
+    askedStores = [];
+    compareStore = async ({ progress }) => ({ ...progress, done: true });
     recorded = [];
     recordFails = false;
     compare = async (input) => step(input, { done: true });
   });
 
-  const start = async (): Promise<WorkflowHandle<typeof verification>> => {
+  const start = async (request = REQUEST): Promise<WorkflowHandle<typeof verification>> => {
     const workflowId = `verify/${++count}`;
     await env.client.workflow.start<typeof verification>('verification', {
       taskQueue: QUEUE,
       workflowId,
-      args: [REQUEST],
+      args: [request],
     });
     return env.client.workflow.getHandle(workflowId);
   };
@@ -190,6 +209,53 @@ describe.each(['skipped time', 'short histories'] as const)('a verification, %s'
       error: { code: 'BadInput', message: '--scope: no such region' },
     });
     expect(asked).toEqual([]);
+  });
+
+  it('compares Redis stores in slices, each with what the request says and what is left of the report', async () => {
+    tables = [];
+    const store = { links: ['redis/cache:dc-a>dc-b'], progress: { ...NOTHING_COMPARED, estimated: 40 } };
+    stores = [
+      { ...store, store: 'cache' },
+      { ...store, store: 'session' },
+    ];
+    compareStore = async ({ store: name, progress: { scanned, compared, ...progress } }) => ({
+      ...{ ...progress, scanned: scanned + 20, compared: compared + 10, activeMs: progress.activeMs + 5 },
+      ...(name === 'session' && {
+        notComparable: 'a link is paused',
+        differing: 1,
+        differences: [KEY_DIFFERENCE],
+      }),
+      done: scanned === 20 || name === 'session',
+    });
+    const redis = { stores: [], mode: 'length', expiryToleranceMs: 7 } as const;
+    const handle = await start({ ...REQUEST, redis: { ...redis, stores: [] }, keep: 3 });
+    const report = await handle.result();
+    expect(askedStores.map(({ store: name, progress }) => `${name} ${progress.scanned}`)).toEqual([
+      'cache 0',
+      'cache 20',
+      'session 0',
+    ]);
+    expect(askedStores[1]).toMatchObject({ redis, units: null, repair: false, keep: 3, keepLength: 400_000 });
+    expect(report).toMatchObject({ outcome: 'different', rows: 30, differing: 1, tables: [], etaMs: 0 });
+    expect(report.summary).toBe(
+      'Different: 30 keys of 2 of 2 stores compared, 1 differ, 1 store not comparable.',
+    );
+    expect(report.stores![1]!.progress.differences).toEqual([KEY_DIFFERENCE]);
+    expect((await status(handle)).stores![1]!.progress.differences).toEqual([]);
+    expect(recorded).toEqual([report]);
+  });
+
+  it('a store that cannot be compared is not called equal, and keeps no other from it', async () => {
+    tables = [];
+    stores = ['cache', 'session'].map((store) => ({ store, links: [], progress: NOTHING_COMPARED }));
+    compareStore = async ({ store, progress }) => {
+      if (store === 'cache') throw ApplicationFailure.nonRetryable('NOPERM', 'Refused');
+      return { ...progress, done: true };
+    };
+    const redis = { stores: [], mode: 'full', expiryToleranceMs: 0 } as const;
+    const report = await (await start({ ...REQUEST, redis: { ...redis, stores: [] } })).result();
+    expect(report.outcome).toBe('failed');
+    expect(report.stores!.map(({ progress }) => progress.notComparable)).toEqual(['NOPERM', null]);
   });
 
   it('gives a table what the tables before it have left of the report', async () => {

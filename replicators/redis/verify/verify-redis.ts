@@ -29,8 +29,9 @@ export interface VerifyRedisOptions {
   ownerOf: (db: number, key: Buffer) => KeyOwner;
   /** What differs is written anew by its owner. */
   repair?: boolean;
-  /** So many differences are kept; the rest is counted. */
+  /** So many differences, of so many characters as JSON, are kept; the rest is counted. */
   keep?: number;
+  keepLength?: number;
   /** Keys that are asked of SCAN at a time. */
   batchKeys?: number;
   /** After each batch: all that is decided up to `cursor`. */
@@ -43,13 +44,14 @@ const CONTROL_KEYS = Buffer.from('interlock:');
 const MOST_DIFFERING = 10_000;
 
 /**
- * Compares the keys of two servers between which links run, while they are written, from `from` on until it is done or the signal is aborted; answers
- * how far it is. Whatever ends it, the last answer or `onProgress` is where another one goes on.
+ * Compares the keys of two servers between which links run, while they are written, from `from` on until it is done, `sliceMs` have passed or the
+ * signal is aborted; answers how far it is. Whatever ends it, the last answer or `onProgress` is where another one goes on: at the batch it was at.
  * @throws InterlockError Unavailable (retryable) when a server does not answer, Refused when one does not let it read, BadInput
  */
 export async function verifyRedis(
   options: VerifyRedisOptions,
   from: RedisVerifyProgress = NOTHING_COMPARED,
+  sliceMs = Infinity,
 ): Promise<RedisVerifyProgress> {
   const { mode, sample } = options;
   if (mode === 'sample' && !(sample !== undefined && sample > 0 && sample <= 1)) {
@@ -61,7 +63,7 @@ export async function verifyRedis(
       },
     );
   }
-  return new Verifier(options, from).run();
+  return new Verifier(options, from, sliceMs).run();
 }
 
 class Verifier {
@@ -73,6 +75,7 @@ class Verifier {
   constructor(
     private readonly options: VerifyRedisOptions,
     private progress: RedisVerifyProgress,
+    private readonly sliceMs: number,
   ) {
     const {
       source,
@@ -103,7 +106,9 @@ class Verifier {
     this.databases = await Promise.all(this.sides.map((side) => side.open()));
     const estimated = this.databases.flatMap((one) => [...one.values()]).reduce((sum, keys) => sum + keys, 0);
     if (this.progress.estimated === 0) this.advance({ estimated });
-    while (!this.progress.done && !options.signal.aborted) {
+    // A batch is never cut by the slice: one that takes longer would never come to its end.
+    const end = performance.now() + this.sliceMs;
+    while (!this.progress.done && !options.signal.aborted && performance.now() < end) {
       const began = performance.now();
       await this.batch();
       this.advance({ activeMs: this.progress.activeMs + performance.now() - began });
@@ -135,7 +140,7 @@ class Verifier {
       differing: counted.differing + differences.length,
       repaired: counted.repaired + differences.filter(({ repaired }) => repaired).length,
       unowned: counted.unowned + differences.filter(({ owner }) => owner === null).length,
-      differences: [...counted.differences, ...differences].slice(0, options.keep ?? 100),
+      differences: this.kept(differences),
     };
     if (options.repair !== true && next.differing! > MOST_DIFFERING)
       this.advance({ ...next, done: true, cut: true });
@@ -201,6 +206,20 @@ class Verifier {
         'its owner wrote it anew, and it differs still: verify again, and look at the conflicts of the link';
     }
     return differences;
+  }
+
+  /** A key may be longer than a report can carry: it is counted then, and not kept. */
+  private kept(found: readonly KeyDifference[]): KeyDifference[] {
+    const { keep = 100, keepLength = Infinity } = this.options;
+    const kept = [...this.progress.differences];
+    let length = JSON.stringify(kept).length;
+    for (const difference of found) {
+      const more = JSON.stringify(difference).length + 1;
+      if (kept.length >= keep || length + more > keepLength) continue;
+      kept.push(difference);
+      length += more;
+    }
+    return kept;
   }
 
   private advance(next: Partial<RedisVerifyProgress>): void {
