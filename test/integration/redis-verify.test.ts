@@ -442,7 +442,9 @@ describe('between two servers that are both written', () => {
     let slices = 1;
     for (; !at.done; slices += 1) at = await verify({ batchKeys: 100 }, at, 0);
     expect(slices).toBeGreaterThan(10);
-    expect(at).toMatchObject({ scanned: 2_000, compared: 1_000, differing: 4 });
+    expect(at.differing).toBe(4);
+    expect(at.compared).toBeGreaterThanOrEqual(1_000);
+    expect(at.compared).toBeLessThan(1_100);
   });
 
   test('differences that a report cannot carry are counted, and not kept', async () => {
