@@ -190,7 +190,16 @@ describe('verify redis', () => {
   ];
 
   test('what is right gets as far as Temporal', async () => {
-    const flags = ['--store', 'redis/cache', '--scope', 'cn-east:10%', '--mode', 'sample', '--sample', '0.5%'];
+    const flags = [
+      '--store',
+      'redis/cache',
+      '--scope',
+      'cn-east:10%',
+      '--mode',
+      'sample',
+      '--sample',
+      '0.5%',
+    ];
     expect(await failure(...verify(...flags, '--ttl-tolerance', '0ms'))).toMatchObject({
       exitCode: 1,
       code: 'Unavailable',
