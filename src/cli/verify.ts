@@ -85,7 +85,11 @@ Examples:
   starting(command.command('redis'), 'keys', 'per store')
     .description('compare the keys that Redis links carry, and wait for the result')
     .option('--store <names...>', 'only these stores; separated by commas or blanks')
-    .option('--mode <mode>', 'what of the keys: full, length (and type, expiry), existence, sample', 'full')
+    .option(
+      '--mode <mode>',
+      'full, length (and expiry), existence (and type), or sample (full, of a share)',
+      'full',
+    )
     .option('--sample <share>', 'with --mode sample: of so many keys, 1% by default', shareFlag('--sample'))
     .option(
       '--ttl-tolerance <duration>',

@@ -178,8 +178,9 @@ describe('verify redis', () => {
     redis = await silentTopology((document) => {
       document['links'] = [{ store: 'redis/cache' }];
       document['keys'] = [{ pattern: 'user:{userId}' }];
-      for (const dc of Object.values(document['datacenters'] as Record<string, Record<string, object>>))
-        Object.assign(dc['stores']!, { redis: { cache: { host: '127.0.0.1', port: 1 } } });
+      const datacenters = document['datacenters'] as Record<string, { stores: object }>;
+      for (const [i, { stores }] of Object.values(datacenters).entries())
+        Object.assign(stores, { redis: { cache: { host: '127.0.0.1', port: 3 + i } } });
     });
   });
   afterAll(() => redis.remove());
@@ -188,11 +189,21 @@ describe('verify redis', () => {
     ...flags,
   ];
 
-  test.each([
-    [['--store', 'redis/cache', '--scope', 'cn-east:10%']],
-    [['--mode', 'sample', '--sample', '0.5%', '--ttl-tolerance', '0ms']],
-  ])('%j gets as far as Temporal', async (flags) => {
-    expect(await failure(...verify(...flags))).toMatchObject({ exitCode: 1, code: 'Unavailable' });
+  test('what is right gets as far as Temporal', async () => {
+    const flags = [
+      '--store',
+      'redis/cache',
+      '--scope',
+      'cn-east:10%',
+      '--mode',
+      'sample',
+      '--sample',
+      '0.5%',
+    ];
+    expect(await failure(...verify(...flags, '--ttl-tolerance', '0ms'))).toMatchObject({
+      exitCode: 1,
+      code: 'Unavailable',
+    });
   });
 
   test.each<[string[], string, string]>([

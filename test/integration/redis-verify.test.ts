@@ -67,6 +67,7 @@ async function arrived(from: string): Promise<boolean> {
 async function verify(
   options: Partial<VerifyRedisOptions> = {},
   from?: RedisVerifyProgress,
+  sliceMs?: number,
 ): Promise<RedisVerifyProgress> {
   return verifyRedis(
     {
@@ -79,6 +80,7 @@ async function verify(
       ...options,
     },
     from,
+    sliceMs,
   );
 }
 
@@ -440,6 +442,35 @@ describe('between two servers that are both written', () => {
       '2 "k300" a does not have it, b has a string',
     ]);
     expect(at).toMatchObject({ estimated: 1_200, differing: 4 });
+  });
+
+  test('a slice ends behind the batch it is at, and the next one goes on there', async () => {
+    for (const on of [a, b]) {
+      await on.askAll(
+        Array.from({ length: 1_000 }, (_, i) => ['SET', `k${i}`, i % 250 === 0 ? String(on === a) : i]),
+      );
+    }
+    const first = await verify({ batchKeys: 100 }, undefined, 0);
+    expect(first).toMatchObject({ done: false, side: 'source' });
+    expect(first.scanned).toBeGreaterThan(0);
+    expect(first.scanned).toBeLessThan(300);
+    let at = first;
+    let slices = 1;
+    for (; !at.done; slices += 1) at = await verify({ batchKeys: 100 }, at, 0);
+    expect(slices).toBeGreaterThan(10);
+    expect(at.differing).toBe(4);
+    expect(at.compared).toBeGreaterThanOrEqual(1_000);
+    expect(at.compared).toBeLessThan(1_100);
+  });
+
+  test('differences that a report cannot carry are counted, and not kept', async () => {
+    const long = 'x'.repeat(3_000);
+    for (const key of ['k1', long, 'k2']) await done(a, 'SET', key, 'v');
+    const found = await verify({ keepLength: 2_000 });
+    expect(found.differing).toBe(3);
+    expect(found.differences.map(({ key }) => key).sort()).toEqual(['"k1"', '"k2"']);
+    expect((await verify({ keepLength: 100 })).differences).toEqual([]);
+    expect((await verify()).differences).toHaveLength(3);
   });
 
   test('what differs is not mended where its unit is closed, where nobody owns it, or where nothing is brought', async () => {

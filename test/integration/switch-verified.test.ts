@@ -143,8 +143,9 @@ describe.each(['mysql', 'mariadb'] as const)(
         document['name'] = 'test';
         document['keys'] = [{ pattern: 'user:{userId}' }];
         document['links'] = [{ store: 'redis/cache' }];
-        for (const dc of Object.values(document['datacenters'] as Record<string, Record<string, never>>))
-          Object.assign(dc['stores']!, { redis: { cache: { host: '127.0.0.1', port: 1 } } });
+        const datacenters = document['datacenters'] as Record<string, { stores: object }>;
+        for (const [i, { stores }] of Object.values(datacenters).entries())
+          Object.assign(stores, { redis: { cache: { host: '127.0.0.1', port: 3 + i } } });
       });
       const { rules } = (await f.stores.get('dc-a')!.rules.current())!;
       const of = (units: string[]): Promise<Check> =>

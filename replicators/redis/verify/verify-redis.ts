@@ -108,11 +108,12 @@ class Verifier {
     if (this.progress.estimated === 0) this.advance({ estimated });
     // A batch is never cut by the slice: one that takes longer would never come to its end.
     const end = performance.now() + this.sliceMs;
-    while (!this.progress.done && !options.signal.aborted && performance.now() < end) {
+    while (!this.progress.done && !options.signal.aborted) {
       const began = performance.now();
       await this.batch();
       this.advance({ activeMs: this.progress.activeMs + performance.now() - began });
       options.onProgress?.(this.progress);
+      if (performance.now() >= end) return;
     }
   }
 
