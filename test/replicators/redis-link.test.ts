@@ -48,7 +48,7 @@ describe('what waits for the target', () => {
           for (const step of steps) {
             if (step === 'shift') take();
             else if (step === 'load') loads.push(intake.load());
-            else intake.push(Buffer.from(Array.from({ length: step as number }, () => written++ % 251)));
+            else intake.push(Buffer.from(Array.from({ length: step }, () => written++ % 251)));
           }
           await Promise.all(loads);
           while (!intake.isEmpty) if (!take()) await intake.load();
