@@ -175,7 +175,7 @@ class Shop {
     await until(
       () => distinct() >= total,
       `${total} records are handled`,
-      40_000,
+      90_000,
       () => `${distinct()} are; ${this.missing().join(' ')}; ${this.warnings.slice(-5).join('; ')}`,
     );
     for (const [user, count] of this.written) {

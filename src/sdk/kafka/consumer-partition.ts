@@ -115,6 +115,8 @@ export class ConsumerPartition {
       await this.adopt();
       this.goOn(isNew);
     });
+    // A partition that is being taken again has not looked; it does so when it is taken.
+    this.isLooking = false;
   }
 
   /** Resolves when nothing is under way by older rules, and what was handled is committed, or will be handled again. */
