@@ -8,6 +8,7 @@ import { connect } from '../replicators/mysql/session.js';
 import type { ServerAddress } from '../replicators/mysql/session.js';
 import { InterlockError } from '../src/errors.js';
 import { dcIds, wantedMysqlLinks } from '../src/topology/derive.js';
+import { mysqlAddress } from '../src/topology/mysql-address.js';
 import type { SecretReference, Topology } from '../src/topology/schema.js';
 import type { DdlPlan, DdlRequest, PlannedDdl } from '../workflows/ddl-contract.js';
 import type { ReadLinkStatus } from './dependencies.js';
@@ -25,8 +26,8 @@ export function addressOf(
   dc: string,
   store: string,
 ): ServerAddress {
-  const { host, port, user, password, flavour } = topology.datacenters[dc]!.stores.mysql[store]!;
-  return { host, port, user, password: secret(password), flavour };
+  const found = topology.datacenters[dc]!.stores.mysql[store]!;
+  return { ...mysqlAddress(found, secret), flavour: found.flavour };
 }
 
 /** What is to run where, in order. Errors: BadInput, Refused, Unavailable. */

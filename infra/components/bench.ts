@@ -2,6 +2,7 @@ import type { Component } from './component.js';
 import { kafkaComponent } from './kafka.js';
 import { mysqlComponent } from './mysql.js';
 import { nginxComponent } from './nginx.js';
+import { redisComponent } from './redis.js';
 import { onPath } from './search-path.js';
 import { temporalComponent } from './temporal.js';
 
@@ -18,6 +19,7 @@ export const BENCHMARKS: Record<string, () => Component<unknown>[]> = {
   gateway: () => [nginxComponent, wrk],
   kafka: () => [kafkaComponent],
   mysql: () => [mysqlComponent('mysql')],
+  redis: () => [redisComponent],
   routing: () => [],
   switchover: () => [temporalComponent, mysqlComponent('mysql'), nginxComponent],
 };

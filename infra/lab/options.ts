@@ -19,7 +19,7 @@ export interface LabShape {
 }
 
 export const DEFAULT_SHAPE: LabShape = {
-  ...{ mysql: 'mysql', stores: 1, redis: 0, kafka: 0 },
+  ...{ mysql: 'mysql', stores: 1, redis: 1, kafka: 0 },
   ...{ gatewaysPerDc: 1, rttMs: 0 },
 };
 

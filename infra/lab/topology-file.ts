@@ -117,7 +117,7 @@ function topologyDocument(lab: LabContext, reader: LabDc | null): unknown {
         store: `mysql/${store}`,
         ...(workload.include === undefined ? {} : { include: workload.include }),
       })),
-      ...redisNames(lab).map((store) => ({ store: `redis/${store}` })),
+      ...redisNames(lab).map((store) => ({ store: `redis/${store}`, onGap: 'resync' })),
       ...kafkaNames(lab).map((store) => ({ store: `kafka/${store}` })),
     ],
   };

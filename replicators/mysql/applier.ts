@@ -156,13 +156,12 @@ export class Applier {
     this.prepared = { batch, statements: statementsOf(batch, { flavour, copied, checkInserts: false }) };
   }
 
-  /** A row as it is on the target; null: it is not there, or its key cannot be compared. */
+  /** A row as it is on the target; null: it is not there. */
   async read(table: TableBatch, row: RowNet): Promise<Literal[] | null> {
     const [check] = checksOf(table, [row]);
-    if (check === undefined) return null;
-    const [answer] = await this.run([check.sql]);
+    const [answer] = await this.run([check!.sql]);
     const [found] = mismatchesOf(
-      { ...check, rows: [{ ...row, before: null }] },
+      { ...check!, rows: [{ ...row, before: null }] },
       answer as (Buffer | null)[][],
     );
     return found?.current ?? null;

@@ -220,8 +220,7 @@ export class Attempt {
     const poll = setInterval(() => {
       void this.lookAtSource();
       void this.lookAtTarget();
-      const { conflicts, quarantined } = this.settler.open;
-      if (conflicts + quarantined > 0) {
+      if (this.settler.isDue) {
         this.ordersDue = true;
         this.notify();
       }

@@ -129,7 +129,7 @@ export async function readCatalog(
     }
   }
   for (const row of await rows(
-    `SELECT event_object_schema AS s, event_object_table AS t, trigger_name AS n FROM information_schema.triggers`,
+    `SELECT event_object_schema AS s, event_object_table AS t, trigger_name AS n FROM information_schema.triggers ORDER BY 1, 2, 3`,
   )) {
     tableOf(row)?.triggers.push(String(row['n']));
   }

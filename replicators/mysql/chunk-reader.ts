@@ -92,11 +92,15 @@ export function expressionOf({ name, dataType, charset }: CatalogColumn): string
   if (dataType === 'float') return `CAST(${column} AS DOUBLE)`;
   if (dataType === 'enum') return `CAST(${column} AS UNSIGNED)`;
   if (dataType === 'set') return `CAST(${column} AS SIGNED)`;
+  const bytes = BYTES_OF[dataType];
+  // What the stream has of them; as text they are written in other ways.
+  if (bytes !== undefined) return `CAST(${column} AS BINARY(${bytes}))`;
   // mysql2 reads the name of a column in the character set of its values, and does not know all of them.
   if (charset !== null) return `CAST(${column} AS BINARY)`;
   return column;
 }
 
+const BYTES_OF: Readonly<Record<string, number>> = { inet4: 4, inet6: 16, uuid: 16 };
 const AS_IS = new Set('tinyint smallint mediumint int bigint decimal set'.split(' '));
 
 /** `onErrorValue`: an enum has index 0, which only a lax session may write. */
@@ -119,7 +123,6 @@ export function literalOf(
   if (dataType === 'bit') return (bytes) => String(BigInt(`0x${bytes.toString('hex')}`));
   if (/^(date|time|datetime|timestamp)$/.test(dataType)) return (bytes) => `'${bytes.toString('latin1')}'`;
   if (dataType === 'json') return (bytes) => quote(bytes.toString('utf8'));
-  if (/^(inet4|inet6|uuid)$/.test(dataType)) return (bytes) => quote(bytes.toString('latin1'));
   if (charset === null) return hex;
   const textOf = UTF8.has(charset) ? utf8Literal : bytesLiteral;
   return (bytes) => textOf(charset, bytes);

@@ -80,7 +80,6 @@ export async function keepTombstones(
   source: Connection,
   target: Connection,
 ): Promise<void> {
-  if (!Object.values(config.conflicts).some((policy) => typeof policy === 'object')) return;
   const carried = new Carried(config);
   await ensureTombstones(source, await readCatalog(source, carried.sourceFilter), config.conflicts);
   const there = carried.byTargetName(config.conflicts);
@@ -243,17 +242,6 @@ async function tablesToCopy(
       'Refused',
       `${config.link}: ${cascading.map(({ name }) => name).join(', ')}: bound by foreign keys that cascade, which a copy of a live source cannot follow; load them from a backup, or make the keys RESTRICT until all is copied`,
       { details: { link: config.link, tables: cascading.map(({ name }) => name) } },
-    );
-  }
-  // The stream has their bytes, SELECT their text: keys of the two could not be compared.
-  const keyed = chosen.find(({ primaryKey, columns }) =>
-    primaryKey.some((key) => /^(inet4|inet6|uuid)$/.test(columns.get(key)!.dataType)),
-  );
-  if (keyed !== undefined) {
-    throw new InterlockError(
-      'Refused',
-      `${config.link}: ${keyed.name}: a primary key of type UUID or INET cannot be copied; load the table from a backup`,
-      { details: { link: config.link, tables: [keyed.name] } },
     );
   }
   const orders = new Map<string, CopyOrder>();

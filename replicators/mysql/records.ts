@@ -128,6 +128,26 @@ export function conflictUpdate(
   return `UPDATE interlock.conflict SET state='${to}',resolved_at=${resolved}${winner} WHERE id=${id} AND state='${from}'`;
 }
 
+/** So long what is decided can be looked at. */
+const KEPT_DAYS = 30;
+const PURGED_AT_ONCE = 1000;
+
+/** Removes some of a link's records that were decided long ago. @returns whether there may be more */
+export async function purgeDecided(connection: Connection, link: string): Promise<boolean> {
+  let more = false;
+  for (const where of [
+    `conflict WHERE link=${quote(link)} AND state='resolved' AND resolved_at`,
+    // One that was discarded and that the link still stands before is needed.
+    `quarantine WHERE link=${quote(link)} AND (state='applied' OR (state='discarded' AND passed=1)) AND changed_at`,
+  ]) {
+    const [{ affectedRows }] = await connection.query<ResultSetHeader>(
+      `DELETE FROM interlock.${where} < UTC_TIMESTAMP(6) - INTERVAL ${KEPT_DAYS} DAY LIMIT ${PURGED_AT_ONCE}`,
+    );
+    more ||= affectedRows === PURGED_AT_ONCE;
+  }
+  return more;
+}
+
 /** @returns whether the record was in that state */
 export async function changed(connection: Connection, update: string): Promise<boolean> {
   const [result] = await connection.query<ResultSetHeader>(update);

@@ -21,15 +21,12 @@ interface Compared {
   columns: { at: number; column: CatalogColumn; literal: (bytes: Buffer) => Literal }[];
 }
 
-/** Their bytes in the stream are not what SELECT gives. */
-const NOT_COMPARED = /^(inet4|inet6|uuid)$/;
 const KEYS_PER_CHECK = 500;
 const TEXT_PER_CHECK = 4 * 1024 * 1024;
 
-const comparedOf = new WeakMap<TableBatch, Compared | null>();
+const comparedOf = new WeakMap<TableBatch, Compared>();
 
-/** Null: the key cannot be compared; such a table's rows are only known to be there or not, by the count of rows that a statement changes. */
-function compared(table: TableBatch): Compared | null {
+function compared(table: TableBatch): Compared {
   let known = comparedOf.get(table);
   if (known === undefined) {
     known = comparedColumns(table);
@@ -38,25 +35,19 @@ function compared(table: TableBatch): Compared | null {
   return known;
 }
 
-function comparedColumns(table: TableBatch): Compared | null {
+function comparedColumns(table: TableBatch): Compared {
   const { source, target } = table;
   const read = new Set([...source.primaryKey, ...writtenColumns(table)]);
-  const columns: Compared['columns'] = [];
-  for (const at of read) {
-    const column = target.columns.get(source.columns[at]!);
-    if (column === undefined || NOT_COMPARED.test(column.dataType)) {
-      if (source.primaryKey.includes(at)) return null;
-      continue;
-    }
-    columns.push({ at, column, literal: literalOf(column, () => (source.lax = true)) });
-  }
+  const columns = [...read].map((at): Compared['columns'][number] => {
+    const column = target.columns.get(source.columns[at]!)!;
+    return { at, column, literal: literalOf(column, () => (source.lax = true)) };
+  });
   return { columns, select: columns.map(({ column }) => expressionOf(column)).join(',') };
 }
 
 /** Reads rows under a lock, so that what they are is what the change meets. Each is to be as its `before` says. */
 export function* checksOf(table: TableBatch, rows: readonly RowNet[]): Generator<Statement> {
   const known = compared(table);
-  if (known === null) return;
   let some: RowNet[] = [];
   let text = 0;
   for (const row of rows) {
@@ -91,7 +82,7 @@ function checkOf(table: TableBatch, { select }: Compared, rows: RowNet[]): State
 export function mismatchesOf(check: Statement, answer: (Buffer | null)[][]): Mismatch[] {
   const { table } = check;
   const { source } = table;
-  const { columns } = compared(table)!;
+  const { columns } = compared(table);
   const found = new Map<string, Literal[]>();
   for (const values of answer) {
     const row = new Array<Literal>(source.columns.length).fill(NULL);
@@ -129,7 +120,7 @@ export function sameValue({ table, row, current }: Mismatch): string | null {
   const { before } = row;
   if (before === null || current === null) return null;
   const conditions: string[] = [];
-  for (const { at, column } of compared(table)!.columns) {
+  for (const { at, column } of compared(table).columns) {
     const [mine, other] = [before[at]!, current[at]!];
     if (mine === other) continue;
     const condition = mine === NULL || other === NULL ? null : sameIn(column, mine, other);

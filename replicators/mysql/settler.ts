@@ -13,6 +13,7 @@ import {
   conflictUpdate,
   keptAside,
   openCounts,
+  purgeDecided,
   quarantineInsert,
   quarantineUpdate,
   readConflicts,
@@ -25,6 +26,8 @@ import { inPieces, spooledParts } from './spooled-transaction.js';
 import { ChangeRefused, RecordChanged, ToQuarantine } from './target-errors.js';
 import { newTransaction } from './transaction.js';
 import type { RowChange, SourceTransaction } from './transaction.js';
+
+const PURGE_MS = 3_600_000;
 
 export interface SettlerOptions extends Omit<ConflictOptions, 'tableOf' | 'changedSince'> {
   applier: Applier;
@@ -40,6 +43,7 @@ export class Settler {
   /** Transactions that the link stopped before, by GTID. */
   private setAside: Awaited<ReturnType<typeof readSetAside>> = new Map();
   open: OpenCounts = { conflicts: 0, quarantined: 0 };
+  private purgeAt = 0;
 
   constructor(private readonly options: SettlerOptions) {
     this.resolver = new ConflictResolver({
@@ -152,10 +156,20 @@ export class Settler {
     }
   }
 
+  /** Whether something of the records has to be looked at, between two batches. */
+  get isDue(): boolean {
+    return this.open.conflicts + this.open.quarantined > 0 || performance.now() >= this.purgeAt;
+  }
+
   /** What a person has decided since: transactions to be tried again, rows to be as the source had them. */
   async takeOrders(position: string): Promise<void> {
     const { config, target, tracker } = this.options;
     const { link } = config;
+    if (performance.now() >= this.purgeAt) {
+      const more = await purgeDecided(target, link);
+      this.purgeAt = performance.now() + (more ? 0 : PURGE_MS);
+    }
+    if (this.open.conflicts + this.open.quarantined === 0) return;
     for (const { id, gtid, changes } of await readQuarantine(target, { link, states: ['retry'] })) {
       const done = quarantineUpdate(id, 'retry', 'applied');
       const refused = await this.settleStored(gtid, restored(changes), position, done);

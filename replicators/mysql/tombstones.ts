@@ -10,11 +10,16 @@ import type { SqlError } from './target-errors.js';
 
 const KEPT_DAYS = 30;
 const ER_TRG_ALREADY_EXISTS = 1359;
-const TRIGGER = /^interlock_tombstone_[0-9a-f]{16}$/;
+const TRIGGER = /^interlock_tombstone_([0-9a-f]{16})(_key)?$/;
 
 /** Whether a trigger is one that keeps tombstones; it fires for what a link deletes, too, and is meant to. */
 export function keepsTombstones(trigger: string): boolean {
   return TRIGGER.test(trigger);
+}
+
+/** That which keeps the rows that are deleted from a table, with the column that decides. */
+export function tombstoneTrigger(table: string, column: string): string {
+  return `interlock_tombstone_${hashOf(table, column)}`;
 }
 
 function hashOf(table: string, column: string): string {
@@ -27,8 +32,9 @@ export function tombstoneTable(table: string, column: string): Literal {
 }
 
 /**
- * For every table whose conflicts go by `latest`: a table of what was deleted and a trigger that fills it, in the deleting transaction, so that
- * an update which is older than the deletion does not bring the row back. Idempotent.
+ * For every table whose conflicts go by `latest`: a table of what was deleted, and triggers that fill it in the deleting transaction, so that
+ * an update which is older than the deletion does not bring the row back. A key that changes is the deletion of the old one. What is of a policy
+ * that is not in force any more is removed: its column may go, and then every DELETE would fail. Idempotent.
  * @throws InterlockError Refused: the column is not there
  */
 export async function ensureTombstones(
@@ -36,6 +42,7 @@ export async function ensureTombstones(
   catalog: Catalog,
   policies: Readonly<Record<string, ConflictPolicy>>,
 ): Promise<void> {
+  for (const table of catalog.values()) await removeOthers(connection, table, policies[table.name]);
   for (const [name, policy] of Object.entries(policies)) {
     const table = catalog.get(name);
     // What cannot be carried at all is refused by the preflight.
@@ -47,11 +54,29 @@ export async function ensureTombstones(
         `conflicts of ${name}: no column ${policy.latest}, whose greatest value is to win; name one in the topology's links.conflicts`,
         { details: { field: 'conflicts', table: name } },
       );
-    const trigger = `interlock_tombstone_${hashOf(name, column)}`;
-    if (!table.triggers.includes(trigger)) await create(connection, table, column, trigger);
+    const trigger = tombstoneTrigger(name, column);
+    if (![trigger, `${trigger}_key`].every((one) => table.triggers.includes(one)))
+      await create(connection, table, column, trigger);
     await connection.query(
       `DELETE FROM ${tombstoneTable(name, column)} WHERE interlock_deleted_at < UTC_TIMESTAMP(6) - INTERVAL ${KEPT_DAYS} DAY LIMIT 10000`,
     );
+  }
+}
+
+async function removeOthers(
+  connection: Connection,
+  table: CatalogTable,
+  policy: ConflictPolicy | undefined,
+): Promise<void> {
+  const wanted = typeof policy === 'object' ? hashOf(table.name, policy.latest) : null;
+  const [schema] = table.name.split('.') as [string];
+  for (const trigger of table.triggers) {
+    const hash = TRIGGER.exec(trigger)?.[1];
+    if (hash === undefined || hash === wanted) continue;
+    await connection.query(`DROP TRIGGER IF EXISTS ${identifier(schema)}.${identifier(trigger)}`);
+    // The last of its triggers is gone: nothing writes it any more.
+    if (!table.triggers.some((other) => other > trigger && TRIGGER.exec(other)?.[1] === hash))
+      await connection.query(`DROP TABLE IF EXISTS interlock.${identifier(`tombstone_${hash}`)}`);
   }
 }
 
@@ -87,14 +112,22 @@ async function create(
       `CREATE TABLE IF NOT EXISTS ${tombstones} (${columns.join(',')}, interlock_deleted_at DATETIME(6) NOT NULL,
       PRIMARY KEY (${key.join(',')}), KEY interlock_by_time (interlock_deleted_at)) ENGINE=InnoDB ${defaults}`,
     );
-    await connection.query(
-      `CREATE TRIGGER ${identifier(schema)}.${identifier(trigger)} AFTER DELETE ON ${table.sql} FOR EACH ROW
-      REPLACE INTO ${tombstones} (${kept.join(',')}, interlock_deleted_at)
-      VALUES (${kept.map((name) => `OLD.${name}`).join(',')}, UTC_TIMESTAMP(6))`,
-    );
-  } catch (error) {
-    // Another link of the same table made it meanwhile.
-    if ((error as SqlError).errno !== ER_TRG_ALREADY_EXISTS) throw error;
+    const keep = `REPLACE INTO ${tombstones} (${kept.join(',')}, interlock_deleted_at)
+      VALUES (${kept.map((name) => `OLD.${name}`).join(',')}, UTC_TIMESTAMP(6))`;
+    const keyStays = key.map((name) => `OLD.${name}<=>NEW.${name}`).join(' AND ');
+    for (const [name, event, does] of [
+      [trigger, 'DELETE', keep],
+      [`${trigger}_key`, 'UPDATE', `IF NOT (${keyStays}) THEN ${keep}; END IF`],
+    ] as const) {
+      await connection
+        .query(
+          `CREATE TRIGGER ${identifier(schema)}.${identifier(name)} AFTER ${event} ON ${table.sql} FOR EACH ROW ${does}`,
+        )
+        .catch((error: unknown) => {
+          // It is there, or another link of the same table made it meanwhile.
+          if ((error as SqlError).errno !== ER_TRG_ALREADY_EXISTS) throw error;
+        });
+    }
   } finally {
     await connection.query('SET SESSION sql_mode = @interlock_mode').catch(() => undefined);
   }

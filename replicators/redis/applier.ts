@@ -70,6 +70,11 @@ export class Applier {
     this.armed = this.arm(checkpoint, JSON.stringify(checkpoint), Promise.resolve([]));
   }
 
+  /** What was sent last. */
+  get latest(): RedisCheckpoint {
+    return this.planned;
+  }
+
   /** @throws InterlockError, as `apply` does: another attempt has the link */
   async ready(): Promise<void> {
     await this.armed;

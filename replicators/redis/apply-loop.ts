@@ -50,10 +50,13 @@ export class ApplyLoop {
     private readonly applier: Applier,
     private readonly pace: Pace | null,
     checkpoint: RedisCheckpoint,
+    private readonly replid: string,
     private readonly events: LoopEvents,
     private readonly stopAt: (point: StopPoint) => void,
   ) {
-    this.persisted = this.moved = checkpoint.offset;
+    // A source's new name is not put off: it knows its former one, and none before that.
+    this.persisted = replid === checkpoint.replid ? checkpoint.offset : -Infinity;
+    this.moved = checkpoint.offset;
     const most = { rows: BLOCK_COMMANDS, bytes: BLOCK_BYTES };
     this.most = pace?.most(most.rows, most.bytes) ?? most;
   }
@@ -149,7 +152,7 @@ export class ApplyLoop {
     }
     this.inFlight += 1;
     this.sending = true;
-    const { sent, done } = this.applier.apply(block);
+    const { sent, done } = this.applier.apply(block, { replid: this.replid });
     sent.then(
       () => {
         this.sending = false;

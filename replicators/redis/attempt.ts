@@ -126,7 +126,7 @@ export class Attempt {
         databases,
         refused: this.refused,
       });
-      const now = { ...checkpoint, ...from, replid: resync.replid };
+      const now = { ...this.applier.latest, ...from };
       const onError = (error: unknown): void => this.fail(error as Error);
       this.loop = new ApplyLoop(
         this.replica,
@@ -134,6 +134,7 @@ export class Attempt {
         this.applier,
         this.pace,
         now,
+        resync.replid,
         { onApplied: (offset, block, applied) => this.reached(offset, block, applied), onError },
         this.stopAt,
       );
@@ -145,7 +146,7 @@ export class Attempt {
       };
       tracker.state = 'streaming';
       tracker.lastError = null;
-      tracker.position = positionOf(now);
+      tracker.position = positionOf({ ...now, replid: resync.replid });
       this.events.onStatus(tracker.snapshot(this.lag()), tracker.tableRows());
       this.replica.acknowledge();
       loop.pump();
@@ -187,6 +188,8 @@ export class Attempt {
       });
     for (const [unit, state] of after.units) this.ownership.set(unit, state);
     this.markerOfCopy = after.marker;
+    // Offsets of another history say nothing in this one.
+    this.refused.clear();
     return resync;
   }
 

@@ -5,13 +5,15 @@ import { createInterface } from 'node:readline/promises';
 import { WorkflowExecutionAlreadyStartedError, WorkflowNotFoundError } from '@temporalio/client';
 import type { Client, WorkflowHandle } from '@temporalio/client';
 import type { Command } from 'commander';
+import { addressOf } from '../../activities/ddl-plan.js';
+import { abandonSteps } from '../../replicators/mysql/ddl-apply/run.js';
 import { readStatement, splitStatements } from '../../replicators/mysql/ddl-apply/statement.js';
 import { QUERIES } from '../../workflows/contract.js';
 import { ddlWorkflowId } from '../../workflows/ddl-contract.js';
 import type { DdlReport, DdlRequest } from '../../workflows/ddl-contract.js';
 import { InterlockError, messageOf } from '../errors.js';
 import { dcIds } from '../topology/derive.js';
-import { loadTopology } from '../topology/load.js';
+import { loadTopology, resolveSecret } from '../topology/load.js';
 import type { Topology } from '../topology/schema.js';
 import { renderDdl } from './ddl-words.js';
 import { EXIT, print, printJson, progress, topologyFile, topologyOption } from './output.js';
@@ -233,19 +235,38 @@ async function stop(options: Options): Promise<void> {
   const { topology } = await loadTopology(topologyFile(options));
   await withTemporal(topology, async (client) => {
     const handle = client.workflow.getHandle(ddlWorkflowId(topology.name));
-    try {
-      const { status: now } = await handle.describe();
-      if (now.name !== 'RUNNING')
-        throw new InterlockError('Refused', 'nothing to stop: no change is under way');
-      await handle.cancel();
-    } catch (error) {
-      if (!(error instanceof WorkflowNotFoundError)) throw error;
-      throw new InterlockError('Refused', 'nothing to stop: no change is under way');
-    }
-    const answer = 'It stops behind the statement that runs.';
+    const answer = (await cancelled(handle))
+      ? 'It stops behind the statement that runs.'
+      : await abandoned(topology);
     if (options.json) printJson({ accepted: true, answer });
     else print(answer);
   });
+}
+
+/** @returns false: none is under way */
+async function cancelled(handle: WorkflowHandle): Promise<boolean> {
+  try {
+    const { status: now } = await handle.describe();
+    if (now.name !== 'RUNNING') return false;
+    await handle.cancel();
+    return true;
+  } catch (error) {
+    if (error instanceof WorkflowNotFoundError) return false;
+    throw error;
+  }
+}
+
+/** A run that was terminated has told no store that it is over: links wait for it, and no switchover starts. */
+async function abandoned(topology: Topology): Promise<string> {
+  const stores = dcIds(topology).flatMap((dc) =>
+    Object.keys(topology.datacenters[dc]!.stores.mysql).map((store) => ({ dc, store })),
+  );
+  const counts = await Promise.all(
+    stores.map(({ dc, store }) => abandonSteps(addressOf({ topology, secret: resolveSecret }, dc, store))),
+  );
+  const steps = counts.reduce((sum, count) => sum + count, 0);
+  if (steps === 0) throw new InterlockError('Refused', 'nothing to stop: no change is under way');
+  return `The run had ended before; ${steps} steps that it left are over now. Apply the same file again for what it has not done.`;
 }
 
 function exitOf({ outcome, error }: DdlReport): number {

@@ -1,10 +1,6 @@
 import { hostname, userInfo } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
-import {
-  WorkflowExecutionAlreadyStartedError,
-  WorkflowNotFoundError,
-  WorkflowUpdateFailedError,
-} from '@temporalio/client';
+import { WorkflowExecutionAlreadyStartedError, WorkflowNotFoundError } from '@temporalio/client';
 import type { Client, WorkflowHandle } from '@temporalio/client';
 import { defaultPayloadConverter } from '@temporalio/common';
 import type { Command } from 'commander';
@@ -19,9 +15,18 @@ import { scopeUnits, parseScope } from '../routing/scope.js';
 import { initialRules, wantedMysqlLinks } from '../topology/derive.js';
 import { loadTopology } from '../topology/load.js';
 import type { Topology } from '../topology/schema.js';
-import { EXIT, integerFlag, print, printJson, progress, topologyFile, topologyOption } from './output.js';
+import {
+  LiveText,
+  EXIT,
+  integerFlag,
+  print,
+  printJson,
+  progress,
+  topologyFile,
+  topologyOption,
+} from './output.js';
 import type { ExitCode } from './output.js';
-import { withTemporal } from './temporal-client.js';
+import { memoText, refusalOf, withTemporal } from './temporal-client.js';
 import { registerKafka } from './verify-kafka.js';
 import { renderProgress, renderReport } from './verify-words.js';
 
@@ -170,7 +175,7 @@ async function operate(name: VerifyCommand, options: Options): Promise<void> {
         handle.executeUpdate<string, []>(name),
       );
     } catch (error) {
-      throw refusalOf(error, topology, name);
+      throw refusalOf(error, name, `no verification of ${topology.name} is under way.`);
     }
     if (options.json) printJson({ accepted: true, answer });
     else print(answer);
@@ -242,7 +247,7 @@ async function startRun(
     const running = await client.workflow.getHandle(workflowId).describe();
     throw new InterlockError(
       'Refused',
-      `A verification of ${topology.name} is under way: run ${running.runId} (${text(running.memo?.['what'])}, started by ${text(running.memo?.['startedBy'])}). See \`interlock verify status\`; \`interlock verify stop\` ends it.`,
+      `A verification of ${topology.name} is under way: run ${running.runId} (${memoText(running.memo?.['what'])}, started by ${memoText(running.memo?.['startedBy'])}). See \`interlock verify status\`; \`interlock verify stop\` ends it.`,
       { details: { workflowId, runId: running.runId } },
     );
   }
@@ -272,16 +277,12 @@ async function resultOf(handle: WorkflowHandle, topology: Topology): Promise<Ver
 }
 
 async function watch(handle: WorkflowHandle): Promise<VerifyReport> {
-  const live = process.stderr.isTTY;
-  let shown = 0;
+  const live = new LiveText();
   let said = '';
   for (;;) {
     const now = await reportOf(handle, QUERIES.status);
     const words = renderProgress(now);
-    if (live) {
-      process.stderr.write(`${shown > 0 ? `\u001b[${shown}A\u001b[J` : ''}${words}\n`);
-      shown = words.split('\n').length;
-    } else {
+    if (!live.show(words)) {
       const [line = ''] = words.split('\n');
       if (line !== said) progress((said = line));
     }
@@ -352,31 +353,8 @@ function exitOf({ outcome, error, differing, repaired, tables }: VerifyReport): 
   return outcome !== 'stopped' && error === null && whole ? EXIT.done : EXIT.needsOperator;
 }
 
-function refusalOf(error: unknown, topology: Topology, name: string): unknown {
-  if (error instanceof WorkflowUpdateFailedError)
-    return new InterlockError('Refused', messageOf(error.cause ?? error), { cause: error });
-  if (error instanceof WorkflowNotFoundError) {
-    return new InterlockError(
-      'Refused',
-      `There is nothing to ${name}: no verification of ${topology.name} is under way.`,
-    );
-  }
-  if (error instanceof Error && /deadline/i.test(error.name + error.message)) {
-    return new InterlockError(
-      'Unavailable',
-      `No worker took ${name} within 30 s: start one with \`interlock worker --dc …\`. The request stays and is carried out then.`,
-      { cause: error },
-    );
-  }
-  return error;
-}
-
 function bad(flag: string, value: string, expected: string): InterlockError {
   return new InterlockError('BadInput', `${flag}: ${JSON.stringify(value)}: ${expected}`, {
     details: { field: flag, value },
   });
-}
-
-function text(value: unknown): string {
-  return typeof value === 'string' ? value : '';
 }

@@ -1,8 +1,11 @@
 import { randomUUID } from 'node:crypto';
 import { hostname } from 'node:os';
+import type { Redis } from 'ioredis';
 import { InterlockError } from '../errors.js';
 import { KeyExtractor } from '../routing/key.js';
 import type { ApplicationRouting, RequestParts } from '../routing/key.js';
+import { KeyPatterns } from '../routing/redis-keys.js';
+import type { KeyRouting } from '../routing/redis-keys.js';
 import type { DcId } from '../routing/units.js';
 import { contexts, Effects } from './context.js';
 import { expressErrorHandler, expressMiddleware } from './express.js';
@@ -15,6 +18,8 @@ import { Outbox } from './kafka/outbox.js';
 import type { OutboxOptions } from './kafka/outbox.js';
 import { FencedMysql } from './mysql/store.js';
 import type { MysqlPool } from './mysql/session.js';
+import { fencedClient } from './redis/client.js';
+import { FencedRedisStore } from './redis/store.js';
 import { RuleCenterRules } from './rules-source.js';
 import type { RulesSource } from './rules-source.js';
 import type { Target } from './target.js';
@@ -83,6 +88,18 @@ export class Interlock {
   ): FencedMysql {
     const { store = 'main', pipelining = true, unrouted = [] } = options;
     return new FencedMysql(pool, store, this.rules, pipelining, unrouted);
+  }
+
+  /**
+   * A Redis store of this DC behind the fence: the client as it is, whose writes check their units' states on the server in the same atomic step.
+   * `keys`: the topology's; a key that none of them matches is of the ambient routing key.
+   *
+   * Errors of a write: WriteDisabled, NotOwner, StaleMapping, ServerIdentityChanged, CrossOwner (nothing was done), PartiallyExecuted, CommitUnknown,
+   * StatementRefused, NoRules, Unavailable; and Redis's own.
+   */
+  redis(client: Redis, options: { store?: string; keys?: readonly KeyRouting[] } = {}): Redis {
+    const { store = 'cache', keys = [] } = options;
+    return fencedClient(new FencedRedisStore(client, store, this.rules, new KeyPatterns(keys)));
   }
 
   /** The Kafka of this DC behind the fence. `kafka`: of kafkajs, connected to the DC's own cluster. */

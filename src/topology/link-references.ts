@@ -7,6 +7,7 @@ import type { LinkSpec, MysqlLinkSpec, Topology } from './schema.js';
 /** The links of a topology: their stores, directions, and what they carry. */
 export function checkLinks(topology: Topology, dcs: string[], report: Report): void {
   checkInverse(topology, dcs, report);
+  checkLatest(topology, dcs, report);
   const wanted = new Map<string, string>();
   topology.links.forEach((link, i) => {
     for (const dc of dcs) {
@@ -125,6 +126,39 @@ function checkInverse(topology: Topology, dcs: string[], report: Report): void {
           `links.${i}.rename.${source}`,
           target,
           `expected links.${back}.rename.${target}: ${source}, which undoes it on the way from ${to} to ${from}; or name from and to`,
+        );
+        return;
+      }
+    }
+  });
+}
+
+/** Hazard: where the two directions decide by other columns, each side keeps its own row. */
+function checkLatest(topology: Topology, dcs: string[], report: Report): void {
+  const columnOf = (link: MysqlLinkSpec, table: string): string | undefined => {
+    const policy = link.conflicts[table];
+    return typeof policy === 'object' ? policy.latest.toLowerCase() : undefined;
+  };
+  topology.links.forEach((link, i) => {
+    if (link.kind !== 'mysql') return;
+    for (const [source, policy] of Object.entries(link.conflicts)) {
+      if (typeof policy !== 'object') continue;
+      const target = link.rename?.[source] ?? source;
+      for (const from of dcs) {
+        const to = dcs.find((dc) => dc !== from);
+        if (to === undefined || !goes(link, from, to)) continue;
+        const back = topology.links.findIndex(
+          (one) =>
+            one.kind === 'mysql' && one.store === link.store && goes(one, to, from) && carries(one, target),
+        );
+        if (back < 0) continue;
+        const other = columnOf(topology.links[back] as MysqlLinkSpec, target);
+        // Of two that differ, the first one says it.
+        if (other === policy.latest.toLowerCase() || (other !== undefined && back < i)) continue;
+        report(
+          `links.${i}.conflicts.${source}`,
+          policy,
+          `expected links.${back}.conflicts.${target}: { latest: ${policy.latest} }, too: both directions decide by one column`,
         );
         return;
       }

@@ -1,3 +1,4 @@
+import { tombstoneTrigger } from '../../replicators/mysql/tombstones.js';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import type { Connection } from 'mysql2/promise';
@@ -16,6 +17,7 @@ import {
   runLink,
   settled,
   startPair,
+  unlogged,
   until,
 } from '../support/replication.js';
 import type { Pair, RunningLink, Side } from '../support/replication.js';
@@ -94,6 +96,12 @@ describe.each(['mysql', 'mariadb'] as const)('a change of definitions on %s', (f
     expect(await alter('MODIFY t VARCHAR(20) NOT NULL')).toContain('does not hold all that');
     expect(await alter('CONVERT TO CHARACTER SET latin1')).toContain('another character set');
     expect(await alter('DROP COLUMN user_id')).toContain('the topology routes d_plan.item by user_id');
+    await unlogged(pair.a, [
+      `CREATE TRIGGER d_plan.${tombstoneTrigger('d_plan.item', 'T')} AFTER DELETE ON d_plan.item FOR EACH ROW SET @t = OLD.t`,
+    ]);
+    expect(await alter('DROP COLUMN t')).toContain('conflicts of d_plan.item are decided by t');
+    expect(await alter('DROP COLUMN n')).toBe('contract d_plan.item.n');
+    await unlogged(pair.a, [`DROP TRIGGER d_plan.${tombstoneTrigger('d_plan.item', 't')}`]);
     expect(await alter('DROP COLUMN n, ADD COLUMN m INT')).toContain('write two statements');
     expect(await alter('ENGINE=MyISAM')).toContain('engine MyISAM');
     expect(await alter('ADD COLUMN x INTT')).toContain('refused: ');

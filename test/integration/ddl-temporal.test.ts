@@ -314,6 +314,13 @@ describe('interlock ddl on Temporal', () => {
       await rows(main.b, `SELECT state FROM interlock.ddl_step WHERE change_id = '${report.changeId}'`),
     ).toEqual([{ state: 'failed' }]);
     expect(await columns(main.a, 'shop.item')).not.toContain('late');
+    // What a run leaves that was terminated in between.
+    await main.b.pool.query(
+      "INSERT INTO interlock.ddl_step VALUES ('gone', 1, 'shop.item', 'ALTER', NULL, 'planned', NULL, UTC_TIMESTAMP(6))",
+    );
+    expect((await run('ddl', 'stop')).stdout).toContain('1 steps that it left are over now');
+    const left = "SELECT state FROM interlock.ddl_step WHERE change_id = 'gone'";
+    expect(await rows(main.b, left)).toEqual([{ state: 'failed' }]);
     expect((await run('ddl', 'stop')).stderr).toContain('nothing to stop');
     await until(streaming, 'links stream', 30_000);
     expect((await apply(sql, '--yes')).report.outcome).toBe('done');

@@ -298,6 +298,92 @@ describe.each(['mysql', 'mariadb'] as const)('conflicts on %s', (flavour) => {
     expect(await all(pair.a, table)).toEqual([]);
   });
 
+  it('latest: a key that changes is the deletion of the old one', async () => {
+    const table = await schemaWith('c_key', 'n INT, v BIGINT');
+    const policy = { conflicts: { [table]: { latest: 'v' } } };
+    const links = [await start('a', table, FREE, policy), await start('b', table, FREE, policy)];
+    await pair.a.pool.query(`INSERT INTO ${table} VALUES (1, '', 1, 1), (2, '', 1, 1)`);
+    await settled(links[0]!, pair.a);
+    await Promise.all(links.map((link) => link.stop()));
+    await pair.a.pool.query(`UPDATE ${table} SET v = 5 WHERE id IN (1, 2)`);
+    await pair.a.pool.query(`UPDATE ${table} SET id = id + 10, v = 7`);
+    await pair.b.pool.query(`UPDATE ${table} SET v = 4, n = 4 WHERE id = 1`);
+    await pair.b.pool.query(`UPDATE ${table} SET v = 6, n = 6 WHERE id = 2`);
+    const ba = await start('b', table, FREE, policy, null);
+    await settled(ba, pair.b);
+    const ab = await start('a', table, FREE, policy, null);
+    await settled(ab, pair.a);
+    await same(table);
+    expect(await all(pair.a, table)).toMatchObject([
+      { id: 2, n: 6 },
+      { id: 11, v: '7' },
+      { id: 12, v: '7' },
+    ]);
+  });
+
+  it('latest: a policy that is taken away leaves nothing in the way of an application', async () => {
+    const table = await schemaWith('c_gone', 'n INT, v BIGINT, w BIGINT');
+    const traces = async (side: Side): Promise<number> => {
+      const [found] = await rows(
+        side,
+        `SELECT (SELECT COUNT(*) FROM information_schema.triggers WHERE event_object_schema = 'c_gone') AS n`,
+      );
+      return Number(found!['n']);
+    };
+    const tables = async (side: Side): Promise<number> =>
+      (await rows(side, `SHOW TABLES FROM interlock LIKE 'tombstone%'`)).length;
+    const before = await tables(pair.b);
+    const first = await start('a', table, FREE, { conflicts: { [table]: { latest: 'v' } } });
+    await pair.a.pool.query(`INSERT INTO ${table} VALUES (1, '', 1, 1, 1), (2, '', 1, 1, 1)`);
+    await settled(first, pair.a);
+    await first.stop();
+    expect(await traces(pair.b)).toBe(2);
+    const other = await start('a', table, FREE, { conflicts: { [table]: { latest: 'w' } } }, null);
+    await settled(other, pair.a);
+    await other.stop();
+    expect([await traces(pair.a), await traces(pair.b), await tables(pair.b)]).toEqual([2, 2, before + 1]);
+    const last = await start('a', table, FREE, {}, null);
+    await settled(last, pair.a);
+    expect([await traces(pair.a), await traces(pair.b), await tables(pair.b)]).toEqual([0, 0, before]);
+    await createOnBoth(pair, [`ALTER TABLE ${table} DROP COLUMN v, DROP COLUMN w`]);
+    await pair.a.pool.query(`DELETE FROM ${table} WHERE id = 1`);
+    await settled(last, pair.a);
+    await same(table);
+  });
+
+  it('what was decided long ago is removed, a few at a time, and nothing else', async () => {
+    const table = await schemaWith('c_purged');
+    const config = linkConfig(pair, 'a', 'c_purged', { [table]: OWNED });
+    const days = (age: number): string => `UTC_TIMESTAMP(6) - INTERVAL ${age} DAY`;
+    const conflicts = (of: string, rest: string): string =>
+      `('${of}', 'g', '${table}', '1', 'differs', 'owner-wins', 'source', ${rest})`;
+    const old = conflicts(config.link, `'resolved', '{}', ${days(40)}, ${days(31)}`);
+    const quarantine = (gtid: string, rest: string): string =>
+      `('${config.link}', '${gtid}', 'r', 1, ${rest}, '[]', '[]', ${days(40)}, ${days(31)})`;
+    await unlogged(pair.b, [
+      `INSERT INTO interlock.conflict (link,gtid,name,row_key,kind,policy,kept,state,images,created_at,resolved_at) VALUES
+        ${Array.from({ length: 1500 }, () => old).join()},
+        ${conflicts(config.link, `'resolved', '{}', ${days(40)}, ${days(29)}`)},
+        ${conflicts(config.link, `'open', '{}', ${days(40)}, NULL`)},
+        ${conflicts('mysql/other:dc-a>dc-b', `'resolved', '{}', ${days(40)}, ${days(31)}`)}`,
+      `INSERT INTO interlock.quarantine (link,gtid,reason,tries,passed,state,units,changes,created_at,changed_at) VALUES
+        ${quarantine('g1', `0, 'applied'`)}, ${quarantine('g2', `1, 'discarded'`)}, ${quarantine('g3', `0, 'discarded'`)}, ${quarantine('g4', `1, 'open'`)}`,
+    ]);
+    const ab = await start('a', table, OWNED);
+    const left = async (): Promise<number> =>
+      Number(
+        (await rows(pair.b, `SELECT COUNT(*) AS n FROM interlock.conflict WHERE name = '${table}'`))[0]!['n'],
+      );
+    await until(async () => (await left()) <= 3, 'what is old is removed');
+    expect(await left()).toBe(3);
+    expect((await records(ab)).map(({ state }) => state)).toEqual(['resolved', 'open']);
+    expect((await kept(ab)).map(({ gtid }) => gtid)).toEqual(['g3', 'g4']);
+    await unlogged(pair.b, [
+      `DELETE FROM interlock.conflict WHERE name = '${table}'`,
+      `DELETE FROM interlock.quarantine WHERE link = '${config.link}'`,
+    ]);
+  });
+
   it('decides many rows of one transaction at once', async () => {
     const table = await schemaWith('c_many', 'n INT');
     const values = Array.from({ length: 3000 }, (_, i) => `(${i}, 'ann', 0)`).join();

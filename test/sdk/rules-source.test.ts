@@ -113,6 +113,40 @@ describe('rules from the rule center', () => {
     expect(center.ended).toEqual(['shop i1 Bearer secret']);
   });
 
+  it('acknowledges an epoch when what no server checks is finished', async () => {
+    const center = await startRuleCenter();
+    ends.push(center.stop);
+    const warnings: string[] = [];
+    const rules = source(center.url, warnings);
+    await expect.poll(() => center.watchers.length).toBe(1);
+    let finish: () => void = () => undefined;
+    const forget = rules.onRules(async ({ epoch }) => {
+      if (epoch === 2) await new Promise<void>((resolve) => (finish = resolve));
+      if (epoch === 3) throw new Error('cannot be finished');
+    });
+    center.publish(testRules(2));
+    await expect.poll(() => rules.current()?.epoch).toBe(2);
+    // Renewed all the same: the instance lives.
+    const renewed = center.leases.length;
+    await expect.poll(() => center.leases.length).toBeGreaterThan(renewed + 2);
+    expect(center.leases.at(-1)!.epoch).toBe(1);
+    finish();
+    await expect.poll(() => center.leases.at(-1)!.epoch).toBe(2);
+    center.publish(testRules(3));
+    await expect.poll(() => warnings.join()).toContain('epoch 3 is not acknowledged');
+    expect((await rules.confirm()).epoch).toBe(3);
+    const since = center.leases.length;
+    await expect.poll(() => center.leases.length).toBeGreaterThan(since + 2);
+    expect(center.leases.at(-1)!.epoch).toBe(2);
+    forget();
+    center.publish(testRules(4));
+    await expect.poll(() => center.leases.at(-1)!.epoch).toBe(4);
+    await center.stop();
+    // Not what is known: what the rule center says.
+    await expect(rules.confirm()).rejects.toMatchObject({ code: 'Unavailable' });
+    expect((await rules.refresh()).epoch).toBe(4);
+  });
+
   it('refuses a wrong hash, other content of an epoch, and going back', async () => {
     const center = await startRuleCenter();
     ends.push(center.stop);

@@ -192,6 +192,10 @@ async function streams(client: Redis): Promise<void> {
     'RETRYCOUNT',
     '70000',
   );
+  await client.call(
+    ...(['XCLAIM', 'stream:450', 'all', 'c1', '0', '1700000000012-4'] as const),
+    ...['TIME', '1600000000001', 'RETRYCOUNT', '2'],
+  );
   await client.call('XGROUP', 'CREATECONSUMER', 'stream:450', 'all', 'idle');
   await client.call('XGROUP', 'CREATE', 'stream:450', 'none', '$');
   await client.call('XGROUP', 'CREATE', 'stream:450', 'from the middle', '1700000000300-0');

@@ -244,6 +244,19 @@ describe('every problem names its path, its value and what was expected', () => 
       'source-wins',
       /a link with from and to/,
     ],
+    [
+      'latest of one direction only',
+      (d) => {
+        const both = d.links[0];
+        d.links = [
+          { ...both, from: 'dc-a', to: 'dc-b', conflicts: { 'shop.wallet': { latest: 'at' } } },
+          { ...both, from: 'dc-b', to: 'dc-a', conflicts: { 'shop.wallet': { latest: 'id' } } },
+        ];
+      },
+      'links.0.conflicts.shop.wallet',
+      '{"latest":"at"}',
+      /links\.1\.conflicts\.shop\.wallet: \{ latest: at \}, too/,
+    ],
     ['a link from nowhere', (d) => (d.links[0].from = 'dc-x'), 'links.0.from', 'dc-x', /one of dc-a, dc-b/],
     [
       'a link from a DC to itself',

@@ -1,4 +1,4 @@
-import type { Connection } from 'mysql2/promise';
+import type { Connection, RowDataPacket } from 'mysql2/promise';
 import { InterlockError, messageOf } from '../../../src/errors.js';
 import type { TableRouting } from '../../../src/topology/schema.js';
 import { readCatalog } from '../catalog.js';
@@ -6,6 +6,7 @@ import type { CatalogTable } from '../catalog.js';
 import { mayBeLeftOut } from '../drift.js';
 import { identifier } from '../literal.js';
 import type { Flavour } from '../position.js';
+import { tombstoneTrigger } from '../tombstones.js';
 import { defaultTest, holds, valueTypeOf } from '../value-type.js';
 import { algorithmsOf, asksForOther, definitionOf, saysAlready, textFor } from './attempts.js';
 import type { Algorithm } from './attempts.js';
@@ -120,7 +121,30 @@ async function one(
   result.after = await definitionOf(connection, copy);
   result.columns = await tableOf(connection, copy);
   if (result.after === was) return { ...result, already: true };
-  return { ...result, ...judge(statement, before, result.columns, was, result.after, routing) };
+  const judged = judge(statement, before, result.columns, was, result.after, routing);
+  judged.refusals.push(...(await decidingColumns(connection, statement.name, judged.dropped)));
+  return { ...result, ...judged };
+}
+
+/** Triggers of the table name the column by which its conflicts are decided: with it gone, every DELETE would fail. */
+async function decidingColumns(
+  connection: Connection,
+  table: string,
+  dropped: readonly string[],
+): Promise<string[]> {
+  if (dropped.length === 0) return [];
+  const [rows] = await connection.query<RowDataPacket[]>(
+    "SELECT trigger_name AS name FROM information_schema.triggers WHERE CONCAT(event_object_schema, '.', event_object_table) = ?",
+    [table],
+  );
+  const triggers = new Set(rows.map((row) => String(row['name'])));
+  return dropped
+    .map((column) => column.slice(table.length + 1))
+    .filter((column) => triggers.has(tombstoneTrigger(table, column)))
+    .map(
+      (column) =>
+        `conflicts of ${table} are decided by ${column}: give the table another policy (the topology's links.conflicts), start its links anew, which removes the triggers, then drop it`,
+    );
 }
 
 /** What kind of change it is, by what it made of the table. */

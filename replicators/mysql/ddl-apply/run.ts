@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Connection, RowDataPacket } from 'mysql2/promise';
+import type { Connection, ResultSetHeader, RowDataPacket } from 'mysql2/promise';
 import { InterlockError, messageOf } from '../../../src/errors.js';
 import { connect } from '../session.js';
 import type { ServerAddress } from '../session.js';
@@ -49,11 +49,7 @@ export async function announceSteps(
   steps: readonly DdlStep[],
 ): Promise<void> {
   await withConnection(server, async (connection) => {
-    await connection.query(
-      `UPDATE interlock.ddl_step SET state = 'failed', updated_at = UTC_TIMESTAMP(6)
-       WHERE change_id <> ? AND state NOT IN ('done', 'failed')`,
-      [changeId],
-    );
+    await abandon(connection, changeId);
     // What was dropped so long ago is in no stream any more.
     await connection.query(
       `DELETE FROM interlock.ddl_step WHERE state IN ('done', 'failed') AND updated_at < UTC_TIMESTAMP() - INTERVAL 90 DAY`,
@@ -66,6 +62,23 @@ export async function announceSteps(
       );
     }
   });
+}
+
+/**
+ * Ends the steps of runs that have ended without a word (terminated), so that links do not wait for them.
+ * @returns how many there were
+ */
+export async function abandonSteps(server: ServerAddress): Promise<number> {
+  return withConnection(server, (connection) => abandon(connection, ''));
+}
+
+async function abandon(connection: Connection, but: string): Promise<number> {
+  const [{ affectedRows }] = await connection.query<ResultSetHeader>(
+    `UPDATE interlock.ddl_step SET state = 'failed', updated_at = UTC_TIMESTAMP(6)
+     WHERE change_id <> ? AND state NOT IN ('done', 'failed')`,
+    [but],
+  );
+  return affectedRows;
 }
 
 /** The statement has run everywhere (`done`), or the change has ended without it (`failed`). */
@@ -101,7 +114,7 @@ export async function runStep(
     const record = async (state: string, algorithm: Algorithm | null): Promise<void> => {
       await connection.query(
         `UPDATE interlock.ddl_step SET state = ?, algorithm = COALESCE(?, algorithm), updated_at = UTC_TIMESTAMP(6)
-         WHERE change_id = ? AND seq = ?`,
+         WHERE change_id = ? AND seq = ? AND state NOT IN ('done', 'failed')`,
         [state, algorithm, changeId, seq],
       );
     };

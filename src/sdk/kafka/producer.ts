@@ -28,7 +28,7 @@ interface Send {
   units: UnitId[];
   messages: number;
   resolve: (written: RecordMetadata[]) => void;
-  reject: (error: unknown) => void;
+  reject: (error: Error) => void;
   done: Promise<void>;
 }
 
@@ -111,7 +111,7 @@ export class FencedProducer {
       const send: Send = {
         ...{ topicMessages, units, messages, done },
         resolve: (written) => (this.inFlight.delete(send), settled(), resolve(written)),
-        reject: (error) => (this.inFlight.delete(send), settled(), reject(error as Error)),
+        reject: (error) => (this.inFlight.delete(send), settled(), reject(error)),
       };
       this.inFlight.add(send);
       this.waiting.push(send);
@@ -203,7 +203,7 @@ export class FencedProducer {
           'send: no routing key: give producer({ routingKey }) or use interlock.run(key, …) or the HTTP middleware',
           { details: { field: 'key' } },
         );
-      targets = [ambient].flat() as Target[];
+      targets = Array.isArray(ambient) ? (ambient as Target[]) : [ambient as Target];
     }
     return unitsOfTargets(targets, () => router).map(({ unit }) => unit);
   }

@@ -94,7 +94,7 @@ function checkRow(unit: UnitId, row: Row | undefined): void {
   if (row === undefined) {
     throw new InterlockError(
       'WriteDisabled',
-      `${unit} has no row in interlock.unit_state of this store: not writable here until its state is asserted`,
+      `${unit} has no state in this store: not writable here until it is asserted`,
       { retryable: true, details: { unit, owner: null, epoch: null, reason: 'absent' } },
     );
   }

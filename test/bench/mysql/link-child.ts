@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { LinkHost } from '../../../replicators/host/link-host.js';
-import type { LinkConfig } from '../../../replicators/mysql/link-config.js';
+import type { LinkConfig } from '../../../replicators/host/configure.js';
 import { messageOf } from '../../../src/errors.js';
 
 /** What the benchmark says to the process of a link, and what that answers. */
