@@ -3,6 +3,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { labKill, labStart } from '../../infra/lab/lab.js';
 import type { GroupReport } from '../../replicators/kafka/group-report.js';
 import type { LinkStatus } from '../../replicators/core/contract.js';
+import type { ComparedTopic } from '../../replicators/kafka/verify/report.js';
 import { loadTopology } from '../../src/topology/load.js';
 import { startKafkaLab } from '../support/kafka-lab.js';
 import type { KafkaLab } from '../support/kafka-lab.js';
@@ -88,6 +89,22 @@ test('links start from the command line, copy, show their lag, and go on after a
     60_000,
   );
   expect((await behind())!.kafka).toMatchObject({ topics: 1, partitions: 2, behind: [], stuck: [] });
+});
+
+test('the copies are verified from the command line, and what it is not told to compare is refused', async () => {
+  const { code, json, stderr } = await rig.cli<{ outcome: string; topics: ComparedTopic[] }>(
+    'verify',
+    'kafka',
+  );
+  expect([code, json.outcome], stderr).toEqual([0, 'equal']);
+  const [orders] = json.topics.filter(({ topic }) => topic === 'orders');
+  expect(orders!.partitions.map(({ records, copies, before }) => [records, copies, before])).toEqual([
+    [10, 10, 0],
+    [10, 10, 0],
+  ]);
+  const bad = await rig.cli<{ error: { message: string } }>('verify', 'kafka', '--topics', 'nothing*');
+  expect([bad.code, bad.json.error.message]).toEqual([2, '--topics nothing*: no link carries such a topic']);
+  expect((await rig.cli('kafka', 'groups', '--dc', 'dc-c')).code).toBe(2);
 });
 
 test('the positions of a group are shown with where they are in the copy', async () => {
