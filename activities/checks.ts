@@ -1,5 +1,5 @@
 import type { RowDataPacket } from 'mysql2/promise';
-import { parseLinkId } from '../replicators/core/contract.js';
+import { stuckSummary } from '../replicators/core/alerts.js';
 import { messageOf } from '../src/errors.js';
 import type { FenceStore } from '../src/fence/fence-store.js';
 import { redisChecks } from '../src/fence/redis-preflight.js';
@@ -10,7 +10,7 @@ import { mappingDifference } from '../src/topology/derive.js';
 import type { Check, SwitchPlan } from '../workflows/contract.js';
 import { checkDefinitions, checkTables } from './carried-tables.js';
 import type { DatacenterDeps } from './dependencies.js';
-import { planLink, targetOf } from './links.js';
+import { checkpointOf, planLink } from './links.js';
 
 const ASK_LIMIT_MS = 3_000;
 /** The rule center is asked for so many of the moved units; the stores for all. */
@@ -77,10 +77,20 @@ export async function checkDatacenter(
     await add(`${fence.name}: identity and unit states`, () => checkStates(fence, dc, plan));
     for (const { name, look } of redisChecks(fence)) await add(`${fence.name}: ${name}`, look);
   }
+  for (const member of deps.kafka.get(dc)?.values() ?? []) {
+    await add(`${member.name}: identity`, async () => {
+      const cluster = await member.identity();
+      const planned = plan.servers[member.name];
+      if (planned === cluster) return `cluster ${cluster}`;
+      return {
+        wrong: `cluster ${cluster} answers, the plan was made for ${planned ?? 'none'}: plan again`,
+      };
+    });
+  }
   const inbound = [...plan.links, ...plan.reverseLinks].filter(({ link }) => link.endsWith(`>${dc}`));
   for (const { link } of inbound) {
     await add(`link ${link}`, async () => {
-      const status = await planLink(link, deps.stores, deps.readLinkStatus);
+      const status = await planLink(link, deps);
       const before = plan.links.concat(plan.reverseLinks).find((one) => one.link === link)!;
       if (status.state !== 'streaming') {
         return {
@@ -90,7 +100,7 @@ export async function checkDatacenter(
       if (status.generation !== before.generation) {
         return { wrong: `restarted since the plan (generation ${status.generation}): plan again` };
       }
-      const [checkpoint] = await targetOf(parseLinkId(link)!, own).checkpointMarkers([link]);
+      const checkpoint = await checkpointOf(link, deps);
       const { conflicts, quarantined } = checkpoint ?? { conflicts: 0, quarantined: 0 };
       if (quarantined > 0)
         return {
@@ -98,6 +108,9 @@ export async function checkDatacenter(
         };
       if (conflicts > 0)
         return { wrong: `${conflicts} open conflicts: \`interlock conflicts list '${link}'\`` };
+      const stuck = (await deps.readLinkStatus(link))?.kafka?.stuck ?? [];
+      // Behind the fence the drain would wait for it.
+      if (stuck.length > 0) return { wrong: stuckSummary(stuck) };
       return `streaming, ${status.lagMs} ms behind`;
     });
   }

@@ -24,6 +24,7 @@ import { announce, unconfirmed, within } from './announce.js';
 import { checkDatacenter, checkOutcome } from './checks.js';
 import type { DatacenterDeps } from './dependencies.js';
 import { allOrForemost, foremost, withFailures } from './failures.js';
+import { kafkaMember, writeKafkaBaseline } from './kafka-baseline.js';
 import { planLink } from './links.js';
 import { checkReverse } from './undecided.js';
 
@@ -60,15 +61,11 @@ export function createDatacenterActivities(deps: DatacenterDeps): DatacenterActi
 
     async catchUp({ links, lagLimitMs }) {
       for (;;) {
-        const statuses = await Promise.all(
-          links.map((link) => planLink(link, deps.stores, deps.readLinkStatus)),
-        );
+        const statuses = await Promise.all(links.map((link) => planLink(link, deps)));
         heartbeat(statuses);
         if (statuses.every((status) => status.state === 'streaming' && status.lagMs <= lagLimitMs))
           return statuses;
-        const ended = statuses.find(
-          ({ state }) => state === 'failed' || state === 'diverged' || state === 'stopped',
-        );
+        const ended = statuses.find(({ state }) => ['failed', 'diverged', 'stopped', 'gap'].includes(state));
         if (ended !== undefined) throw linkDown(ended);
         await sleep(CATCH_UP_POLL_MS);
       }
@@ -78,6 +75,10 @@ export function createDatacenterActivities(deps: DatacenterDeps): DatacenterActi
       requireDc(deps, input.from);
       const holdSentAt = Date.now();
       const holding = setTimeout(() => void hold(deps, own, input), HOLD_AFTER_MS);
+      const giveUp = (error: unknown): never => {
+        clearTimeout(holding);
+        throw error;
+      };
       const fenced = await allOrForemost(
         own.all.map(async (fence) => {
           const link = input.links.find((one) => isOf(one.link, fence));
@@ -98,25 +99,26 @@ export function createDatacenterActivities(deps: DatacenterDeps): DatacenterActi
           );
           return { link, result };
         }),
-      ).catch((error: unknown) => {
-        clearTimeout(holding);
-        throw error;
-      });
+      ).catch(giveUp);
+      const written = await writeKafkaBaseline(deps, input).catch(giveUp);
       const fencedAt = Date.now();
       await opened(storesOf(deps, input.to).control, input, fencedAt + QUIET_MS);
       return {
         holdSentAt,
         fencedAt,
         attempt: activityInfo().attempt,
-        baselines: fenced.flatMap(({ link, result }) =>
-          link === undefined ? [] : [{ ...link, position: result.position }],
-        ),
+        baselines: [
+          ...fenced.flatMap(({ link, result }) =>
+            link === undefined ? [] : [{ ...link, position: result.position }],
+          ),
+          ...written,
+        ],
         blockers: fenced.flatMap(({ result }) => result.blockers),
       };
     },
 
     async readBaselines({ links }): Promise<BaselineReached[]> {
-      return reachedMarkers(own, links);
+      return reachedMarkers(deps, links);
     },
 
     async switchWhenDrained(input) {
@@ -125,7 +127,7 @@ export function createDatacenterActivities(deps: DatacenterDeps): DatacenterActi
       const arrivals = deps.markers.await(input.links.map(({ markerId }) => markerId));
       try {
         for (;;) {
-          const missing = await notDrained(deps, own, input);
+          const missing = await notDrained(deps, input);
           if (missing === undefined) break;
           if (performance.now() > deadline) {
             deps.log.info({ epoch: input.epoch, missing }, 'not switched with the fence');
@@ -252,13 +254,20 @@ async function hold(
 
 /** The markers that the links have committed here, and with them all that came before. */
 async function reachedMarkers(
-  own: DcStores,
+  deps: DatacenterDeps,
   links: readonly Pick<LinkMarker, 'link' | 'markerId'>[],
 ): Promise<BaselineReached[]> {
+  const { all } = storesOf(deps, deps.dc);
   const reached: BaselineReached[] = [];
-  const found = own.all.map(async (fence) => {
-    const here = links.filter(({ link }) => isOf(link, fence));
-    for (const checkpoint of await fence.checkpointMarkers(here.map((one) => one.link))) {
+  const targets = [
+    ...all.map((fence) => ({ target: fence, here: links.filter(({ link }) => isOf(link, fence)) })),
+    ...links.flatMap((one) => {
+      const member = kafkaMember(deps, deps.dc, one.link);
+      return member === undefined ? [] : [{ target: member, here: [one] }];
+    }),
+  ];
+  const found = targets.map(async ({ target, here }) => {
+    for (const checkpoint of await target.checkpointMarkers(here.map((one) => one.link))) {
       const { link, position, marker, conflicts, quarantined } = checkpoint;
       const waited = here.find((one) => one.link === link && one.markerId === marker);
       if (waited !== undefined)
@@ -273,13 +282,9 @@ async function reachedMarkers(
  * What is missing for a switch that the fence has not been waited for; undefined: nothing. Whatever it is, it may still come: the source's
  * row is not visible before its server has committed what is in the binlog already.
  */
-async function notDrained(
-  deps: DatacenterDeps,
-  own: DcStores,
-  input: SwitchWhenDrainedInput,
-): Promise<string | undefined> {
+async function notDrained(deps: DatacenterDeps, input: SwitchWhenDrainedInput): Promise<string | undefined> {
   try {
-    const reached = await reachedMarkers(own, input.links);
+    const reached = await reachedMarkers(deps, input.links);
     if (reached.length < input.links.length) return 'a link has not reached the baseline';
     const undecided = reached.find(({ conflicts, quarantined }) => conflicts + quarantined > 0);
     if (undecided !== undefined)

@@ -1,6 +1,7 @@
 import type { Logger } from 'pino';
 import type { LinkStatus } from '../replicators/core/contract.js';
 import type { MarkerArrivals } from '../replicators/core/marker-arrivals.js';
+import type { KafkaMember } from '../replicators/kafka/member.js';
 import type { DcStores } from '../src/fence/connect.js';
 import type { Holder } from '../src/routing/rules.js';
 import type { DcId } from '../src/routing/units.js';
@@ -17,6 +18,8 @@ interface Shared {
   topology: Topology;
   /** The stores of every DC. */
   stores: ReadonlyMap<DcId, DcStores>;
+  /** The Kafka stores of every DC, by name. */
+  kafka: ReadonlyMap<DcId, ReadonlyMap<string, KafkaMember>>;
   ruleCenters: ReadonlyMap<DcId, RuleCenter>;
   readLinkStatus: ReadLinkStatus;
   log: Logger;

@@ -65,16 +65,17 @@ export async function makePlan(deps: ControlDeps, request: SwitchRequest): Promi
   const stores = source.all.map(storeOf).sort(mysqlFirst);
   const servers: Record<string, string> = {};
   await Promise.all(
-    [source, target].flatMap((dc) =>
-      dc.all.map(async (fence) => {
-        servers[fence.name] = await fence.identity();
+    [from, to].flatMap((dc) =>
+      [...deps.stores.get(dc)!.all, ...(deps.kafka.get(dc)?.values() ?? [])].map(async (member) => {
+        servers[member.name] = await member.identity();
       }),
     ),
   );
-  const wanted = wantedLinks(deps.topology).filter(({ kind }) => kind !== 'kafka');
+  const wanted = wantedLinks(deps.topology);
+  const kafkaStores = [...new Set(wanted.filter(({ kind }) => kind === 'kafka').map(storeOf))].sort();
   const linksOf = async (a: string, b: string): Promise<PlanLink[]> => {
     const ids = wanted.filter((link) => link.from === a && link.to === b).map(formatLinkId);
-    return Promise.all(ids.sort().map((link) => planLink(link, deps.stores, deps.readLinkStatus)));
+    return Promise.all(ids.sort().map((link) => planLink(link, deps)));
   };
   const [links, reverseLinks] = await Promise.all([linksOf(from, to), linksOf(to, from)]);
   for (const link of [...links, ...reverseLinks]) {
@@ -87,7 +88,7 @@ export async function makePlan(deps: ControlDeps, request: SwitchRequest): Promi
           : `${link.state}: run \`interlock replicate start '${link.link}'\``,
     });
   }
-  for (const store of stores) {
+  for (const store of [...stores, ...kafkaStores]) {
     for (const [a, b, list] of [
       [from, to, links],
       [to, from, reverseLinks],

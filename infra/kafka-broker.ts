@@ -23,6 +23,8 @@ export interface KafkaBrokerOptions {
   heapMb?: number;
   /** Host and port that clients are told, when it is not `port` on this machine: a relay in between. */
   advertisedPort?: number;
+  /** A second listener, for clients that come over a relay and are told the relay's port. */
+  remote?: { port: number; advertisedPort: number };
   /** More of server.properties. */
   settings?: Record<string, string>;
 }
@@ -41,14 +43,20 @@ export function kafkaCommand(libs: string, className: string, args: string[], he
 
 /** One broker that is its own controller (KRaft), on loopback only; every topic of it has one replica. */
 function properties(options: KafkaBrokerOptions): Record<string, string> {
-  const { directory, port, controllerPort, advertisedPort = port } = options;
+  const { directory, port, controllerPort, advertisedPort = port, remote } = options;
+  const listeners = [`CLIENT://127.0.0.1:${port}`];
+  const advertised = [`CLIENT://127.0.0.1:${advertisedPort}`];
+  if (remote !== undefined) {
+    listeners.push(`REMOTE://127.0.0.1:${remote.port}`);
+    advertised.push(`REMOTE://127.0.0.1:${remote.advertisedPort}`);
+  }
   return {
     'process.roles': 'broker,controller',
     'node.id': '1',
     'controller.quorum.voters': `1@127.0.0.1:${controllerPort}`,
-    listeners: `CLIENT://127.0.0.1:${port},CONTROLLER://127.0.0.1:${controllerPort}`,
-    'advertised.listeners': `CLIENT://127.0.0.1:${advertisedPort}`,
-    'listener.security.protocol.map': 'CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT',
+    listeners: [...listeners, `CONTROLLER://127.0.0.1:${controllerPort}`].join(','),
+    'advertised.listeners': advertised.join(','),
+    'listener.security.protocol.map': 'CLIENT:PLAINTEXT,REMOTE:PLAINTEXT,CONTROLLER:PLAINTEXT',
     'controller.listener.names': 'CONTROLLER',
     'inter.broker.listener.name': 'CLIENT',
     'log.dirs': path.join(directory, 'data'),
@@ -66,17 +74,26 @@ function properties(options: KafkaBrokerOptions): Record<string, string> {
   };
 }
 
-/** Starts a broker as a child and returns when it answers. */
-export async function startKafkaBroker(options: KafkaBrokerOptions): Promise<RunningKafka> {
+/** Writes the configuration and, at the first time, makes the data directory. @returns how the broker is run */
+export async function prepareKafkaBroker(
+  options: KafkaBrokerOptions,
+): Promise<{ program: string; args: string[] }> {
   const { directory, libs } = options;
   await mkdir(directory, { recursive: true });
   const file = path.join(directory, 'server.properties');
   const lines = Object.entries(properties(options)).map(([key, value]) => `${key}=${value}`);
   await writeFile(file, `${lines.join('\n')}\n`);
   if (!existsSync(path.join(directory, 'data', 'meta.properties'))) await format(libs, file);
+  return { program: 'java', args: kafkaCommand(libs, 'kafka.Kafka', [file], options.heapMb) };
+}
+
+/** Starts a broker as a child and returns when it answers. */
+export async function startKafkaBroker(options: KafkaBrokerOptions): Promise<RunningKafka> {
+  const { directory } = options;
+  const { program, args } = await prepareKafkaBroker(options);
   const log = path.join(directory, 'server.log');
   const out = await open(log, 'a');
-  const child = spawn('java', kafkaCommand(libs, 'kafka.Kafka', [file], options.heapMb), {
+  const child = spawn(program, args, {
     cwd: directory,
     stdio: ['ignore', out.fd, out.fd],
     detached: true,
@@ -107,10 +124,10 @@ async function format(libs: string, file: string): Promise<void> {
 }
 
 /** Waits until the broker answers a request for its metadata (it takes connections before it can). */
-export async function waitForKafka(port: number): Promise<void> {
+async function waitForKafka(port: number): Promise<void> {
   const deadline = Date.now() + START_MS;
   for (;;) {
-    if (await answers(port)) return;
+    if (await kafkaAnswers(port)) return;
     if (Date.now() > deadline) {
       throw new InterlockError(
         'Unavailable',
@@ -124,7 +141,8 @@ export async function waitForKafka(port: number): Promise<void> {
 /** Metadata, version 1, of no topic: size, key 3, version 1, correlation 0, no client id, an empty list. */
 const METADATA = Buffer.from('0000000e0003000100000000ffff00000000', 'hex');
 
-async function answers(port: number): Promise<boolean> {
+/** One look whether it does. */
+export async function kafkaAnswers(port: number): Promise<boolean> {
   return new Promise((resolve) => {
     const socket = connect(port, '127.0.0.1');
     const finish = (answer: boolean): void => {

@@ -1,15 +1,15 @@
 import { Runtime } from '@temporalio/worker';
 import { LINK_ALERTS, alertsOf } from '../replicators/core/alerts.js';
 import type { AlertLimits, ObservedLink } from '../replicators/core/alerts.js';
-import type { LinkState, LinkStatus } from '../replicators/core/contract.js';
+import type { KafkaLinkStatus, LinkState, LinkStatus } from '../replicators/core/contract.js';
 import type { DcId } from '../src/routing/units.js';
 
 const STATES: readonly LinkState[] = [
   ...(['starting', 'copying', 'streaming', 'paused'] as const),
-  ...(['stopped', 'failed', 'diverged', 'resync-required'] as const),
+  ...(['stopped', 'failed', 'diverged', 'resync-required', 'gap'] as const),
 ];
 
-/** Every gauge and counter of a link, after `interlock_link_`; the last two with the label `table` and `alert`. */
+/** Every gauge and counter of a link, after `interlock_link_`; some with a label more: `state`, `alert`, `table`, `topic` and `partition`. */
 export const LINK_METRICS = {
   gauges: {
     state: '1 for the state that the link is in',
@@ -22,6 +22,10 @@ export const LINK_METRICS = {
     binlog_retention_seconds: 'How long the source keeps its binlog; 0: it removes nothing by itself',
     quarantined: 'Transactions in quarantine',
     copy_rows_left: 'Rows that are still to be copied, by the statistics of the source',
+    lag_records: 'Kafka: offsets between what is applied and the end of the source, in all partitions',
+    stuck_partitions: 'Kafka: partitions in which an open transaction hides what follows it',
+    partition_lag_records: 'Kafka: the same by `topic` and `partition`, of the 20 that are behind most',
+    partition_lag_ms: 'Kafka: for how long a partition has had something to apply',
     status_time_seconds: 'When the link gave its status last, in seconds since 1970',
     alert: '1 while the alert fires, else 0',
   },
@@ -57,6 +61,8 @@ export class LinkMetrics {
   private readonly counters;
   /** link → counter → what was counted last. */
   private readonly counted = new Map<string, Map<string, number>>();
+  /** link → `topic partition` of what was behind. */
+  private readonly behind = new Map<string, Map<string, { topic: string; partition: string }>>();
 
   constructor(
     dc: DcId,
@@ -114,6 +120,30 @@ export class LinkMetrics {
     set('quarantined', status.quarantined);
     set('copy_rows_left', copy === null ? 0 : copy.estimatedRows - copy.comparedRows);
     set('status_time_seconds', Date.parse(status.updatedAt) / 1000);
+    if (status.kafka === undefined) return;
+    set('lag_records', status.kafka.lagRecords);
+    set('stuck_partitions', status.kafka.stuck.length);
+    this.partitions(link, status.kafka);
+  }
+
+  /** What is not behind any more is shown as such: a gauge keeps its last value. */
+  private partitions(link: string, { behind }: KafkaLinkStatus): void {
+    const { partition_lag_records: records, partition_lag_ms: ms } = this.gauges;
+    const before = this.behind.get(link) ?? new Map<string, { topic: string; partition: string }>();
+    const now: typeof before = new Map();
+    for (const { topic, partition, lagRecords, lagMs } of behind) {
+      const labels = { topic, partition: String(partition) };
+      const tags = { link, ...labels };
+      records.set(lagRecords, tags);
+      ms.set(Math.round(lagMs), tags);
+      now.set(`${topic} ${partition}`, labels);
+      before.delete(`${topic} ${partition}`);
+    }
+    for (const labels of before.values()) {
+      records.set(0, { link, ...labels });
+      ms.set(0, { link, ...labels });
+    }
+    this.behind.set(link, now);
   }
 
   private count(name: Counter, link: string, tags: Record<string, string>, value: number): void {

@@ -2,6 +2,7 @@ import os from 'node:os';
 import { Client } from '@temporalio/client';
 import { DefaultLogger, Runtime, Worker } from '@temporalio/worker';
 import type { NativeConnection } from '@temporalio/worker';
+import { openKafka } from '../replicators/kafka/configure.js';
 import { MarkerArrivals } from '../replicators/core/marker-arrivals.js';
 import { createControlActivities } from '../activities/control.js';
 import { createDatacenterActivities } from '../activities/datacenter.js';
@@ -56,6 +57,7 @@ export async function runWorker(options: WorkerOptions): Promise<void> {
   installRuntime(options);
 
   const stores = openAllStores(topology, resolveSecret);
+  const kafka = openKafka(topology, resolveSecret);
   const ruleCenters = new Map(
     Object.entries(topology.datacenters).map(([name, { ruleCenter }]) => {
       const token = resolveSecret(ruleCenter.token);
@@ -74,6 +76,7 @@ export async function runWorker(options: WorkerOptions): Promise<void> {
       ...{ dc, markers },
       topology,
       stores,
+      kafka,
       ruleCenters,
       readLinkStatus: (link) => readLinkHeartbeat(client, link),
       isClosed: (holder) => isRunClosed(client, holder),
@@ -134,6 +137,7 @@ export async function runWorker(options: WorkerOptions): Promise<void> {
     await connection
       ?.close()
       .catch((error: unknown) => log.warn({ error: messageOf(error) }, 'Temporal connection'));
+    for (const members of kafka.values()) for (const member of members.values()) member.close();
     await Promise.all([...ruleCenters.values(), ...stores.values()].map((one) => one.close()));
   }
 }

@@ -12,6 +12,9 @@ export function addressesOf(lab: LabInfo, topology: Topology): string {
     for (const [name, store] of Object.entries(site.stores.mysql)) {
       rows.push([`${dc} MySQL ${name}`, `${store.host}:${store.port}`]);
     }
+    for (const [name, store] of Object.entries(site.stores.redis)) {
+      rows.push([`${dc} Redis ${name}`, `${store.host}:${store.port}`]);
+    }
   }
   const gateway = Object.values(Object.values(topology.datacenters)[0]!.gateways)[0]!.url;
   return [

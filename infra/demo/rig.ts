@@ -3,6 +3,7 @@ import path from 'node:path';
 import { Router } from '../../src/routing/rules.js';
 import { initialRules } from '../../src/topology/derive.js';
 import { loadTopology } from '../../src/topology/load.js';
+import type { RedisAddress } from '../../src/topology/redis-address.js';
 import type { Topology } from '../../src/topology/schema.js';
 import type { FlowReport, SwitchReport, SwitchStatus } from '../../workflows/contract.js';
 import { labDown, labUp } from '../lab/lab.js';
@@ -82,12 +83,14 @@ export class DemoRig {
       journal,
       rate: options.rate,
       ...(options.clients === undefined ? {} : { clients: options.clients }),
+      visits: lab.shape.redis > 0,
       readRate: options.readRate ?? options.rate / 10,
     });
     const router = new Router(initialRules(topology));
     const checker = new Checker({
       datacenters: DATACENTERS.map((dc) => ({ dc, address: rootOf(topology, dc, lab.env) })),
       journal,
+      redis: redisOf(topology, lab.env),
       unitOf: (region, userId) => router.unitOf({ region, userId })!,
     });
     return new DemoRig(options, lab, topology, journal, load, checker);
@@ -163,6 +166,16 @@ export class DemoRig {
       flow: flowReport,
     };
   }
+}
+
+/** The Redis of each data center, if there is one, for Interlock's account. */
+function redisOf(topology: Topology, env: Record<string, string>): { dc: string; address: RedisAddress }[] {
+  return Object.entries(topology.datacenters).flatMap(([dc, { stores }]) => {
+    const { cache } = stores.redis;
+    if (cache === undefined) return [];
+    const password = env['INTERLOCK_LAB_REDIS_PASSWORD'] ?? '';
+    return [{ dc, address: { host: cache.host, port: cache.port, user: 'interlock', password } }];
+  });
 }
 
 function signalOf(options: RigOptions): { signal?: AbortSignal } {

@@ -1,4 +1,5 @@
 import type { LabWorkload } from '../lab/options.js';
+import { SHOP_KEYS } from './service/visits.js';
 import { COUPON_CENTRAL, SHOP_APPLICATION, SHOP_DDL, SHOP_SCHEMA, shopTables } from './schema.sql.js';
 
 /** Instances of the shop in each DC. */
@@ -10,7 +11,7 @@ export const SHOP_WORKLOAD: LabWorkload = {
   ddl: [...SHOP_DDL],
   instances: { shop: { count: INSTANCES, script: 'infra/demo/service/main.js' } },
   applications: { shop: SHOP_APPLICATION },
-  keys: [],
+  keys: SHOP_KEYS,
   tables: shopTables(),
   central: { [COUPON_CENTRAL]: { home: 'dc-a' } },
   segments: {},

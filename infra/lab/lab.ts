@@ -149,8 +149,7 @@ async function nextState(
   previous: LabState | null,
   options: LabUpOptions,
 ): Promise<LabState> {
-  // A lab that was made before there was Redis has none.
-  const before = previous === null ? DEFAULT_SHAPE : { ...previous.shape, redis: previous.shape.redis ?? 0 };
+  const before = previous?.shape ?? DEFAULT_SHAPE;
   const shape = { ...before, ...options.shape };
   checkShape(shape);
   const portBase = options.portBase ?? previous?.portBase ?? defaultPortBase(files.root);
@@ -160,7 +159,7 @@ async function nextState(
     });
   }
   if (previous !== null) {
-    for (const key of ['mysql', 'stores', 'redis', 'gatewaysPerDc'] as const) {
+    for (const key of ['mysql', 'stores', 'redis', 'kafka', 'gatewaysPerDc'] as const) {
       if (before[key] !== shape[key]) {
         throw new InterlockError(
           'BadInput',

@@ -11,17 +11,23 @@ export interface LabShape {
   stores: number;
   /** Redis stores per DC: 0 = none; 1 = `cache`. */
   redis: number;
+  /** Kafka stores per DC: 0 = none; 1 = `events`. */
+  kafka: number;
   gatewaysPerDc: number;
   /** Round-trip time between the DCs in milliseconds; 0 = no proxy between them. */
   rttMs: number;
 }
 
-export const DEFAULT_SHAPE: LabShape = { mysql: 'mysql', stores: 1, redis: 0, gatewaysPerDc: 1, rttMs: 0 };
+export const DEFAULT_SHAPE: LabShape = {
+  ...{ mysql: 'mysql', stores: 1, redis: 1, kafka: 0 },
+  ...{ gatewaysPerDc: 1, rttMs: 0 },
+};
 
 export const DATACENTERS = ['dc-a', 'dc-b'] as const;
 export type LabDc = (typeof DATACENTERS)[number];
 export const STORES = ['main', 'orders', 'ledger', 'stock'] as const;
 export const REDIS_STORES = ['cache', 'session', 'limits', 'ranking'] as const;
+export const KAFKA_STORES = ['events'] as const;
 
 /** What runs on the lab: an application with its tables. The lab makes schemas and tables, reserves ports and declares it in the topology. */
 export interface LabWorkload {
@@ -76,6 +82,9 @@ export function checkShape(shape: LabShape): void {
   }
   if (!Number.isInteger(shape.redis) || shape.redis < 0 || shape.redis > REDIS_STORES.length) {
     bad('redis', shape.redis, `0 to ${REDIS_STORES.length}`);
+  }
+  if (!Number.isInteger(shape.kafka) || shape.kafka < 0 || shape.kafka > KAFKA_STORES.length) {
+    bad('kafka', shape.kafka, `0 to ${KAFKA_STORES.length}`);
   }
   if (!Number.isInteger(shape.gatewaysPerDc) || shape.gatewaysPerDc < 1 || shape.gatewaysPerDc > 8) {
     bad('gateways', shape.gatewaysPerDc, '1 to 8');

@@ -5,6 +5,7 @@ import path from 'node:path';
 import { InterlockError } from '../../src/errors.js';
 import { identify, isAlive } from '../processes.js';
 import type { ProcessIdentity } from '../processes.js';
+import { DEFAULT_SHAPE } from './options.js';
 import type { LabShape, LabWorkload } from './options.js';
 
 /** What a lab remembers between commands. Pids are not here: each process notes its own (see startDetached). */
@@ -41,7 +42,9 @@ export class LabFiles {
 export function readState(files: LabFiles): LabState | null {
   if (!existsSync(files.state())) return null;
   try {
-    return JSON.parse(readFileSync(files.state(), 'utf8')) as LabState;
+    const state = JSON.parse(readFileSync(files.state(), 'utf8')) as LabState;
+    // A lab that was made before there was Redis, or Kafka, has none.
+    return { ...state, shape: { ...DEFAULT_SHAPE, ...state.shape } };
   } catch (error) {
     throw new InterlockError(
       'NeedsOperator',

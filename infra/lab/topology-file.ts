@@ -4,6 +4,7 @@ import { DATACENTERS, STORES } from './options.js';
 import type { LabDc } from './options.js';
 import type { LabContext } from './part.js';
 import { gatewayAdminPort, gatewayNames, gatewayPort } from './parts/gateway.js';
+import { kafkaNames, kafkaPort, kafkaRemotePort } from './parts/kafka.js';
 import { mysqlPort } from './parts/mysql.js';
 import { redisNames, redisPort } from './parts/redis.js';
 import { ruleCenterPort } from './parts/rule-center.js';
@@ -24,8 +25,10 @@ export function storeNames(lab: Pick<LabContext, 'state'>): string[] {
  */
 function topologyDocument(lab: LabContext, reader: LabDc | null): unknown {
   const { shape, workload } = lab.state;
-  const seen = (port: string, place: LabDc): number =>
-    shape.rttMs > 0 && reader !== null && reader !== place ? lab.port(wanPort(reader, port)) : lab.port(port);
+  const seen = (port: string, place: LabDc, remote = port): number =>
+    shape.rttMs > 0 && reader !== null && reader !== place
+      ? lab.port(wanPort(reader, remote))
+      : lab.port(port);
   const secret = (name: string): { file: string } => ({ file: `secrets/${name}` });
   const temporalAddress = lab.state.temporalAddress ?? `127.0.0.1:${seen('temporal', 'dc-a')}`;
   return {
@@ -81,6 +84,12 @@ function topologyDocument(lab: LabContext, reader: LabDc | null): unknown {
                 },
               ]),
             ),
+            kafka: Object.fromEntries(
+              kafkaNames(lab).map((store) => [
+                store,
+                { brokers: [`127.0.0.1:${seen(kafkaPort(dc, store), dc, kafkaRemotePort(dc, store))}`] },
+              ]),
+            ),
           },
           applications: Object.fromEntries(
             Object.entries(workload.instances).map(([application, { count }]) => [
@@ -108,7 +117,8 @@ function topologyDocument(lab: LabContext, reader: LabDc | null): unknown {
         store: `mysql/${store}`,
         ...(workload.include === undefined ? {} : { include: workload.include }),
       })),
-      ...redisNames(lab).map((store) => ({ store: `redis/${store}` })),
+      ...redisNames(lab).map((store) => ({ store: `redis/${store}`, onGap: 'resync' })),
+      ...kafkaNames(lab).map((store) => ({ store: `kafka/${store}` })),
     ],
   };
 }

@@ -1,7 +1,10 @@
-import type { LinkStatus } from './contract.js';
+import type { LinkStatus, StuckPartition } from './contract.js';
 
 /** What calls for a person, by link. infra/alerts/interlock.rules.yml has a rule for each. */
-export const LINK_ALERTS = ['lag', 'stopped', 'stalled', 'conflicts', 'quarantine', 'binlog-purge'] as const;
+export const LINK_ALERTS = [
+  ...(['lag', 'stopped', 'stalled', 'conflicts', 'quarantine', 'binlog-purge'] as const),
+  'stuck',
+] as const;
 export type LinkAlertName = (typeof LINK_ALERTS)[number];
 
 export interface LinkAlert {
@@ -29,7 +32,7 @@ const SILENT_MS = 30_000;
 const RETENTION_SHARE = 0.5;
 /** The workflow is at work: what it does shows in the status. */
 const WORKING: ReadonlySet<string> = new Set(['running', 'initialising', 'pausing', 'unknown']);
-const STOPPED: ReadonlySet<string> = new Set(['stopped', 'failed', 'diverged', 'resync-required']);
+const STOPPED: ReadonlySet<string> = new Set(['stopped', 'failed', 'diverged', 'resync-required', 'gap']);
 
 /** The alerts of a link that fire now (`now`: ms since the epoch). */
 export function alertsOf({ workflow, status }: ObservedLink, limits: AlertLimits, now: number): LinkAlert[] {
@@ -54,9 +57,19 @@ export function alertsOf({ workflow, status }: ObservedLink, limits: AlertLimits
     );
   if (status.conflicts > 0) fire('conflicts', `${status.conflicts} conflicts`);
   if (status.quarantined > 0) fire('quarantine', `${status.quarantined} transactions in quarantine`);
+  const stuck = status.kafka?.stuck ?? [];
+  if (runs && stuck.length > 0) fire('stuck', stuckSummary(stuck));
   const purge = purgeSummary(status, now);
   if (purge !== null) fire('binlog-purge', purge);
   return alerts;
+}
+
+/** Whose transaction hides what of a Kafka link's source. */
+export function stuckSummary(stuck: readonly StuckPartition[]): string {
+  const { topic, partition, hiddenRecords, stuckMs, transactionalId, producerId } = stuck[0]!;
+  const whose = transactionalId ?? (producerId === null ? 'an unknown producer' : `producer ${producerId}`);
+  const more = stuck.length > 1 ? `, and ${stuck.length - 1} more partitions` : '';
+  return `${topic}-${partition}: a transaction of ${whose} has been open for ${stuckMs} ms and hides ${hiddenRecords} records${more}`;
 }
 
 /** Counts on while a link stands: its source removes files all the same. */

@@ -23,8 +23,10 @@ export interface PartitionPosition {
   leaderEpoch: number;
 }
 
-interface LinkRecord {
+export interface LinkRecord {
   generation: number;
+  /** The process that took this generation. */
+  holder: string;
   /** Of the source: positions of one cluster say nothing about another. */
   sourceCluster: string;
   /** The last one that was reached. */

@@ -1,10 +1,12 @@
 import { readFileSync } from 'node:fs';
 import { InterlockError, messageOf } from '../../src/errors.js';
+import type { DcId } from '../../src/routing/units.js';
 import type { WantedKafkaLink } from '../../src/topology/derive.js';
 import type { KafkaStore, SecretReference, Topology } from '../../src/topology/schema.js';
 import { formatLinkId } from '../core/contract.js';
 import type { KafkaAddress } from './client/connection.js';
 import type { KafkaLinkConfig } from './link-config.js';
+import { KafkaMember } from './member.js';
 
 type Secrets = (reference: SecretReference) => string;
 
@@ -22,6 +24,21 @@ export function kafkaLinkConfig(
     ...{ include, exclude, naming, onGap },
     ...(throttle !== undefined && { throttle }),
   };
+}
+
+/** The Kafka stores of every data center, by name; nothing is connected yet. */
+export function openKafka(topology: Topology, secret: Secrets): Map<DcId, Map<string, KafkaMember>> {
+  return new Map(
+    Object.entries(topology.datacenters).map(([dc, { stores }]) => [
+      dc,
+      new Map(
+        Object.entries(stores.kafka).map(([store, settings]) => [
+          store,
+          new KafkaMember(dc, store, kafkaAddress(settings, secret)),
+        ]),
+      ),
+    ]),
+  );
 }
 
 function kafkaAddress({ brokers, tls, sasl }: KafkaStore, secret: Secrets): KafkaAddress {

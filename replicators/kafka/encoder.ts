@@ -30,6 +30,7 @@ export function encode(partition: SourcePartition, queued: readonly QueuedBatch[
   let compressed = false;
   let [records, foreign] = [0, 0];
   let left = 0;
+  let from = partition.reached;
   for (const { bytes } of queued) left += bytes;
   const finish = (): void => {
     if (current === undefined) return;
@@ -38,12 +39,12 @@ export function encode(partition: SourcePartition, queued: readonly QueuedBatch[
     current = undefined;
     compressed = false;
   };
-  for (const { batch, bytes } of queued) {
+  for (const { batch, bytes, next } of queued) {
     if (batch !== null) {
       cursor.open(batch);
       while (cursor.next()) {
-        // A batch that a compaction has been through may begin before what was asked for.
-        if (cursor.offset < partition.position) continue;
+        // A broker gives whole batches: one may begin before what was asked for.
+        if (cursor.offset < from) continue;
         if (cursor.header(ORIGIN_KEY) !== undefined) {
           foreign += 1;
           continue;
@@ -65,6 +66,7 @@ export function encode(partition: SourcePartition, queued: readonly QueuedBatch[
       }
     }
     left -= bytes;
+    from = next;
   }
   finish();
   return { batches, records, foreign };

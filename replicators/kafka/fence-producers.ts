@@ -55,16 +55,21 @@ export async function fenceProducer(address: KafkaAddress, transactionalId: stri
  * @param hasAcknowledged a living lease with the fence's epoch, or a higher one
  * @returns the transactional ids that were fenced
  */
-export async function fenceProducers(
+export function fenceProducers(
   address: KafkaAddress,
   hasAcknowledged: (instance: { application: string; instance: string }) => boolean,
 ): Promise<string[]> {
+  return fenceAll(address, (id) => {
+    const producer = parseProducerId(id);
+    return producer !== undefined && !hasAcknowledged(producer);
+  });
+}
+
+/** Takes every transactional id that is wanted. */
+export async function fenceAll(address: KafkaAddress, isWanted: (id: string) => boolean): Promise<string[]> {
   const cluster = new Cluster(address);
   try {
-    const wanted = (await transactionalIds(cluster)).filter((id) => {
-      const producer = parseProducerId(id);
-      return producer !== undefined && !hasAcknowledged(producer);
-    });
+    const wanted = (await transactionalIds(cluster)).filter(isWanted);
     const left = [...wanted];
     const worker = async (): Promise<void> => {
       for (let id = left.pop(); id !== undefined; id = left.pop())

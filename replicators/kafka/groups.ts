@@ -1,12 +1,15 @@
-import { messageOf } from '../../src/errors.js';
-import type { Cluster } from './client/cluster.js';
+import { InterlockError, messageOf } from '../../src/errors.js';
+import { readCheckpoint } from './checkpoint.js';
+import { Cluster } from './client/cluster.js';
 import { commitOffsets, fetchOffsets, listGroups } from './client/groups-api.js';
 import type { CommittedOffset } from './client/groups-api.js';
 import { offsetInCopy } from './copy-lookup.js';
-import type { SourcePartition } from './source-partition.js';
+import type { KafkaLinkConfig } from './link-config.js';
+import { SourcePartition } from './source-partition.js';
+import { TopicFilter } from './topic-filter.js';
 
 /** What a link writes beside a position, so that it knows its own: `interlock <link> <offset at the source>`. */
-const OURS = 'interlock ';
+export const OURS = 'interlock ';
 /** A coordinator forgets positions that nobody has written for days. */
 const AGAIN_MS = 60 * 60_000;
 
@@ -32,10 +35,51 @@ export interface GroupPosition {
   state: GroupState;
 }
 
+interface DuePosition {
+  commit: CommittedOffset;
+  position: GroupPosition;
+}
+
 export interface TranslatedPartition {
   partition: SourcePartition;
   /** Of the copy: node id; undefined: not known yet. */
   leader: number | undefined;
+}
+
+/**
+ * The positions of the source's groups in what a link carries, and what the target has for them; nothing is changed.
+ * For a person: it asks both clusters, and looks up in the copies what is not written there yet.
+ */
+export async function listGroupPositions(config: KafkaLinkConfig): Promise<GroupPosition[]> {
+  const [source, target] = [new Cluster(config.source), new Cluster(config.target)];
+  try {
+    const { checkpoint } = await readCheckpoint(target, config.link);
+    if (checkpoint === undefined) {
+      throw new InterlockError(
+        'Refused',
+        `${config.link} has no checkpoint; run: interlock replicate start ${config.link} --from now`,
+      );
+    }
+    const filter = new TopicFilter(config);
+    const copies = new Map<string, TranslatedPartition>();
+    for (const at of checkpoint.positions.filter(({ topic }) => filter.carries(topic))) {
+      const copy = filter.copyOf(at.topic);
+      const partition = new SourcePartition(config.from, at.topic, at.partition, copy, at);
+      copies.set(partition.name, { partition, leader: undefined });
+    }
+    const names = [...new Set([...copies.values()].map(({ partition }) => partition.copy))];
+    for (const { name, partitions } of names.length === 0 ? [] : (await target.metadata(names)).topics)
+      for (const at of copies.values())
+        if (at.partition.copy === name)
+          at.leader = partitions.find(({ partition }) => partition === at.partition.partition)?.leader;
+    const translator = new GroupTranslator(config.link, config.from, source, target, (topic, partition) =>
+      copies.get(`${topic}-${partition}`),
+    );
+    return await translator.look();
+  } finally {
+    source.close();
+    target.close();
+  }
 }
 
 /** Keeps the positions of the source's groups, as positions in the copies, at the target: for a plain consumer there. */
@@ -57,19 +101,29 @@ export class GroupTranslator {
   /** One round. What cannot be asked now is left to the next; the copying does not wait for it. */
   async round(): Promise<void> {
     try {
-      const groups = (
-        await Promise.all((await this.source.nodes()).map((node) => this.source.call(node, listGroups())))
-      ).flat();
-      const positions: GroupPosition[] = [];
-      for (const group of new Set(groups)) positions.push(...(await this.translate(group)));
-      this.positions = positions;
+      this.positions = await this.look((at, group, due) => this.commit(at, group, due));
       this.lastError = null;
     } catch (error) {
       this.lastError = messageOf(error);
     }
   }
 
-  private async translate(group: string): Promise<GroupPosition[]> {
+  /** @param commit what is done with positions that the target does not have as they should be */
+  async look(
+    commit: (coordinator: number, group: string, due: DuePosition[]) => Promise<void> = async () => undefined,
+  ): Promise<GroupPosition[]> {
+    const groups = (
+      await Promise.all((await this.source.nodes()).map((node) => this.source.call(node, listGroups())))
+    ).flat();
+    const positions: GroupPosition[] = [];
+    for (const group of new Set(groups)) positions.push(...(await this.translate(group, commit)));
+    return positions;
+  }
+
+  private async translate(
+    group: string,
+    commit: (coordinator: number, group: string, due: DuePosition[]) => Promise<void>,
+  ): Promise<GroupPosition[]> {
     const coordinator = await this.source.coordinator('group', group);
     const offsets = (await this.source.call(coordinator, fetchOffsets(group))).filter(
       // One that the other link has translated is no position of the group.
@@ -82,7 +136,7 @@ export class GroupTranslator {
       (await this.target.call(at, fetchOffsets(group))).map((found) => [keyOf(found), found]),
     );
     const positions: GroupPosition[] = [];
-    const due: { commit: CommittedOffset; position: GroupPosition }[] = [];
+    const due: DuePosition[] = [];
     for (const committed of offsets) {
       const position = await this.position(group, committed);
       if (position === undefined) continue;
@@ -111,7 +165,7 @@ export class GroupTranslator {
         },
       });
     }
-    if (due.length > 0) await this.commit(at, group, due);
+    if (due.length > 0) await commit(at, group, due);
     return positions;
   }
 
@@ -137,11 +191,7 @@ export class GroupTranslator {
     };
   }
 
-  private async commit(
-    coordinator: number,
-    group: string,
-    due: { commit: CommittedOffset; position: GroupPosition }[],
-  ): Promise<void> {
+  private async commit(coordinator: number, group: string, due: DuePosition[]): Promise<void> {
     // Hazard: a member that joins now must not be moved. Guard: the coordinator refuses positions of nobody for a group with members.
     const results = await this.target.call(
       coordinator,

@@ -53,6 +53,7 @@ export async function initialiseKafkaLink(
     );
     const about = {
       generation: (existing?.generation ?? 0) + 1,
+      holder: '',
       sourceCluster: clusterId,
       marker: null,
     };

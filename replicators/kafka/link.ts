@@ -1,4 +1,5 @@
-import { InterlockError, messageOf } from '../../src/errors.js';
+import { randomUUID } from 'node:crypto';
+import { InterlockError, isInterlockError, messageOf } from '../../src/errors.js';
 import type { LinkStatus } from '../core/contract.js';
 import { StatusTracker } from '../core/status.js';
 import type { LinkLag } from '../core/status.js';
@@ -29,6 +30,9 @@ export class KafkaLink {
   private cut: (error: InterlockError) => void = () => undefined;
   /** What this link took last. */
   private held: ProducerIdentity | undefined;
+  private readonly holder = randomUUID();
+  /** The last attempt had the link. */
+  private ran = false;
   /** How far it was behind when it lost its connections, and when that was. */
   private lost: { lag: LinkLag; at: number } = { lag: UNKNOWN_LAG, at: Date.now() };
 
@@ -42,6 +46,7 @@ export class KafkaLink {
 
   status(): LinkStatus {
     if (this.attempt?.hasLooked === true) {
+      this.attempt.showPositions();
       this.tracker.kafka = this.attempt.kafka();
       return this.tracker.snapshot(this.attempt.lag());
     }
@@ -75,7 +80,7 @@ export class KafkaLink {
         } catch (error) {
           if (signal.aborted) break;
           this.tracker.failed(error);
-          if (!(error instanceof InterlockError) || !error.retryable) {
+          if (!(error instanceof InterlockError) || !(error.retryable || this.mayStillHold(error))) {
             if (!STOPPED_FOR.has(this.tracker.state)) this.tracker.state = 'failed';
             throw error;
           }
@@ -110,6 +115,13 @@ export class KafkaLink {
     }
   }
 
+  /** Fenced while it ran: by another process, or by the coordinator; the next attempt tells. */
+  private mayStillHold(error: InterlockError): boolean {
+    const ran = this.ran;
+    this.ran = false;
+    return ran && isInterlockError(error, 'HeldByOther');
+  }
+
   /** Ends the attempt whatever it waits for: its connections go; what it had open is undone by the next. */
   disconnect(why: string): void {
     this.cut(new InterlockError('Unavailable', why, { retryable: true }));
@@ -119,13 +131,7 @@ export class KafkaLink {
     const { link, from } = this.config;
     await ensureMarkerTopic(source);
     await ensureCheckpointTopic(target);
-    // Only when nobody else has taken it since: two processes that take it back from each other would do so for ever.
-    const producer = await TransactionalProducer.take(
-      target,
-      transactionalId(link),
-      TRANSACTION_TIMEOUT_MS,
-      this.held,
-    );
+    const producer = await this.take(target);
     this.held = producer.identity;
     const { checkpoint, leader } = await readCheckpoint(target, link);
     if (checkpoint === undefined) {
@@ -151,10 +157,26 @@ export class KafkaLink {
       source,
       target,
       producer,
-      { ...checkpoint, generation: checkpoint.generation + 1 },
+      { ...checkpoint, generation: checkpoint.generation + 1, holder: this.holder },
       leader,
     );
+    this.ran = true;
     await this.attempt.run(signal);
+  }
+
+  /** Only when nobody else has the link since: two processes that take it back from each other would do so for ever. */
+  private async take(target: Cluster): Promise<TransactionalProducer> {
+    const { link } = this.config;
+    const id = transactionalId(link);
+    try {
+      return await TransactionalProducer.take(target, id, TRANSACTION_TIMEOUT_MS, this.held);
+    } catch (error) {
+      if (this.held === undefined || !isInterlockError(error, 'HeldByOther')) throw error;
+      // A coordinator that has undone a transaction that took too long fences its producer, too: then nobody else has claimed the link.
+      const { checkpoint } = await readCheckpoint(target, link);
+      if (checkpoint?.holder !== this.holder) throw error;
+      return TransactionalProducer.take(target, id, TRANSACTION_TIMEOUT_MS);
+    }
   }
 }
 

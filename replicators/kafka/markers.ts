@@ -88,8 +88,9 @@ const WRITE_MS = 30_000;
 /**
  * Writes a marker into the source; after the fence, so that every record that was acknowledged before it lies before the ends that a link
  * takes when it reads the marker. The topic is there once a link was initialised.
+ * @returns where it is: `interlock.markers-0:<offset>`
  */
-export async function writeMarker(source: KafkaAddress, marker: MarkerRecord): Promise<void> {
+export async function writeMarker(source: KafkaAddress, marker: MarkerRecord): Promise<string> {
   const cluster = new Cluster(source);
   try {
     const topic = (await cluster.metadata([MARKERS])).topics[0];
@@ -104,8 +105,11 @@ export async function writeMarker(source: KafkaAddress, marker: MarkerRecord): P
     const producer = await TransactionalProducer.take(cluster, `interlock.marker.${marker.id}`, WRITE_MS);
     const builder = new BatchBuilder(512);
     builder.add(Date.now(), Buffer.from(marker.id), Buffer.from(JSON.stringify(marker)));
-    await producer.send([{ topic: MARKERS, partition: 0, leader, builder }]);
+    let offset = -1;
+    const onOffset = (base: number): void => void (offset = base);
+    await producer.send([{ topic: MARKERS, partition: 0, leader, builder, onOffset }]);
     await producer.commit();
+    return `${MARKERS}-0:${offset}`;
   } finally {
     cluster.close();
   }

@@ -44,8 +44,6 @@ export class SourcePartition implements PartitionRef {
   behindSince: number | undefined;
   queue: QueuedBatch[] = [];
   queuedBytes = 0;
-  /** Applied, and not yet in a checkpoint that was committed. */
-  dirty = false;
   private readonly committed = new CommittedOnly();
   private readonly open = new Set<bigint>();
 
@@ -111,12 +109,22 @@ export class SourcePartition implements PartitionRef {
     return count;
   }
 
-  /** Takes some off the queue: `most` batches, and no more than so many bytes but for the first. */
+  /** How many, up to where the source transactions that are half taken end; all, when the end has not come yet. */
+  toNextClosed(): number {
+    const at = this.queue.findIndex(({ closed }) => closed);
+    return at < 0 ? this.queue.length : at + 1;
+  }
+
+  /** Takes some off the queue: `most` batches, and no more than so many bytes but for the first; where it can, up to where it is closed. */
   shift(most: number, bytes: number): QueuedBatch[] {
     let count = 0;
     let size = 0;
-    while (count < most && (count === 0 || size + this.queue[count]!.bytes <= bytes))
+    let closed = 0;
+    while (count < most && (count === 0 || size + this.queue[count]!.bytes <= bytes)) {
       size += this.queue[count++]!.bytes;
+      if (this.queue[count - 1]!.closed) closed = count;
+    }
+    if (closed > 0) while (count > closed) size -= this.queue[--count]!.bytes;
     this.queuedBytes -= size;
     return this.queue.splice(0, count);
   }
@@ -131,7 +139,6 @@ export class SourcePartition implements PartitionRef {
   reach(next: number, leaderEpoch: number): void {
     this.reached = next;
     this.reachedEpoch = leaderEpoch;
-    this.dirty = true;
   }
 
   /** What was reached is committed on the target, or was only dropped. */

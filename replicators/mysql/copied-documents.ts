@@ -52,7 +52,7 @@ export async function exactDocuments(
     const literal = nodeLiteral(typedNode(tree, answers));
     if (literal === row[at]) continue;
     let known = exact.get(row);
-    if (known === undefined) exact.set(row, (known = new Map()));
+    if (known === undefined) exact.set(row, (known = new Map<number, Literal>()));
     known.set(at, literal);
   }
   return exact;

@@ -120,6 +120,7 @@ function leafNode(text: string, type: string | undefined): Node {
       const [, code, bytes] = /^"base64:type(\d+):(.*)"$/.exec(text)!;
       return bytesNode(Number(code), Buffer.from(bytes!, 'base64'));
     }
+    case undefined:
     default:
       return { text };
   }

@@ -65,7 +65,7 @@ export async function sendPosition(
   to: RelayPosition,
 ): Promise<void> {
   const { generation, position, source, marker } = to;
-  const about = { generation, sourceCluster: source, marker, position };
+  const about = { generation, holder: '', sourceCluster: source, marker, position };
   const builder = checkpointBatch(relay, about, generation, []);
   await producer.send([{ topic: CHECKPOINTS, partition: checkpointPartition(relay), leader, builder }]);
 }

@@ -1,6 +1,6 @@
 import { randomInt } from 'node:crypto';
 import type { Connection } from 'mysql2/promise';
-import { InterlockError } from '../../src/errors.js';
+import { InterlockError, messageOf } from '../../src/errors.js';
 import { NOBODY } from '../core/contract.js';
 import type { StatusTracker } from '../core/status.js';
 import type { LinkLag } from '../core/status.js';
@@ -245,7 +245,7 @@ export class RelayAttempt {
     if (!isKafkaError(error, MESSAGE_TOO_LARGE)) return error;
     return new InterlockError(
       'LinkStopped',
-      `${this.config.relay} stopped: ${error.message}, with an event of ${taken[0]!.gtid} to ${taken.at(-1)!.gtid}. Raise max.message.bytes of the topic (or message.max.bytes), then resume the relay`,
+      `${this.config.relay} stopped: ${messageOf(error)}, with an event of ${taken[0]!.gtid} to ${taken.at(-1)!.gtid}. Raise max.message.bytes of the topic (or message.max.bytes), then resume the relay`,
       { cause: error, details: { link: this.config.relay, position: taken[0]!.gtid } },
     );
   }

@@ -188,6 +188,8 @@ export class Attempt {
       });
     for (const [unit, state] of after.units) this.ownership.set(unit, state);
     this.markerOfCopy = after.marker;
+    // Offsets of another history say nothing in this one.
+    this.refused.clear();
     return resync;
   }
 

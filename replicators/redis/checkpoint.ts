@@ -31,11 +31,6 @@ export interface RedisCheckpoint {
   prune: boolean;
 }
 
-/** Enough of a client to read a checkpoint; an ioredis is one. */
-export interface CheckpointReader {
-  get: (key: string) => Promise<string | null>;
-}
-
 export const LINK_KEY_PREFIX = 'interlock:link:';
 
 export function auxiliaryKey(link: string): string {
@@ -45,14 +40,6 @@ export function auxiliaryKey(link: string): string {
 /** The owners of the source's units as of the checkpoint. */
 export function unitsKey(link: string): string {
   return `${LINK_KEY_PREFIX}${link}:units`;
-}
-
-/** @returns undefined when the link has never been started into this target (or the key was lost). */
-export async function readRedisCheckpoint(
-  client: CheckpointReader,
-  link: string,
-): Promise<RedisCheckpoint | undefined> {
-  return parseCheckpoint(await client.get(auxiliaryKey(link)), link);
 }
 
 /** @throws InterlockError NeedsOperator: the key holds something else */

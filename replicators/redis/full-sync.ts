@@ -53,6 +53,8 @@ export class FullSync {
   private block = new Block();
   private count = 0;
   private db = 0;
+  /** The value that comes in pieces now expires too soon. */
+  private skipsValue = false;
   private inFlight: Promise<void> = Promise.resolve();
   private readonly seen: KeySet | null;
   private readonly startedAt = Date.now();
@@ -141,7 +143,9 @@ export class FullSync {
     const verdict = judge.copyVerdict(key);
     if (verdict === 'other-side' && isFirst) progress.keptRows += 1;
     if (verdict !== 'carried') return;
-    if (expireAtMs !== null && expireAtMs - sourceNow() < config.minTtlMs) {
+    // The first piece of a value decides for all: the time of expiry is the last one's.
+    if (isFirst) this.skipsValue = expireAtMs !== null && expireAtMs - sourceNow() < config.minTtlMs;
+    if (this.skipsValue) {
       if (!isFirst) return;
       this.writer.command('UNLINK', key);
       this.count += 1;
@@ -176,7 +180,8 @@ export class FullSync {
     block.rows = block.commands.count;
     const waitMs = parts.pace?.waitMs(block.rows, block.commands.bytes, performance.now()) ?? 0;
     if (waitMs > 0) await pause(waitMs, parts.signal);
-    const fields: Partial<RedisCheckpoint> = { phase: 'syncing', replid: parts.resync.replid };
+    const { resync, prune } = parts;
+    const fields: Partial<RedisCheckpoint> = { phase: 'syncing', replid: resync.replid, prune };
     await Promise.race([this.inFlight, parts.failed]);
     const { sent, done } = parts.applier.apply(block, fields);
     this.inFlight = done.then(({ refusals }) => {

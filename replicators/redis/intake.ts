@@ -7,7 +7,7 @@ import { InterlockError, messageOf } from '../../src/errors.js';
 
 const readAt = promisify(read);
 
-const MEMORY_BYTES = 32 * 1024 * 1024;
+const MEMORY_BYTES = 8 * 1024 * 1024;
 const PIECE_BYTES = 256 * 1024;
 const SEGMENT_BYTES = 64 * 1024 * 1024;
 

@@ -1,10 +1,21 @@
 import { Option } from 'commander';
 import type { Command } from 'commander';
-import { MOST_RECORDS, changed, conflictUpdate, readConflicts } from '../../replicators/mysql/records.js';
+import { conflictUpdate, readConflicts } from '../../replicators/mysql/records.js';
 import type { ConflictRecord } from '../../replicators/mysql/records.js';
 import { InterlockError } from '../errors.js';
-import { EXIT, print, printJson, progress, table } from './output.js';
-import { carriedOut, found, imageRows, inTarget, links, recordCommand, recordId, show } from './undecided.js';
+import { EXIT, print, printJson, table } from './output.js';
+import {
+  carriedOut,
+  found,
+  imageRows,
+  inTarget,
+  links,
+  order,
+  recordCommand,
+  recordId,
+  recordsOf,
+  show,
+} from './undecided.js';
 import type { Options } from './undecided.js';
 
 /** `interlock conflicts list | show | resolve`: rows that a link did not find as its source had them. */
@@ -31,16 +42,12 @@ export function register(program: Command): void {
 async function list(link: string | undefined, options: Options): Promise<void> {
   const [topology, wanted] = await links(options, link);
   const states = options.all === true ? {} : { states: ['open', 'wanted'] };
-  const all = await Promise.all(
-    wanted.map((id) =>
-      inTarget(topology, id, (connection) => readConflicts(connection, { link: id, ...states })),
-    ),
+  const records = await recordsOf(topology, wanted, (connection, filter) =>
+    readConflicts(connection, { ...filter, ...states }),
   );
-  const records = all.flat();
   const rows = [['link', 'id', 'table', 'key', 'what', 'policy', 'kept', 'state', 'at']];
   for (const { link: of, id, table: name, key, kind, policy, kept, state, createdAt } of records)
     rows.push([of, String(id), name, key, kind, policy, kept, state, createdAt]);
-  if (records.length >= MOST_RECORDS) progress(`Only the latest ${MOST_RECORDS} of each link are read.`);
   show(options, { conflicts: records }, rows, options.all === true ? 'No conflicts.' : 'No open conflicts.');
   if (records.some(({ state }) => state === 'open')) process.exitCode = EXIT.needsOperator;
 }
@@ -78,10 +85,7 @@ async function resolve(
             conflictUpdate(id, 'wanted', 'resolved', 'target'),
           ]
         : [conflictUpdate(id, 'open', 'wanted')];
-    let taken = false;
-    for (const order of orders) taken ||= await changed(connection, order);
-    if (!taken)
-      throw new InterlockError('Refused', `conflict ${id} of ${link} is ${(await read()).state}, not open`);
+    await order(connection, orders, `conflict ${id} of ${link}`, async () => (await read()).state);
     return carriedOut(read, ({ state }) => state !== 'wanted');
   });
   if (options.json) printJson(record);

@@ -18,6 +18,7 @@ interface UpFlags extends LabFlags {
   mysql?: LabShape['mysql'];
   stores?: number;
   redis?: number;
+  kafka?: number;
   gateways?: number;
   rtt?: number;
   portBase?: number;
@@ -28,7 +29,7 @@ export function register(program: Command): void {
   const lab = program
     .command('lab')
     .description(
-      'two data centers on this machine: MySQL, Redis, gateway, rule center and worker each, and a Temporal',
+      'two data centers on this machine: MySQL, Redis, Kafka, gateway, rule center and worker each, and a Temporal',
     );
   const command = (name: string, description: string): Command =>
     lab
@@ -41,6 +42,7 @@ export function register(program: Command): void {
     .option('--mysql <flavour>', 'mysql or mariadb')
     .option('--stores <n>', 'MySQL stores per DC', integerFlag('--stores', 1, 4))
     .option('--redis <n>', 'Redis stores per DC', integerFlag('--redis', 0, 4))
+    .option('--kafka <n>', 'Kafka stores per DC (0 without it)', integerFlag('--kafka', 0, 1))
     .option('--gateways <n>', 'gateways per DC', integerFlag('--gateways', 1, 8))
     .option('--rtt <time>', 'round-trip time between the DCs, such as 10ms', durationFlag('--rtt'))
     .option('--port-base <n>', 'choose new ports from here on', integerFlag('--port-base', 1024, 60_000))
@@ -49,6 +51,7 @@ export function register(program: Command): void {
         ...(flags.mysql === undefined ? {} : { mysql: flags.mysql }),
         ...(flags.stores === undefined ? {} : { stores: flags.stores }),
         ...(flags.redis === undefined ? {} : { redis: flags.redis }),
+        ...(flags.kafka === undefined ? {} : { kafka: flags.kafka }),
         ...(flags.gateways === undefined ? {} : { gatewaysPerDc: flags.gateways }),
         ...(flags.rtt === undefined ? {} : { rttMs: flags.rtt }),
       };

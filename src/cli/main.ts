@@ -26,6 +26,7 @@ const COMMANDS: Record<string, () => Promise<CommandModule>> = {
   replicate: () => import('./replicate.js'),
   conflicts: () => import('./conflicts.js'),
   quarantine: () => import('./quarantine.js'),
+  kafka: () => import('./kafka.js'),
   ddl: () => import('./ddl.js'),
   verify: () => import('./verify.js'),
   switch: () => import('./switch.js'),

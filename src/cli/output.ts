@@ -26,6 +26,19 @@ export function progress(text: string): void {
   process.stderr.write(`${text}\n`);
 }
 
+/** What is looked at again and again, on stderr: a terminal shows the last of it in the place of the one before. */
+export class LiveText {
+  private shown = 0;
+
+  /** @returns false: there is no terminal, and nothing is shown */
+  show(text: string): boolean {
+    if (!process.stderr.isTTY) return false;
+    process.stderr.write(`${this.shown > 0 ? `\u001b[${this.shown}A\u001b[J` : ''}${text}\n`);
+    this.shown = text.split('\n').length;
+    return true;
+  }
+}
+
 /** An error as a JSON document: `{ error: { code, message, details } }`. */
 export function errorDocument(error: unknown): {
   error: { code: string; message: string; details: unknown };

@@ -1,10 +1,21 @@
 import type { Command } from 'commander';
-import { MOST_RECORDS, changed, quarantineUpdate, readQuarantine } from '../../replicators/mysql/records.js';
+import { changed, quarantineUpdate, readQuarantine } from '../../replicators/mysql/records.js';
 import type { QuarantineRecord } from '../../replicators/mysql/records.js';
 import { InterlockError } from '../errors.js';
-import { EXIT, print, printJson, progress, table } from './output.js';
+import { EXIT, print, printJson, table } from './output.js';
 import { tellLink } from './replicate.js';
-import { carriedOut, found, imageRows, inTarget, links, recordCommand, recordId, show } from './undecided.js';
+import {
+  carriedOut,
+  found,
+  imageRows,
+  inTarget,
+  links,
+  order,
+  recordCommand,
+  recordId,
+  recordsOf,
+  show,
+} from './undecided.js';
 import type { Options } from './undecided.js';
 
 /** `interlock quarantine list | show | retry | discard`: transactions that a link could not apply. */
@@ -29,12 +40,9 @@ export function register(program: Command): void {
 async function list(link: string | undefined, options: Options): Promise<void> {
   const [topology, wanted] = await links(options, link);
   const states = options.all === true ? {} : { states: ['open', 'retry'] };
-  const all = await Promise.all(
-    wanted.map((id) =>
-      inTarget(topology, id, (connection) => readQuarantine(connection, { link: id, ...states })),
-    ),
+  const records = await recordsOf(topology, wanted, (connection, filter) =>
+    readQuarantine(connection, { ...filter, ...states }),
   );
-  const records = all.flat();
   const rows = [['link', 'id', 'transaction', 'rows', 'units', 'tries', 'link is', 'state', 'reason']];
   for (const { link: of, id, gtid, changes, largeBytes, units, tries, passed, state, reason } of records) {
     const shown = units.length > 3 ? `${units.slice(0, 3).join(',')},…` : units.join(',');
@@ -50,7 +58,6 @@ async function list(link: string | undefined, options: Options): Promise<void> {
       ...[passed ? 'behind it' : 'before it', state, reason.slice(0, 120)],
     ]);
   }
-  if (records.length >= MOST_RECORDS) progress(`Only the latest ${MOST_RECORDS} of each link are read.`);
   show(options, { quarantine: records }, rows, 'Nothing is kept aside.');
   if (records.some(({ state }) => state === 'open')) process.exitCode = EXIT.needsOperator;
 }
@@ -116,10 +123,7 @@ async function discard(link: string, text: string, options: Options & { yes?: bo
       found('quarantine', link, id, await readQuarantine(connection, { link, id }));
     await read();
     const orders = [quarantineUpdate(id, 'open', 'discarded'), quarantineUpdate(id, 'retry', 'discarded')];
-    let taken = false;
-    for (const order of orders) taken ||= await changed(connection, order);
-    if (!taken)
-      throw new InterlockError('Refused', `quarantine ${id} of ${link} is ${(await read()).state}, not open`);
+    await order(connection, orders, `quarantine ${id} of ${link}`, async () => (await read()).state);
     return read();
   });
   report(link, record, options);

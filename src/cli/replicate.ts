@@ -11,7 +11,7 @@ import type { Command } from 'commander';
 import { parseLinkId } from '../../replicators/core/contract.js';
 import { alertsOf } from '../../replicators/core/alerts.js';
 import type { LinkAlert } from '../../replicators/core/alerts.js';
-import type { CopyProgress, LinkStatus } from '../../replicators/core/contract.js';
+import type { CopyProgress, KafkaLinkStatus, LinkStatus } from '../../replicators/core/contract.js';
 import { linkIds } from '../../replicators/host/configure.js';
 import { kindOf } from '../../replicators/host/kinds.js';
 import { problemOf } from '../../replicators/host/options.js';
@@ -417,12 +417,29 @@ function linkWords({
       lines.push(
         `  needs ${binlog.file}, which ${binlog.retentionMs === 0 ? 'the source does not remove by itself' : `the source keeps for ${seconds(binlog.retentionMs)}`}`,
       );
+    if (live.kafka) lines.push(...kafkaWords(live.kafka));
     if (live.copy) lines.push(`  ${copyWords(live.copy)}`);
   }
   for (const { alert, summary } of alerts) lines.push(`  ALERT ${alert}: ${summary}`);
   if (error) lines.push(`  ${error.code}: ${error.message}`);
   if (next !== null) lines.push(`  next: ${next}`);
   return lines.join('\n');
+}
+
+function kafkaWords(kafka: KafkaLinkStatus): string[] {
+  const { topics, partitions, lagRecords, behind, deleted, gaps, groupPositions: groups } = kafka;
+  const lines = [
+    `  ${topics} topics, ${partitions} partitions, ${lagRecords} records behind; positions of groups: ${groups.translated} translated, ${groups.own + groups.active} their own`,
+  ];
+  for (const { topic, partition, lagRecords: records, lagMs } of behind.slice(0, 5))
+    lines.push(`  ${topic}-${partition}: ${records} records, ${lagMs} ms behind`);
+  for (const { topic, partition, from, to } of gaps)
+    lines.push(
+      `  ${topic}-${partition}: the source had removed ${from} to ${to - 1} before they were copied`,
+    );
+  if (deleted.length > 0) lines.push(`  deleted at the source, their copies stay: ${deleted.join(', ')}`);
+  if (groups.error !== null) lines.push(`  positions of groups: ${groups.error}`);
+  return lines;
 }
 
 function bytes(count: number | null): string {

@@ -5,7 +5,6 @@ import {
   WorkflowExecutionAlreadyStartedError,
   WorkflowFailedError,
   WorkflowNotFoundError,
-  WorkflowUpdateFailedError,
 } from '@temporalio/client';
 import type { Client, WorkflowHandle } from '@temporalio/client';
 import { Option } from 'commander';
@@ -35,6 +34,7 @@ import { dcIds } from '../topology/derive.js';
 import { loadTopology, resolveSecret } from '../topology/load.js';
 import type { Topology } from '../topology/schema.js';
 import {
+  LiveText,
   EXIT,
   durationFlag,
   integerFlag,
@@ -47,7 +47,7 @@ import {
 } from './output.js';
 import type { ExitCode } from './output.js';
 import { newSteps, renderPlan, renderReport, renderStatus } from './switch-words.js';
-import { withTemporal } from './temporal-client.js';
+import { memoText, refusalOf, withTemporal } from './temporal-client.js';
 
 interface Options {
   topology?: string;
@@ -297,7 +297,11 @@ async function operate(
         handle.executeUpdate<string, []>(name),
       );
     } catch (error) {
-      throw refusalOf(error, topology, name);
+      throw refusalOf(
+        error,
+        name,
+        `no switchover of ${topology.name} is under way. \`interlock switch list\` shows the last ones.`,
+      );
     }
     if (name === 'extend' || options.detach) {
       if (options.json) printJson({ accepted: true, answer });
@@ -343,10 +347,10 @@ async function list(options: Options & { limit: number }): Promise<void> {
       runs.push({
         runId: found.runId,
         outcome,
-        scope: text(found.memo?.['scope']),
-        from: text(found.memo?.['from']),
-        to: text(found.memo?.['to']),
-        startedBy: text(found.memo?.['startedBy']),
+        scope: memoText(found.memo?.['scope']),
+        from: memoText(found.memo?.['from']),
+        to: memoText(found.memo?.['to']),
+        startedBy: memoText(found.memo?.['startedBy']),
         startedAt: found.startTime.toISOString(),
         endedAt: found.closeTime?.toISOString() ?? null,
       });
@@ -516,7 +520,7 @@ async function startRun(
     const running = await client.workflow.getHandle(workflowId).describe();
     throw new InterlockError(
       'Refused',
-      `A switchover of ${topology.name} is under way: run ${running.runId} (${text(running.memo?.['scope'])}, started by ${text(running.memo?.['startedBy'])}). See \`interlock switch status\`; \`finish\` or \`abort\` it first.`,
+      `A switchover of ${topology.name} is under way: run ${running.runId} (${memoText(running.memo?.['scope'])}, started by ${memoText(running.memo?.['startedBy'])}). See \`interlock switch status\`; \`finish\` or \`abort\` it first.`,
       { details: { workflowId, runId: running.runId } },
     );
   }
@@ -543,16 +547,11 @@ async function watch(
   handle: WorkflowHandle,
   until: (status: SwitchStatus) => boolean,
 ): Promise<SwitchStatus> {
-  const live = process.stderr.isTTY;
-  let shown = 0;
+  const live = new LiveText();
   let seen = 0;
   for (;;) {
     const now = await statusOf(handle);
-    if (live) {
-      const words = renderStatus(now);
-      process.stderr.write(`${shown > 0 ? `\u001b[${shown}A\u001b[J` : ''}${words}\n`);
-      shown = words.split('\n').length;
-    } else {
+    if (!live.show(renderStatus(now))) {
       const next = newSteps(now, seen);
       seen = next.seen;
       for (const line of next.lines) progress(line);
@@ -701,26 +700,6 @@ async function quietly<T>(topology: Topology, wait: Promise<T>): Promise<T> {
   }
 }
 
-function refusalOf(error: unknown, topology: Topology, name: string): unknown {
-  if (error instanceof WorkflowUpdateFailedError) {
-    return new InterlockError('Refused', messageOf(error.cause ?? error), { cause: error });
-  }
-  if (error instanceof WorkflowNotFoundError) {
-    return new InterlockError(
-      'Refused',
-      `There is nothing to ${name}: no switchover of ${topology.name} is under way. \`interlock switch list\` shows the last ones.`,
-    );
-  }
-  if (error instanceof Error && /deadline/i.test(error.name + error.message)) {
-    return new InterlockError(
-      'Unavailable',
-      `No worker took ${name} within 30 s: start one with \`interlock worker --dc …\`. The request stays and is carried out then.`,
-      { cause: error },
-    );
-  }
-  return error;
-}
-
 /** The innermost failure of a workflow as an InterlockError. */
 function workflowError(error: unknown, what: string): unknown {
   if (!(error instanceof WorkflowFailedError)) return error;
@@ -738,8 +717,4 @@ function workflowError(error: unknown, what: string): unknown {
       cause: error,
     },
   );
-}
-
-function text(value: unknown): string {
-  return typeof value === 'string' ? value : '';
 }

@@ -1,4 +1,4 @@
-import { Client, Connection } from '@temporalio/client';
+import { Client, Connection, WorkflowNotFoundError, WorkflowUpdateFailedError } from '@temporalio/client';
 import { InterlockError, messageOf } from '../errors.js';
 import type { Topology } from '../topology/schema.js';
 
@@ -37,4 +37,29 @@ function temporalDown(address: string, cause: unknown): InterlockError {
       'running switchovers go on by themselves when it is back. Without Temporal, `interlock fence status` and `interlock fence release` work.',
     { cause, details: { what: `Temporal at ${address}` } },
   );
+}
+
+/**
+ * Why a run did not take an operator's word.
+ * @param name of the command
+ * @param nothing what is said when there is no run
+ */
+export function refusalOf(error: unknown, name: string, nothing: string): unknown {
+  if (error instanceof WorkflowUpdateFailedError)
+    return new InterlockError('Refused', messageOf(error.cause ?? error), { cause: error });
+  if (error instanceof WorkflowNotFoundError)
+    return new InterlockError('Refused', `There is nothing to ${name}: ${nothing}`);
+  if (error instanceof Error && /deadline/i.test(error.name + error.message)) {
+    return new InterlockError(
+      'Unavailable',
+      `No worker took ${name} within 30 s: start one with \`interlock worker --dc …\`. The request stays and is carried out then.`,
+      { cause: error },
+    );
+  }
+  return error;
+}
+
+/** A value of a run's memo that is text. */
+export function memoText(value: unknown): string {
+  return typeof value === 'string' ? value : '';
 }

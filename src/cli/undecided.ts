@@ -2,11 +2,12 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Command } from 'commander';
 import type { Connection } from 'mysql2/promise';
 import { linkConfigOf, linkIds } from '../../replicators/mysql/configure.js';
+import { MOST_RECORDS, changed } from '../../replicators/mysql/records.js';
 import { connect } from '../../replicators/mysql/session.js';
 import { InterlockError } from '../errors.js';
 import { loadTopology, resolveSecret } from '../topology/load.js';
 import type { Topology } from '../topology/schema.js';
-import { print, printJson, table, topologyFile, topologyOption } from './output.js';
+import { print, printJson, progress, table, topologyFile, topologyOption } from './output.js';
 
 export interface Options {
   topology?: string;
@@ -43,6 +44,31 @@ export async function inTarget<T>(
   } finally {
     connection.destroy();
   }
+}
+
+/** The records of all these links, those to be decided or all. */
+export async function recordsOf<T>(
+  topology: Topology,
+  wanted: readonly string[],
+  read: (connection: Connection, filter: { link: string }) => Promise<T[]>,
+): Promise<T[]> {
+  const all = await Promise.all(
+    wanted.map((link) => inTarget(topology, link, (connection) => read(connection, { link }))),
+  );
+  const records = all.flat();
+  if (records.length >= MOST_RECORDS) progress(`Only the latest ${MOST_RECORDS} of each link are read.`);
+  return records;
+}
+
+/** Gives the first order that the record's state takes. @throws InterlockError Refused: none */
+export async function order(
+  connection: Connection,
+  orders: readonly string[],
+  what: string,
+  stateOf: () => Promise<string>,
+): Promise<void> {
+  for (const one of orders) if (await changed(connection, one)) return;
+  throw new InterlockError('Refused', `${what} is ${await stateOf()}, not open`);
 }
 
 /** @throws InterlockError BadInput */

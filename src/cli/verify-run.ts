@@ -1,9 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import {
-  WorkflowExecutionAlreadyStartedError,
-  WorkflowNotFoundError,
-  WorkflowUpdateFailedError,
-} from '@temporalio/client';
+import { WorkflowExecutionAlreadyStartedError, WorkflowNotFoundError } from '@temporalio/client';
 import type { Client, WorkflowHandle } from '@temporalio/client';
 import { defaultPayloadConverter } from '@temporalio/common';
 import type { TableProgress } from '../../replicators/core/verification.js';
@@ -14,7 +10,8 @@ import type { VerifyReport, VerifyRequest } from '../../workflows/verification-c
 import { figuresOf } from '../../workflows/verification-figures.js';
 import { InterlockError, messageOf } from '../errors.js';
 import type { Topology } from '../topology/schema.js';
-import { progress } from './output.js';
+import { LiveText, progress } from './output.js';
+import { memoText } from './temporal-client.js';
 import { renderProgress } from './verify-words.js';
 
 const WATCH_MS = 500;
@@ -56,7 +53,7 @@ export async function startRun(
     const running = await client.workflow.getHandle(workflowId).describe();
     throw new InterlockError(
       'Refused',
-      `A verification of ${topology.name} is under way: run ${running.runId} (${text(running.memo?.['what'])}, started by ${text(running.memo?.['startedBy'])}). See \`interlock verify status\`; \`interlock verify stop\` ends it.`,
+      `A verification of ${topology.name} is under way: run ${running.runId} (${memoText(running.memo?.['what'])}, started by ${memoText(running.memo?.['startedBy'])}). See \`interlock verify status\`; \`interlock verify stop\` ends it.`,
       { details: { workflowId, runId: running.runId } },
     );
   }
@@ -86,16 +83,12 @@ export async function resultOf(handle: WorkflowHandle, topology: Topology): Prom
 }
 
 export async function watch(handle: WorkflowHandle): Promise<VerifyReport> {
-  const live = process.stderr.isTTY;
-  let shown = 0;
+  const live = new LiveText();
   let said = '';
   for (;;) {
     const now = await reportOf(handle, QUERIES.status);
     const words = renderProgress(now);
-    if (live) {
-      process.stderr.write(`${shown > 0 ? `\u001b[${shown}A\u001b[J` : ''}${words}\n`);
-      shown = words.split('\n').length;
-    } else {
+    if (!live.show(words)) {
       const [line = ''] = words.split('\n');
       if (line !== said) progress((said = line));
     }
@@ -158,28 +151,4 @@ function merged(found: VerifyReport, beat: TableProgress | RedisVerifyProgress, 
     stores[stores.indexOf(store)] = { ...store, progress: now };
   } else return found;
   return { ...found, tables, stores, ...figuresOf([...tables, ...stores]) };
-}
-
-/** What an operator's command is told when it was not taken. */
-export function refusalOf(error: unknown, topology: Topology, name: string): unknown {
-  if (error instanceof WorkflowUpdateFailedError)
-    return new InterlockError('Refused', messageOf(error.cause ?? error), { cause: error });
-  if (error instanceof WorkflowNotFoundError) {
-    return new InterlockError(
-      'Refused',
-      `There is nothing to ${name}: no verification of ${topology.name} is under way.`,
-    );
-  }
-  if (error instanceof Error && /deadline/i.test(error.name + error.message)) {
-    return new InterlockError(
-      'Unavailable',
-      `No worker took ${name} within 30 s: start one with \`interlock worker --dc …\`. The request stays and is carried out then.`,
-      { cause: error },
-    );
-  }
-  return error;
-}
-
-function text(value: unknown): string {
-  return typeof value === 'string' ? value : '';
 }

@@ -15,10 +15,11 @@ import {
   topologyOption,
 } from './output.js';
 import type { ExitCode } from './output.js';
-import { withTemporal } from './temporal-client.js';
+import { refusalOf, withTemporal } from './temporal-client.js';
 import { shareFlag, storesRequest, tablesRequest } from './verify-request.js';
 import type { StoresChosen, TablesChosen } from './verify-request.js';
-import { refusalOf, reportOf, resultOf, startRun, watch } from './verify-run.js';
+import { reportOf, resultOf, startRun, watch } from './verify-run.js';
+import { registerKafka } from './verify-kafka.js';
 import { renderProgress, renderReport } from './verify-words.js';
 
 interface Options {
@@ -40,11 +41,13 @@ const OPERATOR: Record<VerifyCommand, string> = {
   stop: 'end it; what was compared is reported',
 };
 
-/** `interlock verify mysql | redis | status | report | pause | resume | stop`. */
+/** `interlock verify mysql | redis | kafka | status | report | pause | resume | stop`. */
 export function register(program: Command): void {
   const command = program
     .command('verify')
-    .description('compare the stores of the two data centers row by row, key by key, under live writes')
+    .description(
+      'compare the stores of the two data centers row by row, key by key, record by record, under live writes',
+    )
     .addHelpText(
       'after',
       `
@@ -53,6 +56,7 @@ Examples:
   $ interlock verify mysql --tables 'shop.*' --scope cn-east:10% --watch
   $ interlock verify mysql --tables shop.wallet --repair
   $ interlock verify redis --store cache --mode length
+  $ interlock verify kafka --topics 'orders*'
   $ interlock verify status --watch
 
 One verification at a time. What differs at first sight is looked at again when the links have passed a marker, and is then proven: a row with
@@ -107,6 +111,8 @@ Examples:
     .action((options: StartOptions & StoresChosen) =>
       start(options, (topology) => storesRequest(topology, options)),
     );
+
+  registerKafka(common(command.command('kafka')));
 
   common(command.command('status').argument('[run]', 'run id; default: the last one'))
     .description('how far each table or store is')
@@ -194,7 +200,7 @@ async function operate(name: VerifyCommand, options: Options): Promise<void> {
         handle.executeUpdate<string, []>(name),
       );
     } catch (error) {
-      throw refusalOf(error, topology, name);
+      throw refusalOf(error, name, `no verification of ${topology.name} is under way.`);
     }
     if (options.json) printJson({ accepted: true, answer });
     else print(answer);

@@ -101,6 +101,11 @@ export function redisChecks({ client }: RedisFence): { name: string; look: () =>
           return (await setting('save')) === ''
             ? 'none: a restart loses the keys, and the unit states with them'
             : 'snapshots: a restart loses what came behind the last one';
+        const replayed = String(await client.call('ACL', 'DRYRUN', 'default', 'SET', 'any', ''));
+        if (replayed !== 'OK')
+          return {
+            wrong: `the user default may not write, and Redis reads its append-only file with its rights: a restart would lose every transaction. ACL SETUSER default off ~* &* +@all`,
+          };
         return `appendonly, appendfsync ${await setting('appendfsync')}`;
       },
     },

@@ -55,6 +55,7 @@ export class GroupProgress {
 
   /** @param handOvers all of one epoch: a partition takes them over at once */
   add(handOvers: readonly HandOver[]): void {
+    if (this.handOvers.some(({ epoch }) => epoch === handOvers[0]?.epoch)) return;
     this.handOvers.push(...handOvers);
     this.handOvers.sort((a, b) => a.epoch - b.epoch);
     for (const handOver of handOvers) {

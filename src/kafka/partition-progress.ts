@@ -115,8 +115,9 @@ export class PartitionProgress {
     return 'hold';
   }
 
-  handled(offset: number, unit: UnitId): void {
-    if (this.apart.has(unit)) this.apart.set(unit, offset + 1);
+  /** These may have been handled, by somebody who could not say so. */
+  doubt(range: Range): void {
+    this.doubtful = hull(this.doubtful, range);
   }
 
   isDoubtful(offset: number): boolean {
@@ -124,25 +125,17 @@ export class PartitionProgress {
   }
 
   /**
-   * Everything before `next` was read.
+   * Everything before `next` was read, and decided on: of a unit that is not behind, nothing before it is left.
    * @param limitOf in a copy: up to where a unit has to be handled
    */
-  passed(next: number, isRunnable: (unit: UnitId) => boolean, limitOf: (unit: UnitId) => number): void {
+  passed(next: number, limitOf: (unit: UnitId) => number): void {
     for (const [unit, position] of this.apart) {
       if (this.behind.has(unit)) continue;
-      if (position < next) {
-        if (isRunnable(unit)) this.apart.set(unit, next);
-        else this.behind.add(unit);
-      }
+      if (position < next) this.apart.set(unit, next);
       if (!this.isLocal && this.positionOf(unit) >= limitOf(unit)) this.apart.delete(unit);
     }
     if (this.position < next) this.position = next;
-    for (const [unit, position] of this.apart) {
-      if (position === this.position) {
-        this.apart.delete(unit);
-        this.behind.delete(unit);
-      }
-    }
+    for (const [unit, position] of this.apart) if (position === this.position) this.apart.delete(unit);
     this.cursor = next;
     const least = Math.min(this.position, ...this.apart.values());
     if (this.doubtful !== null && this.doubtful[1] <= least) this.doubtful = null;

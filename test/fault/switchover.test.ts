@@ -40,7 +40,7 @@ describe('parts die during a switchover under load', () => {
   const directory = (): string => rig.options.directory;
   const reached = (point: string): Promise<void> =>
     expect
-      .poll(() => existsSync(path.join(stops, `${point}.reached`)), { timeout: 30_000, interval: 5 })
+      .poll(() => existsSync(path.join(stops, `${point}.reached`)), { timeout: 90_000, interval: 5 })
       .toBe(true);
   const disarm = async (point: string): Promise<void> => {
     await rm(path.join(stops, point), { force: true });
@@ -74,11 +74,15 @@ describe('parts die during a switchover under load', () => {
     { points: FENCED, kill: '{source}-mysql-main' },
     { points: FENCED, kill: '{target}-worker' },
     { points: FENCED, kill: '{target}-mysql-main' },
+    { points: FENCED, kill: '{source}-redis-cache' },
+    { points: FENCED, kill: '{target}-redis-cache' },
     { points: SWITCHED, kill: '{target}-worker', outcome: 'done' },
     { points: SWITCHED, kill: '{target}-rule-center', outcome: 'done' },
     { points: SWITCHED, kill: '{target}-gateway-1', outcome: 'done' },
     { points: SWITCHED, kill: '{target}-mysql-main', outcome: 'done' },
     { points: SWITCHED, kill: '{source}-mysql-main', outcome: 'done' },
+    { points: SWITCHED, kill: '{source}-redis-cache', outcome: 'done' },
+    { points: SWITCHED, kill: '{target}-redis-cache', outcome: 'done' },
   ])('kill -9 of $kill at $points', async ({ points, kill, outcome }) => {
     const part = kill.replace('{source}', owner).replace('{target}', OTHER[owner]!);
     await rig.load.start();

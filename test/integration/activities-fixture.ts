@@ -143,6 +143,7 @@ export async function startActivities(flavour: 'mysql' | 'mariadb'): Promise<Act
   const shared: ControlDeps = {
     topology,
     stores,
+    kafka: new Map(),
     ruleCenters,
     readLinkStatus: async (link) => links.get(link),
     isClosed: async (holder) => closedRuns.has(holder.runId),

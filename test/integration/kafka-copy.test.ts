@@ -128,7 +128,7 @@ describe('a Kafka link', () => {
       readPartition(pair.a, 't-odd-compacted'),
       readPartition(pair.b, 'dc-a.t-odd-compacted'),
     ]);
-    const last = (records: typeof original) => Object.fromEntries(records.map((r) => [r.key, r.value]));
+    const last = (records: typeof original) => new Map(records.map((r) => [r.key, r.value]));
     expect(last(copy)).toEqual(last(original));
     const origins = copy.map(({ origin }) => origin!.offset);
     expect(origins).toEqual([...new Set(origins)].sort((a, b) => a - b));

@@ -2,7 +2,9 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import { initialiseKafkaLink } from '../../replicators/kafka/initialise.js';
+import { Cluster } from '../../replicators/kafka/client/cluster.js';
+import { TransactionalProducer } from '../../replicators/kafka/client/producer.js';
+import { initialiseKafkaLink, transactionalId } from '../../replicators/kafka/initialise.js';
 import type { KafkaLinkConfig } from '../../replicators/kafka/link-config.js';
 import {
   differences,
@@ -27,7 +29,11 @@ describe('a Kafka link survives', () => {
 
   beforeAll(async () => {
     directory = await mkdtemp(path.join(tmpdir(), 'interlock-kafka-faults-'));
-    pair = await startKafkaPair();
+    // A broker that was killed is let in again when its controller has missed it.
+    pair = await startKafkaPair({
+      'broker.session.timeout.ms': '4000',
+      'broker.heartbeat.interval.ms': '500',
+    });
   });
   afterEach(async () => {
     await Promise.all(programs.splice(0).map((program) => program.kill('SIGKILL')));
@@ -153,4 +159,22 @@ describe('a Kafka link survives', () => {
       await until(() => second.child.exitCode === null, 'the second one runs');
     },
   );
+
+  it('its coordinator that fences it though nobody else has the link', async () => {
+    const topic = 't-fenced';
+    const { config, file } = await prepare(topic);
+    const link = start(file);
+    await link.prints('state streaming');
+    await write(topic, 50);
+    await link.prints(`marker ${await writeTestMarker(config)}`);
+    const cluster = new Cluster(config.target);
+    // As a coordinator does with a transaction that is open for too long.
+    await TransactionalProducer.take(cluster, transactionalId(config.link), 60_000);
+    cluster.close();
+    await write(topic, 50);
+    await link.prints(`marker ${await writeTestMarker(config)}`);
+    expect(link.output()).toContain('was taken over');
+    expect(link.output()).not.toContain('ended');
+    expect(await differences(pair, 'a', topic, PARTITIONS)).toEqual({ records: 100, wrong: [] });
+  });
 });

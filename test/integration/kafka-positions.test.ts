@@ -1,5 +1,6 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import type { Consumer } from 'kafkajs';
+import { listGroupPositions } from '../../replicators/kafka/groups.js';
 import { initialiseKafkaLink } from '../../replicators/kafka/initialise.js';
 import {
   kafkaLinkConfig,
@@ -139,6 +140,13 @@ describe('positions of groups', () => {
         `${group} is at ${value}`,
         30_000,
       );
+    const listed = await listGroupPositions(config);
+    expect(listed.filter(({ group }) => group === 'g-old')).toEqual([
+      {
+        ...{ group: 'g-old', topic: 't-ahead', partition: 0, offset: 37, copy: 'dc-a.t-ahead' },
+        ...{ translated: next(37), committed: next(37), state: 'translated' },
+      },
+    ]);
   });
 
   it('do not move a group that is active at the target, or that has gone further there', async () => {

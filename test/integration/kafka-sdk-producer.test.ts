@@ -140,7 +140,8 @@ describe('the producer of the SDK', () => {
     await Promise.all([underWay, acknowledged]);
     expect(events).toEqual(['sent', 'acknowledged']);
     expect(await behind).toBe('WriteDisabled');
-    expect(await valuesOf('t-drain')).toEqual(['first', 'under way']);
+    await send('last', OTHER);
+    expect(await valuesOf('t-drain')).toEqual(['first', 'under way', 'last']);
   });
 
   it('goes on after a fence that does not concern it, and learns of one that does', async () => {

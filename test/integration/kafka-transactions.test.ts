@@ -8,6 +8,7 @@ import {
   readPartition,
   runKafkaLink,
   startKafkaPair,
+  writeTestMarker,
 } from '../support/kafka-replication.js';
 import type { KafkaPair, RunningKafkaLink } from '../support/kafka-replication.js';
 import { until } from '../support/replication.js';
@@ -83,6 +84,7 @@ describe('transactions of the source', () => {
       async () => (await readPartition(pair.a, 't-half')).length === 1,
       'the source shows the half',
     );
+    const marker = await writeTestMarker(link.config);
     await until(
       () => link.status().kafka?.stuck[0]?.transactionalId === 't-half-hanging',
       'the open transaction is named',
@@ -95,8 +97,11 @@ describe('transactions of the source', () => {
       lastStableOffset: 1,
     });
     expect(await values('dc-a.t-half')).toEqual([]);
+    // What is open may be committed yet: nothing is drained.
+    expect(link.markers).toEqual([]);
     await second.commit();
-    await kafkaSettled(link);
+    await until(() => link.markers.length > 0, 'the marker is reached');
+    expect(link.markers[0]!.baseline.markerId).toBe(marker);
     expect(await values('dc-a.t-half')).toEqual(['whole 1', 'hanging', 'whole 2']);
     await until(() => link.status().kafka?.stuck.length === 0, 'nothing is stuck');
     expect(link.status().kafka?.tornTransactions).toBe(0);

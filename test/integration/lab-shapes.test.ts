@@ -17,8 +17,8 @@ const WORKLOAD = {
 };
 
 const SHAPES: LabShape[] = [
-  { mysql: 'mysql', stores: 1, redis: 1, gatewaysPerDc: 1, rttMs: 0 },
-  { mysql: 'mariadb', stores: 2, redis: 0, gatewaysPerDc: 2, rttMs: 20 },
+  { mysql: 'mysql', stores: 1, kafka: 0, redis: 1, gatewaysPerDc: 1, rttMs: 0 },
+  { mysql: 'mariadb', stores: 2, kafka: 0, redis: 0, gatewaysPerDc: 2, rttMs: 20 },
 ];
 
 describe.each(SHAPES)('a lab of $mysql, $stores stores, $gatewaysPerDc gateways, $rttMs ms', (shape) => {

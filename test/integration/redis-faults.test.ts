@@ -346,6 +346,30 @@ describe('a source', () => {
     expect(next.status().copy).toMatchObject({ removedRows: 2 });
   });
 
+  it('is copied again to the end, whatever happens in between', async () => {
+    const [source, target] = await Promise.all([server({ 'repl-backlog-size': '16kb' }), server()]);
+    const config = redisLinkConfig({ a: source, b: target }, 'a', { onGap: 'resync' });
+    await initialiseRedisLink(config, { from: 'now' });
+    const link = runRedisLink(config);
+    running.push(link);
+    await source.run('SET', 'goes', 1);
+    await passMarker(source, target, config.link);
+    await link.stop();
+    await source.run('DEL', 'goes');
+    await source.client.askAll(Array.from({ length: 6000 }, (_, i) => ['SET', `k${i}`, i]));
+    let blocks = 0;
+    const crashes = runRedisLink(config, (point) => {
+      if (point === 'after-target-commit' && ++blocks === 2) throw new Error('a crash');
+    });
+    running.push(crashes);
+    await until('it crashes', () => crashes.ended() !== undefined);
+    expect(await target.run('EXISTS', 'goes')).toBe(1);
+    const next = runRedisLink(config);
+    running.push(next);
+    await passMarker(source, target, config.link);
+    expect(await redisDifferences(source, target)).toEqual([]);
+  });
+
   it('that is killed and loads its data again is copied again, by policy', async () => {
     const [source, target] = await Promise.all([server(DURABLE), server()]);
     const config = redisLinkConfig({ a: source, b: target }, 'a', { onGap: 'resync' });

@@ -268,6 +268,10 @@ test('preflight names what is wrong, and what to do', async () => {
   const bad = await startRedis({
     config: { 'client-output-buffer-limit': 'replica 1mb 1mb 1', requirepass: 'p' },
   });
+  const forgets = await startRedis({ config: { appendonly: 'yes', 'repl-backlog-size': '64mb' } });
+  const setUser = (...given: string[]): Promise<string> => forgets.cli('ACL', 'SETUSER', ...given);
+  await setUser('own', 'on', '>p', '~*', '&*', '+@all');
+  await setUser('default', 'resetkeys');
   const worse = await startRedis({ config: { 'cluster-enabled': 'yes' } });
   await bad.cli(
     '-a',
@@ -288,6 +292,7 @@ test('preflight names what is wrong, and what to do', async () => {
     openRedis({ ...bad, user: 'poor', password: 'p' }, 'test'),
     openRedis({ ...bad, password: 'wrong' }, 'test'),
     openRedis(worse, 'test'),
+    openRedis({ ...forgets, user: 'own', password: 'p' }, 'test'),
   ].map((client) => new RedisFence('dc-a', 'cache', client));
   try {
     const wrong = await Promise.all(
@@ -306,9 +311,11 @@ test('preflight names what is wrong, and what to do', async () => {
     expect(wrong[2]).toHaveLength(1);
     expect(wrong[2]![0]).toMatch(/WRONGPASS/);
     expect(wrong[3]![0]).toMatch(/^version: .*cluster mode/);
+    expect(wrong[4]!.join('\n')).toMatch(/persistence: the user default may not write/);
   } finally {
     for (const { client } of fences) client.disconnect();
     await bad.stop();
     await worse.stop();
+    await forgets.stop();
   }
 });

@@ -147,6 +147,17 @@ describe('a link', () => {
     expect(await pair.b.text('GET', 'z')).toBe('600');
   });
 
+  it('applies no more than its throttle allows', async () => {
+    const link = await linked({ throttle: { maxRowsPerSecond: 2000 } });
+    await passed(link);
+    const begin = performance.now();
+    await pair.a.client.askAll(Array.from({ length: 6000 }, () => ['INCR', 'n']));
+    await passed(link);
+    // A second's worth at once, then a second's worth each second.
+    expect(performance.now() - begin).toBeGreaterThan(1500);
+    expect(await pair.b.text('GET', 'n')).toBe('6000');
+  });
+
   it('keeps two sides in step without a loop', async () => {
     const forth = await linked();
     const back = await keep(startRedisLink(redisLinkConfig(pair, 'b')));
@@ -318,6 +329,13 @@ describe('ownership', () => {
     const again = await keep(runRedisLink(config));
     await passed(again);
     expect(await keysOfB()).toEqual(['user:1:x']);
+    // What the stream said is kept with the checkpoint.
+    await again.stop();
+    await pair.a.run('SET', 'user:1:w', 'owned');
+    await pair.a.run('HDEL', 'interlock:units', unitOf('1'));
+    const last = await keep(runRedisLink(config));
+    await passed(last);
+    expect(await keysOfB()).toEqual(['user:1:w', 'user:1:x']);
   });
 
   it('source-wins applies a conflict, quarantine keeps it open', async () => {
@@ -363,8 +381,7 @@ describe('quarantine', () => {
     const link = await linked();
     await pair.a.run('SET', 'before', '1');
     await passed(link);
-    await pair.a.run(...command);
-    await pair.a.run('SET', 'after', '1');
+    await pair.a.client.askAll([command, ['SET', 'after', '1']]);
     await until('it stops', () => link.ended() !== undefined);
     expect(link.ended()!.error).toMatchObject({ code: 'LinkStopped', retryable: false });
     expect(await keysOfB()).toEqual(['before']);
@@ -397,7 +414,7 @@ describe('quarantine', () => {
 
   it('a command that the target does not even queue is put aside, and no other is lost', async () => {
     const [a, b] = await Promise.all([
-      redisSide(await startRedis()),
+      redisSide(await startRedis({ config: { 'repl-diskless-sync-delay': '0' } })),
       redisSide(await startRedis({ config: { 'rename-command': 'PFADD ""' } })),
     ]);
     try {
@@ -434,5 +451,96 @@ describe('quarantine', () => {
     const again = await keep(runRedisLink(link.config));
     await passed(again);
     expect(await redisDifferences(pair.a, pair.b)).toEqual([]);
+  });
+});
+
+describe('both sides have keys', () => {
+  it('a copy takes those of the units that the source holds; a resync removes only those', async () => {
+    await owns('a', [unitOf('1')]);
+    await owns('a', [unitOf('3')], 'write_disabled', 'dc-a');
+    await owns('a', [unitOf('2')], 'remote', 'dc-b');
+    await pair.a.run('MSET', 'user:1:x', 'a', 'user:2:x', 'a', 'user:3:x', 'a', 'other', 'a');
+    await pair.b.run(
+      'MSET',
+      'user:1:x',
+      'b',
+      'user:2:x',
+      'b',
+      'user:1:gone',
+      'b',
+      'user:2:kept',
+      'b',
+      'mine',
+      'b',
+    );
+    const link = await keep(startRedisLink(redisLinkConfig(pair, 'a', BY_USER), { copy: true }));
+    await passed(link);
+    const values = async (): Promise<Record<string, string | null>> => {
+      const found: Record<string, string | null> = {};
+      for (const key of await keysOfB()) found[key] = await pair.b.text('GET', key);
+      return found;
+    };
+    const copied = {
+      mine: 'b',
+      other: 'a',
+      'user:1:x': 'a',
+      'user:2:kept': 'b',
+      'user:2:x': 'b',
+      'user:3:x': 'a',
+    };
+    expect(await values()).toEqual({ ...copied, 'user:1:gone': 'b' });
+    expect(link.status().copy).toMatchObject({ keptRows: 1 });
+    await link.stop();
+    await initialiseRedisLink(link.config, { resync: true });
+    const again = await keep(runRedisLink(link.config));
+    await passed(again);
+    expect(await values()).toEqual(copied);
+    expect(again.status().copy).toMatchObject({ removedRows: 1 });
+  });
+
+  it('without --copy and without --from, a target that has keys is refused', async () => {
+    await pair.b.run('SET', 'x', 1);
+    await expect(initialiseRedisLink(redisLinkConfig(pair, 'a'), {})).rejects.toMatchObject({
+      code: 'Refused',
+    });
+    await initialiseRedisLink(redisLinkConfig(pair, 'a'), { from: 'now' });
+    const link = await keep(runRedisLink(redisLinkConfig(pair, 'a')));
+    await passed(link);
+    await expect(initialiseRedisLink(link.config, { from: 'now' })).rejects.toMatchObject({
+      code: 'Refused',
+    });
+    expect(await initialiseRedisLink(link.config, {})).toMatchObject({ created: false });
+  });
+});
+
+describe('a link with few rights', () => {
+  afterEach(async () => {
+    for (const side of [pair.a, pair.b]) await side.run('ACL', 'DELUSER', 'link');
+  });
+
+  it('needs what the documentation says', async () => {
+    await pair.a.run('ACL', 'SETUSER', 'link', 'on', '>secret', '%R~interlock:*', '~interlock:begin', '-@all',
+      ...['psync', 'replconf', 'ping', 'info', 'time', 'command', 'hgetall', 'get', 'multi', 'exec', 'set'].map((name) => `+${name}`)); // prettier-ignore
+    await pair.b.run('ACL', 'SETUSER', 'link', 'on', '>secret', '~*', '&*', '-@all', '+@write', '-flushall', '-flushdb', '-swapdb',
+      ...['multi', 'exec', 'watch', 'get', 'hgetall', 'hvals', 'hlen', 'select', 'scan', 'keys', 'info', 'config|get'].map((name) => `+${name}`)); // prettier-ignore
+    const config = redisLinkConfig(pair, 'a');
+    for (const server of [config.source, config.target])
+      Object.assign(server, { user: 'link', password: 'secret' });
+    for (let i = 0; i < 10; i++) await pair.a.run('HSET', `h${i}`, 'f', i);
+    const copying = await keep(startRedisLink(config, { copy: true }));
+    await passed(copying);
+    await pair.a.run('INCR', 'n');
+    await passed(copying);
+    expect(await redisDifferences(pair.a, pair.b)).toEqual([]);
+    await copying.stop();
+    await initialiseRedisLink(config, { from: 'now', discardCheckpoint: true });
+    const link = await keep(runRedisLink(config));
+    await pair.a.run('INCR', 'n');
+    await passed(link);
+    expect(await redisDifferences(pair.a, pair.b)).toEqual([]);
+    await link.stop();
+    const wrong = await keep(runRedisLink({ ...config, source: { ...config.source, password: 'wrong' } }));
+    await until('it stops', () => wrong.ended() !== undefined);
+    expect(wrong.ended()!.error).toMatchObject({ code: 'Refused', retryable: false });
   });
 });

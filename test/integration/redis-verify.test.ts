@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { ReplyError } from '../../replicators/redis/resp/reply-reader.js';
+import type { Reply } from '../../replicators/redis/resp/reply-reader.js';
 import { textOf } from '../../replicators/redis/verify/side.js';
 import { verifyRedis } from '../../replicators/redis/verify/verify-redis.js';
 import type { VerifyRedisOptions } from '../../replicators/redis/verify/verify-redis.js';
@@ -184,6 +185,14 @@ async function plant(): Promise<void> {
     for (const command of commands) await done(b, ...command);
 }
 
+/** All that the owner has of the planted keys. */
+async function ownersImage(): Promise<string[]> {
+  const keys = Object.keys(PLANTED).map((name) => `planted:${name}`);
+  const digests = await a.ask('DEBUG', 'DIGEST-VALUE', ...keys);
+  const expiries = await a.askAll(keys.map((key) => ['PEXPIRETIME', key]));
+  return [...(digests as Reply[]), ...expiries].map((reply) => textOf(reply) || String(reply as number));
+}
+
 /** Values that are read in parts, and that differ in nothing. */
 async function fillLong(): Promise<void> {
   const script = `for i = 1, 40000 do
@@ -237,9 +246,16 @@ describe('while the source is written', () => {
     await fillLong();
     await plant();
     const end = writeAllTheWhile();
-    const found = await verify({ batchKeys: 30 });
-    const mended = await verify({ batchKeys: 200, repair: true, minTtlMs: 0 });
-    expect(await end()).toBeGreaterThan(1_000);
+    const owned = await ownersImage();
+    const looked: RedisVerifyProgress[] = [];
+    try {
+      looked.push(await verify({ batchKeys: 30 }));
+      looked.push(await verify({ batchKeys: 200, repair: true, minTtlMs: 0 }));
+    } finally {
+      expect(await end()).toBeGreaterThan(1_000);
+    }
+    const [found, mended] = looked as [RedisVerifyProgress, RedisVerifyProgress];
+    expect(await ownersImage()).toEqual(owned);
     const planted = Object.entries(PLANTED).map(([name, { what, detail }]) => ({
       key: JSON.stringify(`planted:${name}`),
       what,

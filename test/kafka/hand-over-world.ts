@@ -141,13 +141,12 @@ export class World {
       const may = (): boolean => isActive(unit) && group.isReleased(unit, origin, partition, offset);
       if (progress.decide(offset, unit, may) !== 'handle') continue;
       this.handle(dc, entry, `${origin}/${partition}`, progress.isDoubtful(offset));
-      progress.handled(offset, unit);
       if (interleaves) {
         const other = origin === 'dc-a' ? 'dc-b' : 'dc-a';
         for (const p of PARTITIONS) this.consume(dc, other, p, 1, true);
       }
     }
-    progress.passed(end, isRunnable, (unit) => group.limitOf(unit, origin, partition));
+    progress.passed(end, (unit) => group.limitOf(unit, origin, partition));
     if (commits) this.commit(group, progress);
     else this.members.get(dc)![this.members.get(dc)!.indexOf(group)] = this.begin(dc);
     return true;

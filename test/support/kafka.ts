@@ -27,13 +27,14 @@ export async function startTestKafka(
     settings?: Record<string, string>;
     advertisedPort?: number;
     port?: number;
+    controllerPort?: number;
     heapMb?: number;
   } = {},
 ): Promise<TestKafka> {
   const directory = await mkdtemp(path.join(tmpdir(), 'interlock-kafka-'));
   const port = options.port ?? (await freePort());
-  const controllerPort = await freePort();
-  const start = () => startKafkaBroker({ libs: kafkaLibs(), directory, port, controllerPort, ...options });
+  const controllerPort = options.controllerPort ?? (await freePort());
+  const start = () => startKafkaBroker({ ...options, libs: kafkaLibs(), directory, port, controllerPort });
   let running = await start();
   const kill = async (signal: NodeJS.Signals): Promise<void> => {
     const { child } = running;

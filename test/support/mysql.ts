@@ -48,6 +48,12 @@ export async function freePort(): Promise<number> {
   });
 }
 
+/**
+ * What is committed is with the kernel, and survives a killed server as it does on the disk; no test takes the power away. It saves half of what
+ * a commit costs.
+ */
+const UNSYNCED = ['--sync-binlog=0', '--innodb-flush-log-at-trx-commit=2'];
+
 /** A real server for one test file, ended by `stop`. */
 export async function startTestMysql(
   flavour: Flavour,
@@ -72,7 +78,7 @@ export async function startTestMysql(
       serverId,
       autoIncrement,
       rootPassword: password,
-      ...(options.extra !== undefined && { extra: options.extra }),
+      extra: [...UNSYNCED, ...(options.extra ?? [])],
     });
   let running = await start();
   const pools: mysql.Pool[] = [];

@@ -1,9 +1,11 @@
 import mysql from 'mysql2/promise';
 import type { Connection, RowDataPacket } from 'mysql2/promise';
+import type { RedisAddress } from '../../../src/topology/redis-address.js';
 import { readJournal } from '../load/journal.js';
 import type { ServerAddress } from './binlog-stream.js';
 import { auditLedger } from './ledger.js';
 import type { LedgerFindingKind, ShopBooks } from './ledger.js';
+import { auditVisits } from './visits.js';
 import { OwnershipAudit, bucketOfUser, openedTwice } from './ownership-audit.js';
 import type { AuditFindingKind, UnitOfUser } from './ownership-audit.js';
 import { compareTables, waitUntilEqual } from './tables.js';
@@ -12,6 +14,8 @@ import type { TableComparison } from './tables.js';
 export interface CheckerOptions {
   /** Both DCs and an account of each that reads all tables and the binlog. */
   datacenters: { dc: string; address: ServerAddress }[];
+  /** The Redis stores in which visits are counted; default none. */
+  redis?: { dc: string; address: RedisAddress }[];
   /** The load generator's journal. */
   journal: string;
   /** For data without epochs: says who owns a unit, and no binlog is held against `unit_state`. */
@@ -107,17 +111,24 @@ export class Checker {
       unitOf: this.options.unitOf ?? bucketOfUser,
     });
 
+    const visits = await auditVisits({
+      ...{ journal, stores: this.options.redis ?? [], timeoutMs },
+      ownerOf: (unit) => (open.get(unit)?.length === 1 ? open.get(unit)![0] : undefined),
+      unitOf: this.options.unitOf ?? bucketOfUser,
+    });
     const audited = this.audits.flatMap((audit) => audit.findings);
     const twice = [
       ...(this.audits.length === 2 ? openedTwice(this.audits[0]!, this.audits[1]!) : []),
       ...[...open].filter(([, owners]) => owners.length > 1).map(([unit]) => unit),
     ];
     const inLedger = (...kinds: LedgerFindingKind[]): number =>
-      ledger.filter((finding) => kinds.includes(finding.kind)).length;
+      [...ledger, ...visits].filter((finding) => kinds.includes(finding.kind)).length;
     const inBinlog = (...kinds: AuditFindingKind[]): number =>
       audited.filter((finding) => kinds.includes(finding.kind)).length;
     const findings = [
-      ...ledger.map((finding) => `${finding.kind}: request ${finding.requestId}: ${finding.message}`),
+      ...[...ledger, ...visits].map(
+        (finding) => `${finding.kind}: request ${finding.requestId}: ${finding.message}`,
+      ),
       ...audited.map((finding) => `${finding.kind}: ${finding.message}`),
       ...twice.map((opening) => `dual-owner: ${opening} was open in both data centers`),
       ...tables.flatMap((table) => table.differences.map((difference) => `not converged: ${difference}`)),

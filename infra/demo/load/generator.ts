@@ -18,6 +18,8 @@ export interface LoadOptions {
   clients?: number;
   /** Reads offered per second beside the writes (open loop). */
   readRate?: number;
+  /** Whether the shop counts visits (in Redis). */
+  visits?: boolean;
   seed?: number;
   /** Also send the user's bucket as `x-bucket`, for gateways that cannot compute it. */
   bucketHeader?: boolean;
@@ -42,11 +44,13 @@ interface Gateway {
 
 type Draft =
   | { kind: 'deduction'; coupon: string; userId: string; region: string; quantity: number }
+  | { kind: 'visit'; userId: string; region: string }
   | { kind: 'transfer'; region: string; userId: string; toRegion: string; toUserId: string; amount: number };
 
 const COUPONS = 20;
 const DEDUCTION_SHARE = 0.2;
 const ACROSS_SHARE = 0.2;
+const VISIT_SHARE = 0.2;
 const TICK_MS = 2;
 
 /** Writes to the shop through the gateways of both DCs and keeps a journal of every write's end. */
@@ -143,6 +147,8 @@ export class LoadGenerator {
       const coupon = `coupon-${1 + Math.floor(this.random() * COUPONS)}`;
       return { kind: 'deduction', coupon, userId, region: region.region, quantity: 1 };
     }
+    if (this.options.visits === true && dice >= 1 - VISIT_SHARE)
+      return { kind: 'visit', userId, region: region.region };
     const amount = 1 + Math.floor(this.random() * 100);
     if (dice >= DEDUCTION_SHARE + ACROSS_SHARE) {
       return {
@@ -174,14 +180,7 @@ export class LoadGenerator {
     const draft = this.draft();
     const gateway = this.nextGateway();
     const id = randomUUID();
-    const body =
-      draft.kind === 'deduction'
-        ? { userId: draft.userId, quantity: draft.quantity }
-        : { toRegion: draft.toRegion, toUserId: draft.toUserId, amount: draft.amount };
-    const path =
-      draft.kind === 'deduction'
-        ? `/coupons/${draft.coupon}/deductions`
-        : `/wallets/${draft.userId}/transfers`;
+    const { path, body } = requestOf(draft);
     this.counts.sent++;
     this.counts.inFlight++;
     const sentAt = Date.now();
@@ -248,6 +247,22 @@ export class LoadGenerator {
     } catch {
       this.counts.failedReads++;
     }
+  }
+}
+
+function requestOf(draft: Draft): { path: string; body: object } {
+  switch (draft.kind) {
+    case 'deduction':
+      return {
+        path: `/coupons/${draft.coupon}/deductions`,
+        body: { userId: draft.userId, quantity: draft.quantity },
+      };
+    case 'transfer': {
+      const { toRegion, toUserId, amount } = draft;
+      return { path: `/wallets/${draft.userId}/transfers`, body: { toRegion, toUserId, amount } };
+    }
+    case 'visit':
+      return { path: '/visits', body: {} };
   }
 }
 

@@ -46,7 +46,14 @@ export interface TransferRecord extends WriteBase {
   amount: number;
 }
 
-export type WriteRecord = DeductionRecord | TransferRecord;
+/** Counted in Redis. */
+export interface VisitRecord extends WriteBase {
+  kind: 'visit';
+  region: string;
+  userId: string;
+}
+
+export type WriteRecord = DeductionRecord | TransferRecord | VisitRecord;
 
 /** An append-only file of writes, one JSON line each, outside of the databases under test. */
 export class Journal {

@@ -5,6 +5,7 @@ import type { ShopDatabase } from './database.js';
 import { ShopError } from './requests.js';
 import { Settler } from './settler.js';
 import type { SettlerOptions } from './settler.js';
+import type { Visits } from './visits.js';
 import { Wallets } from './wallet.js';
 
 export interface ShopOptions {
@@ -12,6 +13,8 @@ export interface ShopOptions {
   dc: string;
   /** This DC's gateway. */
   gatewayUrl: string;
+  /** Without one, nothing is counted or cached. */
+  visits?: Visits;
   /** Registered before the routes: the SDK's middleware, which takes the routing key and answers refusals. */
   middleware?: (app: FastifyInstance) => void | Promise<void>;
   creditHeaders?: SettlerOptions['creditHeaders'];
@@ -36,6 +39,11 @@ const writeHeaders = {
   required: ['x-request-id'],
   properties: { 'x-request-id': id },
 } as const;
+const visitHeaders = {
+  type: 'object',
+  required: ['x-request-id', 'x-user-id'],
+  properties: { 'x-request-id': id, 'x-user-id': id },
+} as const;
 const walletParams = { type: 'object', properties: { userId: id } } as const;
 
 /**
@@ -45,11 +53,12 @@ const walletParams = { type: 'object', properties: { userId: id } } as const;
  *   GET  /coupons/:coupon                                              200 {coupon, remaining}
  *   POST /wallets/:userId/transfers    {toRegion, toUserId, amount}    200 settled | 202 promised
  *   POST /wallets/:userId/credits      {amount}                        200 (second half of a transfer)
- *   GET  /wallets/:userId                                              200 {userId, region, balance}
+ *   GET  /wallets/:userId                                              200 {userId, region, balance}; it may be a second old
+ *   POST /visits                                                       200 {visits, repeated}; counted in Redis, of x-user-id
  *   GET  /health                                                       200
  */
 export async function createShop(options: ShopOptions): Promise<FastifyInstance> {
-  const { db, dc } = options;
+  const { db, dc, visits } = options;
   const wallets = new Wallets(db, dc);
   const coupons = new Coupons(db, dc);
   const settler = new Settler({
@@ -125,7 +134,13 @@ export async function createShop(options: ShopOptions): Promise<FastifyInstance>
   );
   app.get<{ Params: { userId: string } }>('/wallets/:userId', async (request) => {
     const wallet = { region: regionOf(request.headers), userId: request.params.userId };
-    return { ...wallet, balance: await wallets.balance(wallet) };
+    const read = (): Promise<number> => wallets.balance(wallet);
+    return { ...wallet, balance: await (visits === undefined ? read() : visits.cached(wallet, read)) };
+  });
+  app.post('/visits', { schema: { headers: visitHeaders } }, async (request) => {
+    if (visits === undefined) throw new ShopError(404, 'NoRedis', 'this shop has no Redis');
+    const user = { region: regionOf(request.headers), userId: String(request.headers['x-user-id']) };
+    return visits.visit(requestIdOf(request.headers), user);
   });
   app.get('/health', async () => ({ dc }));
 

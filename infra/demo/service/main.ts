@@ -1,14 +1,16 @@
 /**
  * One instance of the shop: `node main.js --application shop --dc dc-a --instance 1 --port 8080 --topology FILE`. The password of
- * the MySQL account `app` comes from INTERLOCK_LAB_MYSQL_APP_PASSWORD.
+ * the MySQL account `app` comes from INTERLOCK_LAB_MYSQL_APP_PASSWORD, that of Redis from INTERLOCK_LAB_REDIS_APP_PASSWORD.
  */
 import { parseArgs } from 'node:util';
+import { Redis } from 'ioredis';
 import mysql from 'mysql2/promise';
 import { InterlockError, messageOf } from '../../../src/errors.js';
 import { createInterlock } from '../../../src/sdk/index.js';
 import { loadTopology } from '../../../src/topology/load.js';
 import { createShop } from './app.js';
 import { SdkShopDatabase } from './sdk-database.js';
+import { Visits } from './visits.js';
 
 const CONNECTIONS = 32;
 
@@ -52,8 +54,20 @@ async function main(): Promise<void> {
     ...(routing === undefined ? {} : { routing }),
     onWarning: warn,
   });
+  const cache = site.stores.redis['cache'];
+  const redis =
+    cache &&
+    new Redis({
+      ...{ host: cache.host, port: cache.port, username: 'app' },
+      password: process.env['INTERLOCK_LAB_REDIS_APP_PASSWORD'] ?? '',
+      // A write whose answer was lost is the client's to repeat, with its request id.
+      autoResendUnfulfilledCommands: false,
+      maxRetriesPerRequest: 1,
+    });
+  redis?.on('error', (error) => warn(`Redis: ${messageOf(error)}`));
   const app = await createShop({
     db: new SdkShopDatabase(interlock, interlock.mysql(pool)),
+    ...(redis && { visits: new Visits(interlock.redis(redis, { keys: topology.keys })) }),
     dc,
     gatewayUrl: Object.values(site.gateways)[0]!.url,
     middleware: async (instance) => {
@@ -72,6 +86,7 @@ async function main(): Promise<void> {
       .close()
       .then(() => interlock.close())
       .then(() => pool.end())
+      .then(() => redis?.disconnect())
       .finally(() => process.exit(0));
   };
   process.on('SIGTERM', close);

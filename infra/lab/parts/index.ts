@@ -1,4 +1,5 @@
 import type { Component } from '../../components/component.js';
+import { kafkaComponent } from '../../components/kafka.js';
 import { mysqlComponent } from '../../components/mysql.js';
 import { nginxComponent } from '../../components/nginx.js';
 import { redisComponent } from '../../components/redis.js';
@@ -9,6 +10,7 @@ import type { LabState } from '../state.js';
 import { storeNames } from '../topology-file.js';
 import { applicationPart, instancePort } from './application.js';
 import { gatewayAdminPort, gatewayNames, gatewayPart, gatewayPort } from './gateway.js';
+import { kafkaNames, kafkaPart, kafkaPorts, kafkaRemotePort } from './kafka.js';
 import { mysqlPart, mysqlPort } from './mysql.js';
 import { redisNames, redisPart, redisPort } from './redis.js';
 import { ruleCenterPart, ruleCenterPort } from './rule-center.js';
@@ -26,6 +28,7 @@ export function labParts(lab: LabContext): Part[] {
   const stores = DATACENTERS.flatMap((dc) => [
     ...storeNames(lab).map((store) => mysqlPart(lab, dc, store)),
     ...redisNames(lab).map((store) => redisPart(lab, dc, store)),
+    ...kafkaNames(lab).map((store) => kafkaPart(lab, dc, store)),
   ]);
   const rules = rulesPart(lab, names(stores));
   const gateways = DATACENTERS.flatMap((dc) => gatewayNames(lab).map((gateway) => ({ dc, gateway })));
@@ -53,6 +56,7 @@ export function labComponents(state: LabState): Component<unknown>[] {
     mysqlComponent(state.shape.mysql),
     nginxComponent,
     ...(state.shape.redis > 0 ? [redisComponent] : []),
+    ...(state.shape.kafka > 0 ? [kafkaComponent] : []),
   ];
 }
 
@@ -69,6 +73,7 @@ export function portNames(lab: Pick<LabContext, 'state'>): string[] {
     names.push(ruleCenterPort(dc));
     for (const store of storeNames(lab)) names.push(mysqlPort(dc, store));
     for (const store of redisNames(lab)) names.push(redisPort(dc, store));
+    for (const store of kafkaNames(lab)) names.push(...kafkaPorts(lab, dc, store));
     for (const [application, { count }] of Object.entries(lab.state.workload.instances)) {
       for (let index = 1; index <= count; index += 1) names.push(instancePort(application, dc, index));
     }
@@ -82,6 +87,7 @@ export function portNames(lab: Pick<LabContext, 'state'>): string[] {
         ruleCenterPort(place),
         ...storeNames(lab).map((store) => mysqlPort(place, store)),
         ...redisNames(lab).map((store) => redisPort(place, store)),
+        ...kafkaNames(lab).map((store) => kafkaRemotePort(place, store)),
       ];
       names.push(...remote.map((port) => wanPort(reader, port)));
     }

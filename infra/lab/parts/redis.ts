@@ -58,7 +58,8 @@ function configuration(lab: LabContext, port: number, directory: string): string
     'client-output-buffer-limit replica 512mb 256mb 60',
     'repl-diskless-sync yes',
     'repl-diskless-sync-delay 0',
-    'user default off',
+    // Nobody logs in as it, and Redis 7.0 reads its own append-only file with its rights: without them, transactions would be lost.
+    'user default off ~* &* +@all',
     `user interlock on >${lab.secret('redis-interlock')} ~* &* +@all`,
     `user app on >${lab.secret('redis-app')} %R~interlock:units ${own.join(' ')} &* +@all -@admin -flushall -flushdb -swapdb`,
     '',

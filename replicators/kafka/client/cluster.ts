@@ -1,4 +1,4 @@
-import { messageOf } from '../../../src/errors.js';
+import { InterlockError, messageOf } from '../../../src/errors.js';
 import { Connection, unavailable } from './connection.js';
 import type { Api, KafkaAddress } from './connection.js';
 import { findCoordinator, metadata } from './metadata-api.js';
@@ -57,7 +57,7 @@ export class Cluster {
       try {
         return await this.open(at, '');
       } catch (error) {
-        if (this.closed) throw error;
+        if (this.closed || (error instanceof InterlockError && !error.retryable)) throw error;
         failures.push(messageOf(error));
       }
     }

@@ -1,4 +1,4 @@
-import { connect as connectTcp } from 'node:net';
+import { connect as connectTcp, isIP } from 'node:net';
 import type { Socket } from 'node:net';
 import { connect as connectTls } from 'node:tls';
 import type { ConnectionOptions } from 'node:tls';
@@ -73,7 +73,7 @@ export class Connection {
     const socket =
       how.tls === undefined
         ? connectTcp({ host, port })
-        : connectTls({ host, port, servername: how.tls.servername ?? host, ...how.tls });
+        : connectTls({ host, port, ...(isIP(host) === 0 && { servername: host }), ...how.tls });
     await new Promise<void>((resolve, reject) => {
       const fail = (why: string): void => {
         socket.destroy();

@@ -84,6 +84,6 @@ export function check(number: number, what: string, message?: string | null): vo
   if (number !== 0) throw new KafkaError(number, what, message);
 }
 
-export function isKafkaError(error: unknown, ...numbers: number[]): error is KafkaError {
+export function isKafkaError(error: unknown, ...numbers: number[]): boolean {
   return error instanceof KafkaError && numbers.includes(error.number);
 }

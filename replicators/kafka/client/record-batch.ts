@@ -92,15 +92,6 @@ export function recordsOf(batch: SourceBatch): Buffer {
   return batch.codec === 0 ? batch.payload : decompress(batch.codec, batch.payload);
 }
 
-/** Whether a control batch says that its producer's transaction was committed (else it was undone). */
-export function isCommit(batch: SourceBatch): boolean {
-  const cursor = new RecordCursor();
-  cursor.open(batch);
-  cursor.next();
-  // The key: version, then 0 for an abort and 1 for a commit.
-  return cursor.key()!.readInt16BE(2) === 1;
-}
-
 /** Walks the records of a batch without making objects of them. */
 export class RecordCursor {
   bytes: Buffer = Buffer.alloc(0);

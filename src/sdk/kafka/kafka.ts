@@ -2,6 +2,8 @@ import type { Kafka } from 'kafkajs';
 import { producerTransactionalId } from '../../kafka/transactional-id.js';
 import type { DcId } from '../../routing/units.js';
 import type { RulesSource } from '../rules-source.js';
+import { FencedConsumer } from './consumer.js';
+import type { ConsumerOptions } from './consumer.js';
 import { FencedProducer } from './producer.js';
 import type { ProducerOptions } from './producer.js';
 
@@ -30,5 +32,11 @@ export class FencedKafka {
     const transactionalId = producerTransactionalId(application, instance);
     this.made ??= new FencedProducer({ kafka: this.kafka, dc, transactionalId, rules, options });
     return this.made;
+  }
+
+  /** A member of a group that follows the owners of its records' units. `start` it, and `stop` it. */
+  consumer(options: ConsumerOptions): FencedConsumer {
+    const { dc, rules } = this.parts;
+    return new FencedConsumer({ kafka: this.kafka, dc, rules, options });
   }
 }

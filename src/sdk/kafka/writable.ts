@@ -21,3 +21,8 @@ export function refusalOf(unit: UnitId, router: Router, dc: DcId): InterlockErro
     details: { ...details, reason: 'fenced' },
   });
 }
+
+export function isWritable(unit: UnitId, router: Router, dc: DcId): boolean {
+  const assignment = router.assignmentOf(unit);
+  return assignment?.owner === dc && assignment.state === 'open';
+}

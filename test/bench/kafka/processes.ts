@@ -50,7 +50,7 @@ export async function startLink(directory: string, config: KafkaLinkConfig): Pro
   const child = spawn(process.execPath, [path.join(ROOT, 'dist/test/bench/kafka/link-child.js'), file], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });
-  child.stdout!.pipe(createWriteStream(path.join(directory, 'link.log')));
+  child.stdout.pipe(createWriteStream(path.join(directory, 'link.log')));
   return contestant(child);
 }
 

@@ -22,6 +22,8 @@ export class KafkaRig {
     this.directory = await mkdtemp(path.join(tmpdir(), 'interlock-bench-kafka-'));
     const settings = {
       'log.retention.check.interval.ms': '3600000',
+      // A machine that is busy must not make a broker lead nothing for a while.
+      'broker.session.timeout.ms': '60000',
       'max.incremental.fetch.session.cache.slots': '100',
     };
     this.servers = await Promise.all([
@@ -54,8 +56,13 @@ export class KafkaRig {
     }
     for (;;) {
       const { topics } = await this.source.metadata(names);
-      if (topics.every(({ error, partitions: of }) => error === 0 && of.every(({ leader }) => leader >= 0)))
-        return;
+      if (topics.every(({ error, partitions: of }) => error === 0 && of.every(({ leader }) => leader >= 0))) {
+        const refs = topics.flatMap(({ name, partitions: of }) =>
+          of.map((p) => ({ topic: name, partition: p.partition, leaderEpoch: -1 })),
+        );
+        const listed = await this.source.call(1, listOffsets(refs, 'latest', true));
+        if (listed.every(({ error }) => error === 0)) return;
+      }
       await new Promise((resolve) => setTimeout(resolve, 50));
     }
   }
@@ -154,6 +161,8 @@ export class Watcher {
     const key = `${fetched.topic}-${fetched.partition}`;
     const committed = this.committed.get(key) ?? new CommittedOnly();
     this.committed.set(key, committed);
+    // A topic that is new is not led at once.
+    if (fetched.error === 6) return void this.told.delete(key);
     check(fetched.error, key);
     committed.expect(fetched.aborted);
     const at = this.offsets.get(key)!;
@@ -172,11 +181,16 @@ export class Watcher {
   }
 }
 
-/** Waits until every partition of the copy shows, to who reads committed records, at least as many offsets as the original has records. */
-export async function visible(cluster: Cluster, topic: string, partitions: number): Promise<number> {
+/** The sum of where the partitions of a topic end, to who reads committed records, or to who reads all. */
+export async function offsets(
+  cluster: Cluster,
+  topic: string,
+  partitions: number,
+  committed: boolean,
+): Promise<number> {
   const found = (await cluster.metadata([topic])).topics[0];
   if (found?.error !== 0 || found.partitions.length < partitions) return 0;
   const refs = found.partitions.map((p) => ({ topic, partition: p.partition, leaderEpoch: -1 }));
-  const listed = await cluster.call(found.partitions[0]!.leader, listOffsets(refs, 'latest', true));
+  const listed = await cluster.call(found.partitions[0]!.leader, listOffsets(refs, 'latest', committed));
   return listed.reduce((sum, { offset }) => sum + Math.max(offset, 0), 0);
 }

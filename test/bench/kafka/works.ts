@@ -5,7 +5,7 @@ import type { KafkaLinkConfig } from '../../../replicators/kafka/link-config.js'
 import { quantile } from '../report.js';
 import { startLink, startMirrorMaker } from './processes.js';
 import type { Contestant } from './processes.js';
-import { Watcher, visible } from './rig.js';
+import { Watcher, offsets } from './rig.js';
 import type { KafkaRig } from './rig.js';
 import { Sender } from './sender.js';
 
@@ -46,13 +46,14 @@ async function start(rig: KafkaRig, who: Who, name: string): Promise<Contestant>
 
 export interface BacklogRun {
   recordsPerSecond: number;
-  /** From the order to start until the first record was visible. */
+  /** From the order to start until the first record was written. */
   startMs: number;
   peakRssMb: number;
   cpuSeconds: number;
 }
 
-/** A topic that is full when the contestant starts; the time runs from the first record that is visible at the target to the last. */
+/** A topic that is full when the contestant starts; the time runs from the first record that is written to the target to where the last one
+ * is visible. */
 export async function runBacklog(
   rig: KafkaRig,
   who: Who,
@@ -69,9 +70,13 @@ export async function runBacklog(
     let first: { at: number; seen: number } | undefined;
     let last = { at: startedAt, seen: 0 };
     while (last.seen < records || performance.now() - last.at < 1_500) {
-      const seen = await visible(rig.target, copy, BACKLOG_PARTITIONS);
+      if (first === undefined) {
+        // What is written before its transaction is committed, too: the time of the first one counts.
+        const written = await offsets(rig.target, copy, BACKLOG_PARTITIONS, false);
+        if (written > 0) first = { at: performance.now(), seen: written };
+      }
+      const seen = await offsets(rig.target, copy, BACKLOG_PARTITIONS, true);
       const at = performance.now();
-      if (seen > 0) first ??= { at, seen };
       if (seen > last.seen) last = { at, seen };
       if (at - Math.max(last.at, startedAt) > START_MS)
         throw new Error(`${who} does not go on: ${seen} of ${records}`);

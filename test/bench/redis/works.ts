@@ -1,4 +1,4 @@
-import { RedisConnection } from '../../../replicators/redis/connection.js';
+import { RedisConnection, textOf } from '../../../replicators/redis/connection.js';
 import { quantile } from '../report.js';
 import type { LinkUsage } from '../mysql/link-child.js';
 import type { RedisRig, Side } from './rig.js';
@@ -141,7 +141,7 @@ async function offer(rig: RedisRig, side: Side, measured: number): Promise<numbe
   const look = async (): Promise<void> => {
     const deadline = performance.now() + (count / STEADY_PER_SECOND) * 1000 + 60_000;
     while (seen < count) {
-      const value = Number(String(await reader.ask('GET', 'steady')));
+      const value = Number(textOf(await reader.ask('GET', 'steady')));
       const now = performance.now();
       while (seen < value) seenAt[++seen] = now;
       if (now > deadline) throw new Error(`${side.name}: command ${seen + 1} does not come`);

@@ -20,13 +20,14 @@ export class LinkSupervisor {
   constructor(
     private readonly name: string,
     private readonly configFile: string,
+    private readonly script = 'test/support/link-process.js',
   ) {
     this.program = this.spawn();
   }
 
   private spawn(): Program {
     this.starts += 1;
-    const program = startProgram('test/support/link-process.js', [this.configFile]);
+    const program = startProgram(this.script, [this.configFile]);
     this.seen.push(program);
     void program.ended.then(() => this.onEnd(program));
     return program;

@@ -1,0 +1,57 @@
+import { createHash } from 'node:crypto';
+import type { DcId } from '../routing/units.js';
+
+/** A compacted topic of each DC: how far the groups of the SDK's consumers are there, and what was handed over to them. */
+export const CONSUMERS = 'interlock.consumers';
+const PARTITIONS = 8;
+
+/** Members read it from its beginning when they start. */
+export const CONSUMERS_CONFIG: Readonly<Record<string, string>> = {
+  'cleanup.policy': 'compact',
+  'segment.bytes': '16777216',
+  'segment.ms': '600000',
+  'min.cleanable.dirty.ratio': '0.2',
+};
+export const CONSUMERS_PARTITIONS = PARTITIONS;
+
+/** A group's view of one topic: its positions, and what waits for what, are one whole. */
+export interface Subscription {
+  group: string;
+  /** As it is called at its origin. */
+  topic: string;
+}
+
+export type RecordKey =
+  /** `PartitionState` */
+  | ['state', group: string, topic: string, origin: DcId, partition: number]
+  /** `HandOver[]` of one epoch */
+  | ['hand-over', group: string, topic: string, epoch: number]
+  /** A mark: whoever reads it has read all before it. */
+  | ['mark', group: string, topic: string, origin: DcId, partition: number];
+
+/** All of a subscription is in one partition: one after the other for everybody. */
+export function partitionOfSubscription({ group, topic }: Subscription): number {
+  const hash = createHash('sha256').update(JSON.stringify([group, topic]));
+  return hash.digest().readUInt32BE(0) % PARTITIONS;
+}
+
+const PREFIX = 'interlock-consumer:';
+
+/** Of who writes the state of a partition: a member that has lost it writes nothing any more. */
+export function consumerTransactionalId(
+  { group, topic }: Subscription,
+  origin: DcId,
+  partition: number,
+): string {
+  return `${PREFIX}${JSON.stringify([group, topic, origin, partition])}`;
+}
+
+export function isConsumerId(transactionalId: string): boolean {
+  return transactionalId.startsWith(PREFIX);
+}
+
+/** What the copy of another DC's topic is called, and the header by which its records say where they come from. */
+export function copyOf(origin: DcId, topic: string): string {
+  return `${origin}.${topic}`;
+}
+export const ORIGIN_HEADER = 'interlock-origin';

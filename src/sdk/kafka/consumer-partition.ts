@@ -1,0 +1,346 @@
+import type { Kafka, KafkaMessage } from 'kafkajs';
+import { messageOf } from '../../errors.js';
+import {
+  consumerTransactionalId,
+  CONSUMERS,
+  ORIGIN_HEADER,
+  partitionOfSubscription,
+} from '../../kafka/consumer-records.js';
+import type { RecordKey, Subscription } from '../../kafka/consumer-records.js';
+import type { GroupProgress } from '../../kafka/hand-over.js';
+import type { PartitionProgress, PartitionState, Range } from '../../kafka/partition-progress.js';
+import type { Router } from '../../routing/rules.js';
+import type { DcId, UnitId } from '../../routing/units.js';
+import type { RulesSource } from '../rules-source.js';
+import { ProducerConnection } from './connection.js';
+import type { ConsumerStates } from './consumer-states.js';
+import { isWritable } from './writable.js';
+
+/** Records between two commits. */
+const CHUNK = 100;
+/** And so long at most, when there is another record to handle. */
+const CONFIRMED_MS = 200;
+const BACKOFF_MS = { first: 50, most: 5_000 };
+
+export interface PartitionParts {
+  kafka: Kafka;
+  dc: DcId;
+  rules: RulesSource;
+  states: ConsumerStates;
+  subscription: Subscription;
+  group: GroupProgress;
+  origin: DcId;
+  partition: number;
+  /** Where it begins when nothing is known of it. */
+  firstOffset: () => Promise<number>;
+  /** The first one that the topic still has. */
+  earliest: () => Promise<number>;
+  /** Of the topic that is read: the next one to fetch. */
+  seek: (offset: number) => void;
+  setPaused: (paused: boolean) => void;
+  unitOf: (message: KafkaMessage) => UnitId;
+  handle: (message: KafkaMessage, offset: number, redelivered: boolean) => Promise<void>;
+  /** Its state was committed: others may wait for that. */
+  onCommitted: () => void;
+  onWarning: (message: string, error: unknown) => void;
+}
+
+/** What eachBatch of kafkajs gives, as far as it is used here. */
+export interface FetchedBatch {
+  fetchedOffset: number;
+  messages: KafkaMessage[];
+  /** Behind the last one, filtered ones too. */
+  next: number;
+  /** The member still is one of the group. */
+  isAlive: () => Promise<boolean>;
+  /** All of it is read: the client fetches what follows. */
+  resolve: () => void;
+}
+
+/** One assigned partition, of this DC's own topic or of the copy. One thing at a time. */
+export class ConsumerPartition {
+  private readonly progress: PartitionProgress;
+  private writer: ProducerConnection | undefined;
+  private turn: Promise<unknown> = Promise.resolve();
+  private isInterrupted = false;
+  private isClosed = false;
+  private granted: Router | undefined;
+  private isLooking = false;
+  /** The last states that were sent; one of them was committed last, when nobody else has. */
+  private written: string[] = [];
+  /** The units apart as they were committed last. */
+  private committedApart = '';
+  private opening: Promise<void> = Promise.resolve();
+  /** What is fetched next: of a local partition the cursor itself. */
+  private nextFetch: number | undefined;
+  /** Of a copy: origin offsets, and where a copy of them or of what follows is. Ascending. */
+  private readonly places: { origin: number; at: number }[] = [{ origin: 0, at: 0 }];
+  private failures = 0;
+  /** When the commit was sent that succeeded last. */
+  private confirmedAt = 0;
+
+  constructor(private readonly parts: PartitionParts) {
+    this.progress = parts.group.at(parts.origin, parts.partition);
+    parts.setPaused(true);
+  }
+
+  /** Takes the partition: a member that had it before commits nothing any more. Tries until it succeeds, or is closed. */
+  async open(): Promise<void> {
+    for (let wait = BACKOFF_MS.first; !this.isClosed; wait = Math.min(wait * 2, BACKOFF_MS.most)) {
+      try {
+        return await this.exclusive(() => this.take());
+      } catch (error) {
+        this.parts.onWarning(`${this.name}: ${messageOf(error)}`, error);
+        await this.lose();
+        await new Promise((resolve) => setTimeout(resolve, wait));
+      }
+    }
+  }
+
+  /** The rules have changed: what they give is granted when every hand-over that belongs to them has been read. */
+  grant(): Promise<void> {
+    return this.guarded(async () => {
+      await this.readAll();
+      await this.adopt();
+      this.goOn(true);
+    });
+  }
+
+  /** Something that was waited for may be there. @param isNew the group has assigned it anew */
+  async look(isNew = false): Promise<void> {
+    if (this.isLooking && !isNew) return;
+    this.isLooking = true;
+    await this.guarded(async () => {
+      this.isLooking = false;
+      await this.adopt();
+      this.goOn(isNew);
+    });
+    // A partition that is being taken again has not looked; it does so when it is taken.
+    this.isLooking = false;
+  }
+
+  /** Resolves when nothing is under way by older rules, and what was handled is committed, or will be handled again. */
+  async settle(): Promise<void> {
+    this.isInterrupted = true;
+    await this.exclusive(async () => undefined);
+    await this.opening;
+  }
+
+  async close(): Promise<void> {
+    this.isInterrupted = true;
+    this.isClosed = true;
+    await this.exclusive(() => this.lose());
+  }
+
+  read(batch: FetchedBatch): Promise<void> {
+    return this.guarded(async () => {
+      const { progress, parts } = this;
+      if (progress.cursor === null) return;
+      if (batch.fetchedOffset > this.nextFetch!) {
+        // Hazard: it was asked for before a seek, and leaves out what is between. Or the topic has removed that: then it begins there.
+        if (batch.fetchedOffset > (await parts.earliest())) return parts.seek(this.nextFetch!);
+        parts.onWarning(`${this.name}: what was at ${this.nextFetch} is removed`, undefined);
+      }
+      const isWhole = await this.readRecords(batch);
+      // Others may wait for what was passed without a record of its own.
+      if (JSON.stringify(progress.state().apart) !== this.committedApart) await this.commit(null);
+      if (isWhole) batch.resolve();
+      this.goOn(!isWhole);
+    });
+  }
+
+  /** @returns whether all of it was read */
+  private async readRecords(batch: FetchedBatch): Promise<boolean> {
+    const { progress } = this;
+    const records = batch.messages.map((message) => ({ message, offset: this.offsetOf(message) }));
+    const left = (): typeof records => records.filter(({ offset }) => offset >= progress.cursor!);
+    for (let rest = left(); rest.length > 0; rest = left()) {
+      await this.readChunk(rest.slice(0, CHUNK));
+      if (this.isInterrupted || !(await batch.isAlive())) return false;
+    }
+    this.nextFetch = batch.next;
+    // Behind what was filtered out.
+    if (progress.isLocal) this.passed(Math.max(batch.next, progress.cursor!));
+    return true;
+  }
+
+  /** Up to its end, or up to where this member has to look whether the partition still is its own. */
+  private async readChunk(chunk: { message: KafkaMessage; offset: number }[]): Promise<void> {
+    const { progress, parts } = this;
+    const last = chunk.at(-1)!.offset;
+    let isAnnounced = false;
+    let handled = 0;
+    let next = chunk[0]!.offset;
+    for (const { message, offset } of chunk) {
+      if (this.isInterrupted) break;
+      const unit = parts.unitOf(message);
+      const isReleased = parts.group.isReleased(unit, parts.origin, parts.partition, offset);
+      if (progress.decide(offset, unit, () => isReleased && this.isActive(unit)) === 'handle') {
+        // What a process that dies now may have handled.
+        if (!isAnnounced) await this.commit([offset, last + 1]);
+        isAnnounced = true;
+        // The commit took time, in which a fence may have come.
+        if (this.isInterrupted || !this.isActive(unit)) break;
+        // Hazard: a process that was paused goes on where it was, and who took over handles the same. Guard: a commit, which is refused then.
+        if (handled > 0 && performance.now() - this.confirmedAt > CONFIRMED_MS) break;
+        try {
+          await parts.handle(message, offset, progress.isDoubtful(offset));
+        } catch (error) {
+          this.passed(offset);
+          progress.doubt([offset, offset + 1]);
+          await this.commit(null);
+          throw new HandlerFailed(messageOf(error), { cause: error });
+        }
+        handled += 1;
+      }
+      next = offset + 1;
+    }
+    this.passed(next);
+    if (isAnnounced) await this.commit(null);
+    this.failures = 0;
+  }
+
+  private passed(next: number): void {
+    const { progress, parts } = this;
+    progress.passed(next, (unit) => parts.group.limitOf(unit, parts.origin, parts.partition));
+    if (progress.isLocal) this.nextFetch = next;
+  }
+
+  private readonly isRunnable = (unit: UnitId): boolean => {
+    const { group, origin, partition } = this.parts;
+    return this.isActive(unit) && group.isReleased(unit, origin, partition, this.progress.positionOf(unit));
+  };
+
+  /** By the rules of now, and by those whose hand-overs are all read. */
+  private isActive(unit: UnitId): boolean {
+    const now = this.parts.rules.current();
+    const { granted, parts } = this;
+    if (now === undefined || granted === undefined) return false;
+    return isWritable(unit, now, parts.dc) && isWritable(unit, granted, parts.dc);
+  }
+
+  /** Where to read next, or nothing. @param moves what is fetched next is not what the client would fetch */
+  private goOn(moves: boolean): void {
+    const { progress, parts } = this;
+    if (this.isClosed) return;
+    this.isInterrupted = false;
+    if (progress.needsPass(this.isRunnable)) {
+      const from = progress.start(this.isRunnable);
+      if (from !== null) this.nextFetch = progress.isLocal ? from : this.placeOf(from);
+      moves = true;
+    }
+    // A copy is read only while something of it is left.
+    const isIdle =
+      progress.cursor === null || !(progress.isLocal || [...progress.unitsApart].some(this.isRunnable));
+    if (moves && progress.cursor !== null) parts.seek(this.nextFetch!);
+    parts.setPaused(isIdle);
+  }
+
+  private offsetOf(message: KafkaMessage): number {
+    if (this.progress.isLocal) return Number(message.offset);
+    const header = message.headers?.[ORIGIN_HEADER];
+    const text = (Array.isArray(header) ? header.at(-1) : header)?.toString() ?? '';
+    const offset = Number(text.slice(text.lastIndexOf('/') + 1));
+    if (text === '' || !Number.isSafeInteger(offset))
+      throw new Error(`${this.name}: the record at ${message.offset} does not say where it comes from`);
+    const last = this.places.at(-1)!;
+    if (offset > last.origin + 1_000) this.places.push({ origin: offset, at: Number(message.offset) });
+    return offset;
+  }
+
+  private placeOf(origin: number): number {
+    return this.places.findLast((place) => place.origin <= origin)!.at;
+  }
+
+  /** What fails is mended here: the partition is taken again, and what was committed counts. */
+  private async guarded(work: () => Promise<void>): Promise<void> {
+    await this.exclusive(async () => {
+      if (this.writer === undefined || this.isClosed) return;
+      try {
+        await work();
+      } catch (error) {
+        const { parts } = this;
+        parts.onWarning(`${this.name}: ${messageOf(error)}`, error);
+        parts.setPaused(true);
+        this.failures += 1;
+        const waitMs = Math.min(BACKOFF_MS.first * 2 ** this.failures, BACKOFF_MS.most);
+        if (error instanceof HandlerFailed) {
+          setTimeout(() => void this.look(true), waitMs).unref();
+        } else {
+          // Lost to another member, to a switchover, or to a broker that does not answer.
+          await this.lose();
+          this.opening = this.open();
+        }
+      }
+    });
+  }
+
+  private async lose(): Promise<void> {
+    const { writer } = this;
+    this.writer = undefined;
+    await writer?.close().catch(() => undefined);
+  }
+
+  private async take(): Promise<void> {
+    const { kafka, subscription, origin, partition, rules, states } = this.parts;
+    if (this.isClosed) return;
+    const id = consumerTransactionalId(subscription, origin, partition);
+    this.writer = await ProducerConnection.open(kafka, id, rules);
+    await this.readAll();
+    const stored = states.valueOf(this.key('state')) as PartitionState | undefined;
+    // Nobody has read on since this member's last commit: what it knows, is so. Else what was committed counts.
+    if (stored === undefined || !this.written.includes(JSON.stringify(stored))) {
+      const first = { adopted: 0, position: null, apart: [], doubtful: null };
+      const position = this.progress.isLocal ? await this.parts.firstOffset() : null;
+      this.progress.load(stored ?? { ...first, position });
+    }
+    this.parts.group.adopt(this.progress);
+    await this.commit(null);
+    this.goOn(true);
+  }
+
+  private async adopt(): Promise<void> {
+    if (this.parts.group.adopt(this.progress)) await this.commit(null);
+  }
+
+  private async readAll(): Promise<void> {
+    const router = this.parts.rules.current();
+    await this.parts.states.mark((value) => this.write(this.key('mark'), value));
+    this.granted = router;
+  }
+
+  private async commit(attempt: Range | null): Promise<void> {
+    const state = this.progress.state(attempt);
+    const text = JSON.stringify(state);
+    this.written = [...this.written.slice(-1), text];
+    const sentAt = performance.now();
+    await this.write(this.key('state'), text);
+    this.confirmedAt = sentAt;
+    this.committedApart = JSON.stringify(state.apart);
+    if (attempt === null) this.parts.onCommitted();
+  }
+
+  private async write(key: RecordKey, value: string): Promise<void> {
+    const { subscription } = this.parts;
+    const message = { key: JSON.stringify(key), value, partition: partitionOfSubscription(subscription) };
+    await this.writer!.commit([{ topic: CONSUMERS, messages: [message] }]);
+  }
+
+  private key<Kind extends 'state' | 'mark'>(kind: Kind): RecordKey {
+    const { subscription, origin, partition } = this.parts;
+    return [kind, subscription.group, subscription.topic, origin, partition];
+  }
+
+  private get name(): string {
+    const { subscription, origin, partition } = this.parts;
+    return `${subscription.group}: ${subscription.topic}-${partition} of ${origin}`;
+  }
+
+  private exclusive<R>(work: () => Promise<R>): Promise<R> {
+    const result = this.turn.then(work);
+    this.turn = result.catch(() => undefined);
+    return result;
+  }
+}
+
+class HandlerFailed extends Error {}

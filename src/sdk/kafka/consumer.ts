@@ -1,0 +1,234 @@
+import type { Consumer, IHeaders, Kafka, KafkaMessage } from 'kafkajs';
+import { InterlockError } from '../../errors.js';
+import { copyOf } from '../../kafka/consumer-records.js';
+import type { RecordKey } from '../../kafka/consumer-records.js';
+import { GroupProgress } from '../../kafka/hand-over.js';
+import type { HandOver } from '../../kafka/hand-over.js';
+import type { PartitionState } from '../../kafka/partition-progress.js';
+import type { DcId, UnitId } from '../../routing/units.js';
+import type { RulesSource } from '../rules-source.js';
+import { unitsOfTargets } from '../target.js';
+import type { Target } from '../target.js';
+import { ConsumerPartition } from './consumer-partition.js';
+import { ConsumerStates } from './consumer-states.js';
+
+export interface ConsumedRecord {
+  /** As it is called where it was written. */
+  topic: string;
+  /** The DC that wrote it; partition and offset are those of its own topic. */
+  origin: DcId;
+  partition: number;
+  offset: number;
+  key: Buffer | null;
+  value: Buffer | null;
+  headers: IHeaders;
+  /** ms since the epoch. */
+  timestamp: number;
+  /** It may have been handled already, by a handler whose end nobody could note. */
+  redelivered: boolean;
+}
+
+export interface ConsumerOptions {
+  groupId: string;
+  topics: readonly string[];
+  /** The other DC, whose topics are copied here as `<peer>.<topic>`. */
+  peer: DcId;
+  /** Whose a record is. Hazard: one for which it throws keeps its partition waiting. */
+  routingKey: (record: ConsumedRecord) => Target;
+  /** Called for the records of a unit one after the other. When it throws, the record comes again, `redelivered`. */
+  handler: (record: ConsumedRecord) => Promise<void>;
+  /** Told of what is mended by itself. Default: silent. */
+  onWarning?: (message: string, error?: unknown) => void;
+}
+
+export interface FencedConsumerParts {
+  kafka: Kafka;
+  dc: DcId;
+  rules: RulesSource;
+  options: ConsumerOptions;
+}
+
+/** A fetch of an idle partition waits so long; a seek is heard no sooner. */
+const MAX_WAIT_MS = 200;
+const HEARTBEAT_MS = 1_000;
+/** A member that is gone gives its partitions to the others after so long. */
+const SESSION_MS = 10_000;
+const AT_ONCE = 64;
+
+/**
+ * Handles the records of the units that this DC owns: those of its own topics, and of the copies what the old owner left. A fence stops the units'
+ * records; the instance acknowledges it when none of them is under way and what was handled is committed.
+ */
+export class FencedConsumer {
+  private readonly groups = new Map<string, GroupProgress>();
+  private readonly partitions = new Map<string, ConsumerPartition>();
+  private readonly states: ConsumerStates;
+  private readonly consumer: Consumer;
+  private forget: () => void = () => undefined;
+
+  constructor(private readonly parts: FencedConsumerParts) {
+    const { kafka, dc, options } = parts;
+    if (options.peer === dc || options.peer === '')
+      throw new InterlockError('BadInput', 'consumer: peer: expected the name of the other data center', {
+        details: { field: 'peer' },
+      });
+    for (const topic of options.topics) this.groups.set(topic, new GroupProgress(dc));
+    this.states = new ConsumerStates(kafka, (key, value) => this.onRecord(key, value));
+    this.consumer = kafka.consumer({
+      groupId: options.groupId,
+      maxWaitTimeInMs: MAX_WAIT_MS,
+      sessionTimeout: SESSION_MS,
+      allowAutoTopicCreation: false,
+    });
+  }
+
+  /** Joins the group. Throws Unavailable or NoRules while no rules are known, and what kafkajs throws. */
+  async start(): Promise<void> {
+    const { rules, options } = this.parts;
+    if (rules.current() === undefined) await rules.refresh();
+    await this.states.start();
+    this.forget = rules.onRules(async () => {
+      await Promise.all(this.all((partition) => partition.settle()));
+      void Promise.all(this.all((partition) => partition.grant()));
+    });
+    const { consumer } = this;
+    consumer.on(consumer.events.GROUP_JOIN, ({ payload }) => this.assign(payload.memberAssignment));
+    await consumer.connect();
+    const topics = options.topics.flatMap((topic) => [topic, copyOf(options.peer, topic)]);
+    await consumer.subscribe({ topics, fromBeginning: true });
+    await consumer.run({
+      autoCommit: false,
+      eachBatchAutoResolve: false,
+      partitionsConsumedConcurrently: AT_ONCE,
+      eachBatch: async (fetched) => {
+        const { batch } = fetched;
+        let lost: unknown;
+        const isAlive = async (): Promise<boolean> => {
+          await fetched.heartbeat().catch((error: unknown) => (lost = error));
+          return lost === undefined && fetched.isRunning();
+        };
+        const beat = setInterval(() => void isAlive(), HEARTBEAT_MS);
+        const last = batch.lastOffset();
+        try {
+          await this.partitions.get(`${batch.topic}/${batch.partition}`)?.read({
+            // Not among the declared fields of kafkajs 2.2.4, but there.
+            fetchedOffset: Number((batch as unknown as { fetchedOffset: string }).fetchedOffset),
+            messages: batch.messages,
+            next: Number(last) + 1,
+            isAlive,
+            resolve: () => fetched.resolveOffset(last),
+          });
+        } finally {
+          clearInterval(beat);
+        }
+        if (lost !== undefined) throw lost as Error;
+      },
+    });
+  }
+
+  /** Finishes the records that are under way, commits, and leaves the group. */
+  async stop(): Promise<void> {
+    this.forget();
+    await Promise.all(this.all((partition) => partition.close()));
+    await this.consumer.disconnect();
+    await this.states.stop();
+  }
+
+  private all<R>(call: (partition: ConsumerPartition) => R): R[] {
+    return [...this.partitions.values()].map(call);
+  }
+
+  private assign(assignment: Record<string, number[]>): void {
+    const wanted = new Set<string>();
+    for (const [topic, partitions] of Object.entries(assignment)) {
+      for (const partition of partitions) {
+        const name = `${topic}/${partition}`;
+        wanted.add(name);
+        const known = this.partitions.get(name);
+        if (known !== undefined) void known.look(true);
+        else {
+          const made = this.make(topic, partition);
+          this.partitions.set(name, made);
+          void made.open();
+        }
+      }
+    }
+    for (const [name, partition] of this.partitions) {
+      if (wanted.has(name)) continue;
+      this.partitions.delete(name);
+      void partition.close();
+    }
+  }
+
+  private make(read: string, partition: number): ConsumerPartition {
+    const { kafka, dc, rules, options } = this.parts;
+    const isLocal = options.topics.includes(read);
+    const topic = isLocal ? read : read.slice(options.peer.length + 1);
+    const origin = isLocal ? dc : options.peer;
+    const recordOf = (message: KafkaMessage, offset: number, redelivered: boolean): ConsumedRecord => ({
+      ...{ topic, origin, partition, offset, redelivered },
+      key: message.key,
+      value: message.value,
+      headers: message.headers ?? {},
+      timestamp: Number(message.timestamp),
+    });
+    return new ConsumerPartition({
+      ...{ kafka, dc, rules, origin, partition },
+      states: this.states,
+      subscription: { group: options.groupId, topic },
+      group: this.groups.get(topic)!,
+      firstOffset: () => this.firstOffset(topic, partition),
+      earliest: () => this.earliest(read, partition),
+      seek: (offset) => this.consumer.seek({ topic: read, partition, offset: String(offset) }),
+      setPaused: (paused) =>
+        this.consumer[paused ? 'pause' : 'resume']([{ topic: read, partitions: [partition] }]),
+      unitOf: (message) => this.unitOf(recordOf(message, Number(message.offset), false)),
+      handle: (message, offset, redelivered) => options.handler(recordOf(message, offset, redelivered)),
+      onCommitted: () => void Promise.all(this.all((other) => other.look())),
+      onWarning: (message, error) => options.onWarning?.(message, error),
+    });
+  }
+
+  private unitOf(record: ConsumedRecord): UnitId {
+    const router = this.parts.rules.current()!;
+    return unitsOfTargets([this.parts.options.routingKey(record)], () => router)[0]!.unit;
+  }
+
+  private onRecord(key: RecordKey, value: unknown): void {
+    const [kind, group, topic] = key;
+    const progress = group === this.parts.options.groupId ? this.groups.get(topic) : undefined;
+    if (progress === undefined) return;
+    if (kind === 'hand-over') progress.add(value as HandOver[]);
+    else if (kind === 'state') {
+      const [, , , origin, partition] = key;
+      const read = origin === this.parts.dc ? topic : copyOf(origin, topic);
+      // What this member handles itself, it knows better.
+      if (this.partitions.has(`${read}/${partition}`)) return;
+      progress.at(origin, partition).load(value as PartitionState);
+    }
+    void Promise.all(this.all((partition) => partition.look()));
+  }
+
+  private async firstOffset(topic: string, partition: number): Promise<number> {
+    const admin = this.parts.kafka.admin();
+    await admin.connect();
+    try {
+      const [found] = await admin.fetchOffsets({ groupId: this.parts.options.groupId, topics: [topic] });
+      const committed = Number(found?.partitions.find((one) => one.partition === partition)?.offset ?? -1);
+      return committed >= 0 ? committed : 0;
+    } finally {
+      await admin.disconnect();
+    }
+  }
+
+  private async earliest(topic: string, partition: number): Promise<number> {
+    const admin = this.parts.kafka.admin();
+    await admin.connect();
+    try {
+      const found = await admin.fetchTopicOffsets(topic);
+      return Number(found.find((one) => one.partition === partition)?.low ?? 0);
+    } finally {
+      await admin.disconnect();
+    }
+  }
+}

@@ -1,0 +1,325 @@
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { handOverConsumers } from '../../replicators/kafka/hand-over-consumers.js';
+import { withAssignments } from '../../src/routing/rules.js';
+import type { Assignment, Rules } from '../../src/routing/rules.js';
+import { createInterlock, FixedRules } from '../../src/sdk/index.js';
+import type { FencedConsumer } from '../../src/sdk/index.js';
+import { testRules, userIn } from '../sdk/support.js';
+import { kafkaLinkConfig, kafkaSettled, runKafkaLink, startKafkaPair } from '../support/kafka-replication.js';
+import type { KafkaPair, RunningKafkaLink } from '../support/kafka-replication.js';
+import { startProgram } from '../support/programs.js';
+import type { Program } from '../support/programs.js';
+import { until } from '../support/replication.js';
+
+const SIDES = ['a', 'b'] as const;
+type Side = (typeof SIDES)[number];
+const PARTITIONS = 2;
+
+let pair: KafkaPair;
+const consumers: FencedConsumer[] = [];
+const links: RunningKafkaLink[] = [];
+const programs: Program[] = [];
+
+beforeAll(async () => {
+  pair = await startKafkaPair();
+});
+afterEach(async () => {
+  await Promise.all(programs.splice(0).map((program) => program.kill('SIGKILL')));
+  await Promise.all(consumers.splice(0).map((consumer) => consumer.stop()));
+  await Promise.all(links.splice(0).map((link) => link.stop()));
+});
+afterAll(async () => {
+  await pair?.stop();
+});
+
+interface Handled {
+  at: Side;
+  user: string;
+  n: number;
+  redelivered: boolean;
+}
+
+/** A topic in two data centers, copied both ways, and users in units that move. */
+class Shop {
+  readonly handled: Handled[] = [];
+  readonly warnings: string[] = [];
+  readonly rules: Record<Side, FixedRules> = {
+    a: new FixedRules(testRules(1)),
+    b: new FixedRules(testRules(1)),
+  };
+  private readonly written = new Map<string, number>();
+  private readonly owners = new Map<number, Side>();
+  private epoch = 1;
+  private current: Rules = testRules(1);
+  private readonly link = {} as Record<Side, RunningKafkaLink>;
+  /** Milliseconds of one record. */
+  slowness = 0;
+  fail: (record: Handled) => boolean = () => false;
+
+  constructor(readonly topic: string) {}
+
+  async start(): Promise<void> {
+    for (const side of SIDES) {
+      await pair[side].admin.createTopics({
+        topics: [{ topic: this.topic, numPartitions: PARTITIONS }],
+        waitForLeaders: false,
+      });
+    }
+    for (const side of SIDES) {
+      this.link[side] = await runKafkaLink(kafkaLinkConfig(pair, side, this.topic), 'earliest');
+      links.push(this.link[side]);
+    }
+    for (const side of SIDES) {
+      const copy = `dc-${side === 'a' ? 'b' : 'a'}.${this.topic}`;
+      await until(
+        async () => (await pair[side].admin.listTopics()).includes(copy),
+        `${copy} is there`,
+        60_000,
+      );
+    }
+  }
+
+  async consume(side: Side, name = 'one'): Promise<FencedConsumer> {
+    const rules = this.rules[side];
+    const interlock = createInterlock({ dc: `dc-${side}`, application: 'shop', instance: name, rules });
+    const consumer = interlock.kafka(pair[side].kafka).consumer({
+      groupId: `${this.topic}-group`,
+      topics: [this.topic],
+      peer: side === 'a' ? 'dc-b' : 'dc-a',
+      routingKey: ({ key }) => ({ userId: key!.toString(), region: 'cn-east' }),
+      handler: async ({ value, redelivered }) => {
+        const [user, n] = value!.toString().split(':');
+        const record = { at: side, user: user!, n: Number(n), redelivered };
+        if (this.fail(record)) throw new Error('the handler has failed');
+        if (this.slowness > 0) await new Promise((resolve) => setTimeout(resolve, this.slowness));
+        this.handled.push(record);
+      },
+      onWarning: (message) => this.warnings.push(message),
+    });
+    consumers.push(consumer);
+    await consumer.start();
+    return consumer;
+  }
+
+  /** A member at dc-a in a process of its own, which knows the rules of epoch 1 and no later ones. */
+  startProcess(slowness: number): Program {
+    const args = [pair.a.server.address, `${this.topic}-group`, this.topic, String(slowness)];
+    const program = startProgram('test/support/consumer-process.js', args);
+    programs.push(program);
+    return program;
+  }
+
+  /** What it has handled, in its order; before what this process has. */
+  take(program: Program): number {
+    const lines = [...program.output().matchAll(/handled (\S+):(\d+) (true|false);/g)];
+    const records = lines.map(([, user, n, redelivered]) => ({
+      ...{ at: 'a' as const, user: user!, n: Number(n), redelivered: redelivered === 'true' },
+    }));
+    this.handled.unshift(...records);
+    return records.length;
+  }
+
+  async produce(bucket: number, count = 1, other = 0): Promise<void> {
+    const user = userIn(bucket, other);
+    const side = this.owners.get(bucket) ?? 'a';
+    const from = this.written.get(user) ?? 0;
+    this.written.set(user, from + count);
+    const messages = Array.from({ length: count }, (_, i) => ({
+      key: user,
+      value: `${user}:${from + i + 1}`,
+    }));
+    await pair[side].producer.send({ topic: this.topic, messages });
+  }
+
+  private publish(buckets: readonly number[], assignment: Assignment): void {
+    const changes = new Map(buckets.map((bucket) => [`cn-east/${bucket}`, assignment]));
+    this.current = withAssignments(this.current, changes, {
+      epoch: ++this.epoch,
+      reason: 'test',
+      holder: null,
+    });
+    for (const side of SIDES) this.rules[side].set(this.current);
+  }
+
+  /** As a switchover does it. */
+  async switch(
+    from: Side,
+    buckets: readonly number[],
+    outcome: 'done' | 'abort-early' | 'abort-late' = 'done',
+  ): Promise<void> {
+    const to = from === 'a' ? 'b' : 'a';
+    const moved = buckets.filter((bucket) => (this.owners.get(bucket) ?? 'a') === from);
+    this.publish(moved, { owner: `dc-${from}`, state: 'write_disabled' });
+    await this.rules[from].acknowledged;
+    const past = this.handled.length;
+    if (outcome !== 'abort-early') {
+      await kafkaSettled(this.link[from]);
+      await handOverConsumers({
+        from: { dc: `dc-${from}`, kafka: { brokers: [pair[from].server.address] } },
+        to: { dc: `dc-${to}`, kafka: { brokers: [pair[to].server.address] } },
+        epoch: this.epoch,
+        units: moved.map((bucket) => `cn-east/${bucket}`),
+      });
+    }
+    const users = new Set(moved.flatMap((bucket) => [userIn(bucket), userIn(bucket, 1)]));
+    expect(this.handled.slice(past).filter(({ user }) => users.has(user))).toEqual([]);
+    const owner = outcome === 'done' ? to : from;
+    for (const bucket of moved) this.owners.set(bucket, owner);
+    this.publish(moved, { owner: `dc-${owner}`, state: 'open' });
+  }
+
+  /** Waits until everything is handled; then looks whether it was in order, once, or marked. */
+  async check(): Promise<void> {
+    const total = [...this.written.values()].reduce((sum, n) => sum + n, 0);
+    const distinct = (): number => new Set(this.handled.map(({ user, n }) => `${user}:${n}`)).size;
+    await until(
+      () => distinct() >= total,
+      `${total} records are handled`,
+      90_000,
+      () => `${distinct()} are; ${this.missing().join(' ')}; ${this.warnings.slice(-5).join('; ')}`,
+    );
+    for (const [user, count] of this.written) {
+      const seen: number[] = [];
+      for (const { n, redelivered } of this.handled.filter((one) => one.user === user)) {
+        if (seen.includes(n)) expect({ user, n, redelivered }).toEqual({ user, n, redelivered: true });
+        else seen.push(n);
+      }
+      expect({ user, seen }).toEqual({ user, seen: Array.from({ length: count }, (_, i) => i + 1) });
+    }
+  }
+
+  private missing(): string[] {
+    return [...this.written].flatMap(([user, count]) => {
+      const seen = new Set(this.handled.filter((one) => one.user === user).map(({ n }) => n));
+      const missing = Array.from({ length: count }, (_, i) => i + 1).filter((n) => !seen.has(n));
+      return missing.length === 0 ? [] : [`${user}: ${missing.slice(0, 5).join(',')}`];
+    });
+  }
+}
+
+describe('the consumer of the SDK', () => {
+  it('a partition of moved and unmoved units: the tail is handled there, then what is new', async () => {
+    const shop = new Shop('c-mixed');
+    await shop.start();
+    shop.slowness = 5;
+    for (const bucket of [1, 2, 3, 4]) await shop.produce(bucket, 40);
+    await shop.consume('a');
+    await shop.consume('b');
+    await until(
+      () => shop.handled.length > 30,
+      'some are handled',
+      60_000,
+      () => shop.warnings.join('; '),
+    );
+    await shop.switch('a', [1, 2]);
+    for (const bucket of [1, 2, 3, 4]) await shop.produce(bucket, 10);
+    await shop.check();
+    const where = (side: Side, bucket: number): number[] =>
+      shop.handled.filter(({ at, user }) => at === side && user === userIn(bucket)).map(({ n }) => n);
+    // Each has a part of the moved ones, and nothing of the others came to dc-b.
+    expect(where('b', 1).length).toBeGreaterThan(10);
+    expect(where('a', 1).length + where('b', 1).length).toBe(50);
+    expect(where('b', 3)).toEqual([]);
+    expect(where('a', 3)).toHaveLength(50);
+    expect(shop.handled.filter(({ redelivered }) => redelivered)).toEqual([]);
+  });
+
+  it('switches of overlapping units, aborts and rollbacks, one after the other', async () => {
+    const shop = new Shop('c-many');
+    await shop.start();
+    await shop.consume('a');
+    await shop.consume('b');
+    shop.slowness = 2;
+    const all = [1, 2, 3, 4];
+    const load = async (): Promise<void> => {
+      for (const bucket of all) for (const other of [0, 1]) await shop.produce(bucket, 12, other);
+    };
+    await load();
+    await shop.switch('a', [1, 2]);
+    await load();
+    await shop.switch('a', [3], 'abort-late');
+    await load();
+    await shop.switch('b', [2]);
+    await load();
+    await shop.switch('a', [2, 3]);
+    await load();
+    await shop.switch('b', [1], 'abort-early');
+    await load();
+    await shop.switch('b', [1, 2, 3]);
+    await load();
+    await shop.check();
+  });
+
+  it('a member that is killed: what it could not note comes again, marked, and nothing else', async () => {
+    const shop = new Shop('c-kill');
+    await shop.start();
+    for (const bucket of [1, 2, 3, 4]) await shop.produce(bucket, 60);
+    const program = shop.startProcess(3);
+    await program.prints(`handled ${userIn(1)}:20 `);
+    await program.kill('SIGKILL');
+    const before = shop.take(program);
+    expect(before).toBeGreaterThanOrEqual(20);
+    await shop.consume('a');
+    await shop.check();
+    const again = shop.handled.filter(({ redelivered }) => redelivered).length;
+    expect(again).toBeGreaterThan(0);
+    expect(shop.handled.length).toBeLessThanOrEqual(240 + again);
+  });
+
+  it('a member that is paused over a switch handles nothing of it when it wakes up', async () => {
+    const shop = new Shop('c-zombie');
+    await shop.start();
+    for (const bucket of [1, 2, 3, 4]) await shop.produce(bucket, 60);
+    const zombie = shop.startProcess(3);
+    await zombie.prints(`handled ${userIn(1)}:20 `);
+    zombie.child.kill('SIGUSR2');
+    await zombie.prints('cut off;');
+    zombie.child.kill('SIGSTOP');
+    const count = (): number => (zombie.output().match(/handled/g) ?? []).length;
+    const paused = count();
+    await shop.switch('a', [1, 2]);
+    zombie.child.kill('SIGCONT');
+    await zombie.prints('warned');
+    await shop.produce(1, 5);
+    await shop.consume('b');
+    await until(
+      () => shop.handled.filter(({ at, user }) => at === 'b' && user === userIn(1)).some(({ n }) => n === 65),
+      'dc-b has handled the moved ones',
+      60_000,
+      () => shop.warnings.slice(-5).join('; '),
+    );
+    // At most the one in each partition that was under way.
+    expect(count() - paused).toBeLessThanOrEqual(PARTITIONS);
+    await zombie.kill('SIGKILL');
+    shop.take(zombie);
+    await shop.consume('a');
+    await shop.check();
+  });
+
+  it('two members at each side, that come and go between switches, and a handler that fails', async () => {
+    const shop = new Shop('c-members');
+    await shop.start();
+    const first = await shop.consume('a', 'one');
+    await shop.consume('b', 'one');
+    shop.slowness = 2;
+    const failed = new Set<string>();
+    shop.fail = ({ user, n }) => {
+      const fails = n % 9 === 4 && !failed.has(`${user}:${n}`);
+      failed.add(`${user}:${n}`);
+      return fails;
+    };
+    const load = async (): Promise<void> => {
+      for (const bucket of [1, 2, 3]) await shop.produce(bucket, 15);
+    };
+    await load();
+    await shop.consume('a', 'two');
+    await load();
+    await shop.switch('a', [1, 2]);
+    await load();
+    await first.stop();
+    consumers.splice(consumers.indexOf(first), 1);
+    await shop.switch('b', [1]);
+    await load();
+    await shop.check();
+  });
+});

@@ -1,0 +1,371 @@
+import { createServer } from 'node:net';
+import type { AddressInfo, Socket } from 'node:net';
+import fc from 'fast-check';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { Applier } from '../../replicators/redis/applier.js';
+import { ApplyLoop } from '../../replicators/redis/apply-loop.js';
+import { Arrivals } from '../../replicators/redis/arrivals.js';
+import { CommandBytes } from '../../replicators/redis/block.js';
+import { firstCheckpoint } from '../../replicators/redis/checkpoint.js';
+import { CommandTable } from '../../replicators/redis/commands.js';
+import { encodeCommand } from '../../replicators/redis/connection.js';
+import { CommandFilter } from '../../replicators/redis/filter.js';
+import { Intake } from '../../replicators/redis/intake.js';
+import { Judge } from '../../replicators/redis/judge.js';
+import { KeySet } from '../../replicators/redis/key-set.js';
+import { KeyUnitReader } from '../../replicators/redis/key-units.js';
+import { REDIS_LINK_DEFAULTS } from '../../replicators/redis/link-config.js';
+import { Ownership } from '../../replicators/redis/ownership.js';
+import { Replica } from '../../replicators/redis/replica.js';
+import { CommandReader } from '../../replicators/redis/resp/command-reader.js';
+import type { StreamCommand } from '../../replicators/redis/resp/command-reader.js';
+import { ShortLived } from '../../replicators/redis/short-lived.js';
+import { requireContinues } from '../../replicators/redis/source-info.js';
+import { SourceStream } from '../../replicators/redis/source-stream.js';
+import { bucketOf } from '../../src/routing/units.js';
+
+const command = (...args: (string | number)[]): StreamCommand =>
+  new CommandReader().push(encodeCommand(args))[0]!;
+
+describe('what waits for the target', () => {
+  it('comes out as it went in, whatever lies on disk', async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(fc.oneof(fc.integer({ min: 1, max: 300 }), fc.constant('shift'), fc.constant('load')), {
+          minLength: 20,
+          maxLength: 60,
+        }),
+        async (steps) => {
+          const intake = new Intake(1e9, 400);
+          let written = 0;
+          const given: Buffer[] = [];
+          const loads: Promise<void>[] = [];
+          const take = (): boolean => {
+            const chunk = intake.shift();
+            if (chunk !== undefined) given.push(chunk);
+            return chunk !== undefined;
+          };
+          for (const step of steps) {
+            if (step === 'shift') take();
+            else if (step === 'load') loads.push(intake.load());
+            else intake.push(Buffer.from(Array.from({ length: step }, () => written++ % 251)));
+          }
+          await Promise.all(loads);
+          while (!intake.isEmpty) if (!take()) await intake.load();
+          expect(Buffer.concat(given)).toEqual(
+            Buffer.from(Array.from({ length: written }, (_, i) => i % 251)),
+          );
+          expect(intake.onDisk).toBe(0);
+          intake.close();
+        },
+      ),
+      { numRuns: 40 },
+    );
+  });
+
+  it('is full at its bound', () => {
+    const intake = new Intake(5000, 1000);
+    for (let i = 0; i < 5; i++) intake.push(Buffer.alloc(1000));
+    expect(intake.isFull).toBe(true);
+    expect(intake.onDisk).toBe(4000);
+    intake.close();
+  });
+});
+
+describe('the keys of a command', () => {
+  const table = new CommandTable();
+  const keysOf = (...args: (string | number)[]): string[] => {
+    const found = command(...args);
+    return table
+      .of(found.name)
+      .keysOf(found)
+      .map((index) => found.arg(index).toString());
+  };
+
+  it.each([
+    [['SET', 'k', 'v'], ['k']],
+    [
+      ['MSET', 'a', 1, 'b', 2],
+      ['a', 'b'],
+    ],
+    [
+      ['DEL', 'a', 'b', 'c'],
+      ['a', 'b', 'c'],
+    ],
+    [
+      ['RENAME', 'a', 'b'],
+      ['a', 'b'],
+    ],
+    [
+      ['BITOP', 'AND', 'd', 'a', 'b'],
+      ['d', 'a', 'b'],
+    ],
+    [['XGROUP', 'CREATE', 's', 'g', '$'], ['s']],
+    [
+      ['ZUNIONSTORE', 'd', 2, 'a', 'b', 'WEIGHTS', 1, 2],
+      ['d', 'a', 'b'],
+    ],
+    [
+      ['SORT', 'a', 'BY', 'w_*', 'STORE', 'd'],
+      ['a', 'd'],
+    ],
+    [
+      ['GEORADIUS', 'g', 1, 2, 3, 'km', 'STOREDIST', 'd'],
+      ['g', 'd'],
+    ],
+    [['PUBLISH', 'c', 'm'], []],
+  ])('%j', (args, keys) => expect(keysOf(...args)).toEqual(keys));
+
+  it('those of modules are learnt from the source', () => {
+    const learnt = new CommandTable([[Buffer.from('JSON.SET'), -4, ['write', 'denyoom'], 1, 1, 1, []]]);
+    expect(learnt.of('json.set')).toMatchObject({ kind: 'write', onlyKey: 1 });
+    expect(table.of('json.set').kind).toBe('unknown');
+  });
+});
+
+describe('a key', () => {
+  it('has the unit of the first pattern that fits', () => {
+    const reader = new KeyUnitReader(
+      [
+        { pattern: 'user:{id}:*' },
+        { pattern: '{region}/cart/{{id}}' },
+        { pattern: 'stock:*', central: 'stock' },
+        { pattern: 'u.{id}' },
+      ],
+      { defaultRegion: 'eu', regions: ['eu', 'us'], segments: { vip: ['7'] } },
+    );
+    expect(reader.unitOf('user:42:name')).toBe(`eu/${bucketOf('42')}`);
+    expect(reader.unitOf('user:7:name')).toBe('segment:vip');
+    expect(reader.unitOf('us/cart/{42}')).toBe(`us/${bucketOf('42')}`);
+    expect(reader.unitOf('mars/cart/{42}')).toBe('mars/(not routed)');
+    expect(reader.unitOf('stock:9')).toBe('central:stock');
+    expect(reader.unitOf('u.ü'.replace('ü', '\u00c3\u00bc'))).toBe(`eu/${bucketOf('ü')}`);
+    expect(reader.unitOf('uX1')).toBeUndefined();
+    expect(reader.unitOf('user:42')).toBeUndefined();
+  });
+
+  it('is filtered by patterns as KEYS has them', () => {
+    const filter = (pattern: string): ((key: string) => boolean) => {
+      const made = new CommandFilter({ includeKeys: [pattern] });
+      return (key) => made.carriesKey(key);
+    };
+    expect(filter('a?c')('abc')).toBe(true);
+    expect(filter('a?c')('abbc')).toBe(false);
+    expect(filter('h[ae-g]llo')('hfllo')).toBe(true);
+    expect(filter('h[^a]llo')('hallo')).toBe(false);
+    expect(filter('a\\*')('a*')).toBe(true);
+    expect(filter('a\\*')('ab')).toBe(false);
+    expect(filter('a.b*')('axb')).toBe(false);
+  });
+
+  it('is found again among many others', () => {
+    const keys = new KeySet();
+    for (let i = 0; i < 50_000; i++) keys.add(i % 2, Buffer.from(`key:${i}`));
+    expect(keys.size).toBe(50_000);
+    for (let i = 0; i < 50_000; i += 7) {
+      expect(keys.has(i % 2, Buffer.from(`key:${i}`))).toBe(true);
+      expect(keys.has(1 - (i % 2), Buffer.from(`key:${i}`))).toBe(false);
+    }
+  });
+});
+
+describe('a block', () => {
+  it('forwards what follows each other as it came, and selects databases only where they change', () => {
+    const bytes = Buffer.concat([1, 2, 3, 4].map((i) => encodeCommand(['SET', `k${i}`, i])));
+    const [one, two, three, four] = new CommandReader().push(bytes) as [
+      StreamCommand,
+      StreamCommand,
+      StreamCommand,
+      StreamCommand,
+    ];
+    const made = new CommandBytes();
+    for (const each of [one, two, four]) made.add(each, 0);
+    made.add(three, 5);
+    made.remove(one);
+    expect(made.at(2)).toMatchObject({ offset: null, db: 0 });
+    expect(made.at(3)).toMatchObject({ offset: three.endOffset, db: 5 });
+    const { parts, count } = made.take();
+    expect(count).toBe(5);
+    expect(Buffer.concat(parts)).toEqual(
+      Buffer.concat([
+        two.raw,
+        four.raw,
+        encodeCommand(['SELECT', 5]),
+        three.raw,
+        encodeCommand(['SELECT', 0]),
+      ]),
+    );
+    expect(parts).toHaveLength(5);
+  });
+});
+
+describe('lag', () => {
+  it('is the age of the oldest bytes that are not applied', () => {
+    const arrivals = new Arrivals(100);
+    arrivals.came(10, 1000);
+    arrivals.came(10, 2000);
+    expect(arrivals.oldestAt).toBe(1000);
+    arrivals.applied(109);
+    expect(arrivals.oldestAt).toBe(1000);
+    arrivals.applied(110);
+    expect(arrivals.oldestAt).toBe(2000);
+    arrivals.applied(120);
+    expect(arrivals.oldestAt).toBeUndefined();
+  });
+});
+
+describe('a source goes on', () => {
+  const replication = new Map([
+    ['master_replid', 'now'],
+    ['master_replid2', 'former'],
+    ['second_repl_offset', '501'],
+    ['master_repl_offset', '1000'],
+    ['repl_backlog_active', '1'],
+    ['repl_backlog_first_byte_offset', '101'],
+    ['repl_backlog_histlen', '900'],
+  ]);
+  const state = (replid: string, offset: number): unknown => {
+    try {
+      requireContinues('redis/c:a>b', 'a', { replid, offset }, replication);
+      return 'continues';
+    } catch (error) {
+      return (error as { details: Record<string, unknown> }).details['state'];
+    }
+  };
+
+  it.each([
+    ['now', 1000, 'continues'],
+    ['now', 100, 'continues'],
+    ['now', 99, 'resync-required'],
+    ['now', 1001, 'diverged'],
+    ['former', 500, 'continues'],
+    ['former', 501, 'diverged'],
+    ['other', 500, 'resync-required'],
+  ])('behind %s:%i: %s', (replid, offset, expected) => expect(state(replid, offset)).toBe(expected));
+});
+
+describe('a transaction of the source', () => {
+  it('moves nothing before its end, wherever the stream is split', () => {
+    const config = {
+      ...REDIS_LINK_DEFAULTS,
+      units: [],
+      ...{ link: 'redis/c:a>b', from: 'a', to: 'b' },
+      source: { host: '', port: 1 },
+      target: { host: '', port: 1 },
+      mapping: { defaultRegion: 'eu', regions: ['eu'], segments: {} },
+    };
+    const before = encodeCommand(['SET', 'before', 1]);
+    const unit = Buffer.concat([
+      ...[
+        ['MULTI'],
+        ['HSET', 'interlock:units', 'eu/1', 'open:a:2:1'],
+        ['SELECT', 4],
+        ['INCR', 'n'],
+        ['EXEC'],
+      ].map(encodeCommand),
+    ]);
+    for (let split = 1; split < unit.length; split++) {
+      const ownership = new Ownership('a', []);
+      const stream = new SourceStream(
+        config,
+        new CommandTable(),
+        new Judge(config, ownership),
+        ownership,
+        new ShortLived(3000, Date.now),
+        { offset: 1000, db: 0 },
+        { databases: 16, refused: new Map() },
+      );
+      const chunks = [Buffer.concat([before, unit.subarray(0, split)]), unit.subarray(split)];
+      const sent: { offset: number; db: number; count: number; units: number }[] = [];
+      const never = new Promise<never>(() => undefined);
+      const applier = {
+        isReady: true,
+        ready: () => never,
+        apply: ({ endOffset, db, commands, units }: SourceStream['block']) => {
+          sent.push({ offset: endOffset, db, count: commands.count, units: units.size });
+          return { sent: never, done: never };
+        },
+      } as unknown as Applier;
+      const waiting: Buffer[] = [];
+      const replica = {
+        shift: () => waiting.shift(),
+        failure: undefined,
+        intake: { isEmpty: true, mustLoad: false },
+      } as unknown as Replica;
+      const checkpoint = firstCheckpoint(0, { offset: 1000, replid: 'r' });
+      const events = {
+        onApplied: () => undefined,
+        onError: (error: unknown) => void sent.push(error as never),
+      };
+      const loop = (): ApplyLoop =>
+        new ApplyLoop(replica, stream, applier, null, checkpoint, 'r', events, () => undefined);
+      const first = loop();
+      waiting.push(chunks[0]!);
+      first.pump();
+      for (const { offset, db, units } of sent) {
+        expect([1000 + before.length, 1000 + before.length + unit.length]).toContain(offset);
+        if (offset === 1000 + before.length) expect({ db, units }).toEqual({ db: 0, units: 0 });
+      }
+      expect(stream.block.endOffset === 1000 + before.length || stream.isWhole).toBe(true);
+      first.end();
+    }
+  });
+});
+
+describe('the replica', () => {
+  const mark = 'f'.repeat(20) + '0'.repeat(20);
+  const rdb = Buffer.from(`REDIS0010${'f'.repeat(30)}data${'f'.repeat(19)}`);
+  const rest = encodeCommand(['SET', 'k', 'v']);
+  let pieceBytes = 1;
+  let form: Buffer;
+  const server = createServer((socket: Socket) => {
+    socket.setNoDelay(true);
+    socket.on('error', () => undefined);
+    socket.on('data', (data: Buffer) => {
+      const asked = data.toString('latin1');
+      if (asked.includes('PING')) socket.write('+PONG\r\n');
+      else if (asked.includes('capa')) socket.write('+OK\r\n');
+      else if (asked.includes('PSYNC'))
+        void (async () => {
+          const head = Buffer.from(`\n+FULLRESYNC ${'a'.repeat(40)} 100\r\n\n\n`);
+          const all = Buffer.concat([head, form, rest]);
+          for (let at = 0; at < all.length; at += pieceBytes) {
+            socket.write(all.subarray(at, at + pieceBytes));
+            await new Promise((resolve) => setImmediate(resolve));
+          }
+        })();
+    });
+  });
+  beforeAll(async () => new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve)));
+  afterAll(() => void server.close());
+
+  it.each([
+    ['by its mark', Buffer.concat([Buffer.from(`$EOF:${mark}\r\n`), rdb, Buffer.from(mark)])],
+    ['by its length', Buffer.concat([Buffer.from(`$${rdb.length}\r\n`), rdb])],
+  ])('knows the end of the data %s, however it is split', async (_name, bytes) => {
+    form = bytes;
+    for (const size of [1, 2, 3, 7, 19, 39, 40, 41, 64, 1000]) {
+      pieceBytes = size;
+      const { port } = server.address() as AddressInfo;
+      const replica = await Replica.open({ host: '127.0.0.1', port }, 1e9);
+      try {
+        expect(await replica.psync(null)).toEqual({ kind: 'full', replid: 'a'.repeat(40), offset: 100 });
+        let wake: (() => void) | undefined;
+        replica.onData = () => wake?.();
+        const wait = async (): Promise<void> => new Promise<void>((resolve) => (wake = resolve));
+        const found: Buffer[] = [];
+        for await (const chunk of replica.rdb(await replica.rdbForm(), wait)) found.push(chunk);
+        expect(Buffer.concat(found)).toEqual(rdb);
+        const stream: Buffer[] = [];
+        while (Buffer.concat(stream).length < rest.length) {
+          const chunk = replica.shift();
+          if (chunk === undefined) await wait();
+          else stream.push(chunk);
+        }
+        expect(Buffer.concat(stream)).toEqual(rest);
+      } finally {
+        replica.close();
+      }
+    }
+  });
+});
