@@ -272,11 +272,17 @@ describe.each(['skipped time', 'short histories'] as const)('a verification, %s'
     'goes on in a new run when its history is long, also paused',
     async () => {
       compare = async (input) => step(input, { done: input.progress.chunks === 19 });
+      stores = [{ store: 'cache', links: [], progress: NOTHING_COMPARED }];
+      compareStore = async ({ progress }) => {
+        const compared = progress.compared + 1;
+        return { ...progress, compared, done: compared === 20 };
+      };
       const handle = await start();
       const first = (await handle.describe()).runId;
       const report = await handle.result();
       expect((await env.client.workflow.getHandle(handle.workflowId).describe()).runId).not.toBe(first);
-      expect(report).toMatchObject({ outcome: 'equal', rows: 400, runId: first });
+      expect(report).toMatchObject({ outcome: 'equal', rows: 420, runId: first });
+      expect(askedStores).toHaveLength(20);
     },
   );
 });
