@@ -121,7 +121,7 @@ class ComparedKeys {
   private readonly scope: ReadonlySet<UnitId> | null;
 
   constructor(links: readonly RedisLinkConfig[], rules: Rules, scope: readonly UnitId[] | null) {
-    this.units = new KeyUnitReader(links[0]!.units, links[0]!.mapping);
+    this.units = new KeyUnitReader(links[0]!.keys, links[0]!.mapping);
     this.router = new Router(rules);
     this.filters = links.map(({ from, filters }) => ({ from, filter: new CommandFilter(filters) }));
     this.scope = scope === null ? null : new Set(scope);
@@ -130,7 +130,7 @@ class ComparedKeys {
   /** What its owner writes is carried; of a key that nobody owns, what either side writes. */
   isCompared(db: number, key: Buffer): boolean {
     const text = key.toString('latin1');
-    const unit = this.units.unitOf(text);
+    const unit = this.units.unitOf(text) ?? undefined;
     if (this.scope !== null && (unit === undefined || !this.scope.has(unit))) return false;
     const owner = unit === undefined ? undefined : this.router.assignmentOf(unit)?.owner;
     return this.filters.some(
@@ -141,7 +141,7 @@ class ComparedKeys {
 
   /** A key without a unit is its source's where one link alone runs. */
   ownerOf(key: Buffer): KeyOwner {
-    const unit = this.units.unitOf(key.toString('latin1'));
+    const unit = this.units.unitOf(key.toString('latin1')) ?? undefined;
     if (unit !== undefined) return { unit, owner: this.router.assignmentOf(unit)?.owner ?? null };
     return { unit: null, owner: this.filters.length === 1 ? this.filters[0]!.from : null };
   }

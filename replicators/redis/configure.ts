@@ -25,11 +25,7 @@ export function redisLinkConfig(
       ...(databases !== undefined && { includeDatabases: databases }),
       excludeCommands,
     },
-    units: topology.keys.flatMap((routing) => {
-      if ('unrouted' in routing) return [];
-      const pattern = routing.pattern.replace('{userId}', '{id}');
-      return [{ pattern, ...('central' in routing && { central: routing.central }) }];
-    }),
+    keys: topology.keys,
     mapping: userMapping(topology),
     ...{ minTtlMs, conflicts, unmapped, onQuarantine, onGap },
     ...(throttle !== undefined && { throttle }),

@@ -13,7 +13,7 @@ const CONTROL = Buffer.from('interlock:');
 export type KeyVerdict =
   /** Carried. */
   | 'carried'
-  /** Left out: Interlock's own, filtered, of no unit (by policy), or a deletion of what the source does not own. */
+  /** Left out: Interlock's own, filtered, of no known unit (by policy), or a deletion of what the source does not own. */
   | 'control'
   | 'filtered'
   | 'unmapped'
@@ -33,7 +33,7 @@ export class Judge {
     private readonly ownership: Ownership,
   ) {
     this.filter = new CommandFilter(config.filters);
-    this.unitReader = new KeyUnitReader(config.units, config.mapping);
+    this.unitReader = new KeyUnitReader(config.keys, config.mapping);
     this.looksAtKeys = this.filter.hasKeys || !this.unitReader.isEmpty;
   }
 
@@ -48,7 +48,7 @@ export class Judge {
       const { unmapped } = this.config;
       return unmapped === 'apply' || (unmapped === 'ignore-deletes' && !deletes) ? 'carried' : 'unmapped';
     }
-    if (this.ownership.isOpen(unit)) return 'carried';
+    if (unit === null || this.ownership.isOpen(unit)) return 'carried';
     return deletes ? 'late-deletion' : 'not-owned';
   }
 
@@ -61,7 +61,7 @@ export class Judge {
     const unit = this.unitReader.unitOf(text);
     if (unit === undefined)
       return this.unitReader.isEmpty || this.config.unmapped !== 'drop' ? 'carried' : 'filtered';
-    return this.ownership.isHeld(unit) ? 'carried' : 'other-side';
+    return unit === null || this.ownership.isHeld(unit) ? 'carried' : 'other-side';
   }
 
   /** Whether a key that only the target has was deleted at the source: the source owns its unit, or there are no units. */
@@ -71,11 +71,11 @@ export class Judge {
     if (!this.filter.carriesKey(text)) return false;
     if (this.unitReader.isEmpty) return true;
     const unit = this.unitReader.unitOf(text);
-    return unit !== undefined && this.ownership.isHeld(unit);
+    return typeof unit === 'string' && this.ownership.isHeld(unit);
   }
 
   unitOf(key: Buffer): UnitId | undefined {
-    return this.unitReader.unitOf(key.toString('latin1'));
+    return this.unitReader.unitOf(key.toString('latin1')) ?? undefined;
   }
 
   /** Of a command: that of all its keys, or `mixed`. */

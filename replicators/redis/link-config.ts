@@ -1,3 +1,4 @@
+import type { KeyRouting } from '../../src/routing/redis-keys.js';
 import type { DcId } from '../../src/routing/units.js';
 import type { Throttle } from '../core/pace.js';
 
@@ -24,14 +25,6 @@ export interface RedisFilters {
   excludeCommands?: string[];
 }
 
-/** Keys of one shape, and whose they are. */
-export interface KeyUnits {
-  /** `user:{id}:*`, `{region}:cart:{id}`: `{id}` is the user id, `{region}` the region, `*` is anything. */
-  pattern: string;
-  /** Keys of this pattern belong to `central:<name>`; the pattern then names no user. */
-  central?: string;
-}
-
 /** How a user is mapped to a unit, without owners. */
 export interface UserMapping {
   defaultRegion: string;
@@ -54,8 +47,8 @@ export interface RedisLinkConfig {
   source: RedisAddress;
   target: RedisAddress;
   filters: RedisFilters;
-  /** The first pattern that fits says it. Without any, keys have no units. */
-  units: KeyUnits[];
+  /** Whose a key is: the topology's `keys`. Without any, keys have no units. */
+  keys: KeyRouting[];
   mapping: UserMapping;
   /** Keys that would live shorter are left out; 0: none. */
   minTtlMs: number;
@@ -74,7 +67,7 @@ export interface RedisLinkConfig {
 /** What a topology that says nothing gets. */
 export const REDIS_LINK_DEFAULTS = {
   filters: {},
-  units: [],
+  keys: [],
   minTtlMs: 3000,
   conflicts: 'owner-wins',
   unmapped: 'apply',

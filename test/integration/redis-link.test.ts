@@ -63,7 +63,7 @@ async function inQuarantine(
 
 const unitOf = (user: string): string => `eu/${bucketOf(user)}`;
 const BY_USER: Partial<RedisLinkConfig> = {
-  units: [{ pattern: 'user:{id}:*' }, { pattern: 'stock:*', central: 'stock' }],
+  keys: [{ pattern: 'user:{userId}:*' }, { pattern: 'stock:*', central: 'stock' }],
 };
 
 async function owns(side: 'a' | 'b', units: string[], state = 'open', owner = `dc-${side}`): Promise<void> {

@@ -127,14 +127,16 @@ describe('a key', () => {
   it('has the unit of the first pattern that fits', () => {
     const reader = new KeyUnitReader(
       [
-        { pattern: 'user:{id}:*' },
-        { pattern: '{region}/cart/{{id}}' },
+        { pattern: 'user:*:tmp', unrouted: true },
+        { pattern: 'user:{userId}:*' },
+        { pattern: '{region}/cart/{{userId}}' },
         { pattern: 'stock:*', central: 'stock' },
-        { pattern: 'u.{id}' },
+        { pattern: 'u.{userId}' },
       ],
       { defaultRegion: 'eu', regions: ['eu', 'us'], segments: { vip: ['7'] } },
     );
     expect(reader.unitOf('user:42:name')).toBe(`eu/${bucketOf('42')}`);
+    expect(reader.unitOf('user:42:tmp')).toBeNull();
     expect(reader.unitOf('user:7:name')).toBe('segment:vip');
     expect(reader.unitOf('us/cart/{42}')).toBe(`us/${bucketOf('42')}`);
     expect(reader.unitOf('mars/cart/{42}')).toBe('mars/(not routed)');
@@ -248,7 +250,7 @@ describe('a transaction of the source', () => {
   it('moves nothing before its end, wherever the stream is split', () => {
     const config = {
       ...REDIS_LINK_DEFAULTS,
-      units: [],
+      keys: [],
       ...{ link: 'redis/c:a>b', from: 'a', to: 'b' },
       source: { host: '', port: 1 },
       target: { host: '', port: 1 },

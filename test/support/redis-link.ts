@@ -60,7 +60,7 @@ export function redisLinkConfig(
   const to = from === 'a' ? 'b' : 'a';
   return {
     ...REDIS_LINK_DEFAULTS,
-    units: [],
+    keys: [],
     link: `redis/cache:dc-${from}>dc-${to}`,
     from: `dc-${from}`,
     to: `dc-${to}`,
