@@ -32,12 +32,6 @@ export class GrowingOutput {
     this.length += end - start;
   }
 
-  fill(byte: number, count: number): void {
-    this.need(count);
-    this.buffer.fill(byte, this.length, this.length + count);
-    this.length += count;
-  }
-
   /** Bytes that were there before; they may reach into what they write. */
   repeat(distance: number, count: number, codec: string): void {
     if (distance <= 0 || distance > this.length) throw damaged(codec, 'it repeats what it does not have');
