@@ -228,13 +228,14 @@ describe('two MySQL stores per data center', () => {
       expect(baselines.map(({ link }) => link).sort(), flow).toEqual([
         `mysql/main:${from}>${to}`,
         `mysql/orders:${from}>${to}`,
+        `redis/cache:${from}>${to}`,
       ]);
       for (const { position, drainMs } of baselines) {
         expect(position).not.toBe('');
         expect(drainMs).not.toBeNull();
       }
-      // Positions of two servers: one that stands for both would be no baseline of the second.
-      expect(new Set(baselines.map(({ position }) => position)).size, flow).toBe(2);
+      // Positions of three servers: one that stands for two would be no baseline of the second.
+      expect(new Set(baselines.map(({ position }) => position)).size, flow).toBe(3);
     }
     expect(report.flows.map(({ flow }) => flow)).toEqual(['move', 'rollback']);
     for (const dc of DATACENTERS) {

@@ -92,7 +92,7 @@ describe('a lab', () => {
       [
         'temporal',
         ...['dc-a', 'dc-b'].flatMap((dc) =>
-          ['gateway-1', 'mysql-main', 'rule-center', 'worker'].map((part) => `${dc}-${part}`),
+          ['gateway-1', 'mysql-main', 'redis-cache', 'rule-center', 'worker'].map((part) => `${dc}-${part}`),
         ),
       ].sort(),
     );

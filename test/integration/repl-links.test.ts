@@ -390,7 +390,8 @@ describe.each(['mysql', 'mariadb'] as const)('links in both directions on %s', (
       const first = await prepare('t_taken');
       const second = await runLink(first.config, null);
       running.push(second);
-      expect((await stopped(first)).code).toBe('HeldByOther');
+      // Unavailable: its own take-over lost its connection to the other one's, and it cannot tell whose generation it sees. It does not go on either.
+      expect(['HeldByOther', 'Unavailable']).toContain((await stopped(first)).code);
       await pair.a.pool.query('INSERT INTO t_taken.item VALUES (3, 3)');
       await settled(second, pair.a);
       expect(await dump(pair.b, 't_taken.item')).toHaveLength(3);
