@@ -65,7 +65,9 @@ export function createDatacenterActivities(deps: DatacenterDeps): DatacenterActi
         heartbeat(statuses);
         if (statuses.every((status) => status.state === 'streaming' && status.lagMs <= lagLimitMs))
           return statuses;
-        const ended = statuses.find(({ state }) => ['failed', 'diverged', 'stopped', 'gap'].includes(state));
+        const ended = statuses.find(({ state }) =>
+          ['failed', 'diverged', 'stopped', 'resync-required', 'gap'].includes(state),
+        );
         if (ended !== undefined) throw linkDown(ended);
         await sleep(CATCH_UP_POLL_MS);
       }

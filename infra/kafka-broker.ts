@@ -115,7 +115,10 @@ export async function startKafkaBroker(options: KafkaBrokerOptions): Promise<Run
 async function format(libs: string, file: string): Promise<void> {
   const id = Buffer.from(randomUUID().replaceAll('-', ''), 'hex').toString('base64url');
   try {
-    await run('java', kafkaCommand(libs, 'kafka.tools.StorageTool', ['format', '-t', id, '-c', file]));
+    await run(
+      'java',
+      kafkaCommand(libs, 'kafka.tools.StorageTool', ['format', `--cluster-id=${id}`, '-c', file]),
+    );
   } catch (error) {
     throw new InterlockError('Unavailable', `the data directory of Kafka was not made: ${messageOf(error)}`, {
       cause: error,

@@ -188,6 +188,12 @@ export class Attempt {
       });
     for (const [unit, state] of after.units) this.ownership.set(unit, state);
     this.markerOfCopy = after.marker;
+    // Hazard: a source that was lost between the switch and its hand-over still says that it holds what moved; copied over the new owner's
+    // values, they would be lost.
+    const there = pairs(await connections.target.call('HGETALL', UNITS_KEY));
+    this.judge.openOnTarget = new Set(
+      there.filter(([, state]) => state.startsWith('open:')).map(([unit]) => unit),
+    );
     // Offsets of another history say nothing in this one.
     this.refused.clear();
     return resync;

@@ -24,6 +24,8 @@ export type KeyVerdict =
 /** Decides by the topology and by who owned a unit then; knows nothing of the commands before. */
 export class Judge {
   readonly filter: CommandFilter;
+  /** Units that were open on the target when a full synchronisation began: their new owner's values are there. */
+  openOnTarget: ReadonlySet<UnitId> = new Set();
   private readonly unitReader: KeyUnitReader;
   /** A key's text is only made when something looks at it. */
   private readonly looksAtKeys: boolean;
@@ -61,7 +63,8 @@ export class Judge {
     const unit = this.unitReader.unitOf(text);
     if (unit === undefined)
       return this.unitReader.isEmpty || this.config.unmapped !== 'drop' ? 'carried' : 'filtered';
-    return unit === null || this.ownership.isHeld(unit) ? 'carried' : 'other-side';
+    if (unit === null) return 'carried';
+    return this.ownership.isHeld(unit) && !this.openOnTarget.has(unit) ? 'carried' : 'other-side';
   }
 
   /** Whether a key that only the target has was deleted at the source: the source owns its unit, or there are no units. */
@@ -71,7 +74,7 @@ export class Judge {
     if (!this.filter.carriesKey(text)) return false;
     if (this.unitReader.isEmpty) return true;
     const unit = this.unitReader.unitOf(text);
-    return typeof unit === 'string' && this.ownership.isHeld(unit);
+    return typeof unit === 'string' && this.ownership.isHeld(unit) && !this.openOnTarget.has(unit);
   }
 
   unitOf(key: Buffer): UnitId | undefined {

@@ -119,7 +119,7 @@ export class ShortLived {
     life: Life,
     into: CommandBytes | null,
   ): boolean {
-    if (this.keys.size >= MOST_KEYS) return false;
+    if (this.keys.size >= MOST_KEYS || this.bytes + command.raw.length > MOST_BYTES) return false;
     const commands = life.overwrites ? [] : into === null ? null : madeHere(key, db, into);
     // An older key that is given a short life lies on the target: it takes it over, and the deletion that ends it.
     if (commands === null) return false;

@@ -149,6 +149,7 @@ describe('a write', () => {
       await change();
       await more?.();
       expect(await codeOf(fenced.incr(KEY))).toBe(code);
+      expect(await codeOf(fenced.on('close', () => undefined).incr(KEY))).toBe(code);
       expect(await codeOf(fenced.pipeline().incr(KEY).incr(KEY).exec())).toBe(code);
       expect(await codeOf(fenced.multi().incr(KEY).exec())).toBe(code);
       expect(await codeOf(fenced.eval('return redis.call("INCR", KEYS[1])', 1, KEY))).toBe(code);

@@ -58,8 +58,8 @@ const NAMES: Record<number, string> = {
 
 /** What a new attempt, with fresh metadata, can mend. */
 const PASSING = new Set([
-  -1, 2, 3, 5, 6, 7, 8, 9, 13, 14, 15, 16, 19, 20, 41, 45, 46, 48, 51, 56, 59, 60, 70, 71, 74, 75, 78, 89,
-  120,
+  -1, 2, 3, 5, 6, 7, 8, 9, 13, 14, 15, 16, 19, 20, 41, 45, 46, 48, 51, 55, 56, 59, 60, 70, 71, 72, 74, 75, 78,
+  89, 120,
 ]);
 
 /** What says that another process has taken the transactional id. */

@@ -106,7 +106,11 @@ export function fencedClient(fenced: FencedRedisStore): Redis {
       // Commands, and scripts that were defined as one, send by way of `sendCommand` of what they are called on.
       const isCommand = value === COMMANDS[name as string] || Object.hasOwn(target, name);
       const call = value as (...given: unknown[]) => unknown;
-      return (...given: unknown[]) => call.apply(isCommand ? proxy : target, given);
+      return (...given: unknown[]) => {
+        const result = call.apply(isCommand ? proxy : target, given);
+        // Hazard: `on` and its like answer the client that they were called on; that one's writes are not checked.
+        return result === target ? proxy : result;
+      };
     },
   });
   return proxy;
