@@ -2,7 +2,7 @@ import { InterlockError } from '../../src/errors.js';
 import type { BaselineReached, KafkaLinkStatus, LinkStatus } from '../core/contract.js';
 import { Pace } from '../core/pace.js';
 import type { StatusTracker, LinkLag } from '../core/status.js';
-import { pause } from '../mysql/pause.js';
+import { pause } from '../core/pause.js';
 import type { StopPoint } from '../core/stop-points.js';
 import { CHECKPOINTS, checkpointBatch, checkpointPartition } from './checkpoint.js';
 import type { Checkpoint } from './checkpoint.js';

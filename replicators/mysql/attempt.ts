@@ -23,7 +23,7 @@ import { passDdl } from './ddl.js';
 import type { LinkConfig } from './link-config.js';
 import { LinkSchema } from './link-schema.js';
 import { Ownership } from './ownership.js';
-import { pause } from './pause.js';
+import { pause } from '../core/pause.js';
 import { contains, parsePosition } from './position.js';
 import type { MysqlPosition } from './position.js';
 import { queueBudget } from './queue-budget.js';

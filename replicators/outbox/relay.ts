@@ -1,4 +1,5 @@
 import { InterlockError, isInterlockError, messageOf } from '../../src/errors.js';
+import { Attempts, UNKNOWN_LAG } from '../core/attempts.js';
 import type { LinkStatus } from '../core/contract.js';
 import { StatusTracker } from '../core/status.js';
 import type { LinkLag } from '../core/status.js';
@@ -6,7 +7,6 @@ import { Cluster } from '../kafka/client/cluster.js';
 import type { ProducerIdentity } from '../kafka/client/transaction-api.js';
 import type { LinkEvents } from '../core/contract.js';
 import { requireLineage } from '../mysql/lineage.js';
-import { pause } from '../mysql/pause.js';
 import { queueBudget } from '../mysql/queue-budget.js';
 import { connect } from '../mysql/session.js';
 import type { StopPoint } from '../core/stop-points.js';
@@ -16,10 +16,6 @@ import { readPosition, takeRelay } from './position.js';
 import { RelayAttempt } from './relay-attempt.js';
 import type { RelayConfig } from './relay-config.js';
 
-const STATUS_MS = 500;
-const BACKOFF_MS = { first: 100, most: 5_000 };
-const UNKNOWN_LAG: LinkLag = { lagMs: 1, lagBytes: null, stalledMs: 0, checkpointAgeMs: null, binlog: null };
-
 /**
  * The relay of a store's outbox to the Kafka of the same data center: the rows of its own transactions, in the order of their commits, each once.
  * Those that the other data center wrote come with its link's mark and are dropped: its own relay has them. Contract as of a link.
@@ -28,8 +24,8 @@ export class OutboxRelay {
   private readonly tracker: StatusTracker;
   private attempt: RelayAttempt | undefined;
   private held: ProducerIdentity | undefined;
-  private lastLag = UNKNOWN_LAG;
-  private cut: (error: InterlockError) => void = () => undefined;
+  private lastLag: LinkLag = { ...UNKNOWN_LAG, lagMs: 1 };
+  private readonly attempts: Attempts;
 
   constructor(
     private readonly config: RelayConfig,
@@ -37,55 +33,29 @@ export class OutboxRelay {
     private readonly stopAt: (point: StopPoint) => void,
   ) {
     this.tracker = new StatusTracker(config.relay);
+    this.attempts = new Attempts({
+      tracker: this.tracker,
+      onStatus: events.onStatus,
+      status: () => this.status(),
+    });
   }
 
   status(): LinkStatus {
     return this.tracker.snapshot(this.attempt?.lag() ?? this.lastLag);
   }
 
-  /**
-   * Runs until `signal` is aborted (returns) or the relay has to stop (throws an InterlockError that is not retryable). Lost connections are
-   * mended here, without limit.
-   */
+  /** Runs until `signal` is aborted (returns) or the relay has to stop (throws an InterlockError that is not retryable). */
   async run(signal: AbortSignal): Promise<void> {
-    const { tracker } = this;
-    const tell = (): void => this.events.onStatus(this.status(), tracker.tableRows());
-    const timer = setInterval(tell, STATUS_MS);
-    let backoff = BACKOFF_MS.first;
-    try {
-      while (!signal.aborted) {
-        const startedAt = performance.now();
-        try {
-          await this.once(signal);
-        } catch (error) {
-          tracker.failed(error);
-          if (!isInterlockError(error) || !error.retryable) {
-            if (tracker.state !== 'diverged' && tracker.state !== 'resync-required') tracker.state = 'failed';
-            throw error;
-          }
-          tracker.state = 'starting';
-          tell();
-          if (performance.now() - startedAt > 10_000) backoff = BACKOFF_MS.first;
-          await pause(backoff, signal);
-          backoff = Math.min(backoff * 2, BACKOFF_MS.most);
-        }
-      }
-      tracker.state = 'stopped';
-    } finally {
-      clearInterval(timer);
-      tell();
-    }
+    await this.attempts.run(signal, () => this.once(signal));
   }
 
-  /** Ends the attempt whatever it waits for. */
   disconnect(why: string): void {
-    this.cut(new InterlockError('Unavailable', why, { retryable: true }));
+    this.attempts.disconnect(why);
   }
 
   private async once(signal: AbortSignal): Promise<void> {
     const cluster = new Cluster(this.config.target);
     const leave = queueBudget.join();
-    const cut = new Promise<never>((_resolve, reject) => (this.cut = reject));
     let ended = false;
     let closeSource = (): void => undefined;
     const open = async (): Promise<void> => {
@@ -115,8 +85,7 @@ export class OutboxRelay {
       await attempt.run(signal);
     };
     try {
-      // Hazard: a query whose connection is destroyed is never answered.
-      await Promise.race([open(), cut]);
+      await this.attempts.cuttable(open);
     } catch (error) {
       throw this.judged(error);
     } finally {

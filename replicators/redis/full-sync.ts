@@ -2,7 +2,7 @@ import { InterlockError } from '../../src/errors.js';
 import type { CopyProgress } from '../core/contract.js';
 import type { Pace } from '../core/pace.js';
 import type { StatusTracker } from '../core/status.js';
-import { pause } from '../mysql/pause.js';
+import { pause } from '../core/pause.js';
 import type { Applier } from './applier.js';
 import { Block } from './block.js';
 import type { RedisCheckpoint } from './checkpoint.js';

@@ -1,19 +1,14 @@
-import { InterlockError } from '../../src/errors.js';
+import { Attempts, Opened, TakeOverUnknown } from '../core/attempts.js';
 import type { LinkEvents, LinkStatus, RunnableLink } from '../core/contract.js';
 import { StatusTracker } from '../core/status.js';
-import type { LinkLag } from '../core/status.js';
-import { pause } from '../mysql/pause.js';
 import type { StopPoint } from '../core/stop-points.js';
 import { Attempt } from './attempt.js';
 import { heldByOther, neverStarted, readCheckpoint, takeGeneration } from './checkpoint.js';
 import { RedisConnection } from './connection.js';
 import type { RedisLinkConfig } from './link-config.js';
 
-const STATUS_MS = 500;
 /** From the first connection to the stream. */
 const OPENING_MS = 60_000;
-const BACKOFF_MS = { first: 100, most: 5_000 };
-const UNKNOWN_LAG: LinkLag = { lagMs: 0, lagBytes: null, stalledMs: 0, checkpointAgeMs: null, binlog: null };
 
 /**
  * One directed replicator, as attempts: each takes the next generation of the checkpoint, replicates from there and applies, until the source or the
@@ -21,13 +16,12 @@ const UNKNOWN_LAG: LinkLag = { lagMs: 0, lagBytes: null, stalledMs: 0, checkpoin
  */
 export class RedisLink implements RunnableLink {
   private readonly tracker: StatusTracker;
+  private readonly attempts: Attempts;
   private attempt: Attempt | undefined;
-  private cut: (error: InterlockError) => void = () => undefined;
   /** The generation that this link took last. */
   private held: number | undefined;
   /** The next generation was asked for, and the answer has not come: it may be taken. */
   private taking = false;
-  private lost: { lag: LinkLag; at: number } = { lag: UNKNOWN_LAG, at: Date.now() };
   /** What the target refused before EXEC: by its offset in the source's stream. */
   private readonly refused = new Map<number, string>();
 
@@ -37,90 +31,53 @@ export class RedisLink implements RunnableLink {
     private readonly stopAt: (point: StopPoint) => void,
   ) {
     this.tracker = new StatusTracker(config.link);
-  }
-
-  status(): LinkStatus {
-    if (this.attempt !== undefined) return this.tracker.snapshot(this.attempt.lag());
-    const { lag, at } = this.lost;
-    const since = Date.now() - at;
-    return this.tracker.snapshot({
-      ...lag,
-      lagMs: Math.max(1, lag.lagMs + since),
-      // With all applied when it was lost, nobody knows whether the source has more.
-      stalledMs: lag.lagMs === 0 ? 0 : lag.stalledMs + since,
-      checkpointAgeMs: lag.checkpointAgeMs === null ? null : lag.checkpointAgeMs + since,
+    this.attempts = new Attempts({
+      tracker: this.tracker,
+      onStatus: events.onStatus,
+      status: () => this.status(),
+      // When only a new run can tell who holds the link, this one ends.
+      mends: (error) => {
+        if (!error.retryable || error instanceof TakeOverUnknown) return false;
+        return error.details['again'] === 'at once' ? 'at once' : true;
+      },
     });
   }
 
-  private tellStatus(): void {
-    this.events.onStatus(this.status(), this.tracker.tableRows());
+  status(): LinkStatus {
+    return this.tracker.snapshot(this.attempt?.lag() ?? this.attempts.lag());
   }
 
   /**
    * Runs until `signal` is aborted (returns) or the link has to stop (throws an InterlockError that is not retryable; it is retryable
    * when only a new run can tell who holds the link).
-   * Lost connections are mended here, without limit: only an operator knows when a server will not come back.
    */
   async run(signal: AbortSignal): Promise<void> {
-    const timer = setInterval(() => this.tellStatus(), STATUS_MS);
-    let backoff = BACKOFF_MS.first;
-    try {
-      while (!signal.aborted) {
-        const startedAt = Date.now();
-        try {
-          await this.once(signal);
-        } catch (error) {
-          this.tracker.failed(error);
-          if (!(error instanceof InterlockError) || !error.retryable || error instanceof TakeOverUnknown) {
-            if (this.tracker.state !== 'diverged' && this.tracker.state !== 'resync-required')
-              this.tracker.state = 'failed';
-            throw error;
-          }
-          this.tracker.state = 'starting';
-          this.tellStatus();
-          if (error.details['again'] === 'at once') continue;
-          if (Date.now() - startedAt > 10_000) backoff = BACKOFF_MS.first;
-          await pause(backoff, signal);
-          backoff = Math.min(backoff * 2, BACKOFF_MS.most);
-        }
-      }
-      this.tracker.state = 'stopped';
-    } finally {
-      clearInterval(timer);
-      this.tellStatus();
-    }
+    await this.attempts.run(signal, () => this.once(signal));
   }
 
   private async once(signal: AbortSignal): Promise<void> {
     const opened = new Opened();
-    const cut = new Promise<never>((_resolve, reject) => (this.cut = reject));
-    const deadline = setTimeout(() => {
-      if (this.tracker.state === 'starting')
-        this.disconnect(`a server has not answered in ${OPENING_MS} ms while the link starts`);
-    }, OPENING_MS);
     try {
-      await Promise.race([this.open(opened, signal), cut]);
+      await this.attempts.cuttable(() => this.open(opened, signal), OPENING_MS);
     } finally {
-      clearTimeout(deadline);
-      if (this.attempt?.hasLooked === true) this.lost = { lag: this.attempt.lag(), at: Date.now() };
+      this.attempts.ended(this.attempt);
       this.attempt = undefined;
       opened.close();
     }
   }
 
-  /** Ends the attempt whatever it waits for: its sessions go, with what they had open. */
   disconnect(why: string): void {
-    this.cut(new InterlockError('Unavailable', why, { retryable: true }));
+    this.attempts.disconnect(why);
   }
 
   /** @param opened takes the connections, for the caller to close */
   private async open(opened: Opened, signal: AbortSignal): Promise<void> {
     const { config } = this;
     const { source: sourceServer, target: targetServer, link } = config;
-    const target = opened.add(await RedisConnection.open(targetServer, 'interlock-link'));
+    const target = opened.add(await RedisConnection.open(targetServer, 'interlock-link'), destroy);
     await this.requireHeld(target);
-    const data = opened.add(await RedisConnection.open(targetServer, 'interlock-link-data'));
-    const source = opened.add(await RedisConnection.open(sourceServer, 'interlock-link'));
+    const data = opened.add(await RedisConnection.open(targetServer, 'interlock-link-data'), destroy);
+    const source = opened.add(await RedisConnection.open(sourceServer, 'interlock-link'), destroy);
     this.taking = true;
     const checkpoint = await takeGeneration(target, link, this.held);
     this.taking = false;
@@ -133,7 +90,7 @@ export class RedisLink implements RunnableLink {
       source,
       target,
       data,
-      add: (replica: { close: () => void }) => void opened.add(replica),
+      add: (replica: { close: () => void }) => void opened.add(replica, (one) => one.close()),
     };
     this.attempt = new Attempt(
       config,
@@ -162,38 +119,6 @@ export class RedisLink implements RunnableLink {
   }
 }
 
-/** The connections of an attempt. One that comes when the attempt has ended must not go on as a second one. */
-class Opened {
-  private readonly all: { close?: () => void; destroy?: () => void }[] = [];
-  private closed = false;
-
-  add<T extends { close?: () => void; destroy?: () => void }>(connection: T): T {
-    this.all.push(connection);
-    if (this.closed) {
-      end(connection);
-      throw new InterlockError('Unavailable', 'the attempt has ended', { retryable: true });
-    }
-    return connection;
-  }
-
-  close(): void {
-    this.closed = true;
-    for (const connection of this.all) end(connection);
-  }
-}
-
-function end(connection: { close?: () => void; destroy?: () => void }): void {
-  connection.close?.();
-  connection.destroy?.();
-}
-
-/** Ends the run, but not the link: the next run takes a generation of its own. */
-class TakeOverUnknown extends InterlockError {
-  constructor(link: string) {
-    super(
-      'Unavailable',
-      `${link}: the answer to its take-over was lost, and the generation is not the one it held; a new attempt takes the link over`,
-      { retryable: true, details: { link } },
-    );
-  }
+function destroy(connection: RedisConnection): void {
+  connection.destroy();
 }
