@@ -1,18 +1,13 @@
 import { CHECKPOINTS } from './checkpoint.js';
 import type { LinkRecord, PartitionPosition } from './checkpoint.js';
 import type { Cluster } from './client/cluster.js';
-import { fetch, listOffsets } from './client/data-api.js';
-import { check } from './client/protocol-errors.js';
-import { RecordCursor, readBatches } from './client/record-batch.js';
-import { CommittedOnly } from './committed-only.js';
+import { CommittedReader, offsetAt } from './read-committed.js';
 
 interface TailedCheckpoint {
   about: LinkRecord | undefined;
   /** `topic-partition` of the source → the next offset to be read. */
   positions: Map<string, number>;
 }
-
-const FETCH_BYTES = 2 ** 22;
 
 /**
  * What links have committed last, read on from where the last look ended: a switchover looks often, and has no time. What an open transaction
@@ -42,37 +37,18 @@ export class CheckpointTail {
     const leader = topic?.partitions.find((p) => p.partition === partition)?.leader;
     // No link was ever started into this cluster.
     if (topic === undefined || topic.error !== 0 || leader === undefined) return;
-    const ref = { topic: CHECKPOINTS, partition, leaderEpoch: -1 };
-    const bound = async (at: 'earliest' | 'latest'): Promise<number> => {
-      const [found] = await this.cluster.call(leader, listOffsets([ref], at, true));
-      check(found!.error, `the offsets of ${CHECKPOINTS}-${partition}`);
-      return found!.offset;
-    };
-    const end = await bound('latest');
+    const ref = { topic: CHECKPOINTS, partition };
+    const end = await offsetAt(this.cluster, leader, ref, 'latest', true);
     const before = this.offsets.get(partition);
     // A topic that ends before what was read of it was made anew.
-    let offset = before === undefined || before > end ? await bound('earliest') : before;
-    const cursor = new RecordCursor();
-    const committed = new CommittedOnly();
-    while (offset < end) {
-      const { partitions } = await this.cluster.call(
-        leader,
-        fetch([{ ...ref, offset, maxBytes: FETCH_BYTES }], {
-          ...{ readCommitted: true, maxWaitMs: 0, maxBytes: FETCH_BYTES },
-          ...{ session: { id: 0, epoch: -1 }, forgotten: [] },
-        }),
-      );
-      const got = partitions[0]!;
-      check(got.error, `reading ${CHECKPOINTS}-${partition}`);
-      committed.expect(got.aborted);
-      for (const batch of readBatches(got.records, `${CHECKPOINTS}-${partition}`)) {
-        if (committed.holds(batch)) {
-          cursor.open(batch);
-          while (cursor.next()) if (cursor.offset >= offset) this.take(cursor.key(), cursor.value());
-        }
-        offset = batch.lastOffset + 1;
-      }
-      this.offsets.set(partition, offset);
+    const from =
+      before === undefined || before > end
+        ? await offsetAt(this.cluster, leader, ref, 'earliest', true)
+        : before;
+    const reader = new CommittedReader(this.cluster, leader, ref, from, 0);
+    while (reader.offset < end) {
+      await reader.fetch((cursor) => this.take(cursor.key(), cursor.value()));
+      this.offsets.set(partition, reader.offset);
     }
   }
 

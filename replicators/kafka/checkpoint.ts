@@ -2,12 +2,11 @@ import { createHash } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { InterlockError } from '../../src/errors.js';
 import type { Cluster } from './client/cluster.js';
-import { fetch, listOffsets } from './client/data-api.js';
-import { check, isKafkaError } from './client/protocol-errors.js';
-import { BatchBuilder, RecordCursor, readBatches } from './client/record-batch.js';
+import { isKafkaError } from './client/protocol-errors.js';
+import { BatchBuilder } from './client/record-batch.js';
 import { createTopics } from './client/topics-api.js';
-import { CommittedOnly } from './committed-only.js';
 import type { MarkerRecord } from './markers.js';
+import { CommittedReader, WAIT_MS, offsetAt } from './read-committed.js';
 
 /** A compacted topic of the target: what a link has copied, written in the transactions that hold the copies. */
 export const CHECKPOINTS = 'interlock.checkpoints';
@@ -94,49 +93,23 @@ export async function readCheckpoint(
 ): Promise<{ checkpoint: Checkpoint | undefined; leader: number }> {
   const partition = checkpointPartition(link);
   const leader = await leaderOf(target, partition);
-  const ref = { topic: CHECKPOINTS, partition, leaderEpoch: -1 };
-  const bound = async (at: 'earliest' | 'latest'): Promise<number> => {
-    const [found] = await target.call(leader, listOffsets([ref], at, false));
-    check(found!.error, `the offsets of ${CHECKPOINTS}-${partition}`);
-    return found!.offset;
-  };
+  const ref = { topic: CHECKPOINTS, partition };
   // Hazard: a transaction of another link that is open hides what follows it, our own last commit too. Guard: read up to the end, not to
   // where transactions are decided now.
-  const end = await bound('latest');
-  let offset = await bound('earliest');
+  const end = await offsetAt(target, leader, ref, 'latest', false);
+  const earliest = await offsetAt(target, leader, ref, 'earliest', false);
   const records = new Map<string, Buffer | null>();
-  const cursor = new RecordCursor();
   const deadline = performance.now() + SETTLE_MS;
-  const committed = new CommittedOnly();
-  while (offset < end) {
-    const { partitions } = await target.call(
-      leader,
-      fetch([{ ...ref, offset, maxBytes: 2 ** 22 }], {
-        readCommitted: true,
-        maxWaitMs: 500,
-        maxBytes: 2 ** 22,
-        session: { id: 0, epoch: -1 },
-        forgotten: [],
-      }),
-    );
-    const got = partitions[0]!;
-    check(got.error, `reading ${CHECKPOINTS}-${partition}`);
-    committed.expect(got.aborted);
-    for (const batch of readBatches(got.records, `${CHECKPOINTS}-${partition}`)) {
-      if (committed.holds(batch)) {
-        cursor.open(batch);
-        while (cursor.next()) {
-          if (cursor.offset < offset) continue;
-          const value = cursor.value();
-          records.set(cursor.key()?.toString() ?? '', value === null ? null : Buffer.from(value));
-        }
-      }
-      offset = batch.lastOffset + 1;
-    }
+  const reader = new CommittedReader(target, leader, ref, earliest, WAIT_MS);
+  while (reader.offset < end) {
+    await reader.fetch((cursor) => {
+      const value = cursor.value();
+      records.set(cursor.key()?.toString() ?? '', value === null ? null : Buffer.from(value));
+    });
     if (performance.now() > deadline) {
       throw new InterlockError(
         'Unavailable',
-        `${CHECKPOINTS}-${partition}: a transaction at ${offset} has been open for ${SETTLE_MS} ms, and hides the checkpoint of ${link}`,
+        `${CHECKPOINTS}-${partition}: a transaction at ${reader.offset} has been open for ${SETTLE_MS} ms, and hides the checkpoint of ${link}`,
         { retryable: true },
       );
     }

@@ -1,5 +1,4 @@
-import { readFileSync } from 'node:fs';
-import { InterlockError, messageOf } from '../../src/errors.js';
+import { certificatesOf } from '../../src/topology/certificates.js';
 import type { DcId } from '../../src/routing/units.js';
 import type { WantedKafkaLink } from '../../src/topology/derive.js';
 import type { KafkaStore, SecretReference, Topology } from '../../src/topology/schema.js';
@@ -46,9 +45,7 @@ function kafkaAddress({ brokers, tls, sasl }: KafkaStore, secret: Secrets): Kafk
     brokers,
     ...(tls !== undefined && {
       tls: {
-        ca: pem('ca', tls.ca),
-        ...(tls.cert !== undefined && { cert: pem('cert', tls.cert) }),
-        ...(tls.key !== undefined && { key: pem('key', tls.key) }),
+        ...certificatesOf(tls),
         ...(tls.serverName !== undefined && { servername: tls.serverName }),
       },
     }),
@@ -56,15 +53,4 @@ function kafkaAddress({ brokers, tls, sasl }: KafkaStore, secret: Secrets): Kafk
       sasl: { mechanism: sasl.mechanism, username: sasl.user, password: secret(sasl.password) },
     }),
   };
-}
-
-function pem(field: string, file: string): string {
-  try {
-    return readFileSync(file, 'utf8');
-  } catch (error) {
-    throw new InterlockError('BadInput', `tls.${field}: ${file} cannot be read: ${messageOf(error)}`, {
-      cause: error,
-      details: { field: `tls.${field}`, value: file },
-    });
-  }
 }

@@ -1,41 +1,15 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseProducerId } from '../../src/kafka/transactional-id.js';
 import { Cluster } from './client/cluster.js';
-import type { Api, KafkaAddress } from './client/connection.js';
+import type { KafkaAddress } from './client/connection.js';
+import { listTransactions } from './client/open-transactions-api.js';
 import { TransactionalProducer } from './client/producer.js';
-import { check, isKafkaError } from './client/protocol-errors.js';
+import { isKafkaError } from './client/protocol-errors.js';
 
 const TRANSACTION_MS = 15_000;
 const AT_ONCE = 8;
 const LOADING_MS = 30_000;
 const COORDINATOR_LOAD_IN_PROGRESS = 14;
-
-/** https://kafka.apache.org/protocol#The_Messages_ListTransactions */
-function listTransactions(): Api<string[]> {
-  return {
-    key: 66,
-    version: 0,
-    flexible: true,
-    name: 'ListTransactions',
-    write: (w) => {
-      w.compactArray([] as string[], (state) => w.compactString(state));
-      w.compactArray([] as never[], () => undefined);
-      w.tags();
-    },
-    read: (r) => {
-      r.int32();
-      check(r.int16(), 'listing the transactional ids');
-      r.compactArray(() => r.compactString());
-      return r.compactArray(() => {
-        const id = r.compactString();
-        r.take(8);
-        r.compactString();
-        r.tags();
-        return id;
-      });
-    },
-  };
-}
 
 /** Takes a transactional id: what a process has open with it is undone, and Kafka refuses what that process sends later. */
 export async function fenceProducer(address: KafkaAddress, transactionalId: string): Promise<void> {
@@ -87,9 +61,9 @@ async function transactionalIds(cluster: Cluster): Promise<string[]> {
   for (;;) {
     try {
       const lists = await Promise.all(
-        (await cluster.nodes()).map((node) => cluster.call(node, listTransactions())),
+        (await cluster.nodes()).map((node) => cluster.call(node, listTransactions([]))),
       );
-      return [...new Set(lists.flat())];
+      return [...new Set(lists.flatMap((list) => [...list.values()]))];
     } catch (error) {
       // A coordinator that still reads its log would leave some out.
       if (!isKafkaError(error, COORDINATOR_LOAD_IN_PROGRESS) || performance.now() > deadline) throw error;

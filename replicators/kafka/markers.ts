@@ -3,12 +3,12 @@ import { NOBODY } from '../core/contract.js';
 import { Cluster } from './client/cluster.js';
 import type { KafkaAddress } from './client/connection.js';
 import { byLeader, listOffsets } from './client/data-api.js';
+import type { PartitionRef } from './client/data-api.js';
 import { KafkaError, check, isKafkaError } from './client/protocol-errors.js';
-import { RecordCursor } from './client/record-batch.js';
-import { BatchBuilder } from './client/record-batch.js';
+import { BatchBuilder, RecordCursor } from './client/record-batch.js';
 import { TransactionalProducer } from './client/producer.js';
 import { createTopics } from './client/topics-api.js';
-import type { QueuedBatch, SourcePartition } from './source-partition.js';
+import type { QueuedBatch } from './source-partition.js';
 
 /** A topic of the source: whoever reads a marker in it takes the end of all others after that. */
 export const MARKERS = 'interlock.markers';
@@ -57,7 +57,7 @@ export function isForNobody(marker: MarkerRecord): boolean {
 /** Where each partition ends now, with what is not decided yet. */
 export async function endOffsets(
   source: Cluster,
-  partitions: Iterable<SourcePartition>,
+  partitions: Iterable<PartitionRef & { leader: number; leaderEpoch: number }>,
 ): Promise<Map<string, number>> {
   const ends = new Map<string, number>();
   await Promise.all(

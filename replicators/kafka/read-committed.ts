@@ -6,6 +6,8 @@ import { RecordCursor, readBatches } from './client/record-batch.js';
 import { CommittedOnly } from './committed-only.js';
 
 const FETCH_BYTES = 2 ** 22;
+/** A broker answers so late when there is nothing yet. */
+export const WAIT_MS = 500;
 
 interface Bounds {
   /** Node id. */
@@ -15,32 +17,56 @@ interface Bounds {
   end: number;
 }
 
-export async function boundsOf(cluster: Cluster, leader: number, ref: PartitionRef): Promise<Bounds> {
-  const of = [{ ...ref, leaderEpoch: -1 }];
-  const [[earliest], [end]] = await Promise.all([
-    cluster.call(leader, listOffsets(of, 'earliest', true)),
-    cluster.call(leader, listOffsets(of, 'latest', true)),
-  ]);
-  for (const found of [earliest, end]) check(found!.error, `the offsets of ${ref.topic}-${ref.partition}`);
-  return { leader, earliest: earliest!.offset, end: end!.offset };
+/** @param committed up to where all transactions are decided (LSO), instead of to the end */
+export async function offsetAt(
+  cluster: Cluster,
+  leader: number,
+  { topic, partition }: PartitionRef,
+  at: 'earliest' | 'latest',
+  committed: boolean,
+): Promise<number> {
+  const [found] = await cluster.call(
+    leader,
+    listOffsets([{ topic, partition, leaderEpoch: -1 }], at, committed),
+  );
+  check(found!.error, `the offsets of ${topic}-${partition}`);
+  return found!.offset;
 }
 
-/** Committed records from `from` on, up to `end`; the cursor stands at each while `onRecord` runs, which may end it by `true`. */
-export async function readCommitted(
-  cluster: Cluster,
-  ref: PartitionRef,
-  { leader, end }: Pick<Bounds, 'leader' | 'end'>,
-  from: number,
-  onRecord: (cursor: RecordCursor) => boolean | void,
-): Promise<void> {
-  const cursor = new RecordCursor();
-  const committed = new CommittedOnly();
-  const name = `${ref.topic}-${ref.partition}`;
-  for (let offset = from; offset < end;) {
-    const { partitions } = await cluster.call(
-      leader,
-      fetch([{ ...ref, leaderEpoch: -1, offset, maxBytes: FETCH_BYTES }], {
-        ...{ readCommitted: true, maxWaitMs: 500, maxBytes: FETCH_BYTES, forgotten: [] },
+export async function boundsOf(cluster: Cluster, leader: number, ref: PartitionRef): Promise<Bounds> {
+  const [earliest, end] = await Promise.all([
+    offsetAt(cluster, leader, ref, 'earliest', true),
+    offsetAt(cluster, leader, ref, 'latest', true),
+  ]);
+  return { leader, earliest, end };
+}
+
+/** Reads the committed records of one partition, a fetch at a time. */
+export class CommittedReader {
+  private readonly cursor = new RecordCursor();
+  private readonly committed = new CommittedOnly();
+
+  /** @param offset the next one to be read */
+  constructor(
+    private readonly cluster: Cluster,
+    private readonly leader: number,
+    private readonly ref: PartitionRef,
+    public offset: number,
+    private readonly maxWaitMs: number,
+  ) {}
+
+  /**
+   * The cursor stands at each record while `onRecord` runs, which may end it by `true`.
+   * @returns whether it was ended
+   */
+  async fetch(onRecord: (cursor: RecordCursor) => boolean | void): Promise<boolean> {
+    const { cursor, committed, maxWaitMs } = this;
+    const { topic, partition } = this.ref;
+    const name = `${topic}-${partition}`;
+    const { partitions } = await this.cluster.call(
+      this.leader,
+      fetch([{ topic, partition, leaderEpoch: -1, offset: this.offset, maxBytes: FETCH_BYTES }], {
+        ...{ readCommitted: true, maxWaitMs, maxBytes: FETCH_BYTES, forgotten: [] },
         session: { id: 0, epoch: -1 },
       }),
     );
@@ -50,12 +76,23 @@ export async function readCommitted(
     for (const batch of readBatches(got.records, name)) {
       if (committed.holds(batch)) {
         cursor.open(batch);
-        while (cursor.next()) {
-          if (cursor.offset < offset || cursor.offset >= end) continue;
-          if (onRecord(cursor) === true) return;
-        }
+        while (cursor.next()) if (cursor.offset >= this.offset && onRecord(cursor) === true) return true;
       }
-      offset = batch.lastOffset + 1;
+      this.offset = batch.lastOffset + 1;
     }
+    return false;
   }
+}
+
+/** Committed records from `from` on, up to `end`; as of `CommittedReader.fetch`. */
+export async function readCommitted(
+  cluster: Cluster,
+  ref: PartitionRef,
+  { leader, end }: Pick<Bounds, 'leader' | 'end'>,
+  from: number,
+  onRecord: (cursor: RecordCursor) => boolean | void,
+): Promise<void> {
+  const reader = new CommittedReader(cluster, leader, ref, from, WAIT_MS);
+  const upTo = (cursor: RecordCursor): boolean | void => cursor.offset < end && onRecord(cursor);
+  while (reader.offset < end) if (await reader.fetch(upTo)) return;
 }

@@ -3,7 +3,7 @@ import { closeSync, openSync, read, unlinkSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { promisify } from 'node:util';
-import { InterlockError, messageOf } from '../../src/errors.js';
+import { spoolFailure } from '../core/spool-failure.js';
 import { Cursor } from './row-image.js';
 import { rowsOf } from './rows-event.js';
 import type { SourceTable } from './source-table.js';
@@ -125,10 +125,6 @@ export class Spool {
   }
 
   private failed(error: unknown): never {
-    throw new InterlockError(
-      'Unavailable',
-      `a large transaction cannot be spooled in ${this.directory}: ${messageOf(error)}. Free space there, or start the worker with TMPDIR at another disk`,
-      { cause: error, retryable: true, details: { what: 'spool', directory: this.directory } },
-    );
+    throw spoolFailure('a large transaction cannot be spooled', this.directory, error);
   }
 }

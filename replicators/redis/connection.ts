@@ -1,8 +1,8 @@
-import { readFileSync } from 'node:fs';
 import net from 'node:net';
 import tls from 'node:tls';
 import { InterlockError, messageOf } from '../../src/errors.js';
-import type { RedisAddress } from './link-config.js';
+import { certificatesOf } from '../../src/topology/certificates.js';
+import type { RedisAddress } from '../../src/topology/redis-address.js';
 import { ReplyError, ReplyReader } from './resp/reply-reader.js';
 import type { Reply } from './resp/reply-reader.js';
 
@@ -37,9 +37,7 @@ export async function openSocket(address: RedisAddress): Promise<net.Socket> {
       : tls.connect({
           host,
           port,
-          ca: pem(files.ca, 'ca'),
-          ...(files.cert !== undefined && { cert: pem(files.cert, 'cert') }),
-          ...(files.key !== undefined && { key: pem(files.key, 'key') }),
+          ...certificatesOf(files),
           servername: files.serverName ?? host,
           minVersion: 'TLSv1.2',
         });
@@ -210,16 +208,5 @@ export class RedisConnection {
       if (this.waiters[this.first] === undefined) this.dueSince = undefined;
     }
     waiter.take(reply);
-  }
-}
-
-function pem(file: string, field: string): string {
-  try {
-    return readFileSync(file, 'utf8');
-  } catch (error) {
-    throw new InterlockError('BadInput', `tls.${field}: ${file} cannot be read: ${messageOf(error)}`, {
-      cause: error,
-      details: { field: `tls.${field}`, value: file },
-    });
   }
 }

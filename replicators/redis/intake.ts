@@ -3,7 +3,7 @@ import { closeSync, openSync, read, unlinkSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { promisify } from 'node:util';
-import { InterlockError, messageOf } from '../../src/errors.js';
+import { spoolFailure } from '../core/spool-failure.js';
 
 const readAt = promisify(read);
 
@@ -154,10 +154,6 @@ export class Intake {
   }
 
   private failed(error: unknown): never {
-    throw new InterlockError(
-      'Unavailable',
-      `what the source sends cannot be kept in ${this.directory}: ${messageOf(error)}. Free space there, or start the worker with TMPDIR at another disk`,
-      { cause: error, retryable: true, details: { what: 'spool', directory: this.directory } },
-    );
+    throw spoolFailure('what the source sends cannot be kept', this.directory, error);
   }
 }

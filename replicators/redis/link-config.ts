@@ -1,17 +1,7 @@
 import type { KeyRouting } from '../../src/routing/redis-keys.js';
 import type { DcId } from '../../src/routing/units.js';
+import type { RedisAddress } from '../../src/topology/redis-address.js';
 import type { Throttle } from '../core/pace.js';
-
-/** Where a Redis server is, and how to get in. Plain data. */
-export interface RedisAddress {
-  host: string;
-  port: number;
-  /** An ACL user; without it, `password` is that of the default user. */
-  user?: string;
-  password?: string;
-  /** PEM files; absolute, or from the working directory. */
-  tls?: { ca: string; cert?: string; key?: string; serverName?: string };
-}
 
 /** Which commands are carried. A list that is absent, or empty, is no filter; what is excluded wins. */
 export interface RedisFilters {

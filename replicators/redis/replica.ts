@@ -2,7 +2,7 @@ import type { Socket } from 'node:net';
 import { InterlockError, messageOf } from '../../src/errors.js';
 import { encodeCommand, loginOf, openSocket, unavailable } from './connection.js';
 import { Intake } from './intake.js';
-import type { RedisAddress } from './link-config.js';
+import type { RedisAddress } from '../../src/topology/redis-address.js';
 
 const LF = 10;
 const HANDSHAKE_MS = 60_000;

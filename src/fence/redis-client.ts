@@ -1,7 +1,7 @@
-import { readFileSync } from 'node:fs';
 import { Redis, ReplyError } from 'ioredis';
 import type { RedisOptions } from 'ioredis';
 import { InterlockError, messageOf } from '../errors.js';
+import { certificatesOf } from '../topology/certificates.js';
 import type { RedisAddress } from '../topology/redis-address.js';
 
 const CONNECT_TIMEOUT_MS = 3_000;
@@ -38,26 +38,13 @@ export function redisConnectionOptions({ host, port, user, password, tls }: Redi
     ...(password !== undefined && { password }),
     ...(tls !== undefined && {
       tls: {
-        ca: pem('ca', tls.ca),
-        ...(tls.cert !== undefined && { cert: pem('cert', tls.cert) }),
-        ...(tls.key !== undefined && { key: pem('key', tls.key) }),
+        ...certificatesOf(tls),
         servername: tls.serverName ?? host,
         rejectUnauthorized: true,
         minVersion: 'TLSv1.2',
       },
     }),
   };
-}
-
-function pem(field: string, file: string): string {
-  try {
-    return readFileSync(file, 'utf8');
-  } catch (error) {
-    throw new InterlockError('BadInput', `tls.${field}: ${file} cannot be read: ${messageOf(error)}`, {
-      cause: error,
-      details: { field: `tls.${field}`, value: file },
-    });
-  }
 }
 
 /** Passing by themselves. */

@@ -1,6 +1,5 @@
-import { readFileSync } from 'node:fs';
 import net from 'node:net';
-import { InterlockError, messageOf } from '../errors.js';
+import { certificatesOf } from './certificates.js';
 import type { MysqlStore, SecretReference, Tls } from './schema.js';
 
 /** Where a MySQL server is, and how to get in. Plain data. */
@@ -46,9 +45,7 @@ export function mysqlConnectionOptions(address: MysqlAddress): MysqlConnectionOp
   const { host, port, user, password, tls } = address;
   if (tls === undefined) return { host, port, user, password };
   const ssl = {
-    ca: pem(tls, 'ca'),
-    ...(tls.cert !== undefined && { cert: pem(tls, 'cert') }),
-    ...(tls.key !== undefined && { key: pem(tls, 'key') }),
+    ...certificatesOf(tls),
     rejectUnauthorized: true,
     verifyIdentity: true,
     minVersion: 'TLSv1.2',
@@ -58,18 +55,6 @@ export function mysqlConnectionOptions(address: MysqlAddress): MysqlConnectionOp
   // mysql2 knows one name, which it both connects to and checks.
   const stream = (): net.Socket => net.connect({ host, port, noDelay: true, keepAlive: true });
   return { host: name, port, user, password, ssl, stream };
-}
-
-function pem(tls: Tls, field: 'ca' | 'cert' | 'key'): string {
-  const file = tls[field]!;
-  try {
-    return readFileSync(file, 'utf8');
-  } catch (error) {
-    throw new InterlockError('BadInput', `tls.${field}: ${file} cannot be read: ${messageOf(error)}`, {
-      cause: error,
-      details: { field: `tls.${field}`, value: file },
-    });
-  }
 }
 
 /** What is wrong with the encryption, in words; undefined when the failure is another. */

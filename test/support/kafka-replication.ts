@@ -13,7 +13,7 @@ import { ORIGIN_KEY, parseOrigin } from '../../replicators/kafka/origin.js';
 import type { Origin } from '../../replicators/kafka/origin.js';
 import { startTestKafka } from './kafka.js';
 import type { TestKafka } from './kafka.js';
-import { until } from './replication.js';
+import { started, until } from './replication.js';
 
 export interface KafkaSide {
   server: TestKafka;
@@ -95,27 +95,12 @@ export async function runKafkaLink(
 ): Promise<RunningKafkaLink> {
   if (from !== null) await initialiseKafkaLink(config, { from });
   const markers: RunningKafkaLink['markers'] = [];
-  const abort = new AbortController();
   const link = new KafkaLink(
     config,
     { onStatus: () => undefined, onMarker: (baseline, to) => markers.push({ baseline, to }) },
     () => undefined,
   );
-  const ended = link.run(abort.signal).then(
-    () => undefined,
-    (error: unknown) => error,
-  );
-  const running: RunningKafkaLink = {
-    link,
-    config,
-    markers,
-    status: () => link.status(),
-    ended,
-    stop: () => {
-      abort.abort();
-      return ended;
-    },
-  };
+  const running: RunningKafkaLink = { link, config, markers, status: () => link.status(), ...started(link) };
   if (waitFor !== null)
     await until(
       () => link.status().state === waitFor,

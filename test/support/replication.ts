@@ -114,10 +114,26 @@ export interface RunningLink {
   stop: () => Promise<unknown>;
 }
 
+/** Runs a link until `stop`. `ended`: undefined, or its error. */
+export function started(link: { run: (signal: AbortSignal) => Promise<void> }): {
+  ended: Promise<unknown>;
+  stop: () => Promise<unknown>;
+} {
+  const abort = new AbortController();
+  const ended = link.run(abort.signal).then(
+    () => undefined,
+    (error: unknown) => error,
+  );
+  const stop = (): Promise<unknown> => {
+    abort.abort();
+    return ended;
+  };
+  return { ended, stop };
+}
+
 export async function runLink(config: LinkConfig, from: string | null = 'now'): Promise<RunningLink> {
   if (from !== null) await initialiseLink(config, { from });
   const markers: RunningLink['markers'] = [];
-  const abort = new AbortController();
   const link = new Link(
     config,
     {
@@ -126,21 +142,7 @@ export async function runLink(config: LinkConfig, from: string | null = 'now'): 
     },
     () => undefined,
   );
-  const ended = link.run(abort.signal).then(
-    () => undefined,
-    (error: unknown) => error,
-  );
-  const running: RunningLink = {
-    link,
-    config,
-    markers,
-    status: () => link.status(),
-    ended,
-    stop: () => {
-      abort.abort();
-      return ended;
-    },
-  };
+  const running: RunningLink = { link, config, markers, status: () => link.status(), ...started(link) };
   await until(
     () => link.status().state !== 'starting',
     `${config.link} streams`,

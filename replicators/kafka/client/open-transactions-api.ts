@@ -52,7 +52,7 @@ export function describeProducers(partitions: readonly PartitionRef[]): Api<Open
   };
 }
 
-/** The transactions that one broker coordinates: by producer, the transactional id. */
+/** The transactional ids that one broker coordinates, by producer; of these producers, or of all when none is named. */
 export function listTransactions(producerIds: readonly bigint[]): Api<Map<bigint, string>> {
   return {
     key: 66,

@@ -5,12 +5,10 @@ import { NOBODY } from '../../core/contract.js';
 import { checkpointPartition } from '../checkpoint.js';
 import { CheckpointTail } from '../checkpoint-tail.js';
 import { Cluster } from '../client/cluster.js';
-import { byLeader, listOffsets } from '../client/data-api.js';
 import type { TopicMetadata } from '../client/metadata-api.js';
-import { check } from '../client/protocol-errors.js';
 import { describeConfigs } from '../client/topics-api.js';
 import type { KafkaLinkConfig } from '../link-config.js';
-import { writeMarker } from '../markers.js';
+import { endOffsets, writeMarker } from '../markers.js';
 import { TopicFilter } from '../topic-filter.js';
 import { comparePartition } from './partition.js';
 import type { ComparedPartition, ComparedTopic } from './report.js';
@@ -43,7 +41,10 @@ export async function verifyKafkaLink(
       ({ name, error, internal }) =>
         error === 0 && !internal && filter.carries(name) && (only?.carries(name) ?? true),
     );
-    const ends = await endsOf(source, topics);
+    const ends = await endOffsets(
+      source,
+      topics.flatMap(({ name, partitions }) => partitions.map((p) => ({ ...p, topic: name }))),
+    );
     const positions = await passed(config, target, ends, waitMs);
     const compared: ComparedTopic[] = [];
     for (const topic of topics.sort((a, b) => (a.name < b.name ? -1 : 1))) {
@@ -59,21 +60,6 @@ export async function verifyKafkaLink(
     source.close();
     target.close();
   }
-}
-
-async function endsOf(source: Cluster, topics: readonly TopicMetadata[]): Promise<Map<string, number>> {
-  const partitions = topics.flatMap(({ name, partitions: of }) => of.map((p) => ({ ...p, topic: name })));
-  const ends = new Map<string, number>();
-  for (const [leader, of] of byLeader(partitions)) {
-    for (const { topic, partition, error, offset } of await source.call(
-      leader,
-      listOffsets(of, 'latest', false),
-    )) {
-      check(error, `the end of ${topic}-${partition}`);
-      ends.set(`${topic}-${partition}`, offset);
-    }
-  }
-  return ends;
 }
 
 /** How far the link has come: all of `ends`, or as far as it gets in the time. Its marker makes it write that down. */
