@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { hostname, userInfo } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { createInterface } from 'node:readline/promises';
-import { WorkflowExecutionAlreadyStartedError, WorkflowNotFoundError } from '@temporalio/client';
+import { WorkflowNotFoundError } from '@temporalio/client';
 import type { Client, WorkflowHandle } from '@temporalio/client';
 import type { Command } from 'commander';
 import { addressOf } from '../../activities/ddl-plan.js';
@@ -17,7 +17,7 @@ import { loadTopology, resolveSecret } from '../topology/load.js';
 import type { Topology } from '../topology/schema.js';
 import { renderDdl } from './ddl-words.js';
 import { EXIT, print, printJson, progress, topologyFile, topologyOption } from './output.js';
-import { withTemporal } from './temporal-client.js';
+import { startAlone, withTemporal } from './temporal-client.js';
 
 interface Options {
   topology?: string;
@@ -136,29 +136,21 @@ async function requestOf(topology: Topology, options: ApplyOptions): Promise<Ddl
 }
 
 async function run(client: Client, topology: Topology, request: DdlRequest): Promise<DdlReport> {
-  const workflowId = ddlWorkflowId(topology.name);
-  let handle: WorkflowHandle;
-  try {
-    const started = await client.workflow.start('ddlChange', {
-      workflowId,
+  const { workflowId, runId } = await startAlone(
+    client,
+    'ddlChange',
+    {
+      workflowId: ddlWorkflowId(topology.name),
       taskQueue: topology.temporal.controlTaskQueue,
       args: [request],
-      workflowIdConflictPolicy: 'FAIL',
-      workflowIdReusePolicy: 'ALLOW_DUPLICATE',
       staticSummary: `${request.dryRun ? 'Plan' : 'Apply'} ${request.statements.length} DDL statements`,
       memo: { startedBy: request.startedBy },
-    });
-    handle = client.workflow.getHandle(workflowId, started.firstExecutionRunId);
-    progress(`Run ${started.firstExecutionRunId}; \`interlock ddl status\` and \`stop\` are there.`);
-  } catch (error) {
-    if (!(error instanceof WorkflowExecutionAlreadyStartedError)) throw error;
-    throw new InterlockError(
-      'Refused',
-      `a change of definitions is under way: see \`interlock ddl status\`; \`interlock ddl stop\` ends it`,
-      { details: { workflowId } },
-    );
-  }
-  return follow(handle, topology);
+    },
+    (running) =>
+      `a change of definitions is under way: run ${running.runId} (started by ${running.asked('startedBy')}). See \`interlock ddl status\`; \`interlock ddl stop\` ends it.`,
+  );
+  progress(`Run ${runId}; \`interlock ddl status\` and \`stop\` are there.`);
+  return follow(client.workflow.getHandle(workflowId, runId), topology);
 }
 
 /** Says what happens, statement by statement; ends with the workflow. */

@@ -1,11 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { hostname, userInfo } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
-import {
-  WorkflowExecutionAlreadyStartedError,
-  WorkflowFailedError,
-  WorkflowNotFoundError,
-} from '@temporalio/client';
+import { WorkflowFailedError, WorkflowNotFoundError } from '@temporalio/client';
 import type { Client, WorkflowHandle } from '@temporalio/client';
 import { Option } from 'commander';
 import type { Command } from 'commander';
@@ -47,7 +43,7 @@ import {
 } from './output.js';
 import type { ExitCode } from './output.js';
 import { newSteps, renderPlan, renderReport, renderStatus } from './switch-words.js';
-import { memoText, refusalOf, withTemporal } from './temporal-client.js';
+import { memoText, refusalOf, startAlone, withTemporal } from './temporal-client.js';
 
 interface Options {
   topology?: string;
@@ -500,30 +496,21 @@ async function startRun(
   topology: Topology,
   request: SwitchRequest,
 ): Promise<{ workflowId: string; runId: string }> {
-  const workflowId = switchoverWorkflowId(topology.name);
   const { scope, from, to, reason, startedBy } = request;
-  try {
-    const handle = await client.workflow.start('switchover', {
-      workflowId,
+  return startAlone(
+    client,
+    'switchover',
+    {
+      workflowId: switchoverWorkflowId(topology.name),
       taskQueue: topology.temporal.controlTaskQueue,
       args: [request],
-      // One at a time: the fixed id is the lock, and nothing releases it but the end of the run.
-      workflowIdConflictPolicy: 'FAIL',
-      workflowIdReusePolicy: 'ALLOW_DUPLICATE',
       staticSummary: `${scope}: ${from} → ${to}`,
       staticDetails: `Started by ${startedBy}. ${reason}`,
       memo: { scope, from, to, reason, startedBy },
-    });
-    return { workflowId, runId: handle.firstExecutionRunId };
-  } catch (error) {
-    if (!(error instanceof WorkflowExecutionAlreadyStartedError)) throw error;
-    const running = await client.workflow.getHandle(workflowId).describe();
-    throw new InterlockError(
-      'Refused',
-      `A switchover of ${topology.name} is under way: run ${running.runId} (${memoText(running.memo?.['scope'])}, started by ${memoText(running.memo?.['startedBy'])}). See \`interlock switch status\`; \`finish\` or \`abort\` it first.`,
-      { details: { workflowId, runId: running.runId } },
-    );
-  }
+    },
+    ({ runId, asked }) =>
+      `A switchover of ${topology.name} is under way: run ${runId} (${asked('scope')}, started by ${asked('startedBy')}). See \`interlock switch status\`; \`finish\` or \`abort\` it first.`,
+  );
 }
 
 /** Waits by one update instead of queries: a query is work for the worker, and this wait spans the fenced window. */

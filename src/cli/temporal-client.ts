@@ -1,4 +1,11 @@
-import { Client, Connection, WorkflowNotFoundError, WorkflowUpdateFailedError } from '@temporalio/client';
+import {
+  Client,
+  Connection,
+  WorkflowExecutionAlreadyStartedError,
+  WorkflowNotFoundError,
+  WorkflowUpdateFailedError,
+} from '@temporalio/client';
+import type { WorkflowStartOptions } from '@temporalio/client';
 import { InterlockError, messageOf } from '../errors.js';
 import type { Topology } from '../topology/schema.js';
 
@@ -37,6 +44,39 @@ function temporalDown(address: string, cause: unknown): InterlockError {
       'running switchovers go on by themselves when it is back. Without Temporal, `interlock fence status` and `interlock fence release` work.',
     { cause, details: { what: `Temporal at ${address}` } },
   );
+}
+
+/** What a person asked of a run that is under way: as text, by the names in its memo. */
+export interface RunUnderWay {
+  runId: string;
+  asked: (name: string) => string;
+}
+
+/**
+ * Starts a workflow that runs once at a time: its fixed id is the lock, and nothing releases it but the end of the run.
+ * Errors: Refused, with what `refusal` says of the run that is under way.
+ */
+export async function startAlone(
+  client: Client,
+  workflow: string,
+  options: WorkflowStartOptions,
+  refusal: (running: RunUnderWay) => string,
+): Promise<{ workflowId: string; runId: string }> {
+  const { workflowId } = options;
+  try {
+    const started = await client.workflow.start(workflow, {
+      ...options,
+      workflowIdConflictPolicy: 'FAIL',
+      workflowIdReusePolicy: 'ALLOW_DUPLICATE',
+    });
+    return { workflowId, runId: started.firstExecutionRunId };
+  } catch (error) {
+    if (!(error instanceof WorkflowExecutionAlreadyStartedError)) throw error;
+    const { runId, memo } = await client.workflow.getHandle(workflowId).describe();
+    throw new InterlockError('Refused', refusal({ runId, asked: (name) => memoText(memo?.[name]) }), {
+      details: { workflowId, runId },
+    });
+  }
 }
 
 /**

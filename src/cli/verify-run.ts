@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { WorkflowExecutionAlreadyStartedError, WorkflowNotFoundError } from '@temporalio/client';
+import { WorkflowNotFoundError } from '@temporalio/client';
 import type { Client, WorkflowHandle } from '@temporalio/client';
 import { defaultPayloadConverter } from '@temporalio/common';
 import type { TableProgress } from '../../replicators/core/verification.js';
@@ -11,7 +11,7 @@ import { figuresOf } from '../../workflows/verification-figures.js';
 import { InterlockError, messageOf } from '../errors.js';
 import type { Topology } from '../topology/schema.js';
 import { LiveText, progress } from './output.js';
-import { memoText } from './temporal-client.js';
+import { startAlone } from './temporal-client.js';
 import { renderProgress } from './verify-words.js';
 
 const WATCH_MS = 500;
@@ -35,28 +35,21 @@ export async function startRun(
     ...(scope === null ? [] : [scope]),
     ...(repair ? ['with repair'] : []),
   ].join(', ');
-  try {
-    const handle = await client.workflow.start('verification', {
+  return startAlone(
+    client,
+    'verification',
+    {
       workflowId,
       taskQueue: topology.temporal.controlTaskQueue,
       args: [request],
-      // One at a time: two would lock rows for each other, and repair what the other proves.
-      workflowIdConflictPolicy: 'FAIL',
-      workflowIdReusePolicy: 'ALLOW_DUPLICATE',
+      // Two would lock rows for each other, and repair what the other proves.
       staticSummary: `Verify ${redis === undefined ? 'MySQL' : 'Redis'}: ${what}`,
       staticDetails: `Started by ${request.startedBy}.`,
       memo: { startedBy: request.startedBy, what },
-    });
-    return { workflowId, runId: handle.firstExecutionRunId };
-  } catch (error) {
-    if (!(error instanceof WorkflowExecutionAlreadyStartedError)) throw error;
-    const running = await client.workflow.getHandle(workflowId).describe();
-    throw new InterlockError(
-      'Refused',
-      `A verification of ${topology.name} is under way: run ${running.runId} (${memoText(running.memo?.['what'])}, started by ${memoText(running.memo?.['startedBy'])}). See \`interlock verify status\`; \`interlock verify stop\` ends it.`,
-      { details: { workflowId, runId: running.runId } },
-    );
-  }
+    },
+    ({ runId, asked }) =>
+      `A verification of ${topology.name} is under way: run ${runId} (${asked('what')}, started by ${asked('startedBy')}). See \`interlock verify status\`; \`interlock verify stop\` ends it.`,
+  );
 }
 
 export async function resultOf(handle: WorkflowHandle, topology: Topology): Promise<VerifyReport> {
