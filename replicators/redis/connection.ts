@@ -95,7 +95,7 @@ interface Waiter {
 
 /** Commands and their replies over one connection, in order; many may be under way. */
 export class RedisConnection {
-  private readonly waiters: Waiter[] = [];
+  private readonly waiters: (Waiter | undefined)[] = [];
   private first = 0;
   private readonly reader = new ReplyReader();
   private broken: Error | undefined;
@@ -200,6 +200,8 @@ export class RedisConnection {
     const waiter = this.waiters[this.first];
     if (waiter === undefined) return this.destroy(new Error('it answered what nobody has asked'));
     if (--waiter.left === 0) {
+      // Hazard: what it closes over may be a block with megabytes of the source's stream.
+      this.waiters[this.first] = undefined;
       this.first += 1;
       if (this.first > 1024) {
         this.waiters.splice(0, this.first);

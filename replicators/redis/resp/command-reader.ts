@@ -89,10 +89,24 @@ export class CommandReader {
   /** The commands that are complete with this chunk. The chunk must not be written to afterwards. */
   push(chunk: Buffer): StreamCommand[] {
     const { pending } = this;
-    pending.append(chunk, this.expected);
     const commands: StreamCommand[] = [];
-    if (pending.end < this.expected) return commands;
-    const { data, end } = pending;
+    let rest = chunk;
+    // What the chunks before began is completed with no more than it needs: what follows is read where it lies.
+    while (pending.end > 0 && rest.length > 0) {
+      const missing = Math.max(this.expected - pending.end, 1);
+      pending.append(rest.subarray(0, missing), this.expected);
+      rest = rest.subarray(missing);
+      if (pending.end >= this.expected) this.read(commands);
+    }
+    if (rest.length > 0) {
+      pending.append(rest);
+      this.read(commands);
+    }
+    return commands;
+  }
+
+  private read(commands: StreamCommand[]): void {
+    const { data, end } = this.pending;
     let start = 0;
     for (;;) {
       if (this.argc < 0) {
@@ -113,7 +127,6 @@ export class CommandReader {
       start = stop;
     }
     this.keep(start);
-    return commands;
   }
 
   /** Keeps what is not complete. Places of the command under way move to a list of its own: the old one belongs to the batch. */
