@@ -128,7 +128,9 @@ export class RedisFence implements UnitFence {
         const [text, conflicts, quarantined] = answers.slice(3 * i) as [string | null, number, number];
         const checkpoint = parseCheckpoint(text, link);
         if (checkpoint === undefined) return [];
-        const { generation, marker } = checkpoint;
+        const { generation, phase } = checkpoint;
+        // A copy that is under way has put older values in the place of what the marker stood for.
+        const marker = phase === 'streaming' ? checkpoint.marker : null;
         return [{ link, generation, position: positionOf(checkpoint), marker, conflicts, quarantined }];
       });
     });
@@ -184,14 +186,18 @@ export class RedisFence implements UnitFence {
   ): Promise<ChangeResult> {
     checkChange(change, { store: this.name, dc: this.dc, server: '', mode });
     const started = performance.now();
-    const { changed, server } = await this.swapping(
+    const { changed, server, missing } = await this.swapping(
       budget?.budgetMs ?? DEFAULT_BUDGET_MS,
       (seen) => {
         const next = new Map<UnitId, UnitState>();
+        let missing = 0;
         for (const unit of new Set(change.units)) {
           const row = seen.states.get(unit);
           // Where there is no state no write passes; what a person asserts there is asserted whole.
-          if (row === undefined && change.to !== 'write_disabled') continue;
+          if (row === undefined && change.to !== 'write_disabled') {
+            missing += 1;
+            continue;
+          }
           // A fence has to be of the server that answers; all else may be written where it does not count.
           const answering = change.to === 'write_disabled' ? seen.server : seen.asserted;
           const context = { store: this.name, dc: this.dc, server: answering, mode };
@@ -200,7 +206,7 @@ export class RedisFence implements UnitFence {
           const mappingVersion = change.mappingVersions?.[unit] ?? row!.mappingVersion;
           next.set(unit, { ...row!, state, owner, epoch, holder, mappingVersion });
         }
-        const result = { changed: next.size > 0, server: seen.server };
+        const result = { changed: next.size > 0, server: seen.server, missing };
         return { next, asserted: seen.asserted, result };
       },
       change.units,
@@ -208,7 +214,7 @@ export class RedisFence implements UnitFence {
     );
     const info = await this.guarded(() => this.client.info('replication'));
     const position = `${infoField(info, 'master_replid')}:${infoField(info, 'master_repl_offset')}`;
-    return { changed, position, server, blockers: [], waitedMs: performance.now() - started };
+    return { changed, position, server, blockers: [], waitedMs: performance.now() - started, missing };
   }
 
   /** Reads, decides and writes, until nobody else has written in between. */
