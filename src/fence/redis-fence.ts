@@ -153,22 +153,38 @@ export class RedisFence implements UnitFence {
     return this.carryOut(change, 'reopen', budget);
   }
 
-  async addMissing(rules: Rules): Promise<{ written: UnitId[]; server: string }> {
-    return this.assert(rules, false);
+  /**
+   * @param known the data centers have rules already, so that a server without any state has lost them, or is new to the topology
+   * @throws InterlockError NeedsOperator: a person has to say that it may be opened
+   */
+  async addMissing(rules: Rules, known = false): Promise<{ written: UnitId[]; server: string }> {
+    return this.assert(rules, { foreign: false, mayBeLost: !known });
   }
 
-  async reassert(rules: Rules): Promise<{ written: UnitId[]; server: string }> {
-    return this.assert(rules, true);
+  /** @throws InterlockError NeedsOperator: states are missing, and the data with them, unless `acceptLoss` */
+  async reassert(rules: Rules, acceptLoss = false): Promise<{ written: UnitId[]; server: string }> {
+    return this.assert(rules, { foreign: true, mayBeLost: acceptLoss });
   }
 
-  private async assert(rules: Rules, foreignToo: boolean): Promise<{ written: UnitId[]; server: string }> {
+  /**
+   * Hazard: what takes the states away (FLUSHALL, eviction, a restart without persistence) takes the data with them; asserted again, an empty
+   * server would be opened. Guard: that needs a person's word.
+   */
+  private async assert(
+    rules: Rules,
+    { foreign: foreignToo, mayBeLost }: { foreign: boolean; mayBeLost: boolean },
+  ): Promise<{ written: UnitId[]; server: string }> {
     const router = new Router(rules);
     return this.swapping(DEFAULT_BUDGET_MS, (seen) => {
       const { server, asserted, states } = seen;
       // States without a server are of nobody: the first assertion, or what was left of one.
       const foreign = asserted !== server && (foreignToo || states.size === 0);
+      const units = unitsOf(rules);
+      const missing = units.filter((unit) => !states.has(unit)).length;
+      if (!mayBeLost && (foreignToo ? missing > 0 : states.size === 0))
+        throw this.lost(missing, units.length);
       const next = new Map<UnitId, UnitState>();
-      for (const unit of unitsOf(rules)) {
+      for (const unit of units) {
         const row = states.get(unit);
         if (row !== undefined && !foreign) continue;
         if (row !== undefined) checkAssertion(this.name, row, rules, router);
@@ -177,6 +193,15 @@ export class RedisFence implements UnitFence {
       const result = { written: [...next.keys()].sort(), server };
       return { next, asserted: foreign ? server : asserted, result };
     });
+  }
+
+  private lost(missing: number, of: number): InterlockError {
+    const { dc, store } = this;
+    return new InterlockError(
+      'NeedsOperator',
+      `${this.name} has no state of ${missing} of ${of} units: it has lost its data, or is new to the topology, and stays closed. Let its inbound link copy (\`interlock replicate resync\`); what ${dc} itself owned is then in the other data center only: compare, and put it back. Then: \`interlock rules reassert --dc ${dc} --accept-loss redis/${store}\``,
+      { details: { store: this.name, missing } },
+    );
   }
 
   private async carryOut(

@@ -1,6 +1,7 @@
 /* eslint-disable @typescript-eslint/unbound-method -- activities are plain functions, they do not use `this` */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { auxiliaryKey } from '../../replicators/redis/checkpoint.js';
+import { initialise } from '../../src/fence/init.js';
 import type { Rules } from '../../src/routing/rules.js';
 import { initialRules } from '../../src/topology/derive.js';
 import type { LinkMarker, WriteDisableInput } from '../../workflows/contract.js';
@@ -180,4 +181,19 @@ it('one that is lost behind the point of no return is named, stays closed, and t
     fence.change = change;
   }
   expect(await seen('dc-b')).toBe('open of dc-b at 3, ');
+});
+
+it('`rules init` leaves a Redis closed that has lost its states, does all else, and says what to do', async () => {
+  await pair.b.server.cli('FLUSHALL');
+  await f.stores
+    .get('dc-b')!
+    .control.pool.query('DELETE FROM interlock.unit_state WHERE unit = ?', [UNITS[0]]);
+  await expect(initialise(f.stores, base, () => undefined)).rejects.toMatchObject({
+    code: 'NeedsOperator',
+    message: expect.stringContaining(
+      'interlock rules reassert --dc dc-b --accept-loss redis/cache',
+    ) as string,
+  });
+  expect(await redisOf('dc-b').states()).toEqual([]);
+  expect(await f.stores.get('dc-b')!.control.states(UNITS)).toHaveLength(UNITS.length);
 });
