@@ -1,6 +1,5 @@
 import { activityInfo, cancellationSignal, heartbeat, sleep } from '@temporalio/activity';
 import type { BaselineReached } from '../replicators/core/contract.js';
-import { parseLinkId } from '../replicators/core/contract.js';
 import { InterlockError, isInterlockError, messageOf } from '../src/errors.js';
 import type { ErrorCode } from '../src/errors.js';
 import type { DcStores } from '../src/fence/connect.js';
@@ -12,7 +11,6 @@ import type { DcId } from '../src/routing/units.js';
 import type {
   DatacenterActivities,
   GatewayConfirmation,
-  LinkMarker,
   PlanLink,
   StepInput,
   SwitchPlan,
@@ -21,11 +19,13 @@ import type {
   WriteDisableResult,
 } from '../workflows/contract.js';
 import { announce, unconfirmed, within } from './announce.js';
+import { reachedMarkers } from './baselines.js';
 import { checkDatacenter, checkOutcome } from './checks.js';
 import type { DatacenterDeps } from './dependencies.js';
 import { allOrForemost, foremost, withFailures } from './failures.js';
-import { kafkaMember, writeKafkaBaseline } from './kafka-baseline.js';
-import { planLink } from './links.js';
+import { writeKafkaBaseline } from './kafka-baseline.js';
+import { isOf, planLink } from './links.js';
+import { checkTargetRedis, requireOpened } from './target-redis.js';
 import { checkReverse } from './undecided.js';
 
 /**
@@ -254,32 +254,6 @@ async function hold(
   await Promise.all([from, to].map((dc) => announce(deps, dc, rules)));
 }
 
-/** The markers that the links have committed here, and with them all that came before. */
-async function reachedMarkers(
-  deps: DatacenterDeps,
-  links: readonly Pick<LinkMarker, 'link' | 'markerId'>[],
-): Promise<BaselineReached[]> {
-  const { all } = storesOf(deps, deps.dc);
-  const reached: BaselineReached[] = [];
-  const targets = [
-    ...all.map((fence) => ({ target: fence, here: links.filter(({ link }) => isOf(link, fence)) })),
-    ...links.flatMap((one) => {
-      const member = kafkaMember(deps, deps.dc, one.link);
-      return member === undefined ? [] : [{ target: member, here: [one] }];
-    }),
-  ];
-  const found = targets.map(async ({ target, here }) => {
-    for (const checkpoint of await target.checkpointMarkers(here.map((one) => one.link))) {
-      const { link, position, marker, conflicts, quarantined } = checkpoint;
-      const waited = here.find((one) => one.link === link && one.markerId === marker);
-      if (waited !== undefined)
-        reached.push({ markerId: waited.markerId, link, position, conflicts, quarantined });
-    }
-  });
-  await allOrForemost(found);
-  return reached;
-}
-
 /**
  * What is missing for a switch that the fence has not been waited for; undefined: nothing. Whatever it is, it may still come: the source's
  * row is not visible before its server has committed what is in the binlog already.
@@ -301,7 +275,7 @@ async function notDrained(deps: DatacenterDeps, input: SwitchWhenDrainedInput): 
 /** What a store answers, with the rows locked, when it has changed nothing and no earlier attempt has. */
 const UNCHANGED: readonly ErrorCode[] = [
   ...(['StaleEpoch', 'EpochConflict', 'HeldByOther', 'NotOwner', 'ServerIdentityChanged'] as const),
-  ...(['Refused', 'NoRules'] as const),
+  ...(['Refused', 'NoRules', 'LinkStopped'] as const),
 ];
 
 /** Step 7. `fencing`: asked for with the fence; null then: nothing was changed. Else that is an error. */
@@ -311,8 +285,9 @@ async function switchOver(
   input: StepInput,
   { fencing }: { fencing: boolean },
 ): Promise<SwitchResult | null> {
-  // The source is looked at while the target's rows are being locked, and has answered before they are committed.
+  // Both are looked at while the target's rows are being locked, and have answered before they are committed.
   const source = settled(checkSource(deps, input, { xa: fencing }));
+  const redis = settled(checkTargetRedis(deps, input, own.all));
   try {
     await own.control.change(
       { ...changeOf(input, own.control, own), to: 'open', owner: input.to },
@@ -322,6 +297,7 @@ async function switchOver(
           // Once the rows are open here, the point of no return is behind: the source may be gone, and only forward is possible.
           if (before.every((row) => row.state !== 'remote')) return;
           await source();
+          await redis();
         },
       },
     );
@@ -333,11 +309,11 @@ async function switchOver(
   const committedAt = Date.now();
   const routes = [input.to, input.from].map((dc) => announce(deps, dc, input.rules, { committed: true }));
   const others = own.all.filter((fence) => fence !== own.control);
-  await allOrForemost(
-    others.map((fence) =>
-      fence.change({ ...changeOf(input, fence, own), to: 'open', owner: input.to }, budgetOf(input)),
-    ),
-  );
+  const opened = others.map(async (fence) => {
+    const change: UnitChange = { ...changeOf(input, fence, own), to: 'open', owner: input.to };
+    return { fence, result: await fence.change(change, budgetOf(input)) };
+  });
+  requireOpened(await allOrForemost(opened));
   const openAt = Date.now();
   const [target, sourceGateways] = await Promise.all(
     [input.to, input.from].map((dc, i) => confirmedWithin(deps, dc, routes[i]!, ROUTE_CONFIRM_MS)),
@@ -503,12 +479,6 @@ function requireDc(deps: DatacenterDeps, dc: DcId): void {
       `this worker belongs to ${deps.dc}, the step to ${dc}: wrong task queue`,
     );
   }
-}
-
-/** Whether a link is one of this store's. */
-function isOf(link: string, { kind, store }: UnitFence): boolean {
-  const id = parseLinkId(link);
-  return id?.kind === kind && id.store === store;
 }
 
 function linkDown(link: PlanLink): InterlockError {

@@ -49,3 +49,9 @@ function targetOf({ kind, store }: LinkId, stores: DcStores): UnitFence {
     throw new InterlockError('BadInput', `${stores.dc} has no ${kind} store ${JSON.stringify(store)}`);
   return fence;
 }
+
+/** Whether a link is one of this store's. */
+export function isOf(link: string, { kind, store }: UnitFence): boolean {
+  const id = parseLinkId(link);
+  return id?.kind === kind && id.store === store;
+}

@@ -140,6 +140,8 @@ export interface StepInput {
   /** Milliseconds that the step waits for transactions that hold a unit's lock, then `blockers`. */
   fenceBudgetMs: number;
   blockers: BlockerPolicy;
+  /** With a fence, and with a switch: the marker of each link. Absent: the switch completes what has begun. */
+  links?: LinkMarker[];
 }
 
 /** A link that has to reach the baseline (`mysql/main:dc-a>dc-b`), and the marker that says so in its store's stream. */

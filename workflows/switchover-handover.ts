@@ -324,7 +324,7 @@ export class HandOver {
           taskQueue: this.queue(this.to),
           summary: `Open ${this.units.length} units in ${this.to}: the point of no return`,
         },
-        [this.openStep(this.to, this.switchEpoch)],
+        [{ ...this.openStep(this.to, this.switchEpoch), links: this.markers }],
       ),
     );
     this.event('switched');

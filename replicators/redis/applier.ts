@@ -6,7 +6,9 @@ import { auxiliaryKey, heldByOther, keyIsGone, parseCheckpoint, unitCommands } f
 import type { RedisCheckpoint } from './checkpoint.js';
 import { encodeCommand } from './connection.js';
 import type { RedisConnection } from './connection.js';
-import { recordCommands } from './quarantine.js';
+import { UNITS_KEY } from './ownership.js';
+import { conflictsKey, quarantineKey, recordCommands } from './quarantine.js';
+import { refusalCheck, unreadRecord } from './refusals.js';
 import type { StreamCommand } from './resp/command-reader.js';
 import { ReplyError } from './resp/reply-reader.js';
 import type { Reply } from './resp/reply-reader.js';
@@ -32,6 +34,10 @@ export interface Applied {
   checkpoint: RedisCheckpoint;
   /** The rest of the block was applied. */
   refusals: Refusal[];
+  /** Id of the record that stands for `refusals` on the target; null: there are none. */
+  unread: string | null;
+  /** What was open as of this commit; asked for with a marker only. */
+  open: { conflicts: number; quarantined: number } | null;
 }
 
 /** Commands were refused before EXEC, so nothing of the block was applied. */
@@ -40,6 +46,13 @@ export class BlockRefused extends Error {
     super(refusals[0]!.message);
   }
 }
+
+/** `interlock:units` was written while it was watched, so nothing of the block was applied: judge its keys anew. */
+export class UnitsMoved extends Error {}
+
+const UNITS_DIGEST = encodeCommand([
+  ...['EVAL', "return redis.sha1hex(table.concat(redis.call('HGETALL', KEYS[1]), '\\0'))", 1, UNITS_KEY],
+]);
 
 /**
  * Writes blocks to the target, each as one MULTI … EXEC whose first command sets the auxiliary key.
@@ -50,12 +63,16 @@ export class BlockRefused extends Error {
  */
 export class Applier {
   private readonly key: Buffer;
-  private readonly watch: Buffer;
   /** Resolves when the auxiliary key was seen, under WATCH, as it was written last. */
   private armed: Promise<void>;
   /** That of the block that was sent last, whether or not it is applied. */
   private planned: RedisCheckpoint;
+  private watchesUnits = false;
+  /** The WATCH before the next EXEC has the units. */
+  private unitsInForce = false;
   isReady = false;
+  /** Of the target's `interlock:units`, read behind its WATCH: what is judged by it is applied, or it has not changed. */
+  unitsDigest = '';
 
   constructor(
     private readonly connection: RedisConnection,
@@ -64,10 +81,9 @@ export class Applier {
     private readonly stopAt: (point: StopPoint) => void,
   ) {
     this.key = Buffer.from(auxiliaryKey(link));
-    this.watch = Buffer.concat([encodeCommand(['WATCH', this.key]), encodeCommand(['GET', this.key])]);
     this.planned = checkpoint;
-    connection.write([this.watch]);
-    this.armed = this.arm(checkpoint, JSON.stringify(checkpoint), Promise.resolve([]));
+    connection.write([this.watch()]);
+    this.armed = this.arm(checkpoint, Promise.resolve([]));
   }
 
   /** What was sent last. */
@@ -80,26 +96,46 @@ export class Applier {
     await this.armed;
   }
 
+  /** From now on a block is applied only when the target's units are as in `unitsDigest`. Nothing may be under way, nor sent ahead of its turn. */
+  watchUnits(): void {
+    this.watchesUnits = true;
+    this.isReady = false;
+    this.connection.write([this.watch()]);
+    this.armed = this.arm(this.planned, Promise.resolve([]));
+  }
+
+  /** Behind the next block. */
+  unwatchUnits(): void {
+    this.watchesUnits = false;
+  }
+
   /**
    * Sends a block; the one before may be under way.
    * @returns `sent`: the next block may be sent; `done`: this one is applied
-   * @throws (`done`) BlockRefused: nothing was applied. InterlockError HeldByOther, NeedsOperator (the auxiliary key is gone), Unavailable. A lost
-   *   connection says nothing here: see RedisConnection.onBroken.
+   * @throws (`done`) BlockRefused, UnitsMoved: nothing was applied. InterlockError HeldByOther, NeedsOperator (the auxiliary key is gone; a record
+   *   cannot be written), Unavailable. A lost connection says nothing here: see RedisConnection.onBroken.
    */
   apply(
     block: Block,
     fields: Partial<RedisCheckpoint> = {},
   ): { sent: Promise<void>; done: Promise<Applied> } {
-    const { connection, link, armed, isReady } = this;
+    const { connection, link, armed, isReady, planned: before } = this;
     const next = this.nextCheckpoint(block, fields);
-    const text = JSON.stringify(next);
-    const extra = [...unitCommands(link, block), ...recordCommands(link, block.records, block.log)];
     const { parts, count } = block.commands.take();
-    const head = [MULTI, encodeCommand(['SET', this.key, text]), ...parts, ...extra];
+    const unread = unreadRecord({ from: before.offset, to: next.offset, seq: next.seq });
+    const check = count === 0 ? null : refusalCheck(link, unread);
+    const own = [...unitCommands(link, block), ...recordCommands(link, block)];
+    if (block.markers.length > 0) own.push(...openCounts(link));
+    const head = [MULTI, encodeCommand(['SET', this.key, JSON.stringify(next)])];
+    if (check !== null) head.push(check.before, ...parts, check.behind);
+    head.push(...own);
+    /** The place of the first command of the source among the answers of EXEC. */
+    const first = check === null ? 1 : 2;
+    const answers = first + count + (check === null ? 0 : 1) + own.length;
     const errors: { at: number; error: ReplyError }[] = [];
-    let at = 0;
-    connection.expect(2 + count + extra.length, (reply) => {
-      if (reply instanceof ReplyError) errors.push({ at: at - 2, error: reply });
+    let at = -1;
+    connection.expect(1 + answers, (reply) => {
+      if (reply instanceof ReplyError) errors.push({ at: at - first, error: reply });
       at += 1;
     });
     this.planned = next;
@@ -112,9 +148,11 @@ export class Applier {
     const answered = new Promise<Reply>((resolve) => (exec = resolve));
     const commit = (): void => {
       this.stopAt('before-target-commit');
+      const returnTo = this.unitsInForce ? before : undefined;
       connection.expect(1, exec);
-      connection.write(isReady ? [...head, EXEC, this.watch] : [EXEC, this.watch]);
-      rearm(this.arm(next, text, answered));
+      const tail = [EXEC, this.watch()];
+      connection.write(isReady ? [...head, ...tail] : tail);
+      rearm(this.arm(next, answered, returnTo));
     };
     let sent = Promise.resolve();
     if (isReady) commit();
@@ -127,14 +165,21 @@ export class Applier {
       const reply = await answered;
       if (reply instanceof ReplyError) throw this.refused(reply, errors, block.commands);
       if (!Array.isArray(reply)) {
-        // What watched the key says why: another attempt's value, none, or the same again.
+        // What watched the keys says why: another attempt's value, none, or the units.
         await this.armed;
-        throw new InterlockError('Unavailable', `${link}: its auxiliary key was touched`, {
-          retryable: true,
-        });
+        throw new UnitsMoved(`${link}: the units of the target have changed`);
       }
       this.stopAt('after-target-commit');
-      return { checkpoint: next, refusals: refusalsOf(reply, block.commands) };
+      const refusals = this.refusalsOf(reply, first, block.commands);
+      return {
+        checkpoint: next,
+        refusals,
+        unread: refusals.length > 0 ? unread.id : null,
+        open:
+          block.markers.length === 0
+            ? null
+            : { conflicts: Number(reply.at(-2)), quarantined: Number(reply.at(-1)) },
+      };
     });
     return { sent, done };
   }
@@ -152,20 +197,42 @@ export class Applier {
     };
   }
 
-  /** The answers to WATCH and GET come next. @param exec of the block before; what was not applied arms nothing */
-  private arm(planned: RedisCheckpoint, expected: string, exec: Promise<Reply>): Promise<void> {
-    const { connection, link } = this;
+  private watch(): Buffer {
+    const { key, watchesUnits } = this;
+    this.unitsInForce = watchesUnits;
+    const keys = watchesUnits ? [key, UNITS_KEY] : [key];
+    const read = [encodeCommand(['WATCH', ...keys]), encodeCommand(['GET', key])];
+    return Buffer.concat(watchesUnits ? [...read, UNITS_DIGEST] : read);
+  }
+
+  /**
+   * The answers to `watch` come next.
+   * @param exec of the block before; what was not applied arms nothing
+   * @param returnTo the checkpoint before it, when the units may have kept it from being applied
+   */
+  private arm(planned: RedisCheckpoint, exec: Promise<Reply>, returnTo?: RedisCheckpoint): Promise<void> {
+    const { connection, link, unitsInForce } = this;
+    let stays = false;
     const armed = new Promise<void>((resolve, reject) => {
       connection.expect(1, () => undefined);
       connection.expect(1, (value) => {
-        if (Buffer.isBuffer(value) && value.toString() === expected) return resolve();
-        reject(this.notOurs(value));
+        const found = Buffer.isBuffer(value) ? value.toString() : null;
+        stays = returnTo !== undefined && found === JSON.stringify(returnTo);
+        if (!stays && found !== JSON.stringify(planned)) reject(this.notOurs(value));
+        else if (!unitsInForce) resolve();
       });
+      if (unitsInForce)
+        connection.expect(1, (digest) => {
+          if (!Buffer.isBuffer(digest)) return reject(this.notOurs(digest));
+          this.unitsDigest = digest.toString();
+          resolve();
+        });
     }).then(async () => {
-      if (!Array.isArray(await exec))
+      if (Array.isArray(await exec) === stays)
         throw new InterlockError('Unavailable', `${link}: a block was not applied`, { retryable: true });
+      if (stays) this.planned = returnTo!;
       // Hazard: the next block may be sent already; its EXEC goes first.
-      if (this.planned === planned) this.isReady = true;
+      if (stays || this.planned === planned) this.isReady = true;
     });
     armed.catch(() => undefined);
     return armed;
@@ -191,7 +258,8 @@ export class Applier {
     errors: readonly { at: number; error: ReplyError }[],
     commands: CommandBytes,
   ): Error {
-    const passing = errors.find(({ error, at }) => at < 0 || PASSING.has(error.code));
+    const isOwn = (at: number): boolean => at < 0 || at >= commands.count;
+    const passing = errors.find(({ error, at }) => isOwn(at) || PASSING.has(error.code));
     if (passing !== undefined || errors.length === 0) {
       const said = passing?.error ?? exec;
       return new InterlockError('Unavailable', `the target refuses to be written: ${said.message}`, {
@@ -200,14 +268,26 @@ export class Applier {
     }
     return new BlockRefused(errors.map(({ at, error }) => ({ ...commands.at(at), message: error.message })));
   }
+
+  private refusalsOf(replies: readonly Reply[], first: number, commands: CommandBytes): Refusal[] {
+    const { link } = this;
+    const refusals: Refusal[] = [];
+    for (const [i, reply] of replies.entries()) {
+      if (!(reply instanceof ReplyError)) continue;
+      const at = i - first;
+      if (at >= 0 && at < commands.count) refusals.push({ ...commands.at(at), message: reply.message });
+      else
+        throw new InterlockError(
+          'NeedsOperator',
+          `${link}: the target does not take what the link notes beside the data: ${reply.message}. Look at the types of interlock:*:${link} there, and at the rights of the link's user (EVAL, INFO)`,
+          { details: { link } },
+        );
+    }
+    return refusals;
+  }
 }
 
-/** The first answer is that of the auxiliary key's SET. */
-function refusalsOf(replies: readonly Reply[], commands: CommandBytes): Refusal[] {
-  const refusals: Refusal[] = [];
-  for (let i = 1; i < replies.length; i++) {
-    const reply = replies[i];
-    if (reply instanceof ReplyError) refusals.push({ ...commands.at(i - 1), message: reply.message });
-  }
-  return refusals;
+/** As of the commit that they stand in. */
+function openCounts(link: string): Buffer[] {
+  return [conflictsKey(link), quarantineKey(link)].map((key) => encodeCommand(['HLEN', key]));
 }

@@ -20,6 +20,8 @@ import { Judge } from './judge.js';
 import type { RedisLinkConfig } from './link-config.js';
 import { Ownership, UNITS_KEY } from './ownership.js';
 import { conflictsKey, quarantineKey, recordOf } from './quarantine.js';
+import type { QuarantineRecord } from './quarantine.js';
+import { isUnread } from './refusals.js';
 import { rdbVersionOf } from './rdb/types.js';
 import { Replica } from './replica.js';
 import type { Resync } from './replica.js';
@@ -110,6 +112,7 @@ export class Attempt {
     signal.addEventListener('abort', onAbort, { once: true });
     try {
       await this.guard(this.applier.ready());
+      if (config.onQuarantine === 'stop') await this.guard(this.stopAtUnread(checkpoint));
       this.stopAt('before-read');
       const resync = await this.guard(this.attach());
       if (resync.kind === 'partial') await this.guard(this.repeatMarker());
@@ -188,12 +191,6 @@ export class Attempt {
       });
     for (const [unit, state] of after.units) this.ownership.set(unit, state);
     this.markerOfCopy = after.marker;
-    // Hazard: a source that was lost between the switch and its hand-over still says that it holds what moved; copied over the new owner's
-    // values, they would be lost.
-    const there = pairs(await connections.target.call('HGETALL', UNITS_KEY));
-    this.judge.openOnTarget = new Set(
-      there.filter(([, state]) => state.startsWith('open:')).map(([unit]) => unit),
-    );
     // Offsets of another history say nothing in this one.
     this.refused.clear();
     return resync;
@@ -226,6 +223,7 @@ export class Attempt {
       replica,
       resync,
       applier,
+      target: this.connections.target,
       judge: this.judge,
       tracker,
       pace: this.pace,
@@ -243,13 +241,13 @@ export class Attempt {
     last.unitsCleared = true;
     for (const [unit, state] of this.ownership.all()) last.units.set(unit, state);
     if (this.markerOfCopy !== null) last.markers.push(this.markerOfCopy);
-    const { done } = applier.apply(last, { phase: 'streaming', replid: resync.replid, prune: false });
-    await done;
+    applier.unwatchUnits();
+    const { open } = await sync.write(last, { phase: 'streaming', replid: resync.replid, prune: false });
     this.checkpointAt = Date.now();
     this.behindSince = undefined;
     this.replid = resync.replid;
     tracker.position = positionOf(resync);
-    for (const marker of last.markers) this.tellMarker(marker);
+    for (const marker of last.markers) this.tellMarker(marker, open!);
   }
 
   private reached(offset: number, block: Block | null, applied: Applied | null): void {
@@ -277,23 +275,29 @@ export class Attempt {
       record.id = at === null ? `${offset}-own` : String(at + this.base);
       stream!.block.records.push(record);
     }
+    if (applied.unread !== null) {
+      stream!.block.settled.push(applied.unread);
+      this.open.quarantined += 1;
+    }
+    this.open.quarantined -= block.settled.length;
     for (const record of block.records) {
       if (record.reason === 'not-owned') this.open.conflicts += 1;
       else this.open.quarantined += 1;
     }
+    if (applied.open !== null) this.open = applied.open;
     tracker.conflicts = this.open.conflicts;
     tracker.quarantined = this.open.quarantined;
-    for (const marker of block.markers) this.tellMarker(marker);
+    for (const marker of block.markers) this.tellMarker(marker, applied.open!);
     if (block.records.length > 0 && this.config.onQuarantine === 'stop') this.fail(this.putAside(block));
   }
 
-  private tellMarker(marker: Marker): void {
+  private tellMarker(marker: Marker, open: { conflicts: number; quarantined: number }): void {
     if (marker.workflowId === NOBODY) return;
     const { tracker } = this;
     tracker.lastMarker = marker.id;
     this.stopAt('before-acknowledge');
     this.events.onMarker(
-      { markerId: marker.id, link: this.config.link, ...this.open, position: tracker.position },
+      { markerId: marker.id, link: this.config.link, ...open, position: tracker.position },
       marker,
     );
     this.stopAt('after-acknowledge');
@@ -303,7 +307,36 @@ export class Attempt {
   private async repeatMarker(): Promise<void> {
     if (this.checkpoint.marker === null) return;
     const { marker } = await this.sourceStates();
-    if (marker?.id === this.checkpoint.marker) this.tellMarker(marker);
+    if (marker?.id === this.checkpoint.marker) this.tellMarker(marker, await this.countOpen());
+  }
+
+  /** What is open on the target. */
+  private async countOpen(): Promise<{ conflicts: number; quarantined: number }> {
+    const { link } = this.config;
+    const [conflicts, quarantined] = await this.connections.target.askAll([
+      ['HLEN', conflictsKey(link)],
+      ['HLEN', quarantineKey(link)],
+    ]);
+    return { conflicts: Number(conflicts), quarantined: Number(quarantined) };
+  }
+
+  /** An attempt has ended before it had read what the target refused: the link stops now, as it would have then, and once. */
+  private async stopAtUnread({ offset, db }: RedisCheckpoint): Promise<void> {
+    const { link } = this.config;
+    const { target } = this.connections;
+    const ids = (await target.call('HKEYS', quarantineKey(link))) as Buffer[];
+    const block = new Block();
+    Object.assign(block, { endOffset: offset, db });
+    for (const id of ids.map(textOf).filter(isUnread)) {
+      const record = JSON.parse(
+        textOf(await target.call('HGET', quarantineKey(link), id)),
+      ) as QuarantineRecord;
+      block.settled.push(id);
+      block.records.push({ ...record, id: `${id}-told` });
+    }
+    if (block.records.length === 0) return;
+    await this.applier.apply(block).done;
+    throw this.putAside(block);
   }
 
   private get base(): number {
@@ -376,21 +409,18 @@ export class Attempt {
   private async look(): Promise<void> {
     if (this.looking) return;
     this.looking = true;
-    const { source, target, data } = this.connections;
+    const { source, data } = this.connections;
     const timer = setTimeout(() => this.silent('a server'), SILENCE_MS);
     try {
       const asked = Date.now();
-      const [replication, [time], [conflicts, quarantined]] = await Promise.all([
+      const [replication, [time], open] = await Promise.all([
         info(source, 'replication'),
         source.askAll([['TIME']]),
-        target.askAll([
-          ['HLEN', conflictsKey(this.config.link)],
-          ['HLEN', quarantineKey(this.config.link)],
-        ]),
+        this.countOpen(),
       ]);
       this.noteClock(time, asked);
       this.noteSource(replication);
-      this.open = { conflicts: Number(conflicts), quarantined: Number(quarantined) };
+      this.open = open;
       this.tracker.conflicts = this.open.conflicts;
       this.tracker.quarantined = this.open.quarantined;
       this.shortLived.sweep();

@@ -83,6 +83,27 @@ export class CommandBytes {
     }
   }
 
+  /**
+   * Takes out what is not kept. Only for commands of the link's own making: they have no offsets.
+   * @returns how many
+   */
+  retain(keeps: (command: StreamCommand) => boolean): number {
+    const reader = new CommandReader();
+    const before = this.count;
+    const ranges: Range[] = [];
+    for (const { data, start, end } of this.ranges)
+      for (const command of reader.push(data.subarray(start, end))) {
+        if (keeps(command)) {
+          ranges.push({ data: command.data, start: command.start, end: command.end, endOffset: null });
+          continue;
+        }
+        this.count -= 1;
+        this.bytes -= command.bytes;
+      }
+    this.ranges = ranges;
+    return before - this.count;
+  }
+
   /** Bytes that are whole commands together. */
   addParts(parts: readonly Buffer[], count: number, db: number): void {
     this.select(db);
@@ -155,6 +176,8 @@ export class Block {
   readonly markers: Marker[] = [];
   readonly records: QuarantineRecord[] = [];
   readonly log: QuarantineRecord[] = [];
+  /** Ids of records that `records` replaces. */
+  readonly settled: string[] = [];
 
   /** Whether the target has to be told. */
   get hasEffect(): boolean {
@@ -164,6 +187,7 @@ export class Block {
       this.unitsCleared ||
       this.markers.length > 0 ||
       this.records.length > 0 ||
+      this.settled.length > 0 ||
       this.log.length > 0
     );
   }

@@ -1,3 +1,4 @@
+import { textOf } from './connection.js';
 import { ReplyError } from './resp/reply-reader.js';
 import type { Reply } from './resp/reply-reader.js';
 import type { StreamCommand } from './resp/command-reader.js';
@@ -6,7 +7,7 @@ import type { StreamCommand } from './resp/command-reader.js';
 export type CommandKind =
   /** Writes keys. */
   | 'write'
-  /** DEL, UNLINK: an expiry and an eviction look like them. */
+  /** DEL, UNLINK: an expiry and an eviction look like them. HDEL, where fields of a hash can expire. */
   | 'delete'
   /** Has no keys: PUBLISH, FUNCTION. */
   | 'keyless'
@@ -75,6 +76,8 @@ export class CommandTable {
     for (const name of ['del', 'unlink']) this.specs.set(name, positioned('delete', ALL));
     for (const [name, keysOf] of Object.entries(BY_FORM))
       this.specs.set(name, { kind: 'write', keysOf, onlyKey: 0 });
+    // Fields of a hash that expire are deleted like that; a server that knows no such expiry has people delete them.
+    if (knows(reply, 'hpexpireat')) this.specs.set('hdel', positioned('delete', ONE));
     for (const name of KEYLESS) this.specs.set(name, { kind: 'keyless', keysOf: () => [], onlyKey: 0 });
     for (const name of WHOLE) this.specs.set(name, { kind: 'whole', keysOf: () => [], onlyKey: 0 });
   }
@@ -96,6 +99,14 @@ export class CommandTable {
       positioned('write', [first, last, Math.max(step, 1)]),
     );
   }
+}
+
+/** @param reply to COMMAND */
+function knows(reply: Reply, name: string): boolean {
+  return (
+    Array.isArray(reply) &&
+    reply.some((entry) => Array.isArray(entry) && textOf(entry[0]).toLowerCase() === name)
+  );
 }
 
 function flagText(flag: Reply): string {

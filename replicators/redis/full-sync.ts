@@ -3,13 +3,16 @@ import type { CopyProgress } from '../core/contract.js';
 import type { Pace } from '../core/pace.js';
 import type { StatusTracker } from '../core/status.js';
 import { pause } from '../core/pause.js';
-import type { Applier } from './applier.js';
+import { UnitsMoved } from './applier.js';
+import type { Applied, Applier } from './applier.js';
 import { Block } from './block.js';
+import { pairs } from './checkpoint.js';
 import type { RedisCheckpoint } from './checkpoint.js';
 import { RedisConnection } from './connection.js';
 import type { Judge } from './judge.js';
 import { KeySet } from './key-set.js';
 import type { RedisLinkConfig } from './link-config.js';
+import { UNITS_KEY } from './ownership.js';
 import { printable } from './quarantine.js';
 import type { QuarantineRecord } from './quarantine.js';
 import type { DecodedValue, RdbEvent } from './rdb/events.js';
@@ -23,11 +26,16 @@ const BLOCK_BYTES = 1024 * 1024;
 /** A value that is larger is given to the target piece by piece. */
 const RAW_LIMIT_BYTES = 4 * 1024 * 1024;
 
+/** Of the commands of a copy, those whose first argument is no key. */
+const NO_KEY = new Set(['select', 'function']);
+
 export interface FullSyncParts {
   config: RedisLinkConfig;
   replica: Replica;
   resync: Resync;
   applier: Applier;
+  /** For questions. */
+  target: RedisConnection;
   judge: Judge;
   tracker: StatusTracker;
   pace: Pace | null;
@@ -56,6 +64,9 @@ export class FullSync {
   /** The value that comes in pieces now expires too soon. */
   private skipsValue = false;
   private inFlight: Promise<void> = Promise.resolve();
+  /** What the target's units were when `judge` read them, and when the keys of `block` began to be judged. */
+  private unitsDigest = '';
+  private judgedBy = '';
   private readonly seen: KeySet | null;
   private readonly startedAt = Date.now();
   private readonly progress: CopyProgress = {
@@ -78,7 +89,8 @@ export class FullSync {
 
   /** @returns when all is sent; the caller writes the block that says that the link streams. */
   async run(): Promise<void> {
-    const { replica, wait, targetRdbVersion } = this.parts;
+    const { replica, wait, targetRdbVersion, applier } = this.parts;
+    applier.watchUnits();
     const form = await replica.rdbForm();
     const chunks = replica.rdb(form, wait);
     for await (const events of readRdb(chunks, { rawLimitBytes: RAW_LIMIT_BYTES, targetRdbVersion })) {
@@ -181,17 +193,52 @@ export class FullSync {
     const waitMs = parts.pace?.waitMs(block.rows, block.commands.bytes, performance.now()) ?? 0;
     if (waitMs > 0) await pause(waitMs, parts.signal);
     const { resync, prune } = parts;
-    const fields: Partial<RedisCheckpoint> = { phase: 'syncing', replid: resync.replid, prune };
+    const judgedBy = this.judgedBy;
+    this.judgedBy = this.unitsDigest;
     await Promise.race([this.inFlight, parts.failed]);
-    const { sent, done } = parts.applier.apply(block, fields);
-    this.inFlight = done.then(({ refusals }) => {
+    const fields: Partial<RedisCheckpoint> = { phase: 'syncing', replid: resync.replid, prune };
+    this.inFlight = this.write(block, fields, judgedBy).then(({ refusals, unread }) => {
       for (const { command, message } of refusals)
         this.putAside(command.argc > 1 ? command.arg(1) : null, message);
+      if (unread !== null) this.block.settled.push(unread);
       parts.tracker.rows += block.rows;
       this.showRate();
     });
     this.inFlight.catch(() => undefined);
-    await Promise.race([sent, parts.failed]);
+  }
+
+  /**
+   * Writes a block when the one before is done. Hazard: a unit opens on the target while the copy runs, and what was read of it here is older than
+   * what its owner writes there. Guard: the target's units are watched with the checkpoint; when they have changed, EXEC does nothing, and
+   * the keys of what is open now are taken out.
+   */
+  async write(block: Block, fields: Partial<RedisCheckpoint>, judgedBy = this.judgedBy): Promise<Applied> {
+    const { applier, judge, failed } = this.parts;
+    for (;;) {
+      await Promise.race([applier.ready(), failed]);
+      if (applier.unitsDigest !== judgedBy) {
+        judgedBy = applier.unitsDigest;
+        if (judgedBy !== this.unitsDigest) await this.readUnits(judgedBy);
+        this.progress.keptRows += block.commands.retain(
+          (command) => NO_KEY.has(command.name) || command.argc < 2 || !judge.isOpenOnTarget(command.arg(1)),
+        );
+      }
+      try {
+        return await Promise.race([applier.apply(block, fields).done, failed]);
+      } catch (error) {
+        if (!(error instanceof UnitsMoved)) throw error;
+      }
+    }
+  }
+
+  /** @param digest of a state that is not newer: a newer one fails the next EXEC */
+  private async readUnits(digest: string): Promise<void> {
+    const { judge, target } = this.parts;
+    const states = pairs(await target.call('HGETALL', UNITS_KEY));
+    judge.openOnTarget = new Set(
+      states.filter(([, state]) => state.startsWith('open:')).map(([unit]) => unit),
+    );
+    this.unitsDigest = digest;
   }
 
   private putAside(key: Buffer | null, detail: string): void {

@@ -24,7 +24,10 @@ export type KeyVerdict =
 /** Decides by the topology and by who owned a unit then; knows nothing of the commands before. */
 export class Judge {
   readonly filter: CommandFilter;
-  /** Units that were open on the target when a full synchronisation began: their new owner's values are there. */
+  /**
+   * Units that are open on the target, for a full synchronisation. Hazard: a source that was lost between the switch and its hand-over still says that
+   * it holds what moved; copied over the new owner's values, they would be lost.
+   */
   openOnTarget: ReadonlySet<UnitId> = new Set();
   private readonly unitReader: KeyUnitReader;
   /** A key's text is only made when something looks at it. */
@@ -65,6 +68,12 @@ export class Judge {
       return this.unitReader.isEmpty || this.config.unmapped !== 'drop' ? 'carried' : 'filtered';
     if (unit === null) return 'carried';
     return this.ownership.isHeld(unit) && !this.openOnTarget.has(unit) ? 'carried' : 'other-side';
+  }
+
+  /** The target's value is the owner's. */
+  isOpenOnTarget(key: Buffer): boolean {
+    const unit = this.unitOf(key);
+    return unit !== undefined && this.openOnTarget.has(unit);
   }
 
   /** Whether a key that only the target has was deleted at the source: the source owns its unit, or there are no units. */

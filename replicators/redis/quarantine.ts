@@ -1,3 +1,4 @@
+import type { Block } from './block.js';
 import { encodeCommand } from './connection.js';
 import type { StreamCommand } from './resp/command-reader.js';
 
@@ -5,6 +6,8 @@ import type { StreamCommand } from './resp/command-reader.js';
 export type QuarantineReason =
   /** The target refused it. */
   | 'refused'
+  /** The target refused commands of a block, and the link ended before it had read which. */
+  | 'unread'
   /** FLUSHALL, FLUSHDB, SWAPDB: it would reach what the source does not own, and the checkpoint. */
   | 'whole-database'
   /** A part of its keys is carried, another is not, and it cannot be split. */
@@ -66,8 +69,7 @@ export function recordOf(
 /** The commands that write records, all in database 0. */
 export function recordCommands(
   link: string,
-  records: readonly QuarantineRecord[],
-  log: readonly QuarantineRecord[],
+  { records, log, settled }: Pick<Block, 'records' | 'log' | 'settled'>,
 ): Buffer[] {
   const commands = records.map((record) =>
     encodeCommand([
@@ -77,6 +79,7 @@ export function recordCommands(
       JSON.stringify(record),
     ]),
   );
+  if (settled.length > 0) commands.push(encodeCommand(['HDEL', quarantineKey(link), ...settled]));
   if (log.length > 0) {
     commands.push(
       encodeCommand(['LPUSH', conflictLogKey(link), ...log.map((record) => JSON.stringify(record))]),

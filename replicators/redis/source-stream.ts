@@ -147,6 +147,7 @@ export class SourceStream {
       }
     }
     this.unitBegins = false;
+    if (spec.kind === 'whole') return this.takeWhole(name, command);
     if (this.db >= this.target.databases && this.judge.filter.carriesDatabase(this.db))
       return this.record('refused', command, null, `the target has no database ${this.db}`);
     if (this.target.refused.size > 0) {
@@ -161,10 +162,6 @@ export class SourceStream {
       case 'keyless':
         if (this.judge.filter.carriesCommand(name)) this.carry(command);
         else this.counts.filtered += 1;
-        return;
-      case 'whole':
-        if (this.reachesControl(name, command)) this.ownershipIsLost();
-        this.record('whole-database', command, null);
         return;
       case 'unknown':
         this.record('unknown-command', command, null);
@@ -312,9 +309,19 @@ export class SourceStream {
     return isControl(key) && key.toString('latin1', 0, LINK_KEY_PREFIX.length) === LINK_KEY_PREFIX;
   }
 
-  private reachesControl(name: string, command: StreamCommand): boolean {
-    if (name !== 'swapdb') return name === 'flushall' || this.db === 0;
-    return command.args.slice(1).some((db) => Number(db.toString('latin1')) === 0);
+  /** FLUSHALL reaches every database, whichever is selected; SWAPDB those that it names. */
+  private takeWhole(name: string, command: StreamCommand): void {
+    const { filter } = this.judge;
+    const databases =
+      name === 'swapdb'
+        ? command.args.slice(1).map((db) => Number(db.toString('latin1')))
+        : name === 'flushdb'
+          ? [this.db]
+          : null;
+    if (databases === null || databases.includes(0)) this.ownershipIsLost();
+    if (databases === null || databases.some((db) => filter.carriesDatabase(db)))
+      this.record('whole-database', command, null);
+    else this.counts.filtered += 1;
   }
 
   private isOurs(spec: CommandSpec, command: StreamCommand): boolean {

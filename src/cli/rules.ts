@@ -34,6 +34,10 @@ export function register(program: Command): void {
       'write the unit states again on a server that is not the one they were asserted on (restore, failover)',
     )
     .requiredOption('--dc <dc>', 'the data center of the server')
+    .option(
+      '--accept-loss <store...>',
+      'open redis/NAME although it has lost its states, and its data with them',
+    )
     .option('--json', 'print one JSON document')
     .action(reassert);
 }
@@ -107,9 +111,13 @@ async function rulesOf({ dc, rules }: DcStores): Promise<{
 }
 
 /** A restored server may have missed a fence or a hand-over: it opens only what the other data center, too, says is its own. */
-async function reassert(options: Options & { dc: string }): Promise<void> {
+async function reassert(options: Options & { dc: string; acceptLoss?: string[] }): Promise<void> {
   await withStores(options, async (topology, stores) => {
-    datacenter(topology, options.dc);
+    const { redis } = datacenter(topology, options.dc).stores;
+    const accepted = options.acceptLoss ?? [];
+    const unknown = accepted.find((name) => !Object.keys(redis).some((store) => `redis/${store}` === name));
+    if (unknown !== undefined)
+      throw new InterlockError('BadInput', `--accept-loss: ${options.dc} has no store ${unknown}`);
     const { current, findings, unreachable, rules } = await diagnose(stores);
     if (unreachable.length > 0) {
       throw new InterlockError(
@@ -125,14 +133,21 @@ async function reassert(options: Options & { dc: string }): Promise<void> {
       );
     }
     const result: { store: string; server: string; written: number }[] = [];
+    const failures: unknown[] = [];
     for (const fence of stores.get(options.dc)!.all) {
-      const { written, server } = await fence.reassert(current.rules);
+      const acceptLoss = accepted.includes(`${fence.kind}/${fence.store}`);
+      const asserted = await fence
+        .reassert(current.rules, acceptLoss)
+        .catch((error: unknown) => void failures.push(error));
+      if (asserted === undefined) continue;
+      const { written, server } = asserted;
       result.push({ store: fence.name, server, written: written.length });
     }
     if (options.json) printJson({ epoch: current.rules.epoch, stores: result });
     else
       for (const { store, server, written } of result)
         print(`${store}: ${written} units asserted on server ${server}.`);
+    if (failures.length > 0) throw failures[0];
   });
 }
 

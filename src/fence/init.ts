@@ -16,7 +16,7 @@ export interface InitResult {
  * Makes every store of all DCs ready: schema (MySQL), rules, unit states. Writes only what is missing: rules that are there win over
  * `initial`, and the newer of two DCs' rules over the older. Rows of another server identity are left to `reassert`.
  *
- * Errors: EpochConflict when two DCs have other rules of one epoch; Refused while units are write-disabled and rows are missing; Unavailable.
+ * Errors: NeedsOperator (a Redis without states, all else is done); EpochConflict when two DCs have other rules of one epoch; Refused while units are write-disabled and rows are missing; Unavailable.
  */
 export async function initialise(
   stores: ReadonlyMap<DcId, DcStores>,
@@ -30,13 +30,20 @@ export async function initialise(
       say(`${fence.name}: schema interlock is there`);
     }
   }
-  const rules = newest(await Promise.all(all.map(async (dc) => dc.rules.current())))?.rules ?? initial;
+  const known = newest(await Promise.all(all.map(async (dc) => dc.rules.current())));
+  const rules = known?.rules ?? initial;
   const hash = rulesHash(rules);
   const result: InitResult = { epoch: rules.epoch, hash, stores: [] };
+  // Before the rules: once there are some, a Redis without states is one that has lost them.
+  if (known === undefined)
+    for (const dc of all) for (const fence of dc.redis.values()) await fence.addMissing(rules);
+  const failures: unknown[] = [];
   for (const dc of all) {
     const published = await dc.rules.publish(rules);
     for (const fence of dc.all) {
-      const { written, server } = await fence.addMissing(rules);
+      const added = await fence.addMissing(rules, true).catch((error: unknown) => void failures.push(error));
+      if (added === undefined) continue;
+      const { written, server } = added;
       result.stores.push({
         store: fence.name,
         server,
@@ -48,6 +55,7 @@ export async function initialise(
       );
     }
   }
+  if (failures.length > 0) throw failures[0];
   return result;
 }
 

@@ -128,7 +128,9 @@ export class RedisFence implements UnitFence {
         const [text, conflicts, quarantined] = answers.slice(3 * i) as [string | null, number, number];
         const checkpoint = parseCheckpoint(text, link);
         if (checkpoint === undefined) return [];
-        const { generation, marker } = checkpoint;
+        const { generation, phase } = checkpoint;
+        // A copy that is under way has put older values in the place of what the marker stood for.
+        const marker = phase === 'streaming' ? checkpoint.marker : null;
         return [{ link, generation, position: positionOf(checkpoint), marker, conflicts, quarantined }];
       });
     });
@@ -151,22 +153,38 @@ export class RedisFence implements UnitFence {
     return this.carryOut(change, 'reopen', budget);
   }
 
-  async addMissing(rules: Rules): Promise<{ written: UnitId[]; server: string }> {
-    return this.assert(rules, false);
+  /**
+   * @param known the data centers have rules already, so that a server without any state has lost them, or is new to the topology
+   * @throws InterlockError NeedsOperator: a person has to say that it may be opened
+   */
+  async addMissing(rules: Rules, known = false): Promise<{ written: UnitId[]; server: string }> {
+    return this.assert(rules, { foreign: false, mayBeLost: !known });
   }
 
-  async reassert(rules: Rules): Promise<{ written: UnitId[]; server: string }> {
-    return this.assert(rules, true);
+  /** @throws InterlockError NeedsOperator: states are missing, and the data with them, unless `acceptLoss` */
+  async reassert(rules: Rules, acceptLoss = false): Promise<{ written: UnitId[]; server: string }> {
+    return this.assert(rules, { foreign: true, mayBeLost: acceptLoss });
   }
 
-  private async assert(rules: Rules, foreignToo: boolean): Promise<{ written: UnitId[]; server: string }> {
+  /**
+   * Hazard: what takes the states away (FLUSHALL, eviction, a restart without persistence) takes the data with them; asserted again, an empty
+   * server would be opened. Guard: that needs a person's word.
+   */
+  private async assert(
+    rules: Rules,
+    { foreign: foreignToo, mayBeLost }: { foreign: boolean; mayBeLost: boolean },
+  ): Promise<{ written: UnitId[]; server: string }> {
     const router = new Router(rules);
     return this.swapping(DEFAULT_BUDGET_MS, (seen) => {
       const { server, asserted, states } = seen;
       // States without a server are of nobody: the first assertion, or what was left of one.
       const foreign = asserted !== server && (foreignToo || states.size === 0);
+      const units = unitsOf(rules);
+      const missing = units.filter((unit) => !states.has(unit)).length;
+      if (!mayBeLost && (foreignToo ? missing > 0 : states.size === 0))
+        throw this.lost(missing, units.length);
       const next = new Map<UnitId, UnitState>();
-      for (const unit of unitsOf(rules)) {
+      for (const unit of units) {
         const row = states.get(unit);
         if (row !== undefined && !foreign) continue;
         if (row !== undefined) checkAssertion(this.name, row, rules, router);
@@ -177,6 +195,15 @@ export class RedisFence implements UnitFence {
     });
   }
 
+  private lost(missing: number, of: number): InterlockError {
+    const { dc, store } = this;
+    return new InterlockError(
+      'NeedsOperator',
+      `${this.name} has no state of ${missing} of ${of} units: it has lost its data, or is new to the topology, and stays closed. Let its inbound link copy (\`interlock replicate resync\`); what ${dc} itself owned is then in the other data center only: compare, and put it back. Then: \`interlock rules reassert --dc ${dc} --accept-loss redis/${store}\``,
+      { details: { store: this.name, missing } },
+    );
+  }
+
   private async carryOut(
     change: UnitChange,
     mode: GuardContext['mode'],
@@ -184,14 +211,18 @@ export class RedisFence implements UnitFence {
   ): Promise<ChangeResult> {
     checkChange(change, { store: this.name, dc: this.dc, server: '', mode });
     const started = performance.now();
-    const { changed, server } = await this.swapping(
+    const { changed, server, missing } = await this.swapping(
       budget?.budgetMs ?? DEFAULT_BUDGET_MS,
       (seen) => {
         const next = new Map<UnitId, UnitState>();
+        let missing = 0;
         for (const unit of new Set(change.units)) {
           const row = seen.states.get(unit);
           // Where there is no state no write passes; what a person asserts there is asserted whole.
-          if (row === undefined && change.to !== 'write_disabled') continue;
+          if (row === undefined && change.to !== 'write_disabled') {
+            missing += 1;
+            continue;
+          }
           // A fence has to be of the server that answers; all else may be written where it does not count.
           const answering = change.to === 'write_disabled' ? seen.server : seen.asserted;
           const context = { store: this.name, dc: this.dc, server: answering, mode };
@@ -200,7 +231,7 @@ export class RedisFence implements UnitFence {
           const mappingVersion = change.mappingVersions?.[unit] ?? row!.mappingVersion;
           next.set(unit, { ...row!, state, owner, epoch, holder, mappingVersion });
         }
-        const result = { changed: next.size > 0, server: seen.server };
+        const result = { changed: next.size > 0, server: seen.server, missing };
         return { next, asserted: seen.asserted, result };
       },
       change.units,
@@ -208,7 +239,7 @@ export class RedisFence implements UnitFence {
     );
     const info = await this.guarded(() => this.client.info('replication'));
     const position = `${infoField(info, 'master_replid')}:${infoField(info, 'master_repl_offset')}`;
-    return { changed, position, server, blockers: [], waitedMs: performance.now() - started };
+    return { changed, position, server, blockers: [], waitedMs: performance.now() - started, missing };
   }
 
   /** Reads, decides and writes, until nobody else has written in between. */

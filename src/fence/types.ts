@@ -72,4 +72,6 @@ export interface ChangeResult {
   /** Blockers that were met (and killed, by policy). */
   blockers: Blocker[];
   waitedMs: number;
+  /** Redis: units of which it has no state (it has lost its data): they stay closed there. */
+  missing?: number;
 }

@@ -45,6 +45,8 @@ export interface UnitFence {
   raise(change: UnitChange, budget?: FenceBudget): Promise<ChangeResult>;
   /** Compensation at the source. */
   reopen(change: UnitChange, budget?: FenceBudget): Promise<ChangeResult>;
-  addMissing(rules: Rules): Promise<{ written: UnitId[]; server: string }>;
-  reassert(rules: Rules): Promise<{ written: UnitId[]; server: string }>;
+  /** `known`: the data centers have rules already. */
+  addMissing(rules: Rules, known?: boolean): Promise<{ written: UnitId[]; server: string }>;
+  /** `acceptLoss`: of a Redis that has lost its data. */
+  reassert(rules: Rules, acceptLoss?: boolean): Promise<{ written: UnitId[]; server: string }>;
 }

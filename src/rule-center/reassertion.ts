@@ -108,7 +108,8 @@ export class Reassertion {
           code: 'ServerIdentityChanged',
           message:
             `${store.name}: ${rows} unit states were asserted on ${foreign.map((group) => group.server).join(', ')}, and ${server} answers; writes ` +
-            `of these units are refused. Not re-asserted by itself: ${objection}. Compare both data centers, then run \`interlock rules reassert --dc ${store.dc}\``,
+            `of these units are refused. Not re-asserted by itself: ${objection}. Compare both data centers, then run \`interlock rules reassert --dc ${store.dc}\` ` +
+            '(a Redis that has lost its data also needs `--accept-loss redis/NAME`)',
         };
       }
       const { written } = await store.reassert(this.book.current!.rules);

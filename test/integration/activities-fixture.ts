@@ -1,3 +1,7 @@
+import { ApplicationFailure } from '@temporalio/common';
+import { MockActivityEnvironment } from '@temporalio/testing';
+import { DefaultLogger } from '@temporalio/worker';
+import { expect } from 'vitest';
 import { CONTROL_TABLES } from '../../src/fence/control-schema.js';
 import mysql from 'mysql2/promise';
 import type { Connection } from 'mysql2/promise';
@@ -92,10 +96,37 @@ export interface ActivitiesFixture {
   stop: () => Promise<void>;
 }
 
+const QUIET = new DefaultLogger('ERROR', () => undefined);
+
+/** Runs an activity as a worker does. */
+export async function run<A extends unknown[], R>(
+  activity: (...args: A) => Promise<R>,
+  ...args: A
+): Promise<R> {
+  return new MockActivityEnvironment(undefined, { logger: QUIET }).run<A, R, typeof activity>(
+    activity,
+    ...args,
+  );
+}
+
+/** The ApplicationFailure of a promise that must fail with this type. */
+export async function failure(promise: Promise<unknown>, type: string): Promise<ApplicationFailure> {
+  const error = await promise.then(
+    () => undefined,
+    (e: unknown) => e,
+  );
+  expect(error).toBeInstanceOf(ApplicationFailure);
+  expect((error as ApplicationFailure).type).toBe(type);
+  return error as ApplicationFailure;
+}
+
 export const RUN: Holder = { workflowId: 'switchover/test', runId: 'run-1' };
 
-/** Two servers, each store `main` of a DC; the rule centers and links are fakes. */
-export async function startActivities(flavour: 'mysql' | 'mariadb'): Promise<ActivitiesFixture> {
+/** Two servers, each store `main` of a DC, and the Redis `cache` that is given; the rule centers and links are fakes. */
+export async function startActivities(
+  flavour: 'mysql' | 'mariadb',
+  redis?: Record<DcId, { port: number }>,
+): Promise<ActivitiesFixture> {
   const [a, b] = await Promise.all([
     startTestMysql(flavour, { offset: 1 }),
     startTestMysql(flavour, { offset: 2 }),
@@ -121,6 +152,7 @@ export async function startActivities(flavour: 'mysql' | 'mariadb'): Promise<Act
           control: true,
         },
       },
+      ...(redis !== undefined && { redis: { cache: { host: '127.0.0.1', port: redis[dc]!.port } } }),
     },
     applications: {},
   });
@@ -132,7 +164,10 @@ export async function startActivities(flavour: 'mysql' | 'mariadb'): Promise<Act
     datacenters: { 'dc-a': datacenter('dc-a'), 'dc-b': datacenter('dc-b') },
     regions: { 'cn-east': { home: 'dc-a' }, 'cn-west': { home: 'dc-b' } },
     tables: { 'app.entry': { userId: 'user_id' } },
-    links: [{ store: 'mysql/main', include: ['app.*'] }],
+    links: [
+      { store: 'mysql/main', include: ['app.*'] },
+      ...(redis === undefined ? [] : [{ store: 'redis/cache' }]),
+    ],
   });
   const stores = openAllStores(topology, () => a.password);
   const ruleCenters = new Map(Object.keys(topology.datacenters).map((dc) => [dc, new FakeRuleCenter(dc)]));

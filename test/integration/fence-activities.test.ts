@@ -1,38 +1,16 @@
 /* eslint-disable @typescript-eslint/unbound-method -- activities are plain functions, they do not use `this` */
-import { ApplicationFailure } from '@temporalio/common';
-import { MockActivityEnvironment } from '@temporalio/testing';
-import { DefaultLogger } from '@temporalio/worker';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import type { Rules } from '../../src/routing/rules.js';
 import { initialRules } from '../../src/topology/derive.js';
 import { DEFAULT_POLICIES } from '../../workflows/contract.js';
 import type { SwitchReport, SwitchRequest, WriteDisableInput } from '../../workflows/contract.js';
-import { RUN, startActivities, step } from './activities-fixture.js';
+import { RUN, failure, run, startActivities, step } from './activities-fixture.js';
 import type { ActivitiesFixture } from './activities-fixture.js';
 import { buckets } from './fence-fixture.js';
 
-const QUIET = new DefaultLogger('ERROR', () => undefined);
 const LINK = 'mysql/main:dc-a>dc-b';
 const BACK = 'mysql/main:dc-b>dc-a';
 const UNITS = buckets(100);
-
-async function run<A extends unknown[], R>(activity: (...args: A) => Promise<R>, ...args: A): Promise<R> {
-  return new MockActivityEnvironment(undefined, { logger: QUIET }).run<A, R, typeof activity>(
-    activity,
-    ...args,
-  );
-}
-
-/** The ApplicationFailure of a promise that must fail with this type. */
-async function failure(promise: Promise<unknown>, type: string): Promise<ApplicationFailure> {
-  const error = await promise.then(
-    () => undefined,
-    (e: unknown) => e,
-  );
-  expect(error).toBeInstanceOf(ApplicationFailure);
-  expect((error as ApplicationFailure).type).toBe(type);
-  return error as ApplicationFailure;
-}
 
 describe.each(['mysql', 'mariadb'] as const)('activities on %s', (flavour) => {
   let f: ActivitiesFixture;

@@ -8,6 +8,7 @@ import { takeGeneration } from '../../replicators/redis/checkpoint.js';
 import { RedisConnection, encodeCommand } from '../../replicators/redis/connection.js';
 import { initialiseRedisLink } from '../../replicators/redis/initialise.js';
 import type { RedisLinkConfig } from '../../replicators/redis/link-config.js';
+import { bucketOf } from '../../src/routing/units.js';
 import { startProgram } from '../support/programs.js';
 import type { Program } from '../support/programs.js';
 import {
@@ -110,6 +111,36 @@ describe('a link survives', () => {
     expect(await pair.b.text('GET', 'n')).toBe('60');
   });
 
+  it.each(['go-on', 'stop'] as const)(
+    'kill -9 of its process before it has read what the target refused: %s',
+    async (onQuarantine) => {
+      const config = await fresh({ onQuarantine });
+      await pair.b.run('SET', 'wrong', 'a string');
+      await pair.a.client.askAll([...[['MULTI'], ['SET', 'x', 1], ['LPUSH', 'wrong', 'v'], ['EXEC']]]);
+      const first = await linkProcess(config, 'after-target-commit:1');
+      await first.prints('stopped at after-target-commit');
+      await first.kill('SIGKILL');
+      const kept = async (): Promise<Record<string, unknown>[]> =>
+        ((await pair.b.run('HVALS', `interlock:quarantine:${config.link}`)) as Buffer[]).map(
+          (one) => JSON.parse(one.toString()) as Record<string, unknown>,
+        );
+      expect(await kept()).toMatchObject([{ reason: 'unread' }]);
+      await pair.a.run('SET', 'behind', 1);
+      if (onQuarantine === 'stop') {
+        const second = await linkProcess(config);
+        await second.prints('ended LinkStopped final');
+        expect(await pair.b.run('EXISTS', 'behind')).toBe(0);
+      }
+      const last = runRedisLink(config);
+      running.push(last);
+      await passMarker(pair.a, pair.b, config.link);
+      await until('told', () => last.markers.length > 0);
+      expect(last.markers.at(-1)).toMatchObject({ quarantined: 1 });
+      expect(await kept()).toHaveLength(1);
+      expect(await pair.b.run('EXISTS', 'x', 'behind')).toBe(2);
+    },
+  );
+
   it('kill -9 of the target while a block is on its way', async () => {
     const config = await fresh();
     for (const point of ['before-target-commit', 'after-target-commit']) {
@@ -152,6 +183,13 @@ describe('a link survives', () => {
       for (let i = 0; i < 15; i++) {
         await new Promise((resolve) => setTimeout(resolve, 100));
         (i % 2 === 0 ? toB : toA).reset();
+      }
+      // A take-over whose answer was lost ends a link; whoever runs it runs it again.
+      for (const link of [...running]) {
+        const ended = link.ended();
+        if (ended === undefined) continue;
+        expect(ended.error).toMatchObject({ retryable: true });
+        running.push(runRedisLink(link.config));
       }
       writing = false;
       await Promise.all(load);
@@ -426,4 +464,37 @@ describe('a full synchronisation', () => {
     expect(await redisDifferences(pair.a, pair.b)).toEqual([]);
     expect(await pair.b.text('GET', 'n')).toBe('220');
   });
+
+  it.each(['before-target-commit', 'after-target-commit'])(
+    'leaves alone what opens on the target meanwhile, at %s',
+    async (point) => {
+      await Promise.all([pair.a.run('FLUSHALL'), pair.b.run('FLUSHALL')]);
+      const moved = 'moving';
+      const unit = `eu/${bucketOf(moved)}`;
+      await pair.a.run('HSET', 'interlock:units', unit, 'open:dc-a:1:1');
+      await pair.b.run('HSET', 'interlock:units', unit, 'remote:dc-a:1:1');
+      const keys = Array.from({ length: 6000 }, (_, i) => `user:${moved}:${i}`);
+      await pair.a.client.askAll(keys.map((key) => ['SET', key, 'old']));
+      const config = redisLinkConfig(pair, 'a', { keys: [{ pattern: 'user:{userId}:*' }] });
+      await initialiseRedisLink(config, { copy: true });
+      const go = path.join(directory, `opens-${point}`);
+      const link = await linkProcess(config, `${point}:2:${go}`);
+      await link.prints(`stopped at ${point}`);
+      const copied = new Set(((await pair.b.run('KEYS', 'user:*')) as Buffer[]).map(String));
+      expect(copied.size).toBeGreaterThan(0);
+      expect(copied.size).toBeLessThan(keys.length);
+      // The new owner: it opens, then writes some of what has come and of what has not.
+      await pair.b.run('HSET', 'interlock:units', unit, 'open:dc-b:2:1');
+      await pair.b.client.askAll(keys.filter((_, i) => i % 3 === 0).map((key) => ['SET', key, 'new']));
+      await writeFile(go, '');
+      await link.prints('state streaming');
+      const values = (await pair.b.client.ask('MGET', ...keys)) as (Buffer | null)[];
+      const expected = keys.map((key, i) => (i % 3 === 0 ? 'new' : copied.has(key) ? 'old' : null));
+      expect(values.map((value) => value && value.toString())).toEqual(expected);
+      // All else is copied on.
+      await pair.a.run('SET', 'other', 1);
+      await passMarker(pair.a, pair.b, config.link);
+      expect(await pair.b.text('GET', 'other')).toBe('1');
+    },
+  );
 });

@@ -224,7 +224,15 @@ describe('a server that has forgotten', () => {
     await center.look();
     expect(center.problems[0]!.message).toContain(`it has 0 unit states of ${ALL}`);
     expect(await fence.states()).toEqual([]);
-    await fence.reassert(rulesAt(3));
+    const named = {
+      code: 'NeedsOperator',
+      message: expect.stringContaining('--accept-loss redis/cache') as string,
+    };
+    await expect(fence.reassert(rulesAt(3))).rejects.toMatchObject(named);
+    // Nor does `rules init`, once there are rules.
+    await expect(fence.addMissing(rulesAt(3), true)).rejects.toMatchObject(named);
+    expect(await fence.states()).toEqual([]);
+    await fence.reassert(rulesAt(3), true);
     expect((await fence.evidence(UNITS)).states).toHaveLength(UNITS.length);
   });
 

@@ -1,6 +1,8 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { RedisConnection, textOf } from '../../replicators/redis/connection.js';
 import { initialiseRedisLink } from '../../replicators/redis/initialise.js';
 import type { RedisLinkConfig } from '../../replicators/redis/link-config.js';
+import type { Reply } from '../../replicators/redis/resp/reply-reader.js';
 import { bucketOf } from '../../src/routing/units.js';
 import { startRedis } from '../support/redis.js';
 import {
@@ -412,6 +414,43 @@ describe('quarantine', () => {
     await until('counted', () => link.status().quarantined === 1);
   });
 
+  it('a marker in the transaction of a refused command finds it counted, on the target and in what is told', async () => {
+    const link = await linked({ onQuarantine: 'go-on' });
+    await pair.b.run('SET', 'wrong', 'a string');
+    const marker = JSON.stringify({ id: 'beside', workflowId: 'test', runId: 'r', epoch: 1 });
+    // What the target says of both at one instant, from before the marker on.
+    let seen: Reply[] = [];
+    const watching = (async () => {
+      while (!textOf(seen[0]).includes('"beside"')) {
+        const { link: name } = link.config;
+        const asked = [
+          ['MULTI'],
+          ['GET', `interlock:link:${name}`],
+          ['HLEN', `interlock:quarantine:${name}`],
+        ];
+        seen = (await pair.b.client.askAll([...asked, ['EXEC']])).at(-1) as Reply[];
+      }
+    })();
+    const source = await RedisConnection.open({ host: '127.0.0.1', port: pair.a.server.port }, 'test');
+    await source.askAll([
+      ...[['MULTI'], ['LPUSH', 'wrong', 'v'], ['SET', 'x', 1], ['LPUSH', 'wrong', 'w']],
+      ...[['SET', 'interlock:marker', marker], ['EXEC']],
+    ]);
+    source.destroy();
+    await watching;
+    expect(seen[1]).toBeGreaterThan(0);
+    await until('told', () => link.markers.length > 0);
+    expect(link.markers[0]!.quarantined).toBeGreaterThan(0);
+    await until('each is named', async () => (await inQuarantine(link)).length === 2);
+    expect(await inQuarantine(link)).toMatchObject([
+      { reason: 'refused', key: 'wrong', command: 'lpush' },
+      { reason: 'refused', key: 'wrong', command: 'lpush' },
+    ]);
+    await until('status', () => link.status().quarantined === 2);
+    await passed(link);
+    expect(link.markers.at(-1)).toMatchObject({ quarantined: 2 });
+  });
+
   it('a command that the target does not even queue is put aside, and no other is lost', async () => {
     const [a, b] = await Promise.all([
       redisSide(await startRedis({ config: { 'repl-diskless-sync-delay': '0' } })),
@@ -522,7 +561,7 @@ describe('a link with few rights', () => {
     await pair.a.run('ACL', 'SETUSER', 'link', 'on', '>secret', '%R~interlock:*', '~interlock:begin', '-@all',
       ...['psync', 'replconf', 'ping', 'info', 'time', 'command', 'hgetall', 'get', 'multi', 'exec', 'set'].map((name) => `+${name}`)); // prettier-ignore
     await pair.b.run('ACL', 'SETUSER', 'link', 'on', '>secret', '~*', '&*', '-@all', '+@write', '-flushall', '-flushdb', '-swapdb',
-      ...['multi', 'exec', 'watch', 'get', 'hgetall', 'hvals', 'hlen', 'select', 'scan', 'keys', 'info', 'config|get'].map((name) => `+${name}`)); // prettier-ignore
+      ...['multi', 'exec', 'watch', 'get', 'hgetall', 'hkeys', 'hget', 'hlen', 'eval', 'select', 'scan', 'keys', 'info', 'config|get'].map((name) => `+${name}`)); // prettier-ignore
     const config = redisLinkConfig(pair, 'a');
     for (const server of [config.source, config.target])
       Object.assign(server, { user: 'link', password: 'secret' });

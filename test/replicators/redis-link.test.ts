@@ -116,6 +116,26 @@ describe('the keys of a command', () => {
     [['PUBLISH', 'c', 'm'], []],
   ])('%j', (args, keys) => expect(keysOf(...args)).toEqual(keys));
 
+  it('HDEL is a deletion where fields of a hash can expire', () => {
+    const of74 = new CommandTable([[Buffer.from('hpexpireat'), -6, ['write'], 1, 1, 1]]);
+    expect(of74.of('hdel')).toMatchObject({ kind: 'delete', onlyKey: 1 });
+    expect(table.of('hdel')).toMatchObject({ kind: 'write', onlyKey: 1 });
+    // An expiry at a source that does not own the unit is dropped, a write is a conflict.
+    const config = { ...REDIS_LINK_DEFAULTS, keys: [{ pattern: 'user:{userId}:*' }] };
+    const judge = new Judge(
+      {
+        ...config,
+        ...{ link: 'redis/c:a>b', from: 'a', to: 'b' },
+        source: { host: '', port: 1 },
+        target: { host: '', port: 1 },
+        mapping: { defaultRegion: 'eu', regions: ['eu'], segments: {} },
+      },
+      new Ownership('a', []),
+    );
+    expect(judge.verdict(of74.of('hdel'), command('HDEL', 'user:1:h', 'f'))).toBe('late-deletion');
+    expect(judge.verdict(table.of('hdel'), command('HDEL', 'user:1:h', 'f'))).toBe('not-owned');
+  });
+
   it('those of modules are learnt from the source', () => {
     const learnt = new CommandTable([[Buffer.from('JSON.SET'), -4, ['write', 'denyoom'], 1, 1, 1, []]]);
     expect(learnt.of('json.set')).toMatchObject({ kind: 'write', onlyKey: 1 });
@@ -244,6 +264,44 @@ describe('a source goes on', () => {
     ['former', 501, 'diverged'],
     ['other', 500, 'resync-required'],
   ])('behind %s:%i: %s', (replid, offset, expected) => expect(state(replid, offset)).toBe(expected));
+});
+
+describe('what empties or exchanges databases', () => {
+  it.each([
+    [['FLUSHALL'], 5, true, 'lost'],
+    [['FLUSHDB'], 5, false, 'kept'],
+    [['FLUSHDB'], 1, true, 'kept'],
+    [['FLUSHDB'], 0, false, 'lost'],
+    [['SWAPDB', 5, 1], 5, true, 'kept'],
+    [['SWAPDB', 5, 6], 5, false, 'kept'],
+    [['SWAPDB', 5, 0], 5, false, 'lost'],
+  ] as const)(
+    '%j with database %i selected, of which 1 is carried: recorded %s, ownership %s',
+    (args, db, recorded, units) => {
+      const config = {
+        ...REDIS_LINK_DEFAULTS,
+        keys: [],
+        ...{ link: 'redis/c:a>b', from: 'a', to: 'b' },
+        source: { host: '', port: 1 },
+        target: { host: '', port: 1 },
+        mapping: { defaultRegion: 'eu', regions: ['eu'], segments: {} },
+        filters: { includeDatabases: [1] },
+      };
+      const ownership = new Ownership('a', [['eu/1', 'open:a:1:1']]);
+      const stream = new SourceStream(
+        config,
+        new CommandTable(),
+        new Judge(config, ownership),
+        ownership,
+        new ShortLived(3000, Date.now),
+        { offset: 0, db },
+        { databases: 16, refused: new Map() },
+      );
+      stream.take(command(...args));
+      expect(stream.block.records.map(({ reason }) => reason)).toEqual(recorded ? ['whole-database'] : []);
+      expect(ownership.isOpen('eu/1')).toBe(units === 'kept');
+    },
+  );
 });
 
 describe('a transaction of the source', () => {
