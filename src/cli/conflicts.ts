@@ -17,21 +17,24 @@ import {
   show,
 } from './undecided.js';
 import type { Options } from './undecided.js';
+import { decideRedisRecord, reasonOf, redisRecords, showRedisRecord } from './undecided-redis.js';
 
-/** `interlock conflicts list | show | resolve`: rows that a link did not find as its source had them. */
+/** `interlock conflicts list | show | resolve`: rows that a link did not find as its source had them, commands of units that it did not own. */
 export function register(program: Command): void {
   const conflicts = program
     .command('conflicts')
-    .description('rows that were not the same on both sides when a change came (works without Temporal)');
+    .description(
+      'rows that were not the same on both sides when a change came; Redis: writes of units that the source did not own (works without Temporal)',
+    );
   recordCommand(conflicts, 'list [link]', 'open ones: a person has to say which side is right')
-    .option('--all', 'those too that the policy of their table has decided')
+    .option('--all', 'those too that a policy has decided')
     .action(list);
-  recordCommand(conflicts, 'show <link> <id>', 'the images of both sides').action(one);
+  recordCommand(conflicts, 'show <link> <id>', 'the images of both sides, or the command').action(one);
   recordCommand(conflicts, 'resolve <link> <id>', 'close an open one')
     .addOption(
       new Option(
         '--keep <side>',
-        "target: its row stays; source: the link writes the record's image of the source, while the target's row is still the record's",
+        "target: what it has stays; source: the link writes the record's image of the source, while the target's row is still the record's; Redis: the command is carried out on the target as it is now",
       )
         .choices(['source', 'target'])
         .makeOptionMandatory(),
@@ -42,19 +45,26 @@ export function register(program: Command): void {
 async function list(link: string | undefined, options: Options): Promise<void> {
   const [topology, wanted] = await links(options, link);
   const states = options.all === true ? {} : { states: ['open', 'wanted'] };
-  const records = await recordsOf(topology, wanted, (connection, filter) =>
+  const records = await recordsOf(topology, wanted.mysql, (connection, filter) =>
     readConflicts(connection, { ...filter, ...states }),
   );
+  const commands = await redisRecords(topology, wanted.redis, 'conflicts', options.all === true);
   const rows = [['link', 'id', 'table', 'key', 'what', 'policy', 'kept', 'state', 'at']];
   for (const { link: of, id, table: name, key, kind, policy, kept, state, createdAt } of records)
     rows.push([of, String(id), name, key, kind, policy, kept, state, createdAt]);
-  show(options, { conflicts: records }, rows, options.all === true ? 'No conflicts.' : 'No open conflicts.');
-  if (records.some(({ state }) => state === 'open')) process.exitCode = EXIT.needsOperator;
+  for (const record of commands) {
+    const { link: of, id, key, state } = record;
+    rows.push([of, id, '–', key ?? '–', reasonOf(record), '–', '–', state, record.decidedAt ?? '–']);
+  }
+  const all = [...records, ...commands];
+  show(options, { conflicts: all }, rows, options.all === true ? 'No conflicts.' : 'No open conflicts.');
+  if (all.some(({ state }) => state === 'open')) process.exitCode = EXIT.needsOperator;
 }
 
 async function one(link: string, text: string, options: Options): Promise<void> {
+  const [topology, { redis }] = await links(options, link);
+  if (redis.length > 0) return showRedisRecord(topology, link, 'conflicts', text, options);
   const id = recordId(text);
-  const [topology] = await links(options, link);
   const record = await inTarget(topology, link, async (connection) =>
     found('conflicts', link, id, await readConflicts(connection, { link, id })),
   );
@@ -67,8 +77,12 @@ async function resolve(
   text: string,
   options: Options & { keep: 'source' | 'target' },
 ): Promise<void> {
+  const [topology, { redis }] = await links(options, link);
+  if (redis.length > 0) {
+    const decision = options.keep === 'source' ? 'applied' : 'discarded';
+    return decideRedisRecord(topology, link, 'conflicts', text, decision, options);
+  }
   const id = recordId(text);
-  const [topology] = await links(options, link);
   const record = await inTarget(topology, link, async (connection) => {
     const read = async (): Promise<ConflictRecord> =>
       found('conflicts', link, id, await readConflicts(connection, { link, id }));

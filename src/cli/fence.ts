@@ -73,7 +73,7 @@ async function status(options: StatusOptions): Promise<void> {
         rules,
         stores: views,
         unreachable,
-        problems: [...readOnlyLines(diagnosis), ...unreachableLines(diagnosis)],
+        problems: [...foreignLines(diagnosis), ...readOnlyLines(diagnosis), ...unreachableLines(diagnosis)],
         findings: findings.map((finding) => ({ ...finding, todo: todo(finding) })),
       });
     } else printStatus(diagnosis);
@@ -93,12 +93,7 @@ function printStatus(diagnosis: Diagnosis): void {
     else rows.push([name, '?', '?', '?', view.problem]);
   }
   print(table(rows));
-  for (const view of diagnosis.stores) {
-    if (view.foreign === 0) continue;
-    print(
-      `${view.dc} ${view.kind}/${view.store}: ${view.foreign} units ${FOREIGN[view.kind]} and take no writes: compare both data centers, then \`interlock rules reassert --dc ${view.dc}\`.`,
-    );
-  }
+  for (const line of foreignLines(diagnosis)) print(line);
   for (const { dc, epoch } of behind(diagnosis)) {
     print(
       `${dc} has rules of epoch ${epoch ?? 'none'}, epoch ${diagnosis.current!.rules.epoch} is in force: \`interlock fence release\`.`,
@@ -130,8 +125,19 @@ function isTroubled(diagnosis: Diagnosis): boolean {
     diagnosis.findings.length > 0 ||
     diagnosis.unreachable.length > 0 ||
     behind(diagnosis).length > 0 ||
+    foreignLines(diagnosis).length > 0 ||
     readOnlyLines(diagnosis).length > 0
   );
+}
+
+/** Stores with units whose states do not count, as they are of another server, and what to do, in sentences. */
+function foreignLines({ stores }: Diagnosis): string[] {
+  return stores
+    .filter(({ foreign }) => foreign > 0)
+    .map(
+      ({ dc, kind, store, foreign }) =>
+        `${dc} ${kind}/${store}: ${foreign} units ${FOREIGN[kind]} and take no writes: its rule center asserts them again when nothing speaks against it; else compare both data centers, then \`interlock rules reassert --dc ${dc}\`.`,
+    );
 }
 
 /** Servers whose `read_only` is not as it should be, and what to do, in sentences. */

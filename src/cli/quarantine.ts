@@ -17,20 +17,21 @@ import {
   show,
 } from './undecided.js';
 import type { Options } from './undecided.js';
+import { decideRedisRecord, reasonOf, redisRecords, showRedisRecord } from './undecided-redis.js';
 
-/** `interlock quarantine list | show | retry | discard`: transactions that a link could not apply. */
+/** `interlock quarantine list | show | retry | discard`: transactions (Redis: commands) that a link could not apply. */
 export function register(program: Command): void {
   const quarantine = program
     .command('quarantine')
-    .description('transactions that a link could not apply and has kept aside, whole');
+    .description('transactions (Redis: commands) that a link could not apply and has kept aside, whole');
   recordCommand(quarantine, 'list [link]', 'those to be decided')
     .option('--all', 'those too that are decided')
     .action(list);
-  recordCommand(quarantine, 'show <link> <id>', 'its reason and its rows').action(one);
+  recordCommand(quarantine, 'show <link> <id>', 'its reason and its rows, or its command').action(one);
   recordCommand(
     quarantine,
     'retry <link> <id>',
-    'apply it now; a link that stands before it goes on (needs Temporal)',
+    'apply it now; a MySQL link that stands before it goes on (needs Temporal)',
   ).action(retry);
   recordCommand(quarantine, 'discard <link> <id>', 'leave it out for ever')
     .option('--yes', 'its changes are lost on the target')
@@ -40,9 +41,10 @@ export function register(program: Command): void {
 async function list(link: string | undefined, options: Options): Promise<void> {
   const [topology, wanted] = await links(options, link);
   const states = options.all === true ? {} : { states: ['open', 'retry'] };
-  const records = await recordsOf(topology, wanted, (connection, filter) =>
+  const records = await recordsOf(topology, wanted.mysql, (connection, filter) =>
     readQuarantine(connection, { ...filter, ...states }),
   );
+  const commands = await redisRecords(topology, wanted.redis, 'quarantine', options.all === true);
   const rows = [['link', 'id', 'transaction', 'rows', 'units', 'tries', 'link is', 'state', 'reason']];
   for (const { link: of, id, gtid, changes, largeBytes, units, tries, passed, state, reason } of records) {
     const shown = units.length > 3 ? `${units.slice(0, 3).join(',')},…` : units.join(',');
@@ -58,13 +60,19 @@ async function list(link: string | undefined, options: Options): Promise<void> {
       ...[passed ? 'behind it' : 'before it', state, reason.slice(0, 120)],
     ]);
   }
-  show(options, { quarantine: records }, rows, 'Nothing is kept aside.');
-  if (records.some(({ state }) => state === 'open')) process.exitCode = EXIT.needsOperator;
+  for (const record of commands) {
+    const { link: of, id, unit, state } = record;
+    rows.push([of, id, '–', '–', unit ?? '–', '–', 'behind it', state, reasonOf(record).slice(0, 120)]);
+  }
+  const all = [...records, ...commands];
+  show(options, { quarantine: all }, rows, 'Nothing is kept aside.');
+  if (all.some(({ state }) => state === 'open')) process.exitCode = EXIT.needsOperator;
 }
 
 async function one(link: string, text: string, options: Options): Promise<void> {
+  const [topology, { redis }] = await links(options, link);
+  if (redis.length > 0) return showRedisRecord(topology, link, 'quarantine', text, options);
   const id = recordId(text);
-  const [topology] = await links(options, link);
   const record = await inTarget(topology, link, async (connection) =>
     found('quarantine', link, id, await readQuarantine(connection, { link, id })),
   );
@@ -89,8 +97,9 @@ async function one(link: string, text: string, options: Options): Promise<void> 
 }
 
 async function retry(link: string, text: string, options: Options): Promise<void> {
+  const [topology, { redis }] = await links(options, link);
+  if (redis.length > 0) return decideRedisRecord(topology, link, 'quarantine', text, 'applied', options);
   const id = recordId(text);
-  const [topology] = await links(options, link);
   const read = (): Promise<QuarantineRecord> =>
     inTarget(topology, link, async (connection) =>
       found('quarantine', link, id, await readQuarantine(connection, { link, id })),
@@ -110,14 +119,15 @@ async function retry(link: string, text: string, options: Options): Promise<void
 }
 
 async function discard(link: string, text: string, options: Options & { yes?: boolean }): Promise<void> {
-  const id = recordId(text);
+  const [topology, { redis }] = await links(options, link);
   if (options.yes !== true)
     throw new InterlockError(
       'BadInput',
-      `--yes: the changes of this transaction are lost on the target: look at them (interlock quarantine show '${link}' ${id}), then say --yes`,
+      `--yes: its changes are lost on the target: look at them (interlock quarantine show '${link}' ${text}), then say --yes`,
       { details: { field: 'yes' } },
     );
-  const [topology] = await links(options, link);
+  if (redis.length > 0) return decideRedisRecord(topology, link, 'quarantine', text, 'discarded', options);
+  const id = recordId(text);
   const record = await inTarget(topology, link, async (connection) => {
     const read = async (): Promise<QuarantineRecord> =>
       found('quarantine', link, id, await readQuarantine(connection, { link, id }));

@@ -1,10 +1,13 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Command } from 'commander';
 import type { Connection } from 'mysql2/promise';
-import { linkConfigOf, linkIds } from '../../replicators/mysql/configure.js';
+import { formatLinkId } from '../../replicators/core/contract.js';
+import { wantedLink } from '../../replicators/host/configure.js';
+import { linkConfigOf } from '../../replicators/mysql/configure.js';
 import { MOST_RECORDS, changed } from '../../replicators/mysql/records.js';
 import { connect } from '../../replicators/mysql/session.js';
 import { InterlockError } from '../errors.js';
+import { wantedLinks } from '../topology/derive.js';
 import { loadTopology, resolveSecret } from '../topology/load.js';
 import type { Topology } from '../topology/schema.js';
 import { print, printJson, progress, table, topologyFile, topologyOption } from './output.js';
@@ -25,11 +28,25 @@ export function recordCommand(parent: Command, signature: string, description: s
     .option('--json', 'print one JSON document');
 }
 
-export async function links(options: Options, link: string | undefined): Promise<[Topology, string[]]> {
+/** The links of whose records a command line speaks, by id. */
+export interface RecordLinks {
+  mysql: string[];
+  redis: string[];
+}
+
+/** @throws InterlockError BadInput: no link of the topology, or one that keeps no records */
+export async function links(options: Options, link: string | undefined): Promise<[Topology, RecordLinks]> {
   const { topology } = await loadTopology(topologyFile(options));
-  // An unknown link is bad input before anything is connected to.
-  if (link !== undefined) linkConfigOf(topology, link, () => '');
-  return [topology, link === undefined ? linkIds(topology) : [link]];
+  const wanted = link === undefined ? wantedLinks(topology) : [wantedLink(topology, link)];
+  if (link !== undefined && wanted[0]!.kind === 'kafka')
+    throw new InterlockError(
+      'BadInput',
+      `${link}: a Kafka link copies every record or stops; it keeps none aside: interlock replicate status '${link}'`,
+      { details: { field: 'link', value: link } },
+    );
+  const of = (kind: keyof RecordLinks): string[] =>
+    wanted.filter((one) => one.kind === kind).map((one) => formatLinkId(one));
+  return [topology, { mysql: of('mysql'), redis: of('redis') }];
 }
 
 /** Works with the store that a link writes into. */
@@ -82,7 +99,7 @@ export function recordId(text: string): number {
 }
 
 /** @throws InterlockError BadInput */
-export function found<T>(kind: string, link: string, id: number, records: T[]): T {
+export function found<T>(kind: string, link: string, id: number | string, records: readonly T[]): T {
   const [record] = records;
   if (record !== undefined) return record;
   throw new InterlockError(

@@ -1,17 +1,20 @@
 /**
  * `npm run bench -- redis`: how fast a link applies, and in the same run how fast Redis' own replica applies the same commands of the same source. A
  * backlog is written while both are detached; the time runs from the order to attach until the target has the last command.
- *   --commands N (1000000; the mix half of it, latency a twentieth)  --rounds N (1)  --only WORK  --json
+ * Then the SDK's fenced writes against plain ioredis.
+ *   --commands N (1000000; the mix half of it, latency a twentieth, fenced writes a quarter)  --rounds N (1)  --only WORK  --json
  */
 import { loadavg } from 'node:os';
 import { messageOf } from '../../src/errors.js';
 import { benchFlags, positive, refuse } from './flags.js';
+import { IN_FLIGHT, PACKED, fencedWrites } from './redis/fenced.js';
 import { RedisRig } from './redis/rig.js';
 import { LATENCIES, RATES, steady } from './redis/works.js';
 import { compare, machine, median, printReport } from './report.js';
 import type { BenchResult } from './report.js';
 
 const PEER = 'native replica';
+const FENCED = ['fenced write', 'fenced write single'] as const;
 
 interface Outcome {
   results: BenchResult[];
@@ -64,6 +67,20 @@ async function latency(rig: RedisRig, works: string[], rounds: number, commands:
   return { results, link: {} };
 }
 
+/** The SDK's writes with the fence check, against the same client without it. */
+async function fenced(works: readonly string[], rounds: number, commands: number): Promise<BenchResult[]> {
+  say(`fenced write: ${rounds} rounds`);
+  const runs = await fencedWrites(rounds, Math.ceil(commands / 4));
+  return works.map((work) =>
+    compare(
+      work,
+      'writes/s',
+      'plain ioredis',
+      runs.map((run) => (work === 'fenced write' ? run.pipelined : run.single)),
+    ),
+  );
+}
+
 async function main(): Promise<void> {
   const flags = benchFlags({
     json: { type: 'boolean', default: false },
@@ -73,7 +90,7 @@ async function main(): Promise<void> {
   });
   const commands = positive('--commands', flags.commands);
   const rounds = positive('--rounds', flags.rounds);
-  const all = [...Object.keys(RATES), ...LATENCIES];
+  const all = [...Object.keys(RATES), ...LATENCIES, ...FENCED];
   const { only } = flags;
   if (only !== undefined && !all.includes(only))
     refuse(`--only: ${JSON.stringify(only)}: expected one of ${all.join(', ')}`);
@@ -92,8 +109,10 @@ async function main(): Promise<void> {
     const outcomes: Outcome[] = [];
     for (const work of works.filter((name) => name in RATES))
       outcomes.push(await rate(rig, work, rounds, commands));
-    const latencies = works.filter((name) => !(name in RATES));
+    const latencies = works.filter((name) => LATENCIES.some((one) => one === name));
     if (latencies.length > 0) outcomes.push(await latency(rig, latencies, rounds, commands));
+    const writes = works.filter((name) => FENCED.some((one) => one === name));
+    if (writes.length > 0) outcomes.push({ results: await fenced(writes, rounds, commands), link: {} });
     printReport(
       {
         bench: 'redis',
@@ -109,8 +128,11 @@ async function main(): Promise<void> {
             checked: 'all keys, by digest, on both targets; not in steady latency',
           },
           linkCosts: Object.assign({}, ...outcomes.map((outcome) => outcome.link)) as unknown,
+          fencedWrites: `SETs of 100 bytes to keys of one user, one connection: pipelines of ${PACKED} commands, packed into one script, ${IN_FLIGHT.pipelines} under way; single ones, ${IN_FLIGHT.single} under way; both clients in turns within each round`,
+          redisShake:
+            'absent: it is not part of the project, and nothing here builds it; the peer is the native replica',
           notMeasured:
-            'both directions at once, a network (all servers, the link and the load share the machine and its cores), RedisShake, fenced writes of the SDK',
+            'both directions at once, a network (all servers, the link and the load share the machine and its cores)',
         },
         results: outcomes.flatMap((outcome) => outcome.results),
       },

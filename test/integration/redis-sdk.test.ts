@@ -248,6 +248,7 @@ describe('pipelines and transactions', () => {
   });
 
   test('WATCH: a key that has changed makes exec answer null, also when the server has forgotten the script', async () => {
+    await fenced.set(KEY, 'first');
     await fenced.watch(KEY);
     expect(await fenced.multi().set(KEY, 'mine').exec()).toEqual([[null, 'OK']]);
     await fenced.watch(KEY);
@@ -267,6 +268,59 @@ describe('pipelines and transactions', () => {
     expect(await fenced.multi().set(KEY, 'mine').exec()).toEqual([[null, 'OK']]);
     await plain.script('FLUSH');
     expect(await fenced.incr(`user:${USER}:i`)).toBe(1);
+  });
+
+  test('WATCH: a write that is asked for again with newer rules has no watch, and answers null', async () => {
+    await fenced.set(KEY, 'seen');
+    await plain.hset('interlock:units', UNIT, 'open:dc-a:9:2');
+    let refreshes = 0;
+    rules.refresh = async () => {
+      refreshes += 1;
+      rules.set(testRules(9, { unitMappingVersions: { [UNIT]: 2 } }));
+      // Between the refused EXEC and the second one.
+      await plain.set(KEY, 'theirs');
+      return rules.current();
+    };
+    await fenced.watch(KEY);
+    expect(await fenced.multi().set(KEY, 'mine').exec()).toBeNull();
+    expect(refreshes).toBe(1);
+    expect(await fenced.get(KEY)).toBe('theirs');
+    await fenced.watch(KEY);
+    expect(await fenced.multi().set(KEY, 'mine').exec()).toEqual([[null, 'OK']]);
+    // Rules that stay as old as they are end it: to read again would not help.
+    await plain.hset('interlock:units', UNIT, 'open:dc-a:9:3');
+    rules.refresh = async () => rules.current();
+    await fenced.watch(KEY);
+    expect(await codeOf(fenced.multi().set(KEY, 'no').exec())).toBe('StaleMapping');
+  });
+
+  test('WATCH: one of a connection that is gone answers null', async () => {
+    for (const key of [KEY, 'geo:1']) {
+      await fenced.set(key, 'seen');
+      await fenced.watch(key);
+      const connected = new Promise((resolve) => client.once('ready', resolve));
+      await plain.client('KILL', 'ID', await client.client('ID'));
+      await connected;
+      await plain.set(key, 'theirs');
+      expect(await fenced.multi().set(key, 'mine').exec()).toBeNull();
+      expect(await fenced.get(key)).toBe('theirs');
+      expect(await fenced.multi().set(key, 'mine').exec()).toEqual([[null, 'OK']]);
+    }
+  });
+
+  test('scripts: of nobody’s keys they are sent as they are; EVALSHA in any case', async () => {
+    await set(UNIT, 'write_disabled');
+    const text = 'return redis.call("INCR", KEYS[1])';
+    expect(await fenced.eval(text, 1, 'geo:n')).toBe(1);
+    const sha = (await fenced.script('LOAD', text)) as string;
+    expect(await fenced.evalsha(sha, 1, 'geo:n')).toBe(2);
+    expect(await fenced.call('EVALSHA', sha, 1, 'geo:n')).toBe(3);
+    expect(await codeOf(fenced.call('EVALSHA', sha, 1, KEY))).toBe('WriteDisabled');
+    expect(await codeOf(fenced.call('EVAL', text, 1, KEY))).toBe('WriteDisabled');
+    await set(UNIT, 'open');
+    expect(await fenced.call('EVALSHA', sha, 1, KEY)).toBe(1);
+    expect(await fenced.call('EvalSha', sha.toUpperCase(), 1, KEY)).toBe(2);
+    expect(await fenced.call('EVAL', text, 1, KEY)).toBe(3);
   });
 
   test('scripts of the application run behind the check', async () => {
@@ -308,6 +362,32 @@ test('a lost answer is CommitUnknown, a server that does not answer Unavailable'
   expect(await under).toBe('CommitUnknown');
   expect(await codeOf(fenced.incr(KEY))).toBe('Unavailable');
   await server.restart();
+});
+
+test('a write whose time was over before there was a connection is not sent when there is one', async () => {
+  const hasty = new Redis({
+    port: server.port,
+    autoResendUnfulfilledCommands: false,
+    commandTimeout: 200,
+    // Connected again when the test says so.
+    retryStrategy: () => 600_000,
+  });
+  const writer = interlock.redis(hasty, { keys: KEYS });
+  try {
+    await fence.reassert(testRules());
+    await expect.poll(() => writer.set(KEY, 1).catch(() => null), { timeout: 10_000 }).toBe('OK');
+    const gone = new Promise((resolve) => hasty.once('reconnecting', resolve));
+    hasty.disconnect(true);
+    await gone;
+    expect(await codeOf(writer.incr(KEY))).toBe('Unavailable');
+    expect(await codeOf(writer.pipeline().incr(KEY).incr(KEY).exec())).toBe('Unavailable');
+    await hasty.connect();
+    // What has waited for the connection goes first.
+    expect(await writer.get(KEY)).toBe('1');
+    expect(await writer.incr(KEY)).toBe(2);
+  } finally {
+    hasty.disconnect();
+  }
 });
 
 test('a client that would send again is refused', () => {

@@ -509,3 +509,42 @@ describe('between two servers that are both written', () => {
     );
   });
 });
+
+test.each(['source', 'target'] as const)(
+  'a %s that was restarted between two slices ends the comparison by name',
+  async (which) => {
+    const config = { appendonly: 'yes' };
+    const pair = { source: await startRedis({ config }), target: await startRedis({ config }) };
+    try {
+      for (const server of Object.values(pair)) {
+        const on = connection(server);
+        for (let i = 0; i < 500; i++) await done(on, 'SET', `k${i}`, i);
+      }
+      const slice = (from?: RedisVerifyProgress): Promise<RedisVerifyProgress> =>
+        verify(
+          {
+            source: { dc: 'dc-a', connection: connection(pair.source) },
+            target: { dc: 'dc-b', connection: connection(pair.target) },
+            awaitMarker: async () => true,
+            batchKeys: 50,
+          },
+          from,
+          from === undefined ? 0 : Infinity,
+        );
+      const first = await slice();
+      expect(first).toMatchObject({ done: false, notComparable: null });
+      await pair[which].kill('SIGKILL');
+      await pair[which].restart();
+      const after = await slice(first);
+      expect(after).toMatchObject({ done: true, scanned: first.scanned });
+      expect(after.notComparable).toMatch(
+        new RegExp(`another server answers in dc-${which === 'source' ? 'a' : 'b'} .*verify again`),
+      );
+      // From the beginning, nothing of before counts.
+      expect(await slice()).toMatchObject({ notComparable: null });
+      expect((await slice(await slice())).differing).toBe(0);
+    } finally {
+      await Promise.all(Object.values(pair).map((server) => server.stop()));
+    }
+  },
+);

@@ -53,7 +53,7 @@ export async function startRedisPair(config: Record<string, string> = {}): Promi
 }
 
 export function redisLinkConfig(
-  pair: Pick<RedisPair, 'a' | 'b'>,
+  pair: Record<'a' | 'b', Pick<RedisSide, 'server'>>,
   from: 'a' | 'b',
   overrides: Partial<RedisLinkConfig> = {},
 ): RedisLinkConfig {
@@ -153,7 +153,7 @@ export async function passMarker(
 
 /** `db/key` → type, digest of the value (the order of members does not count), when it expires. Without Interlock's own keys. */
 export async function redisDataset(
-  side: RedisSide,
+  side: Pick<RedisSide, 'server'>,
   databases: readonly number[] = [0],
 ): Promise<Map<string, string>> {
   const found = new Map<string, string>();
@@ -189,8 +189,8 @@ export async function redisDataset(
 
 /** What the two differ in, shortly; empty when they are the same. */
 export async function redisDifferences(
-  a: RedisSide,
-  b: RedisSide,
+  a: Pick<RedisSide, 'server'>,
+  b: Pick<RedisSide, 'server'>,
   databases: readonly number[] = [0],
 ): Promise<string[]> {
   const [left, right] = await Promise.all([redisDataset(a, databases), redisDataset(b, databases)]);

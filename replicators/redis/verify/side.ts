@@ -32,6 +32,8 @@ const CHANGED = new Set(['WRONGTYPE', 'NOGROUP']);
 export class Side {
   readonly dc: DcId;
   private readonly connection: VerifyConnection;
+  /** run_id of the server; '' before `open`. */
+  runId = '';
   private db = -1;
   /** PEXPIRETIME is known (Redis 7). */
   private tellsExpiry = false;
@@ -52,6 +54,7 @@ export class Side {
     ]);
     const version = /redis_version:(\d+)/.exec(textOf(server))?.[1];
     this.tellsExpiry = Number(version) >= 7;
+    this.runId = /run_id:(\w+)/.exec(textOf(server))?.[1] ?? '';
     return new Map(
       [...textOf(keyspace).matchAll(/^db(\d+):keys=(\d+)/gm)].map(([, db, keys]) => [
         Number(db),

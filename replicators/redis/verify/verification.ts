@@ -50,6 +50,8 @@ export interface RedisVerifyProgress {
   cut: boolean;
   /** Why the keys from `cursor` on could not be compared, and what to do. */
   notComparable: string | null;
+  /** run_id of both servers when it began; null: it has not begun. */
+  servers: readonly [source: string, target: string] | null;
   /** Milliseconds of work. */
   activeMs: number;
 }
@@ -71,5 +73,6 @@ export const NOTHING_COMPARED: RedisVerifyProgress = {
   differences: [],
   cut: false,
   notComparable: null,
+  servers: null,
   activeMs: 0,
 };

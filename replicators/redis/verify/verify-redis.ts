@@ -105,6 +105,8 @@ class Verifier {
     const { options } = this;
     this.databases = await Promise.all(this.sides.map((side) => side.open()));
     const estimated = this.databases.flatMap((one) => [...one.values()]).reduce((sum, keys) => sum + keys, 0);
+    const changed = this.changedServer();
+    if (changed !== undefined) return this.advance({ done: true, notComparable: changed });
     if (this.progress.estimated === 0) this.advance({ estimated });
     // A batch is never cut by the slice: one that takes longer would never come to its end.
     const end = performance.now() + this.sliceMs;
@@ -115,6 +117,23 @@ class Verifier {
       options.onProgress?.(this.progress);
       if (performance.now() >= end) return;
     }
+  }
+
+  /**
+   * Hazard: a server that was restarted, or another one in its place, orders its keys otherwise: SCAN goes on at the cursor of before and leaves keys
+   * out; and what was compared before may be lost there. A connection outlives neither, so that it is enough to look when it is made.
+   */
+  private changedServer(): string | undefined {
+    const [source, target] = this.sides;
+    const before = this.progress.servers;
+    if (before === null) {
+      this.advance({ servers: [source.runId, target.runId] });
+      return undefined;
+    }
+    const at = this.sides.findIndex(({ runId }, index) => runId !== before[index]);
+    if (at === -1) return undefined;
+    const { dc, runId } = this.sides[at]!;
+    return `another server answers in ${dc} than when the comparison began (run ${runId}, before ${before[at]}: it was restarted, or a replica was promoted): what was compared before counts no longer; verify again`;
   }
 
   private async batch(): Promise<void> {

@@ -1,6 +1,6 @@
 import { ReplyError } from 'ioredis';
 import type { Command, Redis } from 'ioredis';
-import { InterlockError, isInterlockError, messageOf } from '../../errors.js';
+import { InterlockError, isInterlockError } from '../../errors.js';
 import type { KeyPatterns } from '../../routing/redis-keys.js';
 import type { Router } from '../../routing/rules.js';
 import { afterEffects, assertNotRefused, contexts, Effects, REFUSALS } from '../context.js';
@@ -11,6 +11,7 @@ import type { Target, WantedUnit } from '../target.js';
 import { CommandTable, refused } from './command-table.js';
 import { COMMANDS_SCRIPT, checkArguments, fencedScript, refusedRows, sha1 } from './scripts.js';
 import type { Argument, FencedScript } from './scripts.js';
+import { ScriptRunner } from './script-runner.js';
 
 /** Lua takes no more arguments of one command. */
 const MOST_ARGUMENTS = 7_000;
@@ -23,8 +24,6 @@ interface Work {
   script: FencedScript;
   /** Behind those of the check. */
   given: readonly Argument[];
-  /** In MULTI, so that WATCH counts. */
-  transaction: boolean;
 }
 
 /**
@@ -34,9 +33,7 @@ interface Work {
 export class FencedRedisStore {
   readonly table: CommandTable;
   private db: number;
-  private watching = false;
-  /** Times that the client was connected. */
-  private connections = 0;
+  private readonly runner: ScriptRunner;
   /** Scripts of the application, by their own sha. */
   private readonly scripts = new Map<string, string>();
 
@@ -47,8 +44,8 @@ export class FencedRedisStore {
     private readonly keys: KeyPatterns,
   ) {
     this.table = new CommandTable(client);
+    this.runner = new ScriptRunner(client, store);
     this.db = client.options.db ?? 0;
-    client.on('ready', () => (this.connections += 1));
   }
 
   /** One command, as the client's own `sendCommand`: settles the command's promise and answers it. */
@@ -57,7 +54,7 @@ export class FencedRedisStore {
     // In the order in which they came: commands that wait for the list are sent when it is there.
     this.table.load().then(
       () => void this.sendKnown(command),
-      (error: unknown) => command.reject(this.failure(error)),
+      (error: unknown) => command.reject(this.runner.failure(error, false)),
     );
     return command.promise;
   }
@@ -67,9 +64,10 @@ export class FencedRedisStore {
       const treatment = this.table.treatmentOf(command);
       if (treatment === 'pass') return this.pass(command);
       const targets = this.targetsOf([command], contexts.getStore()?.target);
-      if (treatment === 'fence' && targets.length === 0) return this.pass(command);
-      const work = treatment === 'fence' ? commandsOf([command], false) : this.scriptOf(command);
-      this.run(work, targets).then(
+      // Of nobody: `unrouted` keys.
+      if (targets.length === 0) return this.pass(command);
+      const work = treatment === 'fence' ? commandsOf([command]) : this.scriptOf(command);
+      this.run(work, targets, false).then(
         (replies) => settle(command, replies![0]),
         (error: unknown) => command.reject(error as Error),
       );
@@ -82,8 +80,8 @@ export class FencedRedisStore {
   /** What is no write of a unit goes to the server as it is. */
   private pass(command: Command): Promise<unknown> {
     const name = command.name.toLowerCase();
-    if (name === 'watch') this.watching = true;
-    else if (name === 'unwatch') this.watching = false;
+    if (name === 'watch') this.runner.watches(command);
+    else if (name === 'unwatch') this.runner.unwatch();
     else if (name === 'select') {
       // What is sent behind it is sent to that database.
       const before = this.db;
@@ -105,11 +103,8 @@ export class FencedRedisStore {
     const writes = commands.filter((command) => this.writesInBatch(command));
     const targets = this.targetsOf(writes, contexts.getStore()?.target);
     if (targets.length === 0) return this.passAll(commands, transaction);
-    const replies = await this.run(commandsOf(commands, transaction), targets);
-    if (replies === null) {
-      for (const command of commands) settle(command, null);
-      return null;
-    }
+    const replies = await this.run(commandsOf(commands), targets, transaction && this.runner.isWatching);
+    if (replies === null) return nothingDone(commands);
     const settled = commands.map((command, i) => {
       settle(command, replies[i]);
       return command.promise.then(
@@ -133,19 +128,25 @@ export class FencedRedisStore {
     commands: readonly Command[],
     transaction: boolean,
   ): Promise<[Error | null, unknown][] | null> {
+    if (transaction) {
+      const lost = this.runner.hasLostWatch;
+      this.runner.unwatch();
+      if (lost) return nothingDone(commands);
+    }
     const pipeline = transaction ? this.client.multi() : this.client.pipeline();
-    if (transaction) this.watching = false;
     const collect = pipeline as unknown as { sendCommand: (command: Command) => void };
     for (const command of commands) collect.sendCommand(command);
     return pipeline.exec();
   }
 
   private scriptOf(command: Command): Work {
-    const [first, count, ...rest] = command.args as Argument[];
-    // A script that was defined as a command has its text put in when it is written to a socket that has not had it.
-    if (command.name.toLowerCase() === 'evalsha' && !this.scripts.has(String(first))) command.toWritable({});
-    const [source] = command.args as Argument[];
-    const text = command.name === 'evalsha' ? this.scripts.get(String(source)) : String(source);
+    const [, count, ...rest] = command.args as Argument[];
+    let text = this.textOf(command);
+    if (text === undefined) {
+      // A script that was defined as a command has its text put in when it is written to a socket that has not had it.
+      command.toWritable({});
+      text = this.textOf(command);
+    }
     if (text === undefined)
       throw refused(
         command,
@@ -154,30 +155,44 @@ export class FencedRedisStore {
     if (text.startsWith('#!'))
       throw refused(command, 'a script with a shebang line cannot be checked; leave it out');
     this.remember(text);
-    return { script: fencedScript(text), given: [count!, ...rest], transaction: false };
+    return { script: fencedScript(text), given: [count!, ...rest] };
+  }
+
+  private textOf({ name, args }: Command): string | undefined {
+    const source = String(args[0] as Argument);
+    return name.toLowerCase() === 'eval' ? source : this.scripts.get(source.toLowerCase());
   }
 
   private remember(text: string): void {
     this.scripts.set(sha1(text), text);
   }
 
-  /** Errors: WriteDisabled, NotOwner, StaleMapping, ServerIdentityChanged, CrossOwner: nothing was done. PartiallyExecuted, CommitUnknown … */
-  private async run(work: Work, targets: readonly Target[]): Promise<Replies> {
+  /**
+   * Errors: WriteDisabled, NotOwner, StaleMapping, ServerIdentityChanged, CrossOwner: nothing was done. PartiallyExecuted, CommitUnknown …
+   * @param watched behind a WATCH, which has to hold
+   */
+  private async run(work: Work, targets: readonly Target[], watched: boolean): Promise<Replies> {
     const ambient = contexts.getStore();
     const effects = new Effects(ambient?.effects);
     try {
       for (let refreshed = false; ; refreshed = true) {
         if (this.rules.current() === undefined && targets.some((target) => 'userId' in target))
           await this.rules.refresh();
+        const used = this.rules.current();
         try {
           return await this.once(
             work,
             unitsOfTargets(targets, () => this.router()),
             effects,
+            watched,
           );
         } catch (error) {
           if (!isInterlockError(error, 'StaleMapping') || refreshed) throw error;
           await this.rules.refresh();
+          if (!watched) continue;
+          // The EXEC that was refused has ended the WATCH. The caller reads again, and writes by the newer rules.
+          if (this.rules.current() !== used) return null;
+          throw error;
         }
       }
     } catch (error) {
@@ -185,22 +200,23 @@ export class FencedRedisStore {
     }
   }
 
-  private async once(work: Work, wanted: readonly WantedUnit[], effects: Effects): Promise<Replies> {
+  private async once(
+    { script, given }: Work,
+    wanted: readonly WantedUnit[],
+    effects: Effects,
+    watched: boolean,
+  ): Promise<Replies> {
     assertNotRefused(effects);
     effects.commitBegins();
     let kept = true;
-    // Not connected: what is asked now waits for a connection.
-    const sentIn = this.client.status === 'ready' ? undefined : this.connections;
     try {
-      const given = [...checkArguments(this.db, wanted), ...work.given];
-      const reply = work.transaction
-        ? await this.inMulti(work.script, given)
-        : await this.call(work.script, given);
+      const all = [...checkArguments(this.db, wanted), ...given];
+      const reply = watched ? await this.runner.runWatched(script, all) : await this.runner.run(script, all);
       if (reply === null) {
         kept = false;
         return null;
       }
-      if (Number(reply[0]) === 1) return reply.slice(1).length === 0 ? [null] : reply.slice(1);
+      if (Number(reply[0]) === 1) return reply.length === 1 ? [null] : reply.slice(1);
       kept = false;
       const units = wanted.map(({ unit }) => unit);
       checkRows(refusedRows(reply, units), wanted);
@@ -209,47 +225,12 @@ export class FencedRedisStore {
         `${this.store}: the check has refused ${units.join(', ')}, which are open`,
       );
     } catch (error) {
-      const failure = this.failure(error, sentIn === this.connections);
       // An error of the server is the script's own, before its first command; an application's script may have written before.
-      const nothing = isInterlockError(failure, 'Unavailable') || failure instanceof ReplyError;
-      if (nothing && work.script === COMMANDS_SCRIPT) kept = false;
-      throw failure;
+      const nothing = isInterlockError(error, 'Unavailable') || error instanceof ReplyError;
+      if (nothing && script === COMMANDS_SCRIPT) kept = false;
+      throw error;
     } finally {
       effects.commitEnds(kept);
-    }
-  }
-
-  private async call({ text, sha }: FencedScript, given: readonly Argument[]): Promise<unknown[]> {
-    try {
-      return (await this.client.callBuffer('EVALSHA', sha, 0, ...given)) as unknown[];
-    } catch (error) {
-      if (!isNoScript(error)) throw error;
-      return (await this.client.callBuffer('EVAL', text, 0, ...given)) as unknown[];
-    }
-  }
-
-  /** @returns null: a watched key has changed */
-  private async inMulti({ text, sha }: FencedScript, given: readonly Argument[]): Promise<unknown[] | null> {
-    const { watching } = this;
-    this.watching = false;
-    const exec = async (command: string, script: string): Promise<unknown[] | null> => {
-      const answers = await this.client
-        .multi()
-        .callBuffer(command, script, 0, ...given)
-        .exec();
-      if (answers === null) return null;
-      const [error, reply] = answers[0]!;
-      if (error !== null) throw error;
-      return reply as unknown[];
-    };
-    try {
-      return await exec('EVALSHA', sha);
-    } catch (error) {
-      if (!isNoScript(error)) throw error;
-      if (!watching) return exec('EVAL', text);
-      // EXEC has ended the watch: what was read before may have changed since. The caller reads again.
-      await this.client.script('LOAD', text);
-      return null;
     }
   }
 
@@ -289,24 +270,9 @@ export class FencedRedisStore {
       retryable: true,
     });
   }
-
-  /** @param unsent there was no connection on which it could have been sent */
-  private failure(error: unknown, unsent = true): Error {
-    if (error instanceof InterlockError || error instanceof ReplyError) return error as Error;
-    if (unsent) {
-      return new InterlockError('Unavailable', `redis/${this.store} does not answer: ${messageOf(error)}`, {
-        ...{ cause: error, retryable: true, details: { what: `redis/${this.store}` } },
-      });
-    }
-    return new InterlockError(
-      'CommitUnknown',
-      `redis/${this.store}: the connection was lost before the answer came: done or not, nobody knows (${messageOf(error)})`,
-      { cause: error },
-    );
-  }
 }
 
-function commandsOf(commands: readonly Command[], transaction: boolean): Work {
+function commandsOf(commands: readonly Command[]): Work {
   const given: Argument[] = [commands.length];
   for (const command of commands) {
     const { name, args } = command;
@@ -318,7 +284,7 @@ function commandsOf(commands: readonly Command[], transaction: boolean): Work {
     given.push(args.length + 1, name);
     for (const argument of args) given.push(argument as Argument);
   }
-  return { script: COMMANDS_SCRIPT, given, transaction };
+  return { script: COMMANDS_SCRIPT, given };
 }
 
 function settle(command: Command, reply: unknown): void {
@@ -326,6 +292,8 @@ function settle(command: Command, reply: unknown): void {
   else command.resolve(reply);
 }
 
-function isNoScript(error: unknown): boolean {
-  return error instanceof ReplyError && messageOf(error).startsWith('NOSCRIPT');
+/** A watched key has changed, or may have. */
+function nothingDone(commands: readonly Command[]): null {
+  for (const command of commands) settle(command, null);
+  return null;
 }

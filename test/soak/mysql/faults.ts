@@ -1,12 +1,14 @@
 import { messageOf } from '../../../src/errors.js';
 import type { Relay } from '../../support/relay.js';
-import type { TestMysql } from '../../support/mysql.js';
 import type { LinkSupervisor } from './link-supervisor.js';
 import type { Random } from './random.js';
 
 export interface Victims {
   links: Record<string, LinkSupervisor>;
-  servers: Record<string, TestMysql>;
+  servers: Record<
+    string,
+    { pid: () => number; kill: (signal: 'SIGKILL') => Promise<void>; restart: () => Promise<void> }
+  >;
   /** Between a link and one of its servers. */
   relays: Record<string, Relay>;
 }
