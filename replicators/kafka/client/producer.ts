@@ -111,6 +111,9 @@ export class TransactionalProducer {
     }
     if (this.failure !== undefined) throw this.failure;
     const connection = await this.cluster.broker(leader, PURPOSE);
+    // What waits at a broker that throttles makes the transaction older than it may become.
+    await connection.unmuted();
+    if (this.failure !== undefined) throw this.failure;
     const { id, epoch } = this.identity;
     const partitions = batches.map(({ topic, partition, builder, encoded }) => {
       const key = keyOf(topic, partition);
