@@ -94,7 +94,7 @@ export class Attempt {
     }, FOLLOW_MS);
     try {
       this.stopAt('before-read');
-      await this.reader.follow();
+      await this.follow();
       tracker.state = 'streaming';
       tracker.lastError = null;
       this.hasLooked = true;
@@ -108,6 +108,11 @@ export class Attempt {
       signal.removeEventListener('abort', onAbort);
       this.reader.close();
     }
+  }
+
+  private async follow(): Promise<void> {
+    // Hazard: without a position, one that has lost its first records later would seem to have begun behind them.
+    for (const begun of await this.reader.follow()) this.dirty.add(begun);
   }
 
   lag(): LinkLag {
@@ -133,16 +138,20 @@ export class Attempt {
   }
 
   kafka(): KafkaLinkStatus {
-    const { deleted, gaps } = this.reader;
-    const { stuck, tornTransactions } = this;
-    return linkReport(this.reader.carried(), this.groups, { deleted, gaps, stuck, tornTransactions });
+    const { deleted, gaps, late } = this.reader;
+    const { tornTransactions } = this;
+    // Asked for now and then; that it is over shows at once.
+    const stuck = this.stuck.filter(({ topic, partition }) => {
+      return this.reader.partitions.get(`${topic}-${partition}`)?.stuckSince !== undefined;
+    });
+    return linkReport(this.reader.carried(), this.groups, { deleted, gaps, late, stuck, tornTransactions });
   }
 
   /** What copying does not wait for: positions of groups, and who holds up a partition. */
   private async besides(signal: AbortSignal): Promise<void> {
     while (!signal.aborted && !this.ended) {
-      await this.groups.round();
       this.stuck = await stuckPartitions(this.source, this.reader.carried()).catch(() => this.stuck);
+      await this.groups.round();
       await pause(GROUPS_MS, signal);
     }
   }
@@ -166,16 +175,14 @@ export class Attempt {
   /** Where the source is when what was reached is committed. */
   private checkpointBatch(): Outgoing {
     const { link } = this.config;
-    const { generation, holder, sourceCluster } = this.checkpoint;
+    const { generation, sourceCluster } = this.checkpoint;
     const { marker } = this;
-    const positions = [...this.dirty].map(({ topic, partition, reached, reachedEpoch }) => {
-      return { topic, partition, offset: reached, leaderEpoch: reachedEpoch };
-    });
+    const positions = [...this.dirty].map((partition) => partition.checkpoint());
     return {
       topic: CHECKPOINTS,
       partition: checkpointPartition(link),
       leader: this.checkpointLeader,
-      builder: checkpointBatch(link, { generation, holder, sourceCluster, marker }, generation, positions),
+      builder: checkpointBatch(link, { generation, sourceCluster, marker }, generation, positions),
     };
   }
 
@@ -184,7 +191,7 @@ export class Attempt {
       if (this.failure !== undefined) throw this.failure;
       if (this.followDue) {
         this.followDue = false;
-        await this.reader.follow();
+        await this.follow();
       }
       const [records, bytes] = await this.transaction();
       await this.reachBaseline();
@@ -214,7 +221,8 @@ export class Attempt {
     while (!complete) {
       const age = performance.now() - begun;
       const full = bytes >= most.bytes || records >= most.rows || age > TRANSACTION_MS;
-      const stretch = reader.take(open, full);
+      // Hazard: with all room taken by others, the rest of a source transaction would not be read.
+      const stretch = reader.take(open, full && !reader.isFull);
       if (stretch.length === 0 && open.size > 0 && age < WHOLE_MS) {
         // The rest of a source transaction is at the source already: it is decided.
         await this.arrival();
@@ -309,25 +317,34 @@ export class Attempt {
   /** Says of every marker that all before it is here, once it is. */
   private async reachBaseline(): Promise<void> {
     for (const queued of this.reader.takeMarkers()) this.baselines.push(...markersIn(queued));
+    const own = this.reader.partitions.get(`${MARKERS}-0`)!;
+    const pass = ({ next, leaderEpoch }: Baseline): void => {
+      own.reach(next, leaderEpoch);
+      this.dirty.add(own);
+      this.baselines.shift();
+    };
     for (let baseline = this.baselines[0]; baseline !== undefined; baseline = this.baselines[0]) {
+      const { marker } = baseline;
+      if (marker === null) {
+        pass(baseline);
+        own.applied(performance.now());
+        continue;
+      }
       if (baseline.ends === undefined) {
         // Hazard: a topic that is so new that it is not followed yet would be missing in the baseline.
-        await this.reader.follow();
+        await this.follow();
+        if (this.reader.leaderless > 0) return;
         baseline.ends = await endOffsets(this.source, this.reader.carried());
       }
       for (const [name, end] of baseline.ends) {
         const partition = this.reader.partitions.get(name);
         if (partition !== undefined && partition.position < end) return;
       }
-      const { marker } = baseline;
       if (!isForNobody(marker)) this.marker = marker;
-      const own = this.reader.partitions.get(`${MARKERS}-0`)!;
-      own.reach(baseline.next, baseline.leaderEpoch);
-      this.dirty.add(own);
+      pass(baseline);
       await this.producer.send([this.checkpointBatch()]);
       await this.commit();
       own.applied(performance.now());
-      this.baselines.shift();
       if (isForNobody(marker)) continue;
       this.tracker.lastMarker = marker.id;
       this.stopAt('before-acknowledge');

@@ -15,7 +15,7 @@ export function summary(parts: string[]): string {
 export function linkReport(
   partitions: readonly SourcePartition[],
   groups: GroupTranslator,
-  found: Pick<KafkaLinkStatus, 'stuck' | 'deleted' | 'gaps' | 'tornTransactions'>,
+  found: Pick<KafkaLinkStatus, 'stuck' | 'deleted' | 'gaps' | 'late' | 'tornTransactions'>,
 ): KafkaLinkStatus {
   const now = performance.now();
   const behind = partitions

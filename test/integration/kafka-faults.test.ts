@@ -2,6 +2,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { claimLink } from '../../replicators/kafka/claim.js';
 import { Cluster } from '../../replicators/kafka/client/cluster.js';
 import { TransactionalProducer } from '../../replicators/kafka/client/producer.js';
 import { initialiseKafkaLink, transactionalId } from '../../replicators/kafka/initialise.js';
@@ -136,6 +137,20 @@ describe('a Kafka link survives', () => {
     await second.prints(`marker ${await writeTestMarker(config)}`);
     expect(second.output()).not.toContain('ended');
     expect(await differences(pair, 'a', topic, PARTITIONS)).toEqual({ records: 100, wrong: [] });
+  });
+
+  it('one that was fenced ends when another has claimed the link, though that one has committed nothing yet', async () => {
+    const topic = 't-claimed';
+    const { config, file } = await prepare(topic);
+    const first = start(file);
+    await first.prints('state streaming');
+    const cluster = new Cluster(config.target);
+    await claimLink(cluster, config.link, 'another');
+    await TransactionalProducer.take(cluster, transactionalId(config.link), 60_000);
+    cluster.close();
+    await write(topic, 10);
+    await first.prints('ended HeldByOther final');
+    expect(await copied(topic)).toBe(0);
   });
 
   it.each(['before-target-commit', 'before-target-write'])(

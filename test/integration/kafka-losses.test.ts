@@ -10,6 +10,7 @@ import {
   readPartition,
   runKafkaLink,
   startKafkaPair,
+  writeTestMarker,
 } from '../support/kafka-replication.js';
 import type { KafkaPair, RunningKafkaLink } from '../support/kafka-replication.js';
 import { freePort } from '../support/mysql.js';
@@ -77,25 +78,72 @@ describe('a Kafka link whose source', () => {
     expect(await values('dc-a.t-gap')).toEqual(['0', '1', '2', '3', '4', ...range(12, 20)]);
   });
 
-  it('has a topic made anew stops before it mixes the two', async () => {
-    await pair.a.admin.createTopics({ topics: [{ topic: 't-anew' }] });
-    const config = kafkaLinkConfig(pair, 'a', 't-anew');
+  it.each([
+    ['has fewer records', 3, false],
+    ['has grown past what was copied', 30, false],
+    ['was never seen to be gone', 0, true],
+  ])('has a topic made anew stops before it mixes the two, when that %s', async (_how, records, running) => {
+    const topic = `t-anew-${records}`;
+    await pair.a.admin.createTopics({ topics: [{ topic }] });
+    const config = kafkaLinkConfig(pair, 'a', topic);
     await initialiseKafkaLink(config, { from: 'earliest' });
-    await send('t-anew', 0, 10);
+    await send(topic, 0, 10);
     const first = await run(config, null);
     await kafkaSettled(first);
-    await first.stop();
-    await pair.a.admin.deleteTopics({ topics: ['t-anew'] });
-    await until(async () => !(await pair.a.admin.listTopics()).includes('t-anew'), 'it is gone');
+    if (!running) await first.stop();
+    await pair.a.admin.deleteTopics({ topics: [topic] });
+    await until(async () => !(await pair.a.admin.listTopics()).includes(topic), 'it is gone');
     await until(
-      () => pair.a.admin.createTopics({ topics: [{ topic: 't-anew' }] }).catch(() => false),
+      () => pair.a.admin.createTopics({ topics: [{ topic }] }).catch(() => false),
       'it is made anew',
     );
-    await send('t-anew', 0, 3);
-    const second = await run(config, null, null);
+    if (records > 0) await send(topic, 100, 100 + records);
+    const second = running ? first : await run(config, null, null);
     expect(await second.ended).toMatchObject({ code: 'NeedsOperator', details: { state: 'diverged' } });
     expect(second.status().state).toBe('diverged');
-    expect(await values('dc-a.t-anew')).toEqual(range(0, 10));
+    expect(await values(`dc-a.${topic}`)).toEqual(range(0, 10));
+  });
+
+  it('has removed old markers has lost nothing: the link goes on', async () => {
+    await pair.a.admin.createTopics({ topics: [{ topic: 't-markers' }] });
+    const config = kafkaLinkConfig(pair, 'a', 't-markers');
+    const first = await run(config, 'earliest');
+    await kafkaSettled(first);
+    // Behind a marker stands the end of its transaction: nothing is behind for ever.
+    await until(() => first.status().lagMs === 0, 'the marker and what is behind it is read', 30_000);
+    await first.stop();
+    await writeTestMarker(config);
+    await removeRecords('interlock.markers', -1);
+    await send('t-markers', 0, 3);
+    const second = await run(config, null);
+    await kafkaSettled(second);
+    expect(second.status().kafka?.gaps).toEqual([]);
+    expect(await values('dc-a.t-markers')).toEqual(range(0, 3));
+  });
+
+  it('had removed records before the link saw the topic begins behind them, and knows from then on what is lost', async () => {
+    for (const topic of ['t-late-one', 't-late-two', 't-late-three'])
+      await pair.a.admin.createTopics({ topics: [{ topic }] });
+    const config = kafkaLinkConfig(pair, 'a', 't-late-one');
+    const first = await run(config, 'earliest');
+    await kafkaSettled(first);
+    await first.stop();
+    await send('t-late-two', 0, 10);
+    await removeRecords('t-late-two', 6);
+    const wider = { ...config, include: ['t-late*'] };
+    const second = await run(wider, null);
+    await kafkaSettled(second);
+    expect(await values('dc-a.t-late-two')).toEqual(range(6, 10));
+    expect(second.status().kafka).toMatchObject({
+      gaps: [],
+      late: [{ topic: 't-late-two', partition: 0, from: 6 }],
+    });
+    await second.stop();
+    // It was empty when the link saw it.
+    await send('t-late-three', 0, 5);
+    await removeRecords('t-late-three', 4);
+    const third = await run(wider, null, null);
+    expect(await third.ended).toMatchObject({ details: { state: 'gap', from: 0, to: 4 } });
   });
 
   it('or target falls silent goes on when the network is there again', async () => {

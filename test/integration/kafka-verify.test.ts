@@ -132,6 +132,28 @@ test('finds what is missing, extra, twice, of other content, and of nobody', asy
   expect(partition!.offsets).toEqual({ first: [1, 0], last: [12, 11] });
 });
 
+test('an empty copy is not equal to a source that has records', async () => {
+  const config = kafkaLinkConfig(pair, 'a', 'emptied');
+  await pair.a.admin.createTopics({ topics: [{ topic: 'emptied', numPartitions: 1 }] });
+  await pair.a.producer.send({ topic: 'emptied', messages: [{ value: 'before' }] });
+  const link = await runKafkaLink(config, 'now');
+  await pair.a.producer.send({ topic: 'emptied', messages: [{ value: 'one' }, { value: 'two' }] });
+  expect(found(await verify(config))).toEqual([]);
+  await link.stop();
+  await pair.b.admin.deleteTopicRecords({
+    topic: 'dc-a.emptied',
+    partitions: [{ partition: 0, offset: '-1' }],
+  });
+  const [removed] = await verify(config, 0);
+  expect(removed!.undecided).toMatch(/dc-a\.emptied-0 is empty, and its records before \d+ were removed/);
+  await pair.b.admin.deleteTopics({ topics: ['dc-a.emptied'] });
+  const made = () => pair.b.admin.createTopics({ topics: [{ topic: 'dc-a.emptied' }] }).catch(() => false);
+  await until(made, 'the copy is made anew');
+  const [anew] = await verify(config, 0);
+  expect([anew!.from, anew!.before]).toEqual([1, 1]);
+  expect(found([anew!])).toEqual(['missing 1', 'missing 2']);
+});
+
 test('a compacted topic is compared by the latest record of each key', async () => {
   const records = [
     { key: 'a', value: '1' },
