@@ -1,5 +1,11 @@
 import { InterlockError } from '../../src/errors.js';
-import { CHECKPOINTS, checkpointPartition, claimBatch, ensureCheckpointTopic, leaderOf } from './checkpoint.js';
+import {
+  CHECKPOINTS,
+  checkpointPartition,
+  claimBatch,
+  ensureCheckpointTopic,
+  leaderOf,
+} from './checkpoint.js';
 import type { Cluster } from './client/cluster.js';
 import { TransactionalProducer } from './client/producer.js';
 

@@ -138,7 +138,8 @@ export class SourceReader {
         const { source, copy, maxBatchBytes } = topic;
         const at = offsets.find((one) => one.topic === source.name && one.partition === partition)!;
         check(at.error, `the beginning of ${source.name}-${partition}`);
-        if (at.offset > 0 && source.name !== MARKERS) this.late.push({ topic: source.name, partition, from: at.offset });
+        if (at.offset > 0 && source.name !== MARKERS)
+          this.late.push({ topic: source.name, partition, from: at.offset });
         const position = firstPosition(source.name, partition, at.offset, source.id);
         const made = new SourcePartition(this.config.from, source.name, partition, copy.name, position);
         begun.push(Object.assign(made, { leader, leaderEpoch, maxBatchBytes }));

@@ -438,7 +438,9 @@ function kafkaWords(kafka: KafkaLinkStatus): string[] {
       `  ${topic}-${partition}: the source had removed ${from} to ${to - 1} before they were copied`,
     );
   for (const { topic, partition, from } of late)
-    lines.push(`  ${topic}-${partition}: copied from ${from} on, what was before was gone when the link saw it`);
+    lines.push(
+      `  ${topic}-${partition}: copied from ${from} on, what was before was gone when the link saw it`,
+    );
   if (deleted.length > 0) lines.push(`  deleted at the source, their copies stay: ${deleted.join(', ')}`);
   if (groups.error !== null) lines.push(`  positions of groups: ${groups.error}`);
   return lines;

@@ -5,7 +5,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { claimLink } from '../../replicators/kafka/claim.js';
 import { Cluster } from '../../replicators/kafka/client/cluster.js';
 import { TransactionalProducer } from '../../replicators/kafka/client/producer.js';
-import { initialiseKafkaLink, transactionalId } from '../../replicators/kafka/initialise.js';
+import { transactionalId } from '../../replicators/kafka/initialise.js';
 import type { KafkaLinkConfig } from '../../replicators/kafka/link-config.js';
 import {
   differences,
@@ -13,6 +13,7 @@ import {
   readPartition,
   startKafkaPair,
   writeTestMarker,
+  initialiseTestLink,
 } from '../support/kafka-replication.js';
 import type { KafkaPair } from '../support/kafka-replication.js';
 import { startProgram } from '../support/programs.js';
@@ -47,7 +48,7 @@ describe('a Kafka link survives', () => {
   const prepare = async (name: string): Promise<{ config: KafkaLinkConfig; file: string }> => {
     await pair.a.admin.createTopics({ topics: [{ topic: name, numPartitions: PARTITIONS }] });
     const config = kafkaLinkConfig(pair, 'a', name);
-    await initialiseKafkaLink(config, { from: 'now' });
+    await initialiseTestLink(config, 'now');
     const file = path.join(directory, `${name}.json`);
     await writeFile(file, JSON.stringify(config));
     return { config, file };

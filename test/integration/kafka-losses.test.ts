@@ -1,6 +1,4 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import { Cluster } from '../../replicators/kafka/client/cluster.js';
-import { initialiseKafkaLink } from '../../replicators/kafka/initialise.js';
 import { InterlockError } from '../../src/errors.js';
 import { startTestKafka } from '../support/kafka.js';
 import {
@@ -8,9 +6,11 @@ import {
   kafkaLinkConfig,
   kafkaSettled,
   readPartition,
+  removeRecords,
   runKafkaLink,
   startKafkaPair,
   writeTestMarker,
+  initialiseTestLink,
 } from '../support/kafka-replication.js';
 import type { KafkaPair, RunningKafkaLink } from '../support/kafka-replication.js';
 import { freePort } from '../support/mysql.js';
@@ -59,13 +59,13 @@ describe('a Kafka link whose source', () => {
   it('has removed records stops and names the range, or goes on behind it', async () => {
     await pair.a.admin.createTopics({ topics: [{ topic: 't-gap' }] });
     const config = kafkaLinkConfig(pair, 'a', 't-gap');
-    await initialiseKafkaLink(config, { from: 'earliest' });
+    await initialiseTestLink(config, 'earliest');
     await send('t-gap', 0, 5);
     const first = await run(config, null);
     await kafkaSettled(first);
     await first.stop();
     await send('t-gap', 5, 20);
-    await removeRecords('t-gap', 12);
+    await removeRecords(pair.a, 't-gap', 12);
     const second = await run(config, null, null);
     const error = await second.ended;
     expect(error).toBeInstanceOf(InterlockError);
@@ -86,7 +86,7 @@ describe('a Kafka link whose source', () => {
     const topic = `t-anew-${records}`;
     await pair.a.admin.createTopics({ topics: [{ topic }] });
     const config = kafkaLinkConfig(pair, 'a', topic);
-    await initialiseKafkaLink(config, { from: 'earliest' });
+    await initialiseTestLink(config, 'earliest');
     await send(topic, 0, 10);
     const first = await run(config, null);
     await kafkaSettled(first);
@@ -113,7 +113,7 @@ describe('a Kafka link whose source', () => {
     await until(() => first.status().lagMs === 0, 'the marker and what is behind it is read', 30_000);
     await first.stop();
     await writeTestMarker(config);
-    await removeRecords('interlock.markers', -1);
+    await removeRecords(pair.a, 'interlock.markers', -1);
     await send('t-markers', 0, 3);
     const second = await run(config, null);
     await kafkaSettled(second);
@@ -129,7 +129,7 @@ describe('a Kafka link whose source', () => {
     await kafkaSettled(first);
     await first.stop();
     await send('t-late-two', 0, 10);
-    await removeRecords('t-late-two', 6);
+    await removeRecords(pair.a, 't-late-two', 6);
     const wider = { ...config, include: ['t-late*'] };
     const second = await run(wider, null);
     await kafkaSettled(second);
@@ -141,7 +141,7 @@ describe('a Kafka link whose source', () => {
     await second.stop();
     // It was empty when the link saw it.
     await send('t-late-three', 0, 5);
-    await removeRecords('t-late-three', 4);
+    await removeRecords(pair.a, 't-late-three', 4);
     const third = await run(wider, null, null);
     expect(await third.ended).toMatchObject({ details: { state: 'gap', from: 0, to: 4 } });
   });
@@ -171,32 +171,6 @@ describe('a Kafka link whose source', () => {
     expect(await differences(pair, 'a', 't-silent', 2)).toEqual({ records: sent, wrong: [] });
   });
 });
-
-/** DeleteRecords of the protocol: what retention does, at once. */
-async function removeRecords(topic: string, before: number): Promise<void> {
-  const cluster = new Cluster({ brokers: [pair.a.server.address] });
-  const [code] = await cluster.onController({
-    key: 21,
-    version: 1,
-    name: 'DeleteRecords',
-    write: (w) => {
-      w.int32(1).string(topic).int32(1).int32(0).int64(before).int32(10_000);
-    },
-    read: (r) => {
-      r.int32();
-      return r.array(() => {
-        r.string();
-        return r.array(() => {
-          r.int32();
-          r.int64();
-          return r.int16();
-        });
-      });
-    },
-  });
-  cluster.close();
-  expect(code).toEqual([0]);
-}
 
 function range(from: number, to: number): string[] {
   return Array.from({ length: to - from }, (_, i) => String(from + i));

@@ -1,13 +1,13 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import type { Consumer } from 'kafkajs';
 import { listGroupPositions } from '../../replicators/kafka/groups.js';
-import { initialiseKafkaLink } from '../../replicators/kafka/initialise.js';
 import {
   kafkaLinkConfig,
   kafkaSettled,
   readPartition,
   runKafkaLink,
   startKafkaPair,
+  initialiseTestLink,
 } from '../support/kafka-replication.js';
 import type { KafkaPair, KafkaSide, RunningKafkaLink } from '../support/kafka-replication.js';
 import { until } from '../support/replication.js';
@@ -110,7 +110,7 @@ describe('positions of groups', () => {
   it('are looked up in the copy when the link has forgotten, and are never ahead of what is copied', async () => {
     await pair.a.admin.createTopics({ topics: [{ topic: 't-ahead' }] });
     const config = kafkaLinkConfig(pair, 'a', 't-ahead');
-    await initialiseKafkaLink(config, { from: 'earliest' });
+    await initialiseTestLink(config, 'earliest');
     for (let i = 0; i < 10; i++) await send(pair.a, 't-ahead', i * 10, i * 10 + 10);
     const first = await run(config, null);
     await kafkaSettled(first);

@@ -1,10 +1,15 @@
 import { CompressionTypes } from 'kafkajs';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { initialiseKafkaLink } from '../../replicators/kafka/initialise.js';
 import type { KafkaLinkConfig } from '../../replicators/kafka/link-config.js';
 import type { ComparedPartition } from '../../replicators/kafka/verify/report.js';
 import { verifyKafkaLink } from '../../replicators/kafka/verify/verifier.js';
-import { kafkaLinkConfig, runKafkaLink, startKafkaPair } from '../support/kafka-replication.js';
+import {
+  kafkaLinkConfig,
+  runKafkaLink,
+  removeRecords,
+  startKafkaPair,
+  initialiseTestLink,
+} from '../support/kafka-replication.js';
 import { until } from '../support/replication.js';
 import type { KafkaPair } from '../support/kafka-replication.js';
 
@@ -57,7 +62,7 @@ async function planted(
       messages: [{ key, value, headers, timestamp: String(T0 + (origin ?? 0)) }],
     });
   }
-  await initialiseKafkaLink(config, { from: 'now' });
+  await initialiseTestLink(config, 'now');
   return config;
 }
 
@@ -140,10 +145,7 @@ test('an empty copy is not equal to a source that has records', async () => {
   await pair.a.producer.send({ topic: 'emptied', messages: [{ value: 'one' }, { value: 'two' }] });
   expect(found(await verify(config))).toEqual([]);
   await link.stop();
-  await pair.b.admin.deleteTopicRecords({
-    topic: 'dc-a.emptied',
-    partitions: [{ partition: 0, offset: '-1' }],
-  });
+  await removeRecords(pair.b, 'dc-a.emptied', -1);
   const [removed] = await verify(config, 0);
   expect(removed!.undecided).toMatch(/dc-a\.emptied-0 is empty, and its records before \d+ were removed/);
   await pair.b.admin.deleteTopics({ topics: ['dc-a.emptied'] });
