@@ -10,6 +10,7 @@ import type { KafkaLinkConfig } from '../../replicators/kafka/link-config.js';
 import {
   differences,
   kafkaLinkConfig,
+  patiently,
   readPartition,
   startKafkaPair,
   writeTestMarker,
@@ -105,24 +106,30 @@ describe('a Kafka link survives', () => {
   });
 
   it.each([
-    ['a', 'after-read'],
-    ['b', 'before-target-write'],
-    ['b', 'before-target-commit'],
-    ['b', 'after-target-commit'],
-  ] as const)('kill -9 of broker %s while it is at %s', async (side, point) => {
-    const topic = `t-broker-${side}-${point}`;
-    const { config, file } = await prepare(topic);
-    const go = path.join(directory, `${topic}.go`);
-    await write(topic, 50);
-    const program = start(file, `${point}:1:${go}`);
-    await program.prints(`stopped at ${point}`);
+    ['a', ['after-read']],
+    ['b', ['before-target-write', 'before-target-commit', 'after-target-commit']],
+  ] as const)('kill -9 of broker %s while links are at %s', async (side, points) => {
+    const links = await Promise.all(
+      points.map(async (point) => {
+        const topic = `t-broker-${side}-${point}`;
+        const { config, file } = await prepare(topic);
+        const go = path.join(directory, `${topic}.go`);
+        await write(topic, 50);
+        const program = start(file, `${point}:1:${go}`);
+        await program.prints(`stopped at ${point}`);
+        return { topic, config, go, program };
+      }),
+    );
     await pair[side].server.kill('SIGKILL');
-    await writeFile(go, '');
-    await program.prints('error ');
+    for (const { go } of links) await writeFile(go, '');
+    for (const { program } of links) await program.prints('error ');
     await pair[side].server.restart();
-    await write(topic, 50);
-    await program.prints(`marker ${await writeTestMarker(config)}`, 120_000);
-    expect(await differences(pair, 'a', topic, PARTITIONS)).toEqual({ records: 100, wrong: [] });
+    for (const { topic, config, program } of links) {
+      await patiently(() => write(topic, 50));
+      const marker = await patiently(() => writeTestMarker(config));
+      await program.prints(`marker ${marker}`, 120_000);
+      expect(await differences(pair, 'a', topic, PARTITIONS)).toEqual({ records: 100, wrong: [] });
+    }
   });
 
   it('two processes on one link: the younger one goes on, the older one ends and has doubled nothing', async () => {
