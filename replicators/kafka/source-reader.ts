@@ -3,13 +3,13 @@ import type { KafkaLinkStatus } from '../core/contract.js';
 import type { StopPoint } from '../core/stop-points.js';
 import { Catalog } from './catalog.js';
 import type { CarriedTopic } from './catalog.js';
-import { firstPosition } from './checkpoint.js';
 import type { PartitionPosition } from './checkpoint.js';
 import type { Cluster } from './client/cluster.js';
 import { byLeader, listOffsets } from './client/data-api.js';
-import type { PartitionMetadata } from './client/metadata-api.js';
 import { check } from './client/protocol-errors.js';
 import { FetchRefused, Fetcher } from './fetcher.js';
+import { beginAtEarliest } from './fresh-partitions.js';
+import type { FreshPartition } from './fresh-partitions.js';
 import { diverged, gap, requireSameHistory, requireSameTopic } from './lineage.js';
 import type { KafkaLinkConfig } from './link-config.js';
 import { MARKERS } from './markers.js';
@@ -89,7 +89,7 @@ export class SourceReader {
     const carried = await this.catalog.follow();
     const markers = (await this.source.metadata([MARKERS])).topics[0];
     const found = new Set<SourcePartition>();
-    const fresh: (PartitionMetadata & { topic: CarriedTopic })[] = [];
+    const fresh: FreshPartition[] = [];
     const add = (topic: CarriedTopic): void => {
       const { source, copy, maxBatchBytes } = topic;
       for (const at of source.partitions) {
@@ -108,8 +108,13 @@ export class SourceReader {
     };
     for (const topic of carried) add(topic);
     if (markers?.error === 0) add({ source: markers, copy: markers, maxBatchBytes: 0 });
-    const begun = await this.begin(fresh);
-    for (const partition of begun) found.add(partition);
+    this.leaderless = fresh.filter(({ leader }) => leader < 0).length;
+    const begun = await beginAtEarliest(this.config.from, this.source, fresh);
+    for (const partition of begun) {
+      found.add(partition);
+      const { topic, partition: number, position: from } = partition;
+      if (from > 0 && topic !== MARKERS) this.late.push({ topic, partition: number, from });
+    }
     const isNew = [...found].filter(({ name }) => !this.partitions.has(name));
     await requireSameHistory(this.config, this.source, isNew);
     const gone = [...this.partitions.values()].filter((partition) => !found.has(partition));
@@ -122,29 +127,6 @@ export class SourceReader {
     }
     this.noteDeleted([...found]);
     this.assign();
-    return begun;
-  }
-
-  /** Partitions that the link has no position of: from the first record that is there. One that nobody leads now comes later. */
-  private async begin(
-    fresh: readonly (PartitionMetadata & { topic: CarriedTopic })[],
-  ): Promise<SourcePartition[]> {
-    const begun: SourcePartition[] = [];
-    this.leaderless = fresh.filter(({ leader }) => leader < 0).length;
-    for (const [leader, of] of byLeader(fresh.filter((one) => one.leader >= 0))) {
-      const refs = of.map((one) => ({ ...one, topic: one.topic.source.name }));
-      const offsets = await this.source.call(leader, listOffsets(refs, 'earliest', false));
-      for (const { partition, leaderEpoch, topic } of of) {
-        const { source, copy, maxBatchBytes } = topic;
-        const at = offsets.find((one) => one.topic === source.name && one.partition === partition)!;
-        check(at.error, `the beginning of ${source.name}-${partition}`);
-        if (at.offset > 0 && source.name !== MARKERS)
-          this.late.push({ topic: source.name, partition, from: at.offset });
-        const position = firstPosition(source.name, partition, at.offset, source.id);
-        const made = new SourcePartition(this.config.from, source.name, partition, copy.name, position);
-        begun.push(Object.assign(made, { leader, leaderEpoch, maxBatchBytes }));
-      }
-    }
     return begun;
   }
 

@@ -113,7 +113,7 @@ export class TransactionalProducer {
     const connection = await this.cluster.broker(leader, PURPOSE);
     // What waits at a broker that throttles makes the transaction older than it may become.
     await connection.unmuted();
-    if (this.failure !== undefined) throw this.failure;
+    this.requireNoFailure();
     const { id, epoch } = this.identity;
     const partitions = batches.map(({ topic, partition, builder, encoded }) => {
       const key = keyOf(topic, partition);
@@ -139,6 +139,10 @@ export class TransactionalProducer {
         this.inFlight.delete(answered);
       });
     this.inFlight.add(answered);
+  }
+
+  private requireNoFailure(): void {
+    if (this.failure !== undefined) throw this.failure;
   }
 
   private answered(batches: readonly Outgoing[], answers: readonly Produced[]): void {
