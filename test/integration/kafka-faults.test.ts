@@ -55,13 +55,11 @@ describe('a Kafka link survives', () => {
     return { config, file };
   };
   const write = async (topic: string, records: number): Promise<void> => {
-    await pair.a.producer.send({
-      topic,
-      messages: Array.from({ length: records }, () => {
-        const n = ++count;
-        return { key: `k${n % 10}`, value: `value ${n}`, partition: n % PARTITIONS };
-      }),
+    const messages = Array.from({ length: records }, () => {
+      const n = ++count;
+      return { key: `k${n % 10}`, value: `value ${n}`, partition: n % PARTITIONS };
     });
+    await patiently(() => pair.a.producer.send({ topic, messages }));
   };
   const start = (file: string, stopAt?: string): Program => {
     const program = startProgram(
@@ -125,7 +123,7 @@ describe('a Kafka link survives', () => {
     for (const { program } of links) await program.prints('error ');
     await pair[side].server.restart();
     for (const { topic, config, program } of links) {
-      await patiently(() => write(topic, 50));
+      await write(topic, 50);
       const marker = await patiently(() => writeTestMarker(config));
       await program.prints(`marker ${marker}`, 120_000);
       expect(await differences(pair, 'a', topic, PARTITIONS)).toEqual({ records: 100, wrong: [] });
