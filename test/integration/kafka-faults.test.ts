@@ -107,17 +107,16 @@ describe('a Kafka link survives', () => {
     ['a', ['after-read']],
     ['b', ['before-target-write', 'before-target-commit', 'after-target-commit']],
   ] as const)('kill -9 of broker %s while links are at %s', async (side, points) => {
-    const links = await Promise.all(
-      points.map(async (point) => {
-        const topic = `t-broker-${side}-${point}`;
-        const { config, file } = await prepare(topic);
-        const go = path.join(directory, `${topic}.go`);
-        await write(topic, 50);
-        const program = start(file, `${point}:1:${go}`);
-        await program.prints(`stopped at ${point}`);
-        return { topic, config, go, program };
-      }),
-    );
+    const links = [];
+    for (const point of points) {
+      const topic = `t-broker-${side}-${point}`;
+      const { config, file } = await prepare(topic);
+      const go = path.join(directory, `${topic}.go`);
+      await write(topic, 50);
+      const program = start(file, `${point}:1:${go}`);
+      await program.prints(`stopped at ${point}`);
+      links.push({ topic, config, go, program });
+    }
     await pair[side].server.kill('SIGKILL');
     for (const { go } of links) await writeFile(go, '');
     for (const { program } of links) await program.prints('error ');
