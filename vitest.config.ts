@@ -17,6 +17,8 @@ const group = (
   },
 });
 
+const KAFKA_MORE = ['outbox', 'sdk-consumer'].map((part) => `test/integration/kafka-${part}.test.ts`);
+
 export default defineConfig({
   test: {
     projects: [
@@ -36,16 +38,12 @@ export default defineConfig({
       }),
       group('replication', ['test/integration/repl-*.test.ts'], { serial: true }),
       group('redis', ['test/integration/redis-*.test.ts'], { serial: true }),
-      group(
-        'kafka',
-        ['copy', 'lab', 'sdk-producer'].map((part) => `test/integration/kafka-${part}.test.ts`),
-        { serial: true },
-      ),
-      // Not in `npm test` yet: they take a quarter of an hour, and some fail beside other groups. Run them alone.
-      group('kafka-more', ['test/integration/kafka-*.test.ts'], {
-        exclude: ['copy', 'lab', 'sdk-producer'].map((part) => `test/integration/kafka-${part}.test.ts`),
+      group('kafka', ['test/integration/kafka-*.test.ts'], {
+        exclude: KAFKA_MORE,
         serial: true,
       }),
+      // Not in `npm test`: it would take too long with them.
+      group('kafka-more', KAFKA_MORE, { serial: true }),
       group('fault', ['test/fault/**/*.test.ts'], { serial: true }),
       group('walk', ['test/walk/**/*.test.ts'], { serial: true }),
     ],

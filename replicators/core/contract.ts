@@ -107,6 +107,8 @@ export interface KafkaLinkStatus {
   deleted: string[];
   /** What the source had removed before it was copied, since this attempt started. `to` is there again. */
   gaps: { topic: string; partition: number; from: number; to: number }[];
+  /** Partitions whose first records were gone when the link first saw them: it began at `from`, since this attempt started. */
+  late: { topic: string; partition: number; from: number }[];
   /** Source transactions that were not committed whole at the target: another one that was open among their records took too long. */
   tornTransactions: number;
   /** Positions of consumer groups, by what became of them. `error`: why the last round failed. */

@@ -4,7 +4,7 @@ import { Pace } from '../core/pace.js';
 import type { StatusTracker, LinkLag } from '../core/status.js';
 import { pause } from '../core/pause.js';
 import type { StopPoint } from '../core/stop-points.js';
-import { CHECKPOINTS, checkpointBatch, checkpointPartition } from './checkpoint.js';
+import { Baselines } from './baselines.js';
 import type { Checkpoint } from './checkpoint.js';
 import type { Cluster } from './client/cluster.js';
 import type { Outgoing, TransactionalProducer } from './client/producer.js';
@@ -12,13 +12,14 @@ import { encode } from './encoder.js';
 import type { EncodedBatch } from './encoder.js';
 import { GroupTranslator } from './groups.js';
 import type { KafkaLinkConfig } from './link-config.js';
-import { linkReport, summary } from './link-report.js';
-import { MARKERS, endOffsets, isForNobody, markersIn } from './markers.js';
-import type { Baseline } from './markers.js';
+import { lagOf, linkReport, summary } from './link-report.js';
+import { MARKERS } from './markers.js';
+import type { MarkerRecord } from './markers.js';
 import type { SourcePartition } from './source-partition.js';
 import { SourceReader } from './source-reader.js';
 import type { Stretch } from './source-reader.js';
 import { stuckPartitions } from './stuck.js';
+import { TargetWriter } from './target-writer.js';
 
 export interface LinkEvents {
   /** `tableRows`: records copied since the link was started, by topic. */
@@ -32,24 +33,19 @@ const TRANSACTION_MS = 250;
 /** Ours is kept open so long; then what is there is committed, and the rest of the source transaction follows. */
 const WHOLE_MS = 20_000;
 const FOLLOW_MS = 3_000;
-/** Positions over what was dropped are written after so long, when nothing else makes a transaction. */
-const CHECKPOINT_MS = 5_000;
 const GROUPS_MS = 1_000;
 
 /** One attempt: a generation, a transactional producer, what is read and not applied. */
 export class Attempt {
   private readonly reader: SourceReader;
   private readonly pace: Pace;
-  /** Reached, and in no checkpoint that was committed. */
-  private readonly dirty = new Set<SourcePartition>();
+  private readonly writer: TargetWriter;
+  private readonly baselines: Baselines;
   private failure: InterlockError | undefined;
   private wake: (() => void) | undefined;
-  private readonly baselines: Baseline[] = [];
   private followDue = false;
-  private checkpointAt = performance.now();
   private readonly begunAt = performance.now();
   private movedAt = performance.now();
-  private marker: Checkpoint['marker'];
   private readonly groups: GroupTranslator;
   private stuck: KafkaLinkStatus['stuck'] = [];
   private tornTransactions = 0;
@@ -63,17 +59,25 @@ export class Attempt {
     private readonly tracker: StatusTracker,
     private readonly source: Cluster,
     target: Cluster,
-    private readonly producer: TransactionalProducer,
+    producer: TransactionalProducer,
     private readonly checkpoint: Checkpoint,
-    private readonly checkpointLeader: number,
+    checkpointLeader: number,
   ) {
+    this.writer = new TargetWriter(config.link, producer, checkpoint, checkpointLeader, stopAt);
     this.reader = new SourceReader(config, source, target, checkpoint.positions, {
       onArrival: () => this.notify(),
       onFailure: (error) => this.fail(error),
       stopAt,
     });
+    this.baselines = new Baselines(source, this.reader, this.writer, {
+      follow: () => this.follow(),
+      onReached: (marker) => {
+        this.tracker.lastMarker = marker.id;
+        this.tell(marker);
+      },
+      stopAt,
+    });
     this.pace = new Pace(config.throttle ?? {});
-    this.marker = checkpoint.marker;
     this.groups = new GroupTranslator(config.link, config.from, source, target, (topic, partition) => {
       const found = this.reader.partitions.get(`${topic}-${partition}`);
       if (found === undefined || topic === MARKERS) return undefined;
@@ -85,7 +89,7 @@ export class Attempt {
     const { tracker, checkpoint } = this;
     tracker.generation = checkpoint.generation;
     tracker.lastMarker = checkpoint.marker?.id ?? null;
-    await this.claim();
+    await this.writer.commitGeneration();
     const onAbort = (): void => this.notify();
     signal.addEventListener('abort', onAbort, { once: true });
     const timer = setInterval(() => {
@@ -94,7 +98,7 @@ export class Attempt {
     }, FOLLOW_MS);
     try {
       this.stopAt('before-read');
-      await this.reader.follow();
+      await this.follow();
       tracker.state = 'streaming';
       tracker.lastError = null;
       this.hasLooked = true;
@@ -110,39 +114,35 @@ export class Attempt {
     }
   }
 
+  private async follow(): Promise<void> {
+    // Hazard: without a position, one that has lost its first records later would seem to have begun behind them.
+    for (const begun of await this.reader.follow()) this.writer.reached(begun);
+  }
+
   lag(): LinkLag {
-    const now = performance.now();
-    let oldest = now;
-    let records = 0;
-    for (const partition of this.reader.partitions.values()) {
-      if (partition.behindSince !== undefined && partition.behindSince < oldest)
-        oldest = partition.behindSince;
-      records += Math.max(0, partition.highWatermark - partition.position);
-      // Not told yet where it ends: nobody knows that there is nothing.
-      if (partition.highWatermark < 0) [records, oldest] = [records + 1, Math.min(oldest, this.begunAt)];
-    }
-    const lagMs = records === 0 ? 0 : Math.max(1, Math.round(now - oldest));
-    return {
-      lagMs,
-      // How many bytes the source has behind what was read, it does not say.
-      lagBytes: records === 0 ? 0 : null,
-      stalledMs: lagMs === 0 ? 0 : Math.round(now - Math.max(this.movedAt, oldest)),
-      checkpointAgeMs: Math.round(now - this.checkpointAt),
-      binlog: null,
-    };
+    const { begunAt, movedAt, writer } = this;
+    return lagOf(this.reader.partitions.values(), {
+      begunAt,
+      movedAt,
+      checkpointAgeMs: writer.checkpointAgeMs,
+    });
   }
 
   kafka(): KafkaLinkStatus {
-    const { deleted, gaps } = this.reader;
-    const { stuck, tornTransactions } = this;
-    return linkReport(this.reader.carried(), this.groups, { deleted, gaps, stuck, tornTransactions });
+    const { deleted, gaps, late } = this.reader;
+    const { tornTransactions } = this;
+    // Asked for now and then; that it is over shows at once.
+    const stuck = this.stuck.filter(({ topic, partition }) => {
+      return this.reader.partitions.get(`${topic}-${partition}`)?.stuckSince !== undefined;
+    });
+    return linkReport(this.reader.carried(), this.groups, { deleted, gaps, late, stuck, tornTransactions });
   }
 
   /** What copying does not wait for: positions of groups, and who holds up a partition. */
   private async besides(signal: AbortSignal): Promise<void> {
     while (!signal.aborted && !this.ended) {
-      await this.groups.round();
       this.stuck = await stuckPartitions(this.source, this.reader.carried()).catch(() => this.stuck);
+      await this.groups.round();
       await pause(GROUPS_MS, signal);
     }
   }
@@ -157,37 +157,15 @@ export class Attempt {
     this.wake = undefined;
   }
 
-  /** The first transaction of the generation: nothing of an older one can be committed any more, and whoever reads the checkpoint sees it. */
-  private async claim(): Promise<void> {
-    await this.producer.send([this.checkpointBatch()]);
-    await this.producer.commit();
-  }
-
-  /** Where the source is when what was reached is committed. */
-  private checkpointBatch(): Outgoing {
-    const { link } = this.config;
-    const { generation, holder, sourceCluster } = this.checkpoint;
-    const { marker } = this;
-    const positions = [...this.dirty].map(({ topic, partition, reached, reachedEpoch }) => {
-      return { topic, partition, offset: reached, leaderEpoch: reachedEpoch };
-    });
-    return {
-      topic: CHECKPOINTS,
-      partition: checkpointPartition(link),
-      leader: this.checkpointLeader,
-      builder: checkpointBatch(link, { generation, holder, sourceCluster, marker }, generation, positions),
-    };
-  }
-
   private async applyUntil(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       if (this.failure !== undefined) throw this.failure;
       if (this.followDue) {
         this.followDue = false;
-        await this.reader.follow();
+        await this.follow();
       }
       const [records, bytes] = await this.transaction();
-      await this.reachBaseline();
+      await this.baselines.reach();
       if (records + bytes === 0) {
         if (!this.reader.hasWork && !this.reader.hasMarkers)
           await new Promise<void>((resolve) => {
@@ -204,7 +182,7 @@ export class Attempt {
 
   /** Copies what is there, and commits it with where the source is then. @returns records and bytes that were applied or dropped */
   private async transaction(): Promise<[number, number]> {
-    const { producer, tracker, reader } = this;
+    const { writer, tracker, reader } = this;
     const begun = performance.now();
     const taken = new Map<SourcePartition, number>();
     const open = new Set<SourcePartition>();
@@ -214,7 +192,8 @@ export class Attempt {
     while (!complete) {
       const age = performance.now() - begun;
       const full = bytes >= most.bytes || records >= most.rows || age > TRANSACTION_MS;
-      const stretch = reader.take(open, full);
+      // Hazard: with all room taken by others, the rest of a source transaction would not be read.
+      const stretch = reader.take(open, full && !reader.isFull);
       if (stretch.length === 0 && open.size > 0 && age < WHOLE_MS) {
         // The rest of a source transaction is at the source already: it is decided.
         await this.arrival();
@@ -225,17 +204,17 @@ export class Attempt {
       records += made.records;
       foreign += made.foreign;
       for (const { batches } of stretch) for (const batch of batches) bytes += batch.bytes;
-      if (made.rounds.length > 0 && producer.isEmpty) this.stopAt('before-target-write');
+      if (made.rounds.length > 0 && writer.isEmpty) this.stopAt('before-target-write');
       complete = age > WHOLE_MS || (open.size === 0 && (full || !reader.hasWork));
-      const writes = made.rounds.length > 0 || !producer.isEmpty;
+      const writes = made.rounds.length > 0 || !writer.isEmpty;
       // With the last of the records: one request less to wait for.
-      if (complete && (writes || this.isCheckpointDue))
-        (made.rounds[made.rounds.length - 1] ?? newRound(made.rounds)).push(this.checkpointBatch());
-      for (const round of made.rounds) await producer.send(round);
+      if (complete && (writes || writer.isCheckpointDue))
+        (made.rounds[made.rounds.length - 1] ?? newRound(made.rounds)).push(writer.positions());
+      await writer.send(made.rounds);
     }
     this.tornTransactions += open.size;
-    const writes = !producer.isEmpty;
-    if (writes) await this.commit();
+    const writes = !writer.isEmpty;
+    if (writes) await writer.commit();
     if (taken.size === 0) return [0, 0];
     const now = performance.now();
     for (const [partition, count] of taken) {
@@ -266,7 +245,7 @@ export class Attempt {
       });
       const { next, leaderEpoch, closed } = batches[batches.length - 1]!;
       partition.reach(next, leaderEpoch);
-      this.dirty.add(partition);
+      this.writer.reached(partition);
       if (closed) open.delete(partition);
       else open.add(partition);
       taken.set(partition, (taken.get(partition) ?? 0) + encoded.records);
@@ -274,19 +253,6 @@ export class Attempt {
       foreign += encoded.foreign;
     }
     return { rounds, records, foreign };
-  }
-
-  private get isCheckpointDue(): boolean {
-    return this.dirty.size > 0 && performance.now() - this.checkpointAt > CHECKPOINT_MS;
-  }
-
-  private async commit(): Promise<void> {
-    await this.producer.flush();
-    this.stopAt('before-target-commit');
-    await this.producer.commit();
-    this.stopAt('after-target-commit');
-    this.dirty.clear();
-    this.checkpointAt = performance.now();
   }
 
   private async arrival(): Promise<void> {
@@ -306,37 +272,7 @@ export class Attempt {
     return { topic: copy, partition, leader, builder, onOffset, ...(encoded !== undefined && { encoded }) };
   }
 
-  /** Says of every marker that all before it is here, once it is. */
-  private async reachBaseline(): Promise<void> {
-    for (const queued of this.reader.takeMarkers()) this.baselines.push(...markersIn(queued));
-    for (let baseline = this.baselines[0]; baseline !== undefined; baseline = this.baselines[0]) {
-      if (baseline.ends === undefined) {
-        // Hazard: a topic that is so new that it is not followed yet would be missing in the baseline.
-        await this.reader.follow();
-        baseline.ends = await endOffsets(this.source, this.reader.carried());
-      }
-      for (const [name, end] of baseline.ends) {
-        const partition = this.reader.partitions.get(name);
-        if (partition !== undefined && partition.position < end) return;
-      }
-      const { marker } = baseline;
-      if (!isForNobody(marker)) this.marker = marker;
-      const own = this.reader.partitions.get(`${MARKERS}-0`)!;
-      own.reach(baseline.next, baseline.leaderEpoch);
-      this.dirty.add(own);
-      await this.producer.send([this.checkpointBatch()]);
-      await this.commit();
-      own.applied(performance.now());
-      this.baselines.shift();
-      if (isForNobody(marker)) continue;
-      this.tracker.lastMarker = marker.id;
-      this.stopAt('before-acknowledge');
-      this.tell(marker);
-      this.stopAt('after-acknowledge');
-    }
-  }
-
-  private tell({ id, workflowId, runId }: NonNullable<Checkpoint['marker']>): void {
+  private tell({ id, workflowId, runId }: MarkerRecord): void {
     const { link } = this.config;
     this.showPositions();
     const { position } = this.tracker;
@@ -348,7 +284,7 @@ export class Attempt {
 
   /** Whether the last one was heard, nobody can know. */
   private repeatMarker(): void {
-    if (this.marker !== null) this.tell(this.marker);
+    if (this.writer.marker !== null) this.tell(this.writer.marker);
   }
 
   /** Into the status. */

@@ -33,6 +33,8 @@ const APPEAR_MS = 30_000;
 export interface CarriedTopic {
   source: TopicMetadata;
   copy: TopicMetadata;
+  /** `max.message.bytes` of the copy. */
+  maxBatchBytes: number;
 }
 
 /** The topics of the source that a link carries, and their copies: made, widened and configured as the source's are. */
@@ -70,7 +72,8 @@ export class Catalog {
     );
     return topics.flatMap((source) => {
       const copy = copies.get(this.filter.copyOf(source.name));
-      return copy === undefined ? [] : [{ source, copy }];
+      const maxBatchBytes = Number(wanted.get(source.name)!['max.message.bytes']);
+      return copy === undefined ? [] : [{ source, copy, maxBatchBytes }];
     });
   }
 

@@ -1,12 +1,12 @@
-import { CHECKPOINTS } from './checkpoint.js';
+import { CHECKPOINTS, CLAIM } from './checkpoint.js';
 import type { LinkRecord, PartitionPosition } from './checkpoint.js';
 import type { Cluster } from './client/cluster.js';
 import { CommittedReader, offsetAt } from './read-committed.js';
 
 interface TailedCheckpoint {
   about: LinkRecord | undefined;
-  /** `topic-partition` of the source → the next offset to be read. */
-  positions: Map<string, number>;
+  /** By `topic-partition` of the source. */
+  positions: Map<string, PartitionPosition>;
 }
 
 /**
@@ -54,13 +54,13 @@ export class CheckpointTail {
 
   private take(key: Buffer | null, value: Buffer | null): void {
     const [link, topic, partition] = JSON.parse(key?.toString() ?? '[]') as [string?, string?, number?];
-    if (link === undefined) return;
+    if (link === undefined || link === CLAIM) return;
     let found = this.links.get(link);
     if (found === undefined) this.links.set(link, (found = { about: undefined, positions: new Map() }));
     const document = value === null ? undefined : (JSON.parse(value.toString()) as unknown);
     const name = `${topic}-${partition}`;
     if (topic === undefined) found.about = document as LinkRecord | undefined;
     else if (document === undefined) found.positions.delete(name);
-    else found.positions.set(name, (document as PartitionPosition).offset);
+    else found.positions.set(name, document as PartitionPosition);
   }
 }

@@ -20,12 +20,24 @@ export interface PartitionPosition {
   offset: number;
   /** Of the leader that wrote the record before it; -1: not known. */
   leaderEpoch: number;
+  /** Of the topic that was copied; absent where the cluster gives none, or where it was not kept yet. */
+  topicId?: string;
+  /** Where the link began; absent where it was not kept yet. */
+  begun?: number;
+}
+
+/** Of a partition of which nothing was copied yet. */
+export function firstPosition(
+  topic: string,
+  partition: number,
+  offset: number,
+  topicId: string | null,
+): PartitionPosition {
+  return { topic, partition, offset, leaderEpoch: -1, begun: offset, ...(topicId !== null && { topicId }) };
 }
 
 export interface LinkRecord {
   generation: number;
-  /** The process that took this generation. */
-  holder: string;
   /** Of the source: positions of one cluster say nothing about another. */
   sourceCluster: string;
   /** The last one that was reached. */
@@ -36,8 +48,9 @@ export interface Checkpoint extends LinkRecord {
   positions: PartitionPosition[];
 }
 
-/** A key of the topic is `["<link>"]` or `["<link>","<topic>",<partition>]`. */
-type Key = [string] | [string, string, number];
+/** A key of the topic is `["<link>"]`, `["<link>","<topic>",<partition>]`, or `["claim","<link>"]`: see `claimLink`. */
+type Key = [string] | [string, string, number] | [typeof CLAIM, string];
+export const CLAIM = 'claim';
 
 /** Two links in one partition of the topic would wait for each other's open transactions when they start. */
 export function checkpointPartition(link: string): number {
@@ -68,7 +81,7 @@ export async function ensureCheckpointTopic(target: Cluster): Promise<void> {
   await leaderOf(target, 0);
 }
 
-async function leaderOf(target: Cluster, partition: number): Promise<number> {
+export async function leaderOf(target: Cluster, partition: number): Promise<number> {
   const deadline = performance.now() + 30_000;
   for (;;) {
     const topic = (await target.metadata([CHECKPOINTS])).topics[0];
@@ -90,7 +103,7 @@ async function leaderOf(target: Cluster, partition: number): Promise<number> {
 export async function readCheckpoint(
   target: Cluster,
   link: string,
-): Promise<{ checkpoint: Checkpoint | undefined; leader: number }> {
+): Promise<{ checkpoint: Checkpoint | undefined; leader: number; claimedBy: string | undefined }> {
   const partition = checkpointPartition(link);
   const leader = await leaderOf(target, partition);
   const ref = { topic: CHECKPOINTS, partition };
@@ -114,7 +127,9 @@ export async function readCheckpoint(
       );
     }
   }
-  return { checkpoint: assemble(link, records), leader };
+  const claim: Key = [CLAIM, link];
+  const claimedBy = records.get(JSON.stringify(claim))?.toString();
+  return { checkpoint: assemble(link, records), leader, claimedBy };
 }
 
 function assemble(link: string, records: Map<string, Buffer | null>): Checkpoint | undefined {
@@ -125,9 +140,9 @@ function assemble(link: string, records: Map<string, Buffer | null>): Checkpoint
     if (key[0] !== link || value === null) continue;
     if (key.length === 1) {
       about = JSON.parse(value.toString()) as LinkRecord;
-    } else {
-      const { offset, leaderEpoch } = JSON.parse(value.toString()) as PartitionPosition;
-      positions.push({ topic: key[1], partition: key[2], offset, leaderEpoch });
+    } else if (key.length === 3) {
+      const position = JSON.parse(value.toString()) as PartitionPosition;
+      positions.push({ ...position, topic: key[1], partition: key[2] });
     }
   }
   return about === undefined ? undefined : { ...about, positions };
@@ -143,12 +158,21 @@ export function checkpointBatch(
 ): BatchBuilder {
   const builder = new BatchBuilder(4096);
   const now = Date.now();
-  const key = (of: Key): Buffer => Buffer.from(JSON.stringify(of));
-  if (about !== undefined) builder.add(now, key([link]), Buffer.from(JSON.stringify(about)));
-  for (const { topic, partition, offset, leaderEpoch } of positions) {
-    const value = JSON.stringify({ offset, leaderEpoch, generation });
-    builder.add(now, key([link, topic, partition]), Buffer.from(value));
+  if (about !== undefined) builder.add(now, keyOf([link]), Buffer.from(JSON.stringify(about)));
+  for (const { topic, partition, ...position } of positions) {
+    const value = JSON.stringify({ ...position, generation });
+    builder.add(now, keyOf([link, topic, partition]), Buffer.from(value));
   }
-  for (const { topic, partition } of forget) builder.add(now, key([link, topic, partition]), null);
+  for (const { topic, partition } of forget) builder.add(now, keyOf([link, topic, partition]), null);
   return builder;
+}
+
+export function claimBatch(link: string, holder: string): BatchBuilder {
+  const builder = new BatchBuilder(256);
+  builder.add(Date.now(), keyOf([CLAIM, link]), Buffer.from(holder));
+  return builder;
+}
+
+function keyOf(key: Key): Buffer {
+  return Buffer.from(JSON.stringify(key));
 }

@@ -3,8 +3,10 @@ import { BatchBuilder, RecordCursor } from './client/record-batch.js';
 import { ORIGIN_KEY } from './origin.js';
 import type { QueuedBatch, SourcePartition } from './source-partition.js';
 
-/** A broker takes 1 MiB in a batch by default. */
+/** Larger ones save nothing. */
 const BATCH_BYTES = 512 * 1024;
+/** What a record takes beside its body: lengths, differences, the number of its headers. */
+const RECORD_BYTES = 32;
 
 export interface EncodedBatch {
   builder: BatchBuilder;
@@ -24,7 +26,8 @@ const cursor = new RecordCursor();
 
 /** Makes the batches of the copy, each record with the header of its origin; records of foreign origin are left out. */
 export function encode(partition: SourcePartition, queued: readonly QueuedBatch[]): Encoded {
-  const { origin } = partition;
+  const { origin, maxBatchBytes } = partition;
+  const most = Math.min(BATCH_BYTES, maxBatchBytes);
   const batches: EncodedBatch[] = [];
   let current: EncodedBatch | undefined;
   let compressed = false;
@@ -34,7 +37,12 @@ export function encode(partition: SourcePartition, queued: readonly QueuedBatch[
   for (const { bytes } of queued) left += bytes;
   const finish = (): void => {
     if (current === undefined) return;
-    if (compressed) current.encoded = compress(current.builder.records);
+    if (compressed) {
+      const { records: plain } = current.builder;
+      const encoded = compress(plain);
+      // Hazard: what does not get smaller gets larger, and the topic may not take that.
+      if (encoded.payload.length < plain.length) current.encoded = encoded;
+    }
     batches.push(current);
     current = undefined;
     compressed = false;
@@ -49,16 +57,14 @@ export function encode(partition: SourcePartition, queued: readonly QueuedBatch[
           foreign += 1;
           continue;
         }
-        const size = cursor.headersTo - cursor.bodyFrom;
-        if (current !== undefined && current.builder.size + size > BATCH_BYTES) finish();
+        origin.set(cursor.offset);
+        const size = cursor.headersTo - cursor.bodyFrom + origin.length + RECORD_BYTES;
+        if (current !== undefined && current.builder.size + size > most) finish();
         current ??= {
-          builder: new BatchBuilder(
-            Math.ceil(Math.min(Math.max(left * 1.5 + 256, size + 256), BATCH_BYTES + 4096)),
-          ),
+          builder: new BatchBuilder(Math.ceil(Math.min(Math.max(left * 1.5, size) + 256, most + 4096))),
           first: cursor.offset,
           last: cursor.offset,
         };
-        origin.set(cursor.offset);
         current.builder.copy(cursor, origin.bytes, origin.length);
         current.last = cursor.offset;
         compressed ||= batch.codec !== 0;

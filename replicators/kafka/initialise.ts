@@ -3,10 +3,11 @@ import {
   checkpointBatch,
   checkpointPartition,
   CHECKPOINTS,
-  ensureCheckpointTopic,
+  firstPosition,
   readCheckpoint,
 } from './checkpoint.js';
 import type { PartitionPosition } from './checkpoint.js';
+import { claimLink } from './claim.js';
 import { Cluster } from './client/cluster.js';
 import { byLeader, listOffsets } from './client/data-api.js';
 import { check } from './client/protocol-errors.js';
@@ -34,9 +35,9 @@ export async function initialiseKafkaLink(
   const target = new Cluster(config.target);
   try {
     await ensureMarkerTopic(source);
-    await ensureCheckpointTopic(target);
     const { link } = config;
-    // A process that runs the link is fenced by this.
+    // A process that runs the link ends by this.
+    await claimLink(target, link, '');
     const producer = await TransactionalProducer.take(target, transactionalId(link), TRANSACTION_TIMEOUT_MS);
     const { checkpoint: existing, leader } = await readCheckpoint(target, link);
     if (existing !== undefined && !discardCheckpoint) {
@@ -53,7 +54,6 @@ export async function initialiseKafkaLink(
     );
     const about = {
       generation: (existing?.generation ?? 0) + 1,
-      holder: '',
       sourceCluster: clusterId,
       marker: null,
     };
@@ -75,7 +75,7 @@ async function firstPositions(
   const { topics, clusterId } = await source.metadata(null);
   const partitions = topics
     .filter(({ name, error }) => error === 0 && (name === MARKERS || filter.carries(name)))
-    .flatMap(({ name, partitions: of }) => of.map((p) => ({ ...p, topic: name })));
+    .flatMap(({ name, id, partitions: of }) => of.map((p) => ({ ...p, topic: name, topicId: id })));
   const leaderless = partitions.find(({ leader }) => leader < 0);
   if (leaderless !== undefined) {
     throw new InterlockError(
@@ -84,6 +84,7 @@ async function firstPositions(
       { retryable: true },
     );
   }
+  const ids = new Map(partitions.map(({ topic, topicId }) => [topic, topicId]));
   const positions: PartitionPosition[] = [];
   for (const [leader, of] of byLeader(partitions)) {
     // Where all transactions are decided: one that is open now is copied whole.
@@ -95,7 +96,7 @@ async function firstPositions(
     ]) {
       const { topic, partition, error, offset } = found;
       check(error, `the offsets of ${topic}-${partition}`);
-      positions.push({ topic, partition, offset, leaderEpoch: -1 });
+      positions.push(firstPosition(topic, partition, offset, ids.get(topic) ?? null));
     }
   }
   return { positions, clusterId };

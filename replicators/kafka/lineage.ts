@@ -19,17 +19,35 @@ export async function requireSameHistory(
     const asked = of.map(({ topic, partition, leaderEpoch, positionEpoch: epoch }) => {
       return { topic, partition, leaderEpoch, epoch };
     });
-    for (const { topic, partition, error, offset } of await source.call(
+    for (const { topic, partition, error, offset, leaderEpoch } of await source.call(
       leader,
       offsetForLeaderEpoch(asked),
     )) {
       const name = `${topic}-${partition}`;
       check(error, `the history of ${name}`);
-      const { position } = of.find((p) => p.name === name)!;
-      if (offset < 0 || offset >= position) continue;
-      throw diverged(config, name, position, offset);
+      const { position, positionEpoch } = of.find((p) => p.name === name)!;
+      // A leader that does not know the epoch of what was copied (-1, or an earlier one) never had it.
+      if (leaderEpoch === positionEpoch && offset >= position) continue;
+      throw diverged(config, name, position, Math.max(offset, 0));
     }
   }
+}
+
+/**
+ * A topic that was deleted and made anew may have grown past what was copied: offsets and epochs do not tell the two apart, their ids do.
+ * @throws NeedsOperator with state `diverged`
+ */
+export function requireSameTopic(
+  config: KafkaLinkConfig,
+  { name, position, topicId: copied }: SourcePartition,
+  topicId: string | null,
+): void {
+  if (copied === null || topicId === null || copied === topicId) return;
+  throw new InterlockError(
+    'NeedsOperator',
+    `${config.link} has copied ${name} up to ${position}, but ${config.from} has deleted the topic since and made it anew. ${mend(config)}`,
+    { details: { link: config.link, state: 'diverged', partition: name, position, copied, topicId } },
+  );
 }
 
 export function gap(config: KafkaLinkConfig, name: string, from: number, to: number): InterlockError {
@@ -43,7 +61,11 @@ export function gap(config: KafkaLinkConfig, name: string, from: number, to: num
 export function diverged(config: KafkaLinkConfig, name: string, at: number, end: number): InterlockError {
   return new InterlockError(
     'NeedsOperator',
-    `${config.link} has copied ${name} up to ${at}, but ${config.from} has it only up to ${end}: the topic was made anew, or the broker has lost records. Reconcile the copy, then: interlock replicate start ${config.link} --from now --discard-checkpoint`,
+    `${config.link} has copied ${name} up to ${at}, but ${config.from} has it only up to ${end}: the topic was made anew, or the broker has lost records. ${mend(config)}`,
     { details: { link: config.link, state: 'diverged', partition: name, position: at, end } },
   );
+}
+
+function mend({ link }: KafkaLinkConfig): string {
+  return `Reconcile the copy, then: interlock replicate start ${link} --from now --discard-checkpoint`;
 }

@@ -6,7 +6,8 @@ import { StatusTracker } from '../core/status.js';
 import type { StopPoint } from '../core/stop-points.js';
 import { Attempt } from './attempt.js';
 import type { LinkEvents } from './attempt.js';
-import { ensureCheckpointTopic, readCheckpoint } from './checkpoint.js';
+import { readCheckpoint } from './checkpoint.js';
+import { claimLink, claimedByOther } from './claim.js';
 import { Cluster } from './client/cluster.js';
 import { TransactionalProducer } from './client/producer.js';
 import type { ProducerIdentity } from './client/transaction-api.js';
@@ -27,6 +28,7 @@ export class KafkaLink {
   /** What this link took last. */
   private held: ProducerIdentity | undefined;
   private readonly holder = randomUUID();
+  private claimed = false;
   /** The last attempt had the link. */
   private ran = false;
 
@@ -89,10 +91,12 @@ export class KafkaLink {
   private async open(source: Cluster, target: Cluster, signal: AbortSignal): Promise<void> {
     const { link, from } = this.config;
     await ensureMarkerTopic(source);
-    await ensureCheckpointTopic(target);
+    if (!this.claimed) await claimLink(target, link, this.holder);
+    this.claimed = true;
     const producer = await this.take(target);
     this.held = producer.identity;
-    const { checkpoint, leader } = await readCheckpoint(target, link);
+    const { checkpoint, leader, claimedBy } = await readCheckpoint(target, link);
+    if (claimedBy !== this.holder) throw claimedByOther(link);
     if (checkpoint === undefined) {
       throw new InterlockError(
         'Refused',
@@ -116,7 +120,7 @@ export class KafkaLink {
       source,
       target,
       producer,
-      { ...checkpoint, generation: checkpoint.generation + 1, holder: this.holder },
+      { ...checkpoint, generation: checkpoint.generation + 1 },
       leader,
     );
     this.ran = true;
@@ -132,8 +136,8 @@ export class KafkaLink {
     } catch (error) {
       if (this.held === undefined || !isInterlockError(error, 'HeldByOther')) throw error;
       // A coordinator that has undone a transaction that took too long fences its producer, too: then nobody else has claimed the link.
-      const { checkpoint } = await readCheckpoint(target, link);
-      if (checkpoint?.holder !== this.holder) throw error;
+      const { claimedBy } = await readCheckpoint(target, link);
+      if (claimedBy !== this.holder) throw error;
       return TransactionalProducer.take(target, id, TRANSACTION_TIMEOUT_MS);
     }
   }

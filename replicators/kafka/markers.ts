@@ -19,9 +19,9 @@ export interface MarkerRecord {
   runId: string;
 }
 
-/** A baseline under way: the end of every partition, taken after the marker was read. */
+/** A baseline under way: the end of every partition, taken after the marker was read. Without a marker: only a part of the topic to be passed. */
 export interface Baseline {
-  marker: MarkerRecord;
+  marker: MarkerRecord | null;
   /** Of the markers' own partition. */
   next: number;
   leaderEpoch: number;
@@ -31,10 +31,12 @@ export interface Baseline {
 
 const cursor = new RecordCursor();
 
-/** The markers in what was read of their topic, each with where the topic is after it. */
+/** The markers in what was read of their topic, each with where the topic is after it; at last, where it is after all of it. */
 export function markersIn(queued: QueuedBatch): Baseline[] {
+  const { next, leaderEpoch } = queued;
+  const end: Baseline = { marker: null, next, leaderEpoch, ends: undefined };
   const found: Baseline[] = [];
-  if (queued.batch === null) return found;
+  if (queued.batch === null) return [end];
   cursor.open(queued.batch);
   while (cursor.next()) {
     const value = cursor.value();
@@ -43,11 +45,11 @@ export function markersIn(queued: QueuedBatch): Baseline[] {
     found.push({
       marker: { id, workflowId, runId },
       next: cursor.offset + 1,
-      leaderEpoch: queued.leaderEpoch,
+      leaderEpoch,
       ends: undefined,
     });
   }
-  return found;
+  return found.at(-1)?.next === next ? found : [...found, end];
 }
 
 export function isForNobody(marker: MarkerRecord): boolean {

@@ -1,3 +1,4 @@
+import type { PartitionPosition } from './checkpoint.js';
 import type { Fetched, PartitionRef } from './client/data-api.js';
 import { readBatches } from './client/record-batch.js';
 import type { SourceBatch } from './client/record-batch.js';
@@ -32,6 +33,12 @@ export class SourcePartition implements PartitionRef {
   position: number;
   /** Of the record before `position`. */
   positionEpoch: number;
+  /** Of the topic that is copied; null: not known. */
+  topicId: string | null;
+  /** Where the link began; undefined: not known. */
+  private readonly begun: number | undefined;
+  /** What the copy's topic takes in a batch. */
+  maxBatchBytes = 2 ** 20;
   /** As `position`, with what the transaction under way has. */
   reached: number;
   reachedEpoch: number;
@@ -52,11 +59,23 @@ export class SourcePartition implements PartitionRef {
     readonly topic: string,
     readonly partition: number,
     readonly copy: string,
-    at: { offset: number; leaderEpoch: number },
+    at: Omit<PartitionPosition, 'topic' | 'partition'>,
   ) {
     this.origin = new OriginHeader(dc, topic, partition);
     this.fetchOffset = this.position = this.reached = at.offset;
     this.positionEpoch = this.reachedEpoch = at.leaderEpoch;
+    this.topicId = at.topicId ?? null;
+    this.begun = at.begun;
+  }
+
+  /** Where it is when what was reached is committed. */
+  checkpoint(): PartitionPosition {
+    const { topic, partition, reached, reachedEpoch, topicId, begun } = this;
+    return {
+      ...{ topic, partition, offset: reached, leaderEpoch: reachedEpoch },
+      ...(topicId !== null && { topicId }),
+      ...(begun !== undefined && { begun }),
+    };
   }
 
   get name(): string {
@@ -132,6 +151,8 @@ export class SourcePartition implements PartitionRef {
   /** What comes next is gone from the source. */
   passGap(to: number, now: number): void {
     this.fetchOffset = to;
+    // The ends of the transactions that were open may be gone with it.
+    this.open.clear();
     this.queue.push({ batch: null, next: to, leaderEpoch: -1, closed: true, bytes: 0, arrivedAt: now });
   }
 

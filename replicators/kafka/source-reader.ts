@@ -8,7 +8,9 @@ import type { Cluster } from './client/cluster.js';
 import { byLeader, listOffsets } from './client/data-api.js';
 import { check } from './client/protocol-errors.js';
 import { FetchRefused, Fetcher } from './fetcher.js';
-import { diverged, gap, requireSameHistory } from './lineage.js';
+import { beginAtEarliest } from './fresh-partitions.js';
+import type { FreshPartition } from './fresh-partitions.js';
+import { diverged, gap, requireSameHistory, requireSameTopic } from './lineage.js';
 import type { KafkaLinkConfig } from './link-config.js';
 import { MARKERS } from './markers.js';
 import { SourcePartition } from './source-partition.js';
@@ -40,6 +42,9 @@ export class SourceReader {
   readonly partitions = new Map<string, SourcePartition>();
   readonly deleted: string[] = [];
   readonly gaps: KafkaLinkStatus['gaps'] = [];
+  readonly late: KafkaLinkStatus['late'] = [];
+  /** So many partitions were found that have neither a position nor a leader. */
+  leaderless = 0;
   private readonly ready = new Set<SourcePartition>();
   private readonly fetchers = new Map<number, { fetcher: Fetcher; abort: AbortController }>();
   /** `topic-partition` of a copy → node id. */
@@ -76,37 +81,53 @@ export class SourceReader {
     return this.leaders.get(`${copy}-${partition}`) ?? -1;
   }
 
-  /** Looks for new topics and partitions, and for what leads them. */
-  async follow(): Promise<void> {
+  /**
+   * Looks for new topics and partitions, and for what leads them.
+   * @returns the partitions that it has found for the first time
+   */
+  async follow(): Promise<SourcePartition[]> {
     const carried = await this.catalog.follow();
     const markers = (await this.source.metadata([MARKERS])).topics[0];
-    const found: SourcePartition[] = [];
-    const leaders = new Map<SourcePartition, { leader: number; leaderEpoch: number }>();
-    const add = ({ source, copy }: CarriedTopic): void => {
-      for (const { partition, leader, leaderEpoch } of source.partitions) {
-        const at = this.partitionOf(source.name, partition, copy.name);
-        found.push(at);
-        leaders.set(at, { leader, leaderEpoch });
+    const found = new Set<SourcePartition>();
+    const fresh: FreshPartition[] = [];
+    const add = (topic: CarriedTopic): void => {
+      const { source, copy, maxBatchBytes } = topic;
+      for (const at of source.partitions) {
+        const partition = this.partitionOf(source.name, at.partition, copy.name);
+        if (partition === undefined) {
+          fresh.push({ ...at, topic });
+          continue;
+        }
+        requireSameTopic(this.config, partition, source.id);
+        const { leader, leaderEpoch } = at;
+        const topicId = source.id ?? partition.topicId;
+        found.add(Object.assign(partition, { leader, leaderEpoch, topicId, maxBatchBytes }));
       }
       for (const { partition, leader } of copy.partitions)
         this.leaders.set(`${copy.name}-${partition}`, leader);
     };
     for (const topic of carried) add(topic);
-    if (markers?.error === 0) add({ source: markers, copy: markers });
-    const isNew = found.filter(({ name }) => !this.partitions.has(name));
-    for (const partition of found) Object.assign(partition, leaders.get(partition)!);
+    if (markers?.error === 0) add({ source: markers, copy: markers, maxBatchBytes: 0 });
+    this.leaderless = fresh.filter(({ leader }) => leader < 0).length;
+    const begun = await beginAtEarliest(this.config.from, this.source, fresh);
+    for (const partition of begun) {
+      found.add(partition);
+      const { topic, partition: number, position: from } = partition;
+      if (from > 0 && topic !== MARKERS) this.late.push({ topic, partition: number, from });
+    }
+    const isNew = [...found].filter(({ name }) => !this.partitions.has(name));
     await requireSameHistory(this.config, this.source, isNew);
-    const gone = [...this.partitions.values()].filter((partition) => !leaders.has(partition));
+    const gone = [...this.partitions.values()].filter((partition) => !found.has(partition));
     for (const partition of isNew) this.partitions.set(partition.name, partition);
     for (const lost of gone) {
-      const { name, topic, partition, position, positionEpoch } = lost;
-      this.partitions.delete(name);
+      this.partitions.delete(lost.name);
       this.ready.delete(lost);
       this.queuedBytes -= lost.queuedBytes;
-      this.positions.set(name, { topic, partition, offset: position, leaderEpoch: positionEpoch });
+      this.positions.set(lost.name, lost.checkpoint());
     }
-    this.noteDeleted(found);
+    this.noteDeleted([...found]);
     this.assign();
+    return begun;
   }
 
   private noteDeleted(found: SourcePartition[]): void {
@@ -118,13 +139,13 @@ export class SourceReader {
     this.deleted.splice(0, Infinity, ...gone);
   }
 
-  private partitionOf(topic: string, partition: number, copy: string): SourcePartition {
+  /** undefined: the link has no position of it. */
+  private partitionOf(topic: string, partition: number, copy: string): SourcePartition | undefined {
     const name = `${topic}-${partition}`;
     const existing = this.partitions.get(name);
     if (existing !== undefined) return existing;
-    // One that has no position was made after the link was initialised: from its beginning.
-    const at = this.positions.get(name) ?? { offset: 0, leaderEpoch: -1 };
-    return new SourcePartition(this.config.from, topic, partition, copy, at);
+    const at = this.positions.get(name);
+    return at && new SourcePartition(this.config.from, topic, partition, copy, at);
   }
 
   private assign(): void {
@@ -186,20 +207,23 @@ export class SourceReader {
     const [earliest, latest] = [await ask('earliest'), await ask('latest')];
     if (wanted > latest) throw diverged(this.config, partition.name, wanted, latest);
     if (wanted >= earliest) return;
-    if (this.config.onGap === 'stop') throw gap(this.config, partition.name, wanted, earliest);
-    this.gaps.push({
-      topic: partition.topic,
-      partition: partition.partition,
-      from: wanted,
-      to: earliest,
-    });
+    // Of the markers nothing is copied: those that retention has removed were of switchovers that are over.
+    if (partition.topic !== MARKERS) {
+      if (this.config.onGap === 'stop') throw gap(this.config, partition.name, wanted, earliest);
+      this.gaps.push({
+        topic: partition.topic,
+        partition: partition.partition,
+        from: wanted,
+        to: earliest,
+      });
+    }
     partition.passGap(earliest, performance.now());
     this.ready.add(partition);
     this.hooks.onArrival();
   }
 
   private async room(): Promise<void> {
-    while (this.queuedBytes > QUEUE_BYTES) await new Promise<void>((resolve) => this.roomMade.push(resolve));
+    while (this.isFull) await new Promise<void>((resolve) => this.roomMade.push(resolve));
   }
 
   /** Whether something can be taken now. */
@@ -213,8 +237,13 @@ export class SourceReader {
     return (this.partitions.get(`${MARKERS}-0`)?.queue.length ?? 0) > 0;
   }
 
+  /** Nothing more is read until something is taken. */
+  get isFull(): boolean {
+    return this.queuedBytes > QUEUE_BYTES;
+  }
+
   private mayHold(partition: SourcePartition): boolean {
-    return partition.queuedBytes <= HELD_BYTES && this.queuedBytes <= QUEUE_BYTES;
+    return partition.queuedBytes <= HELD_BYTES && !this.isFull;
   }
 
   /**
@@ -254,7 +283,7 @@ export class SourceReader {
 
   private release(bytes: number): void {
     this.queuedBytes -= bytes;
-    if (this.queuedBytes <= QUEUE_BYTES) for (const made of this.roomMade.splice(0)) made();
+    if (!this.isFull) for (const made of this.roomMade.splice(0)) made();
   }
 }
 

@@ -427,7 +427,7 @@ function linkWords({
 }
 
 function kafkaWords(kafka: KafkaLinkStatus): string[] {
-  const { topics, partitions, lagRecords, behind, deleted, gaps, groupPositions: groups } = kafka;
+  const { topics, partitions, lagRecords, behind, deleted, gaps, late, groupPositions: groups } = kafka;
   const lines = [
     `  ${topics} topics, ${partitions} partitions, ${lagRecords} records behind; positions of groups: ${groups.translated} translated, ${groups.own + groups.active} their own`,
   ];
@@ -436,6 +436,10 @@ function kafkaWords(kafka: KafkaLinkStatus): string[] {
   for (const { topic, partition, from, to } of gaps)
     lines.push(
       `  ${topic}-${partition}: the source had removed ${from} to ${to - 1} before they were copied`,
+    );
+  for (const { topic, partition, from } of late)
+    lines.push(
+      `  ${topic}-${partition}: copied from ${from} on, what was before was gone when the link saw it`,
     );
   if (deleted.length > 0) lines.push(`  deleted at the source, their copies stay: ${deleted.join(', ')}`);
   if (groups.error !== null) lines.push(`  positions of groups: ${groups.error}`);

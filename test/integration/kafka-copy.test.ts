@@ -1,4 +1,5 @@
 import { CompressionTypes } from 'kafkajs';
+import { createHash } from 'node:crypto';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -132,6 +133,24 @@ describe('a Kafka link', () => {
     expect(last(copy)).toEqual(last(original));
     const origins = copy.map(({ origin }) => origin!.offset);
     expect(origins).toEqual([...new Set(origins)].sort((a, b) => a - b));
+  });
+
+  it('makes no batch larger than the topic takes', async () => {
+    await create(pair.a, 't-small', 1, { 'max.message.bytes': '10000' });
+    for (const compression of [CompressionTypes.None, CompressionTypes.GZIP])
+      for (let i = 0; i < 20; i++)
+        await pair.a.producer.send({
+          topic: 't-small',
+          compression,
+          messages: Array.from({ length: 60 }, (_, n) => ({
+            key: `${i} ${n}`,
+            // What hardly can be compressed.
+            value: createHash('sha512').update(`${i} ${n}`).digest('base64'),
+          })),
+        });
+    const link = await run(kafkaLinkConfig(pair, 'a', 't-small'), 'earliest');
+    await kafkaSettled(link);
+    expect(await differences(pair, 'a', 't-small', 1)).toEqual({ records: 2400, wrong: [] });
   });
 
   it('reads what other clients have compressed, and is read by them', async () => {

@@ -2,16 +2,19 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { claimLink } from '../../replicators/kafka/claim.js';
 import { Cluster } from '../../replicators/kafka/client/cluster.js';
 import { TransactionalProducer } from '../../replicators/kafka/client/producer.js';
-import { initialiseKafkaLink, transactionalId } from '../../replicators/kafka/initialise.js';
+import { transactionalId } from '../../replicators/kafka/initialise.js';
 import type { KafkaLinkConfig } from '../../replicators/kafka/link-config.js';
 import {
   differences,
   kafkaLinkConfig,
+  patiently,
   readPartition,
   startKafkaPair,
   writeTestMarker,
+  initialiseTestLink,
 } from '../support/kafka-replication.js';
 import type { KafkaPair } from '../support/kafka-replication.js';
 import { startProgram } from '../support/programs.js';
@@ -46,19 +49,17 @@ describe('a Kafka link survives', () => {
   const prepare = async (name: string): Promise<{ config: KafkaLinkConfig; file: string }> => {
     await pair.a.admin.createTopics({ topics: [{ topic: name, numPartitions: PARTITIONS }] });
     const config = kafkaLinkConfig(pair, 'a', name);
-    await initialiseKafkaLink(config, { from: 'now' });
+    await initialiseTestLink(config, 'now');
     const file = path.join(directory, `${name}.json`);
     await writeFile(file, JSON.stringify(config));
     return { config, file };
   };
   const write = async (topic: string, records: number): Promise<void> => {
-    await pair.a.producer.send({
-      topic,
-      messages: Array.from({ length: records }, () => {
-        const n = ++count;
-        return { key: `k${n % 10}`, value: `value ${n}`, partition: n % PARTITIONS };
-      }),
+    const messages = Array.from({ length: records }, () => {
+      const n = ++count;
+      return { key: `k${n % 10}`, value: `value ${n}`, partition: n % PARTITIONS };
     });
+    await patiently(() => pair.a.producer.send({ topic, messages }));
   };
   const start = (file: string, stopAt?: string): Program => {
     const program = startProgram(
@@ -103,24 +104,29 @@ describe('a Kafka link survives', () => {
   });
 
   it.each([
-    ['a', 'after-read'],
-    ['b', 'before-target-write'],
-    ['b', 'before-target-commit'],
-    ['b', 'after-target-commit'],
-  ] as const)('kill -9 of broker %s while it is at %s', async (side, point) => {
-    const topic = `t-broker-${side}-${point}`;
-    const { config, file } = await prepare(topic);
-    const go = path.join(directory, `${topic}.go`);
-    await write(topic, 50);
-    const program = start(file, `${point}:1:${go}`);
-    await program.prints(`stopped at ${point}`);
+    ['a', ['after-read']],
+    ['b', ['before-target-write', 'before-target-commit', 'after-target-commit']],
+  ] as const)('kill -9 of broker %s while links are at %s', async (side, points) => {
+    const links = [];
+    for (const point of points) {
+      const topic = `t-broker-${side}-${point}`;
+      const { config, file } = await prepare(topic);
+      const go = path.join(directory, `${topic}.go`);
+      await write(topic, 50);
+      const program = start(file, `${point}:1:${go}`);
+      await program.prints(`stopped at ${point}`);
+      links.push({ topic, config, go, program });
+    }
     await pair[side].server.kill('SIGKILL');
-    await writeFile(go, '');
-    await program.prints('error ');
+    for (const { go } of links) await writeFile(go, '');
+    for (const { program } of links) await program.prints('error ');
     await pair[side].server.restart();
-    await write(topic, 50);
-    await program.prints(`marker ${await writeTestMarker(config)}`, 120_000);
-    expect(await differences(pair, 'a', topic, PARTITIONS)).toEqual({ records: 100, wrong: [] });
+    for (const { topic, config, program } of links) {
+      await write(topic, 50);
+      const marker = await patiently(() => writeTestMarker(config));
+      await program.prints(`marker ${marker}`, 120_000);
+      expect(await differences(pair, 'a', topic, PARTITIONS)).toEqual({ records: 100, wrong: [] });
+    }
   });
 
   it('two processes on one link: the younger one goes on, the older one ends and has doubled nothing', async () => {
@@ -136,6 +142,20 @@ describe('a Kafka link survives', () => {
     await second.prints(`marker ${await writeTestMarker(config)}`);
     expect(second.output()).not.toContain('ended');
     expect(await differences(pair, 'a', topic, PARTITIONS)).toEqual({ records: 100, wrong: [] });
+  });
+
+  it('one that was fenced ends when another has claimed the link, though that one has committed nothing yet', async () => {
+    const topic = 't-claimed';
+    const { config, file } = await prepare(topic);
+    const first = start(file);
+    await first.prints('state streaming');
+    const cluster = new Cluster(config.target);
+    await claimLink(cluster, config.link, 'another');
+    await TransactionalProducer.take(cluster, transactionalId(config.link), 60_000);
+    cluster.close();
+    await write(topic, 10);
+    await first.prints('ended HeldByOther final');
+    expect(await copied(topic)).toBe(0);
   });
 
   it.each(['before-target-commit', 'before-target-write'])(

@@ -1,6 +1,4 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import { Cluster } from '../../replicators/kafka/client/cluster.js';
-import { initialiseKafkaLink } from '../../replicators/kafka/initialise.js';
 import { InterlockError } from '../../src/errors.js';
 import { startTestKafka } from '../support/kafka.js';
 import {
@@ -8,8 +6,11 @@ import {
   kafkaLinkConfig,
   kafkaSettled,
   readPartition,
+  removeRecords,
   runKafkaLink,
   startKafkaPair,
+  writeTestMarker,
+  initialiseTestLink,
 } from '../support/kafka-replication.js';
 import type { KafkaPair, RunningKafkaLink } from '../support/kafka-replication.js';
 import { freePort } from '../support/mysql.js';
@@ -58,13 +59,13 @@ describe('a Kafka link whose source', () => {
   it('has removed records stops and names the range, or goes on behind it', async () => {
     await pair.a.admin.createTopics({ topics: [{ topic: 't-gap' }] });
     const config = kafkaLinkConfig(pair, 'a', 't-gap');
-    await initialiseKafkaLink(config, { from: 'earliest' });
+    await initialiseTestLink(config, 'earliest');
     await send('t-gap', 0, 5);
     const first = await run(config, null);
     await kafkaSettled(first);
     await first.stop();
     await send('t-gap', 5, 20);
-    await removeRecords('t-gap', 12);
+    await removeRecords(pair.a, 't-gap', 12);
     const second = await run(config, null, null);
     const error = await second.ended;
     expect(error).toBeInstanceOf(InterlockError);
@@ -77,25 +78,72 @@ describe('a Kafka link whose source', () => {
     expect(await values('dc-a.t-gap')).toEqual(['0', '1', '2', '3', '4', ...range(12, 20)]);
   });
 
-  it('has a topic made anew stops before it mixes the two', async () => {
-    await pair.a.admin.createTopics({ topics: [{ topic: 't-anew' }] });
-    const config = kafkaLinkConfig(pair, 'a', 't-anew');
-    await initialiseKafkaLink(config, { from: 'earliest' });
-    await send('t-anew', 0, 10);
+  it.each([
+    ['has fewer records', 3, false],
+    ['has grown past what was copied', 30, false],
+    ['was never seen to be gone', 0, true],
+  ])('has a topic made anew stops before it mixes the two, when that %s', async (_how, records, running) => {
+    const topic = `t-anew-${records}`;
+    await pair.a.admin.createTopics({ topics: [{ topic }] });
+    const config = kafkaLinkConfig(pair, 'a', topic);
+    await initialiseTestLink(config, 'earliest');
+    await send(topic, 0, 10);
     const first = await run(config, null);
     await kafkaSettled(first);
-    await first.stop();
-    await pair.a.admin.deleteTopics({ topics: ['t-anew'] });
-    await until(async () => !(await pair.a.admin.listTopics()).includes('t-anew'), 'it is gone');
+    if (!running) await first.stop();
+    await pair.a.admin.deleteTopics({ topics: [topic] });
+    await until(async () => !(await pair.a.admin.listTopics()).includes(topic), 'it is gone');
     await until(
-      () => pair.a.admin.createTopics({ topics: [{ topic: 't-anew' }] }).catch(() => false),
+      () => pair.a.admin.createTopics({ topics: [{ topic }] }).catch(() => false),
       'it is made anew',
     );
-    await send('t-anew', 0, 3);
-    const second = await run(config, null, null);
+    if (records > 0) await send(topic, 100, 100 + records);
+    const second = running ? first : await run(config, null, null);
     expect(await second.ended).toMatchObject({ code: 'NeedsOperator', details: { state: 'diverged' } });
     expect(second.status().state).toBe('diverged');
-    expect(await values('dc-a.t-anew')).toEqual(range(0, 10));
+    expect(await values(`dc-a.${topic}`)).toEqual(range(0, 10));
+  });
+
+  it('has removed old markers has lost nothing: the link goes on', async () => {
+    await pair.a.admin.createTopics({ topics: [{ topic: 't-markers' }] });
+    const config = kafkaLinkConfig(pair, 'a', 't-markers');
+    const first = await run(config, 'earliest');
+    await kafkaSettled(first);
+    // Behind a marker stands the end of its transaction: nothing is behind for ever.
+    await until(() => first.status().lagMs === 0, 'the marker and what is behind it is read', 30_000);
+    await first.stop();
+    await writeTestMarker(config);
+    await removeRecords(pair.a, 'interlock.markers', -1);
+    await send('t-markers', 0, 3);
+    const second = await run(config, null);
+    await kafkaSettled(second);
+    expect(second.status().kafka?.gaps).toEqual([]);
+    expect(await values('dc-a.t-markers')).toEqual(range(0, 3));
+  });
+
+  it('had removed records before the link saw the topic begins behind them, and knows from then on what is lost', async () => {
+    for (const topic of ['t-late-one', 't-late-two', 't-late-three'])
+      await pair.a.admin.createTopics({ topics: [{ topic }] });
+    const config = kafkaLinkConfig(pair, 'a', 't-late-one');
+    const first = await run(config, 'earliest');
+    await kafkaSettled(first);
+    await first.stop();
+    await send('t-late-two', 0, 10);
+    await removeRecords(pair.a, 't-late-two', 6);
+    const wider = { ...config, include: ['t-late*'] };
+    const second = await run(wider, null);
+    await kafkaSettled(second);
+    expect(await values('dc-a.t-late-two')).toEqual(range(6, 10));
+    expect(second.status().kafka).toMatchObject({
+      gaps: [],
+      late: [{ topic: 't-late-two', partition: 0, from: 6 }],
+    });
+    await second.stop();
+    // It was empty when the link saw it.
+    await send('t-late-three', 0, 5);
+    await removeRecords(pair.a, 't-late-three', 4);
+    const third = await run(wider, null, null);
+    expect(await third.ended).toMatchObject({ details: { state: 'gap', from: 0, to: 4 } });
   });
 
   it('or target falls silent goes on when the network is there again', async () => {
@@ -123,32 +171,6 @@ describe('a Kafka link whose source', () => {
     expect(await differences(pair, 'a', 't-silent', 2)).toEqual({ records: sent, wrong: [] });
   });
 });
-
-/** DeleteRecords of the protocol: what retention does, at once. */
-async function removeRecords(topic: string, before: number): Promise<void> {
-  const cluster = new Cluster({ brokers: [pair.a.server.address] });
-  const [code] = await cluster.onController({
-    key: 21,
-    version: 1,
-    name: 'DeleteRecords',
-    write: (w) => {
-      w.int32(1).string(topic).int32(1).int32(0).int64(before).int32(10_000);
-    },
-    read: (r) => {
-      r.int32();
-      return r.array(() => {
-        r.string();
-        return r.array(() => {
-          r.int32();
-          r.int64();
-          return r.int16();
-        });
-      });
-    },
-  });
-  cluster.close();
-  expect(code).toEqual([0]);
-}
 
 function range(from: number, to: number): string[] {
   return Array.from({ length: to - from }, (_, i) => String(from + i));

@@ -107,12 +107,16 @@ async function switchWithOpenTransaction(drainTimeout: string) {
     ...['switch', 'start', ...MOVE, '--soak', '10m', '--drain-timeout', drainTimeout],
   );
   await Promise.race([
-    until(() => existsSync(path.join(stops, `${POINT}.reached`)), 'the fence is next', 60_000),
+    until(() => existsSync(path.join(stops, `${POINT}.reached`)), 'the fence is next', 120_000),
     switching.then(({ json }) => {
       throw new Error(`it ended before its fence: ${JSON.stringify(json)}`);
     }),
   ]);
-  const producer = rig.kafka.a.producer({ transactionalId: 'legacy', maxInFlightRequests: 1 });
+  const producer = rig.kafka.a.producer({
+    transactionalId: 'legacy',
+    maxInFlightRequests: 1,
+    transactionTimeout: 600_000,
+  });
   await producer.connect();
   const transaction = await producer.transaction();
   await transaction.send({ topic: 'events', messages: [{ key: USER, value: 'legacy' }] });
@@ -133,18 +137,18 @@ test('what is not decided at the source does not drain: the switchover gives up,
   // The producer that was fenced with the others takes its id again: its unit is open.
   const before = acknowledged.a.length;
   void sendUntilRefused('a').catch(() => undefined);
-  await until(() => acknowledged.a.length > before + 5, 'the producer goes on');
+  await until(() => acknowledged.a.length > before + 5, 'the producer goes on', 120_000);
 });
 
 test('every record that was acknowledged before the fence is at the target before it opens; no producer writes behind it', async () => {
-  const { switching, transaction, producer } = await switchWithOpenTransaction('60s');
+  const { switching, transaction, producer } = await switchWithOpenTransaction('5m');
   const status = async (): Promise<SwitchStatus> => (await rig.cli<SwitchStatus>('switch', 'status')).json;
-  await until(async () => (await status()).step === 'drain', 'it drains', 60_000);
+  await until(async () => (await status()).step === 'drain', 'it drains', 120_000);
   expect(await stateAtTarget()).toBe('remote of dc-a');
   const before = [...acknowledged.a];
   await transaction.commit();
   await producer.disconnect();
-  await until(async () => (await stateAtTarget()) === 'open of dc-b', 'the target opens', 60_000);
+  await until(async () => (await stateAtTarget()) === 'open of dc-b', 'the target opens', 120_000);
   const copied = await values('b', 'dc-a.events');
   expect(copied).toContain('legacy');
   expect(copied.filter((value) => value.startsWith('a'))).toEqual(
@@ -170,7 +174,7 @@ test('every record that was acknowledged before the fence is at the target befor
 
 test('rolls back with the records of the new owner', async () => {
   const sending = sendUntilRefused('b');
-  await until(() => acknowledged.b.length > 20, 'the new owner writes');
+  await until(() => acknowledged.b.length > 20, 'the new owner writes', 120_000);
   const { code, json } = await rig.cli<SwitchStatus>('switch', 'rollback');
   expect([code, json.outcome]).toEqual([0, 'rolled-back']);
   await expect(sending).resolves.toMatch(/WriteDisabled|NotOwner/);

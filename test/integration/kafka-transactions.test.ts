@@ -1,6 +1,5 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import type { Producer } from 'kafkajs';
-import { initialiseKafkaLink } from '../../replicators/kafka/initialise.js';
 import {
   differences,
   kafkaLinkConfig,
@@ -9,6 +8,7 @@ import {
   runKafkaLink,
   startKafkaPair,
   writeTestMarker,
+  initialiseTestLink,
 } from '../support/kafka-replication.js';
 import type { KafkaPair, RunningKafkaLink } from '../support/kafka-replication.js';
 import { until } from '../support/replication.js';
@@ -110,7 +110,7 @@ describe('transactions of the source', () => {
   it('that are larger than what is held in memory are committed at once', async () => {
     await pair.a.admin.createTopics({ topics: [{ topic: 't-large', numPartitions: 1 }] });
     const config = kafkaLinkConfig(pair, 'a', 't-large');
-    await initialiseKafkaLink(config, { from: 'earliest' });
+    await initialiseTestLink(config, 'earliest');
     const producer = await transactional('t-large');
     const transaction = await producer.transaction();
     const filler = Buffer.alloc(500_000, 'large ');
@@ -125,5 +125,29 @@ describe('transactions of the source', () => {
     expect([...seen].filter((count) => count !== 0)).toEqual([COUNT]);
     await kafkaSettled(link);
     expect(await differences(pair, 'a', 't-large', 1)).toEqual({ records: COUNT, wrong: [] });
+  });
+
+  it('that are half taken are read on though a backlog of others fills the memory', async () => {
+    await pair.a.admin.createTopics({
+      topics: [{ topic: 't-stall' }, { topic: 't-stall-others', numPartitions: 8 }],
+    });
+    // After so many records no other partition is begun: only the rest of the large one is waited for.
+    const config = kafkaLinkConfig(pair, 'a', 't-stall', { throttle: { maxRowsPerSecond: 20 } });
+    await initialiseTestLink(config, 'earliest');
+    const filler = Buffer.alloc(500_000, 'large ');
+    for (let i = 0; i < 80; i++)
+      await pair.a.producer.send({
+        topic: 't-stall-others',
+        messages: [{ value: filler, partition: i % 8 }],
+      });
+    const producer = await transactional('t-stall');
+    const transaction = await producer.transaction();
+    for (let i = 0; i < 24; i++) await transaction.send({ topic: 't-stall', messages: [{ value: filler }] });
+    await transaction.commit();
+    const link = await run(config, null);
+    await kafkaSettled(link, 120_000);
+    expect(link.status().kafka?.tornTransactions).toBe(0);
+    expect(await differences(pair, 'a', 't-stall', 1)).toEqual({ records: 24, wrong: [] });
+    expect(await differences(pair, 'a', 't-stall-others', 8)).toEqual({ records: 80, wrong: [] });
   });
 });

@@ -1,10 +1,15 @@
 import { CompressionTypes } from 'kafkajs';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { initialiseKafkaLink } from '../../replicators/kafka/initialise.js';
 import type { KafkaLinkConfig } from '../../replicators/kafka/link-config.js';
 import type { ComparedPartition } from '../../replicators/kafka/verify/report.js';
 import { verifyKafkaLink } from '../../replicators/kafka/verify/verifier.js';
-import { kafkaLinkConfig, runKafkaLink, startKafkaPair } from '../support/kafka-replication.js';
+import {
+  kafkaLinkConfig,
+  runKafkaLink,
+  removeRecords,
+  startKafkaPair,
+  initialiseTestLink,
+} from '../support/kafka-replication.js';
 import { until } from '../support/replication.js';
 import type { KafkaPair } from '../support/kafka-replication.js';
 
@@ -57,7 +62,7 @@ async function planted(
       messages: [{ key, value, headers, timestamp: String(T0 + (origin ?? 0)) }],
     });
   }
-  await initialiseKafkaLink(config, { from: 'now' });
+  await initialiseTestLink(config, 'now');
   return config;
 }
 
@@ -130,6 +135,25 @@ test('finds what is missing, extra, twice, of other content, and of nobody', asy
   const [range] = partition!.ranges;
   expect(range!.hash).not.toEqual(range!.copyHash);
   expect(partition!.offsets).toEqual({ first: [1, 0], last: [12, 11] });
+});
+
+test('an empty copy is not equal to a source that has records', async () => {
+  const config = kafkaLinkConfig(pair, 'a', 'emptied');
+  await pair.a.admin.createTopics({ topics: [{ topic: 'emptied', numPartitions: 1 }] });
+  await pair.a.producer.send({ topic: 'emptied', messages: [{ value: 'before' }] });
+  const link = await runKafkaLink(config, 'now');
+  await pair.a.producer.send({ topic: 'emptied', messages: [{ value: 'one' }, { value: 'two' }] });
+  expect(found(await verify(config))).toEqual([]);
+  await link.stop();
+  await removeRecords(pair.b, 'dc-a.emptied', -1);
+  const [removed] = await verify(config, 0);
+  expect(removed!.undecided).toMatch(/dc-a\.emptied-0 is empty, and its records before \d+ were removed/);
+  await pair.b.admin.deleteTopics({ topics: ['dc-a.emptied'] });
+  const made = () => pair.b.admin.createTopics({ topics: [{ topic: 'dc-a.emptied' }] }).catch(() => false);
+  await until(made, 'the copy is made anew');
+  const [anew] = await verify(config, 0);
+  expect([anew!.from, anew!.before]).toEqual([1, 1]);
+  expect(found([anew!])).toEqual(['missing 1', 'missing 2']);
 });
 
 test('a compacted topic is compared by the latest record of each key', async () => {

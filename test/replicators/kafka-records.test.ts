@@ -1,7 +1,10 @@
 import { describe, expect, it } from 'vitest';
 import { Reader, Writer } from '../../replicators/kafka/client/bytes.js';
+import type { Cluster } from '../../replicators/kafka/client/cluster.js';
 import { crc32c } from '../../replicators/kafka/client/crc32c.js';
 import { BatchBuilder, RecordCursor, readBatches } from '../../replicators/kafka/client/record-batch.js';
+import { requireSameHistory } from '../../replicators/kafka/lineage.js';
+import type { KafkaLinkConfig } from '../../replicators/kafka/link-config.js';
 import { OffsetIndex } from '../../replicators/kafka/offset-index.js';
 import { ORIGIN_KEY, OriginHeader, parseOrigin } from '../../replicators/kafka/origin.js';
 import { SourcePartition } from '../../replicators/kafka/source-partition.js';
@@ -131,6 +134,30 @@ describe('a partition of the source', () => {
       [true, 2],
       [false, 3],
     ]);
+  });
+
+  it('waits for no transaction whose end was removed with a gap', () => {
+    const source = partition();
+    source.take(fetched([at(0, record('a'), 1n)]), 0);
+    source.passGap(10, 0);
+    source.take(fetched([at(10, record('b'), 2n), at(11, marker(true), 2n, true)]), 0);
+    expect(source.takeable(true)).toBe(4);
+  });
+
+  it.each([
+    ['does not know the epoch of what was copied', -1, -1],
+    ['knows an earlier one only', 1, 30],
+    ['has less of it', 2, 9],
+  ])('has another history where its leader %s', async (_how, leaderEpoch, offset) => {
+    const copied = Object.assign(partition(), { position: 10, positionEpoch: 2, leader: 1 });
+    const answer = { topic: 't', partition: 0, error: 0, leaderEpoch, offset };
+    const source = { call: () => Promise.resolve([answer]) } as unknown as Cluster;
+    const config = { link: 'kafka/x:dc-a>dc-b', from: 'dc-a' } as KafkaLinkConfig;
+    await expect(requireSameHistory(config, source, [copied])).rejects.toMatchObject({
+      details: { state: 'diverged' },
+    });
+    Object.assign(answer, { leaderEpoch: 2, offset: 10 });
+    await requireSameHistory(config, source, [copied]);
   });
 });
 

@@ -88,12 +88,30 @@ export interface RunningKafkaLink {
   stop: () => Promise<unknown>;
 }
 
+/** Asks again while a broker says that it cannot answer yet: a topic that is new has no leader at once, a coordinator may be loading. */
+export async function patiently<T>(ask: () => Promise<T>): Promise<T> {
+  const deadline = Date.now() + 60_000;
+  for (;;) {
+    try {
+      return await ask();
+    } catch (error) {
+      const { retryable, retriable } = error as { retryable?: boolean; retriable?: boolean };
+      if ((retryable !== true && retriable !== true) || Date.now() > deadline) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+  }
+}
+
+export function initialiseTestLink(config: KafkaLinkConfig, from: 'now' | 'earliest'): Promise<void> {
+  return patiently(() => initialiseKafkaLink(config, { from }));
+}
+
 export async function runKafkaLink(
   config: KafkaLinkConfig,
   from: 'now' | 'earliest' | null = 'now',
   waitFor: LinkStatus['state'] | null = 'streaming',
 ): Promise<RunningKafkaLink> {
-  if (from !== null) await initialiseKafkaLink(config, { from });
+  if (from !== null) await initialiseTestLink(config, from);
   const markers: RunningKafkaLink['markers'] = [];
   const link = new KafkaLink(
     config,
@@ -133,6 +151,35 @@ export async function kafkaSettled(running: RunningKafkaLink, timeoutMs = 60_000
       throw error instanceof Error ? error : new Error(`${running.config.link} ended`);
     }),
   ]);
+}
+
+/** DeleteRecords of the protocol, of partition 0: what retention does, at once. @param before -1: all of them */
+export async function removeRecords(side: KafkaSide, topic: string, before: number): Promise<void> {
+  const cluster = new Cluster({ brokers: [side.server.address] });
+  try {
+    const [[error]] = (await cluster.onController({
+      key: 21,
+      version: 1,
+      name: 'DeleteRecords',
+      write: (w) => {
+        w.int32(1).string(topic).int32(1).int32(0).int64(before).int32(10_000);
+      },
+      read: (r) => {
+        r.throttle();
+        return r.array(() => {
+          r.string();
+          return r.array(() => {
+            r.int32();
+            r.int64();
+            return r.int16();
+          });
+        });
+      },
+    })) as [[number]];
+    if (error !== 0) throw new Error(`DeleteRecords of ${topic}-0 before ${before}: ${error}`);
+  } finally {
+    cluster.close();
+  }
 }
 
 export interface ReadRecord {

@@ -110,6 +110,8 @@ export class Writer {
 /** Reads the same. Buffers that it gives are views of what it reads. */
 export class Reader {
   at = 0;
+  /** What the answer says of a quota: for so long the broker reads nothing more from the connection. */
+  throttleMs = 0;
 
   constructor(readonly buffer: Buffer) {}
 
@@ -157,6 +159,10 @@ export class Reader {
   take(length: number): Buffer {
     this.at += length;
     return this.buffer.subarray(this.at - length, this.at);
+  }
+
+  throttle(): void {
+    this.throttleMs = this.int32();
   }
 
   array<T>(read: () => T): T[] {

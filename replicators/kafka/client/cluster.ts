@@ -67,14 +67,29 @@ export class Cluster {
   private async open(at: string, purpose: string): Promise<Connection> {
     if (this.closed) throw unavailable('the connections to the cluster were closed');
     const key = `${at} ${purpose}`;
-    const existing = await this.connections.get(key)?.catch(() => undefined);
-    if (existing?.isOpen === true) return existing;
+    const existing = this.connections.get(key);
+    if (existing !== undefined) {
+      const connection = await existing;
+      if (connection.isOpen) return connection;
+      this.forget(key, existing);
+      return this.open(at, purpose);
+    }
+    // Hazard: between a look and this there must be no turn, or two who ask at once open one each, and one stays.
     const opening = Connection.open(at, this.address);
     this.connections.set(key, opening);
-    const connection = await opening;
-    // Hazard: one that comes when the cluster was closed would stay.
-    if (this.closed) connection.close();
-    return connection;
+    try {
+      const connection = await opening;
+      // Hazard: one that comes when the cluster was closed would stay.
+      if (this.closed) connection.close();
+      return connection;
+    } catch (error) {
+      this.forget(key, opening);
+      throw error;
+    }
+  }
+
+  private forget(key: string, opening: Promise<Connection>): void {
+    if (this.connections.get(key) === opening) this.connections.delete(key);
   }
 
   close(): void {

@@ -2,6 +2,7 @@ import { connect as connectTcp, isIP } from 'node:net';
 import type { Socket } from 'node:net';
 import { connect as connectTls } from 'node:tls';
 import type { ConnectionOptions } from 'node:tls';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { InterlockError, messageOf } from '../../../src/errors.js';
 import { Reader, Writer } from './bytes.js';
 import { authenticate } from './sasl.js';
@@ -32,7 +33,8 @@ interface Waiting {
   reject: (error: InterlockError) => void;
   flexible: boolean;
   /** By the monotonic clock. */
-  deadline: number;
+  sentAt: number;
+  timeoutMs: number;
 }
 
 const CONNECT_MS = 10_000;
@@ -50,6 +52,8 @@ export class Connection {
   private received = 0;
   private wanted = 4;
   private failure: InterlockError | undefined;
+  /** By the monotonic clock: until then the broker reads nothing from here (a quota; KIP-219). */
+  private mutedUntil = 0;
   private readonly timer: NodeJS.Timeout;
 
   private constructor(
@@ -63,7 +67,10 @@ export class Connection {
     socket.on('close', () => this.end(`${address} has closed the connection`));
     this.timer = setInterval(() => {
       const first = this.waiting[0];
-      if (first !== undefined && performance.now() > first.deadline) this.end(`${address} does not answer`);
+      if (first === undefined) return;
+      // Hazard: a broker that throttles longer than a request may take would be left, and throttle the next connection as well.
+      const from = Math.max(first.sentAt, this.mutedUntil);
+      if (performance.now() > from + first.timeoutMs) this.end(`${address} does not answer`);
     }, LOOK_MS);
   }
 
@@ -100,7 +107,17 @@ export class Connection {
     return this.failure === undefined;
   }
 
-  /** @param timeoutMs from now, with what waits before it */
+  /** Returns when a quota of the broker does not keep it from reading. */
+  async unmuted(): Promise<void> {
+    for (let left = this.mutedMs; left > 0 && this.isOpen; left = this.mutedMs)
+      await sleep(Math.min(left, LOOK_MS));
+  }
+
+  private get mutedMs(): number {
+    return this.mutedUntil - performance.now();
+  }
+
+  /** @param timeoutMs from now, with what waits before it; the time for which the broker reads nothing does not count */
   async call<T>(api: Api<T>, timeoutMs = 15_000): Promise<T> {
     if (this.failure !== undefined) throw this.failure;
     const writer = new Writer();
@@ -112,11 +129,14 @@ export class Connection {
     const request = writer.done();
     request.writeInt32BE(request.length - 4, 0);
     const reader = await new Promise<Reader>((resolve, reject) => {
-      this.waiting.push({ resolve, reject, flexible, deadline: performance.now() + timeoutMs });
+      this.waiting.push({ resolve, reject, flexible, sentAt: performance.now(), timeoutMs });
       this.socket.write(request);
     });
     try {
-      return api.read(reader);
+      const answer = api.read(reader);
+      if (reader.throttleMs > 0)
+        this.mutedUntil = Math.max(this.mutedUntil, performance.now() + reader.throttleMs);
+      return answer;
     } catch (error) {
       if (!(error instanceof RangeError)) throw error;
       throw new InterlockError('Internal', `${this.address}: the answer to ${api.name} cannot be read`, {

@@ -80,7 +80,7 @@ export function fetch(partitions: readonly FetchPartition[], options: FetchOptio
       w.string('');
     },
     read: (r) => {
-      r.int32();
+      r.throttle();
       const [error, sessionId] = [r.int16(), r.int32()];
       const found: Fetched[] = [];
       r.array(() => {
@@ -132,7 +132,7 @@ export function listOffsets(
       });
     },
     read: (r) => {
-      r.int32();
+      r.throttle();
       return r
         .array(() => {
           const topic = r.string();
@@ -162,7 +162,7 @@ export function offsetForLeaderEpoch(
       });
     },
     read: (r) => {
-      r.int32();
+      r.throttle();
       return r
         .array(() => {
           const topic = r.string();
@@ -203,8 +203,8 @@ export function produce(
         w.string(topic).array(of, (p) => w.int32(p.partition).bytes(p.batch));
       });
     },
-    read: (r) =>
-      r
+    read: (r) => {
+      const produced = r
         .array(() => {
           const topic = r.string();
           return r.array(() => {
@@ -218,6 +218,9 @@ export function produce(
             return { topic, partition, error, baseOffset, message: r.nullableString() };
           });
         })
-        .flat(),
+        .flat();
+      r.throttle();
+      return produced;
+    },
   };
 }

@@ -17,7 +17,7 @@ export function listGroups(): Api<string[]> {
     name: 'ListGroups',
     write: () => undefined,
     read: (r) => {
-      r.int32();
+      r.throttle();
       check(r.int16(), 'listing groups');
       const groups = r.array(() => [r.string(), r.string()] as const);
       // Connect and others keep other things than positions.
@@ -34,7 +34,7 @@ export function fetchOffsets(group: string): Api<CommittedOffset[]> {
     name: 'OffsetFetch',
     write: (w) => void w.string(group).int32(-1),
     read: (r) => {
-      r.int32();
+      r.throttle();
       const found: CommittedOffset[] = [];
       r.array(() => {
         const topic = r.string();
@@ -69,7 +69,7 @@ export function commitOffsets(
       });
     },
     read: (r) => {
-      r.int32();
+      r.throttle();
       return r
         .array(() => {
           const topic = r.string();

@@ -25,7 +25,7 @@ export function describeProducers(partitions: readonly PartitionRef[]): Api<Open
       w.tags();
     },
     read: (r) => {
-      r.int32();
+      r.throttle();
       const open: OpenTransaction[] = [];
       r.compactArray(() => {
         const topic = r.compactString();
@@ -69,7 +69,7 @@ export function listTransactions(producerIds: readonly bigint[]): Api<Map<bigint
       w.tags();
     },
     read: (r) => {
-      r.int32();
+      r.throttle();
       check(r.int16(), 'listing transactions');
       r.compactArray(() => r.compactString());
       return new Map(

@@ -111,6 +111,9 @@ export class TransactionalProducer {
     }
     if (this.failure !== undefined) throw this.failure;
     const connection = await this.cluster.broker(leader, PURPOSE);
+    // What waits at a broker that throttles makes the transaction older than it may become.
+    await connection.unmuted();
+    this.requireNoFailure();
     const { id, epoch } = this.identity;
     const partitions = batches.map(({ topic, partition, builder, encoded }) => {
       const key = keyOf(topic, partition);
@@ -136,6 +139,10 @@ export class TransactionalProducer {
         this.inFlight.delete(answered);
       });
     this.inFlight.add(answered);
+  }
+
+  private requireNoFailure(): void {
+    if (this.failure !== undefined) throw this.failure;
   }
 
   private answered(batches: readonly Outgoing[], answers: readonly Produced[]): void {

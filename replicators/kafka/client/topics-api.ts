@@ -32,7 +32,7 @@ export function createTopics(topics: readonly NewTopic[]): Api<TopicResult[]> {
       w.int32(TIMEOUT_MS).bool(false);
     },
     read: (r) => {
-      r.int32();
+      r.throttle();
       return r.array(() => result(r.string(), 'creating topic', r.int16(), r.nullableString()));
     },
   };
@@ -51,7 +51,7 @@ export function createPartitions(
       w.int32(TIMEOUT_MS).bool(false);
     },
     read: (r) => {
-      r.int32();
+      r.throttle();
       return r.array(() => result(r.string(), 'adding partitions to topic', r.int16(), r.nullableString()));
     },
   };
@@ -79,7 +79,7 @@ export function describeConfigs(
       w.bool(false);
     },
     read: (r) => {
-      r.int32();
+      r.throttle();
       return r.array(() => {
         const [code, message] = [r.int16(), r.nullableString()];
         r.int8();
@@ -123,7 +123,7 @@ export function alterConfigs(
       w.bool(false);
     },
     read: (r) => {
-      r.int32();
+      r.throttle();
       return r.array(() => {
         const [code, message] = [r.int16(), r.nullableString()];
         r.int8();

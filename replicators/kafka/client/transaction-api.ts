@@ -8,6 +8,8 @@ export interface ProducerIdentity {
   epoch: number;
 }
 
+const NOT_ATTEMPTED = 55;
+
 function writeInt64(value: bigint): Buffer {
   const bytes = Buffer.allocUnsafe(8);
   bytes.writeBigInt64BE(value);
@@ -36,7 +38,7 @@ export function initProducerId(
         .int16(held?.epoch ?? -1)
         .tags(),
     read: (r) => {
-      r.int32();
+      r.throttle();
       check(r.int16(), `taking the transactional id ${transactionalId}`);
       return { id: r.take(8).readBigInt64BE(0), epoch: r.int16() };
     },
@@ -59,14 +61,18 @@ export function addPartitions(
       });
     },
     read: (r) => {
-      r.int32();
-      r.array(() => {
-        const topic = r.string();
-        r.array(() => {
-          const partition = r.int32();
-          check(r.int16(), `adding ${topic}-${partition} to a transaction of ${transactionalId}`);
-        });
-      });
+      r.throttle();
+      const refused = r
+        .array(() => {
+          const topic = r.string();
+          return r.array(() => ({ name: `${topic}-${r.int32()}`, code: r.int16() }));
+        })
+        .flat()
+        .filter(({ code }) => code !== 0);
+      // One that is refused keeps the others from being tried: theirs says nothing.
+      const first = refused.find(({ code }) => code !== NOT_ATTEMPTED) ?? refused[0];
+      if (first !== undefined)
+        check(first.code, `adding ${first.name} to a transaction of ${transactionalId}`);
     },
   };
 }
@@ -83,7 +89,7 @@ export function endTransaction(
     write: (w) =>
       void w.string(transactionalId).raw(writeInt64(producer.id)).int16(producer.epoch).bool(commit),
     read: (r) => {
-      r.int32();
+      r.throttle();
       check(r.int16(), `the ${commit ? 'commit' : 'abort'} of ${transactionalId}`);
     },
   };

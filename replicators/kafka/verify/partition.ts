@@ -11,6 +11,8 @@ export interface PartitionPair {
   dc: string;
   source: Place;
   copy: Place;
+  /** Where the link began; undefined: nobody has written it down. */
+  begun: number | undefined;
   /** What the link has copied of the source: everything before it. */
   to: number;
   compacted: boolean;
@@ -59,7 +61,10 @@ export async function comparePartition(
     copies.shift();
     first = await copies.peek();
   }
-  const from = (await copies.peek())?.origin;
+  const firstCopied = (await copies.peek())?.origin;
+  // A copy that has lost nothing from its beginning has all since the link began.
+  const isWhole = there.earliest === 0 && pair.begun !== undefined;
+  const from = isWhole ? Math.min(pair.begun!, firstCopied ?? Infinity) : firstCopied;
   const originals = new Stream(
     committedRecords(clusters.source, source, here.earliest, to, (cursor) => originalOf(cursor)),
   );
@@ -67,7 +72,15 @@ export async function comparePartition(
     result.from = from;
     await (pair.compacted ? mergeKeys : merge)(result, originals, copies, note);
   } else {
-    for (; (await originals.peek()) !== undefined; originals.shift()) result.before += 1;
+    let since = false;
+    for (let one = await originals.peek(); one !== undefined; one = await originals.peek()) {
+      originals.shift();
+      result.before += 1;
+      since ||= one.offset >= (pair.begun ?? 0);
+    }
+    if (from === undefined && since) {
+      result.undecided = `${copy.topic}-${copy.partition} is empty, and ${there.earliest > 0 ? `its records before ${there.earliest} were removed` : 'it is not known where the link began'}`;
+    }
   }
   // What retention has removed since is not there to be compared with.
   const { earliest } = extras.length === 0 ? here : await boundsOf(clusters.source, source);

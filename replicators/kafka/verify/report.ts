@@ -31,14 +31,14 @@ export interface ComparedRange {
 
 export interface ComparedPartition {
   partition: number;
-  /** Source offsets [from, to) were compared; null: the copy has no record yet. */
+  /** Source offsets [from, to) were compared; null: nothing had to be there. */
   from: number | null;
   to: number;
   /** By the latest record of each key: the topic is compacted. */
   compacted: boolean;
   records: number;
   copies: number;
-  /** Records before the first one that was copied: the link began behind them, or the copy's retention has removed them. */
+  /** Records before `from`: the link began behind them, or the copy's retention has removed them. */
   before: number;
   ranges: ComparedRange[];
   /** The first and the last record that both sides have: at the source, and in the copy. */

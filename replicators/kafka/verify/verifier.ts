@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { InterlockError, messageOf } from '../../../src/errors.js';
 import { NOBODY } from '../../core/contract.js';
 import { checkpointPartition } from '../checkpoint.js';
+import type { PartitionPosition } from '../checkpoint.js';
 import { CheckpointTail } from '../checkpoint-tail.js';
 import { Cluster } from '../client/cluster.js';
 import type { TopicMetadata } from '../client/metadata-api.js';
@@ -68,7 +69,7 @@ async function passed(
   target: Cluster,
   ends: ReadonlyMap<string, number>,
   waitMs: number,
-): Promise<ReadonlyMap<string, number>> {
+): Promise<ReadonlyMap<string, PartitionPosition>> {
   const tail = new CheckpointTail(target);
   await writeMarker(config.source, { id: `verify-${randomUUID()}`, workflowId: NOBODY, runId: NOBODY });
   const deadline = performance.now() + waitMs;
@@ -82,7 +83,7 @@ async function passed(
       );
     }
     const { positions } = checkpoint;
-    const missing = [...ends].some(([name, end]) => end > 0 && (positions.get(name) ?? 0) < end);
+    const missing = [...ends].some(([name, end]) => end > 0 && (positions.get(name)?.offset ?? 0) < end);
     if (!missing || performance.now() > deadline) return positions;
     await sleep(POLL_MS);
   }
@@ -94,7 +95,7 @@ interface TopicPair {
   target: Cluster;
   topic: TopicMetadata;
   copy: string;
-  positions: ReadonlyMap<string, number>;
+  positions: ReadonlyMap<string, PartitionPosition>;
   ends: ReadonlyMap<string, number>;
   keep: number;
 }
@@ -107,7 +108,7 @@ async function compareTopic(pair: TopicPair): Promise<ComparedPartition[]> {
   for (const { partition, leader } of [...topic.partitions].sort((a, b) => a.partition - b.partition)) {
     const name = `${topic.name}-${partition}`;
     const end = ends.get(name) ?? 0;
-    const to = Math.min(end, positions.get(name) ?? 0);
+    const to = Math.min(end, positions.get(name)?.offset ?? 0);
     const there = copies?.partitions.find((one) => one.partition === partition);
     const behind =
       to < end ? `the link has come to ${to} of ${end}: is it running? interlock replicate status` : null;
@@ -123,10 +124,10 @@ async function compareTopic(pair: TopicPair): Promise<ComparedPartition[]> {
           dc: config.from,
           source: { topic: topic.name, partition, leader },
           copy: { topic: copy, partition, leader: there.leader },
-          ...{ to, compacted, keep },
+          ...{ begun: positions.get(name)?.begun, to, compacted, keep },
         },
       );
-      compared.push({ ...result, undecided: behind });
+      compared.push({ ...result, undecided: result.undecided ?? behind });
     } catch (error) {
       compared.push(nothing(partition, to, compacted, messageOf(error)));
     }
