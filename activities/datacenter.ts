@@ -322,9 +322,11 @@ async function switchOver(
           // Once the rows are open here, the point of no return is behind: the source may be gone, and only forward is possible.
           if (before.every((row) => row.state !== 'remote')) return;
           await source();
+          if (fencing) await deps.stopAt?.('before-quickSwitchCommit');
         },
       },
     );
+    if (fencing) await deps.stopAt?.('after-quickSwitchCommit');
   } catch (error) {
     if (!fencing || !isInterlockError(error) || !UNCHANGED.includes(error.code)) throw error;
     deps.log.info({ epoch: input.epoch, error: error.message }, 'not switched with the fence');
