@@ -298,9 +298,11 @@ async function switchOver(
           if (before.every((row) => row.state !== 'remote')) return;
           await source();
           await redis();
+          if (fencing) await deps.stopAt?.('before-quickSwitchCommit');
         },
       },
     );
+    if (fencing) await deps.stopAt?.('after-quickSwitchCommit');
   } catch (error) {
     if (!fencing || !isInterlockError(error) || !UNCHANGED.includes(error.code)) throw error;
     deps.log.info({ epoch: input.epoch, error: error.message }, 'not switched with the fence');

@@ -29,6 +29,8 @@ interface Shared {
 export interface DatacenterDeps extends Shared {
   dc: DcId;
   markers: MarkerArrivals;
+  /** Fault tests stop the worker there. */
+  stopAt?: (point: 'before-quickSwitchCommit' | 'after-quickSwitchCommit') => Promise<void>;
 }
 
 export interface ControlDeps extends Shared {

@@ -22,7 +22,7 @@ import type { Topology } from '../src/topology/schema.js';
 import { switchoverWorkflowId } from '../workflows/contract.js';
 import { workflowBundle } from './bundle.js';
 import { MetricsWatch } from './metrics-watch.js';
-import { withStopPoints } from './stop-points.js';
+import { stopPointsIn, withStopPoints } from './stop-points.js';
 import { connectToTemporal, isRunClosed, isWorkflowRunning, readLinkHeartbeat } from './temporal.js';
 
 /** How long a stopping worker waits for its activities before it cancels them, and before it leaves them. */
@@ -72,7 +72,9 @@ export async function runWorker(options: WorkerOptions): Promise<void> {
     const client = new Client({ connection, namespace });
     const markers = new MarkerArrivals();
     const metrics = new MetricsWatch({ topology, stores: stores.get(dc)!, client, log });
+    const stopAt = stopPointsIn(process.env['INTERLOCK_STOP_DIR']);
     const shared: DatacenterDeps & ControlDeps = {
+      ...(stopAt !== undefined && { stopAt }),
       ...{ dc, markers },
       topology,
       stores,
@@ -116,7 +118,7 @@ export async function runWorker(options: WorkerOptions): Promise<void> {
               ...createDatacenterActivities(shared),
               ...createDdlActivities({ topology, dc, secret: resolveSecret }),
             },
-            process.env['INTERLOCK_STOP_DIR'],
+            stopAt,
           ),
           ...createReplicatorActivities({
             ...{ topology, secret: resolveSecret, client, markers, log },

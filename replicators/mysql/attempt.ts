@@ -24,7 +24,7 @@ import type { LinkConfig } from './link-config.js';
 import { LinkSchema } from './link-schema.js';
 import { Ownership } from './ownership.js';
 import { pause } from '../core/pause.js';
-import { contains, parsePosition } from './position.js';
+import { contains, parsePosition, pass } from './position.js';
 import type { MysqlPosition } from './position.js';
 import { queueBudget } from './queue-budget.js';
 import { collationCharsets, executedPosition, serverIdentity } from './session.js';
@@ -310,10 +310,7 @@ export class Attempt {
     this.next = undefined;
     const { batch, alone } = work;
     const position = this.position.clone();
-    for (const { gtid, preparedGtid } of backlog.of(work)) {
-      position.add(gtid);
-      if (preparedGtid !== null) position.add(preparedGtid);
-    }
+    for (const transaction of backlog.of(work)) pass(position, transaction);
     if (alone !== null) await this.prepare(alone, batch);
     const chunk = alone?.chunk ?? null;
     const effect = chunk === null ? undefined : await this.copier!.effectOf(chunk);

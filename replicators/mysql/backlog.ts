@@ -29,7 +29,8 @@ export interface WorkLimits {
 
 /** The source's transactions that were read and are not applied, in the order of its stream. */
 export class Backlog {
-  private readonly queue: SourceTransaction[] = [];
+  /** Up to `head`: holes of those that are done. */
+  private readonly queue: (SourceTransaction | undefined)[] = [];
   private head = 0;
 
   constructor(private readonly options: BacklogOptions) {}
@@ -47,16 +48,18 @@ export class Backlog {
   }
 
   all(): Iterable<SourceTransaction> {
-    return this.queue.slice(this.head);
+    return this.queue.slice(this.head) as SourceTransaction[];
   }
 
   /** Of work that was gathered: the transactions that it takes with it. */
   of({ count }: Work): SourceTransaction[] {
-    return this.queue.slice(this.head, this.head + count);
+    return this.queue.slice(this.head, this.head + count) as SourceTransaction[];
   }
 
   /** The work is done. */
   take({ count }: Work): void {
+    // Hazard: what is taken out of the front of an array moves all the rest; so it is done now and then, and the rows must not wait for it.
+    this.queue.fill(undefined, this.head, this.head + count);
     this.head += count;
     if (this.head < 10_000 && !this.isEmpty) return;
     this.queue.splice(0, this.head);

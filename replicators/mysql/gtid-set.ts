@@ -64,6 +64,10 @@ export class GtidSet implements Position<GtidSet> {
     this.intervals.set(uuid, merged);
   }
 
+  has(gtid: string): boolean {
+    return this.contains(GtidSet.parse(gtid));
+  }
+
   contains(other: GtidSet): boolean {
     for (const [uuid, ranges] of other.intervals) {
       const mine = this.intervals.get(uuid) ?? [];

@@ -1,5 +1,5 @@
 /** Bytes on the wire that wait to be applied, of one link and of all links of a thread. */
-const OF_ONE = 16 * 1024 * 1024;
+const OF_ONE = 8 * 1024 * 1024;
 const OF_ALL = 64 * 1024 * 1024;
 
 /**

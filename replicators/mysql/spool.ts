@@ -41,6 +41,10 @@ export class Spool {
     this.disk(() => unlinkSync(file));
   }
 
+  get tableNames(): string[] {
+    return this.tables.map(({ name }) => name);
+  }
+
   /** @param body of the event, behind its table id; is copied. @throws InterlockError Unavailable, retryable */
   append(table: SourceTable, type: number, body: Buffer): void {
     let number = this.numbers.get(table);

@@ -7,6 +7,8 @@ import { BinlogReading } from './binlog-place.js';
 import { changesRows } from './ddl-effects.js';
 import { NULL, textOf } from './literal.js';
 import type { Literal } from './literal.js';
+import { MariadbReading } from './mariadb-reading.js';
+import { PreparedTransactions, xidOf } from './prepared-transactions.js';
 import { Cursor } from './row-image.js';
 import { rowsOf } from './rows-event.js';
 import type { ServerAddress } from './session.js';
@@ -19,7 +21,7 @@ import { EVENT, HEADER_BYTES, seam } from './zongji-seam.js';
 import type { BinlogConnection, BinlogPacket } from './zongji-seam.js';
 
 export interface StreamOptions extends ServerAddress {
-  /** Everything in it is left out by the server. */
+  /** Everything in it is left out. */
   position: string;
   /** Unique among all replicas of the source. */
   serverId: number;
@@ -33,7 +35,7 @@ export interface StreamOptions extends ServerAddress {
   /** Whether `onSpooled` wants to see the changes of a table that go to the disk, before their transaction arrives. */
   watches?: (table: string) => boolean;
   onSpooled?: (changes: RowChange[]) => void;
-  /** An XA transaction was prepared; it arrives as a transaction when it is committed. */
+  /** An XA transaction of MySQL was prepared; it arrives as a transaction when it is committed. */
   onPrepared?: (gtid: string) => void;
   /** Once; the stream has ended. */
   onError: (error: InterlockError) => void;
@@ -42,8 +44,6 @@ export interface StreamOptions extends ServerAddress {
 const HEARTBEAT_MS = 1000;
 /** What comes after so many bytes of one transaction is kept on the disk. */
 const SPOOL_FROM_BYTES = 4 * 1024 * 1024;
-/** Most that prepared XA transactions may have together. */
-const PREPARED_BYTES = 32 * 1024 * 1024;
 const START_MS = 15_000;
 /** So long a source keeps the connection of a stream that does not read. One whose host is gone, its kernel gives up in minutes. */
 const UNREAD_SECONDS = 86_400;
@@ -63,12 +63,12 @@ export class BinlogStream {
   private current: SourceTransaction | undefined;
   /** Where in the source's files the stream is. */
   readonly reading = new BinlogReading();
-  /**
-   * MySQL's prepared XA transactions, by XID. Hazard: their rows are in memory only. Guard: the GTID of the XA PREPARE comes into the position
-   * together with that of the XA COMMIT; until then the source sends it again.
-   */
-  private readonly prepared = new Map<string, SourceTransaction>();
-  private preparedBytes = 0;
+  private readonly prepared = new PreparedTransactions();
+  private readonly mariadb: MariadbReading | undefined;
+  /** The position has it: it was sent again. */
+  private isPassed = false;
+  /** The current transaction may wait for its XA COMMIT. */
+  private isXa = false;
   private begun = false;
   private standalone = false;
   private waitingBytes = 0;
@@ -79,6 +79,7 @@ export class BinlogStream {
 
   constructor(options: StreamOptions) {
     this.options = options;
+    if (options.flavour === 'mariadb') this.mariadb = new MariadbReading(options.position);
     this.zongji = new ZongJi({
       ...mysqlConnectionOptions(options),
       timezone: '+00:00',
@@ -105,7 +106,7 @@ export class BinlogStream {
     this.zongji.on('binlog', (event: unknown) => this.guarded(() => this.onEvent(event as AnyBinlogEvent)));
     this.zongji.start({
       serverId: this.options.serverId,
-      gtidSet: this.options.position,
+      gtidSet: this.mariadb?.resumeAt ?? this.options.position,
       includeEvents: [
         'gtid',
         'anonymousgtid',
@@ -154,7 +155,7 @@ export class BinlogStream {
 
   /** The prepared XA transaction that was read first: it is read again after a restart. */
   get held(): SourceTransaction | undefined {
-    return this.prepared.values().next().value;
+    return this.prepared.first;
   }
 
   /** Transactions of so many bytes are done with. */
@@ -170,7 +171,8 @@ export class BinlogStream {
   stop(): void {
     this.ended = true;
     clearInterval(this.watchdog);
-    for (const held of [this.current, ...this.prepared.values()]) held?.spool?.discard();
+    this.current?.spool?.discard();
+    this.prepared.discard();
     this.zongji.removeAllListeners('error');
     this.zongji.on('error', () => undefined);
     this.zongji.stop();
@@ -254,7 +256,7 @@ export class BinlogStream {
         this.begin(event.gtid!, event.timestamp);
         this.begun = event.standalone !== true;
         this.standalone = event.standalone === true;
-        if (event.preparedXa === true || event.completedXa === true) this.refuse('an XA transaction');
+        this.isXa = event.preparedXa === true;
         return;
       case 'AnonymousGtid':
         throw new InterlockError(
@@ -283,11 +285,10 @@ export class BinlogStream {
         this.complete();
         return;
       case 'XaPrepare':
-        // A position of MariaDB cannot leave one transaction out: there it is refused, by the flag of its GTID.
-        if (event.onePhase === true || this.options.flavour === 'mariadb') this.complete();
+        if (event.onePhase === true) this.complete();
         else
           this.hold(
-            xid(event.xidGtrid!.toString('hex'), event.xidBqual!.toString('hex'), event.xidFormatId!),
+            xidOf(event.xidGtrid!.toString('hex'), event.xidBqual!.toString('hex'), event.xidFormatId!),
           );
         return;
       case 'TransactionPayload':
@@ -305,10 +306,16 @@ export class BinlogStream {
   }
 
   private begin(gtid: string, timestamp: number): void {
+    this.isPassed = this.mariadb?.begin(gtid) === true;
+    if (this.isPassed) {
+      this.current = undefined;
+      return;
+    }
     this.current = newTransaction(gtid, timestamp);
     this.current.start = this.reading.readTo;
     this.begun = false;
     this.standalone = false;
+    this.isXa = false;
   }
 
   private onQuery(statement: string, schema: string): void {
@@ -350,54 +357,41 @@ export class BinlogStream {
   private onXa(current: SourceTransaction, statement: string): void {
     if (/^XA (START|BEGIN|END)\b/i.test(statement)) {
       this.begun = true;
+      this.isXa = true;
       return;
     }
     const end = /^XA (COMMIT|ROLLBACK) X'([0-9a-f]*)',\s*X'([0-9a-f]*)',\s*(\d+)/i.exec(statement);
     if (end === null) this.refuse(`an XA transaction (${statement.slice(0, 80)})`);
     else {
-      const key = xid(end[2]!, end[3]!, Number(end[4]));
-      const held = this.prepared.get(key);
+      const xid = xidOf(end[2]!, end[3]!, Number(end[4]));
+      const held = this.prepared.peek(xid);
       const commits = end[1]!.toUpperCase() === 'COMMIT';
       if (held !== undefined) {
-        this.prepared.delete(key);
-        this.preparedBytes -= inMemory(held);
-        current.preparedGtid = held.gtid;
-        if (!commits) held.spool?.discard();
-        else {
-          const { changes, spool, units, unitsBefore, markers, violation, bytes } = held;
-          Object.assign(current, {
-            changes,
-            spool,
-            units,
-            unitsBefore,
-            markers,
-            violation,
-            bytes: bytes + current.bytes,
-          });
-        }
+        this.prepared.end(xid, current, commits);
+        this.isXa = true;
       } else if (commits) {
         this.refuse(
-          `${statement.slice(0, 80)}, which was prepared before the position that the link began at: its rows are not in the stream. Compare the rows, and begin behind it`,
+          `${statement.slice(0, 80)}, which was not logged, or prepared before the position that the link began at: its rows are not in the stream. Compare the rows, and begin behind it`,
         );
       }
     }
     this.complete();
   }
 
-  private hold(key: string): void {
+  private hold(xid: string): void {
     const transaction = this.current;
     if (transaction === undefined) return;
     transaction.spool?.flush();
     this.current = undefined;
-    this.prepared.set(key, transaction);
-    this.preparedBytes += inMemory(transaction);
-    if (this.preparedBytes > Math.max(PREPARED_BYTES, this.options.byteBudget())) {
-      throw new InterlockError(
-        'LinkStopped',
-        `the source's prepared XA transactions are larger together than ${PREPARED_BYTES} bytes; XA COMMIT or XA ROLLBACK them`,
-      );
+    this.prepared.hold(xid, transaction, this.options.byteBudget());
+    if (this.mariadb === undefined) {
+      this.options.onPrepared?.(transaction.gtid);
+      return;
     }
-    this.options.onPrepared?.(transaction.gtid);
+    this.current = newTransaction(transaction.gtid, transaction.sourceTime);
+    this.current.start = transaction.start;
+    this.current.preparedBehind = this.mariadb.behind;
+    this.complete();
   }
 
   private refuse(what: string): void {
@@ -410,6 +404,12 @@ export class BinlogStream {
     const transaction = this.current;
     if (transaction === undefined) return;
     transaction.spool?.flush();
+    if (this.isXa && transaction.spool?.tableNames.some((name) => this.options.watches?.(name) === true)) {
+      // Hazard: the chunk that is being read may have these rows as they were. The next attempt reads it behind this place.
+      throw unavailable(
+        'a large XA transaction was committed while a table of it is copied; going on at the last chunk',
+      );
+    }
     this.current = undefined;
     transaction.arrivedAt = Date.now();
     this.reading.boundary();
@@ -422,6 +422,7 @@ export class BinlogStream {
   }
 
   private onRows(type: number, cursor: Cursor): void {
+    if (this.isPassed) return;
     const transaction = this.current;
     const tableId = cursor.uint(6);
     const table = this.tables.get(tableId)?.table;
@@ -450,7 +451,8 @@ export class BinlogStream {
       transaction.spool = new Spool();
     }
     transaction.spool.append(table, type, cursor.buffer.subarray(cursor.at, cursor.end));
-    if (this.options.watches?.(table.name) === true) {
+    // Hazard: a prepared transaction may be rolled back, or committed behind the chunk that is being read; see complete().
+    if (!this.isXa && this.options.watches?.(table.name) === true) {
       const changes = Array.from(rowsOf(type, cursor, table), (row) => ({ table, ...row }));
       this.options.onSpooled?.(changes);
     }
@@ -461,14 +463,6 @@ export class BinlogStream {
   private get sawRows(): boolean {
     return this.sawRowsOf === this.current;
   }
-}
-
-function inMemory({ bytes, spool }: SourceTransaction): number {
-  return bytes - (spool?.bytes ?? 0);
-}
-
-function xid(gtrid: string, bqual: string, format: number): string {
-  return `${gtrid.toLowerCase()},${bqual.toLowerCase()},${format}`;
 }
 
 /** An update that takes a row into the filter is an insert on the target, one that takes it out a delete. */

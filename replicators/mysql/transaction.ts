@@ -37,6 +37,8 @@ export interface SourceTransaction {
   gtid: string;
   /** The GTID of its XA PREPARE, when it was committed by XA COMMIT. The position may have it only together with `gtid`. */
   preparedGtid: string | null;
+  /** Of an XA PREPARE of MariaDB, whose rows come with its XA COMMIT: the GTID before it in its domain (empty: none). */
+  preparedBehind: string | null;
   /** ms since the epoch: the source's clock at the first event, and ours when it had arrived. */
   sourceTime: number;
   arrivedAt: number;
@@ -68,6 +70,7 @@ export function newTransaction(gtid: string, sourceTime: number): SourceTransact
   return {
     gtid,
     preparedGtid: null,
+    preparedBehind: null,
     sourceTime,
     arrivedAt: 0,
     bytes: 0,

@@ -36,7 +36,6 @@ export interface AnyBinlogEvent {
   schema?: string;
   standalone?: boolean;
   preparedXa?: boolean;
-  completedXa?: boolean;
   onePhase?: boolean;
   xidFormatId?: number;
   xidGtrid?: Buffer;

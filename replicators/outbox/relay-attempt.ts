@@ -10,7 +10,7 @@ import type { TransactionalProducer } from '../kafka/client/producer.js';
 import { isKafkaError } from '../kafka/client/protocol-errors.js';
 import type { LinkEvents } from '../core/contract.js';
 import { BinlogFiles } from '../mysql/binlog-place.js';
-import { contains, parsePosition } from '../mysql/position.js';
+import { contains, parsePosition, pass } from '../mysql/position.js';
 import type { MysqlPosition } from '../mysql/position.js';
 import { queueBudget } from '../mysql/queue-budget.js';
 import { collationCharsets, executedPosition } from '../mysql/session.js';
@@ -145,8 +145,7 @@ export class RelayAttempt {
     const markers: MarkerEvent[] = [];
     let events = 0;
     for (const transaction of taken) {
-      position.add(transaction.gtid);
-      if (transaction.preparedGtid !== null) position.add(transaction.preparedGtid);
+      pass(position, transaction);
       if (transaction.foreign) continue;
       if (transaction.violation !== null) throw this.stopped(transaction.gtid, transaction.violation);
       if (events === 0) this.stopAt('before-target-write');

@@ -76,6 +76,16 @@ function checkCarried(topology: Topology, link: MysqlLinkSpec, at: string, repor
         report(`${at}.${field}.${name}`, name, 'expected a table that the link carries (include, exclude)');
     }
   }
+  // Hazard: a switch moves a unit with all of its rows; one that the link has left out would be gone behind it.
+  for (const name of Object.keys(rows)) {
+    const routing = topology.tables[name];
+    if (routing !== undefined && !('unrouted' in routing))
+      report(
+        `${at}.rows.${name}`,
+        name,
+        'expected an unrouted table: a switchover moves all rows of a routed one, and those that are left out would be lost',
+      );
+  }
   for (const [name, { without }] of Object.entries(columns)) {
     const routing = topology.tables[name];
     const routed = routing !== undefined && 'userId' in routing ? [routing.userId, routing.region] : [];

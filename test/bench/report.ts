@@ -55,7 +55,15 @@ export function compare(
 ): BenchResult {
   const ours = median(runs.map((run) => run.ours));
   const peer = median(runs.map((run) => run.peer));
-  return { work, unit, ours, peer, peerName, ratio: higherIsBetter ? ours / peer : peer / ours, runs };
+  return {
+    work,
+    unit,
+    ours,
+    peer,
+    peerName,
+    ratio: higherIsBetter ? ours / peer : peer / ours,
+    runs: runs.map(({ ours: mine, peer: its }) => ({ ours: mine, peer: its })),
+  };
 }
 
 /** The report in words; with `json`, the document alone on stdout and the words on stderr. */

@@ -3,7 +3,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { withStopPoints } from '../../workers/stop-points.js';
+import { stopPointsIn, withStopPoints } from '../../workers/stop-points.js';
 
 let directory: string;
 beforeEach(async () => {
@@ -18,7 +18,10 @@ test('without a directory the activities are the same object', () => {
 
 test.each(['before', 'after'])('stops %s an activity until the file is gone', async (when) => {
   const calls: string[] = [];
-  const { fence } = withStopPoints({ fence: async (unit: string) => calls.push(unit) }, directory);
+  const { fence } = withStopPoints(
+    { fence: async (unit: string) => calls.push(unit) },
+    stopPointsIn(directory),
+  );
   expect(await fence('not armed')).toBe(1);
   const armed = path.join(directory, `${when}-fence`);
   await writeFile(armed, '');

@@ -77,7 +77,76 @@ describe('MariaDB positions', () => {
     expect(contains(at('0-1-5'), at(''))).toBe(true);
   });
 
-  it.each(['1-2', 'a-b-c', '0-1-5,0-2-6', `${A}:1`])('refuses %s', (text) => {
+  it('leaves out what was prepared and not committed, and says from where it has to be read again', () => {
+    const position = MariadbPosition.parse('0-1-5,1-1-7');
+    position.add('0-1-6');
+    position.leaveOut('0-1-8', '0-1-6');
+    position.add('0-2-9');
+    position.leaveOut('0-1-11', '0-2-9');
+    position.add('0-1-12');
+    expect(position.toString()).toBe('0-1-12~0-1-8@0-1-6~0-1-11@0-2-9,1-1-7');
+    expect(MariadbPosition.parse(position.toString()).toString()).toBe(position.toString());
+    expect(position.resumeAt).toBe('0-1-6,1-1-7');
+    expect([8, 9, 11, 12, 13].map((n) => position.has(`0-1-${n}`))).toEqual([
+      false,
+      true,
+      false,
+      true,
+      false,
+    ]);
+    expect(compare(position, MariadbPosition.parse('0-1-12,1-1-7'))).toBe('before');
+    position.add('0-1-13');
+    position.add('0-1-8');
+    expect(position.resumeAt).toBe('0-2-9,1-1-7');
+    position.add('0-1-11');
+    expect(position.toString()).toBe('0-1-13,1-1-7');
+    expect(position.resumeAt).toBe('0-1-13,1-1-7');
+    const first = MariadbPosition.parse('1-1-7');
+    first.leaveOut('0-1-1', '');
+    expect(first.toString()).toBe('0-1-1~0-1-1@,1-1-7');
+    expect(MariadbPosition.parse(first.toString()).resumeAt).toBe('1-1-7');
+  });
+
+  it('agrees with sets of numbers', () => {
+    const side = fc
+      .tuple(fc.integer({ min: 1, max: 9 }), fc.uniqueArray(fc.integer({ min: 1, max: 9 })))
+      .map(([most, open]) => ({ most, open: open.filter((n) => n < most) }));
+    const of = ({ most, open }: { most: number; open: number[] }): [MariadbPosition, number[]] => {
+      const position = new MariadbPosition();
+      const numbers = Array.from({ length: most }, (_, i) => i + 1);
+      for (const n of numbers) {
+        if (open.includes(n)) position.leaveOut(`0-1-${n}`, n === 1 ? '' : `0-1-${n - 1}`);
+        else position.add(`0-1-${n}`);
+      }
+      return [position, numbers.filter((n) => !open.includes(n))];
+    };
+    fc.assert(
+      fc.property(side, side, (left, right) => {
+        const [[a, has], [b, hasToo]] = [of(left), of(right)];
+        expect(a.contains(b)).toBe(hasToo.every((n) => has.includes(n)));
+        const both = a.union(b);
+        for (let n = 1; n <= 10; n++) {
+          expect(a.has(`0-1-${n}`)).toBe(has.includes(n));
+          expect(both.has(`0-1-${n}`)).toBe(has.includes(n) || hasToo.includes(n));
+        }
+        const first = Math.min(...left.open);
+        expect(a.resumeAt).toBe(
+          left.open.length === 0 ? `0-1-${left.most}` : first === 1 ? '' : `0-1-${first - 1}`,
+        );
+      }),
+    );
+  });
+
+  it.each([
+    '1-2',
+    'a-b-c',
+    '0-1-5,0-2-6',
+    `${A}:1`,
+    '0-1-5~0-1-3',
+    '0-1-5~1-1-3@1-1-2',
+    '0-1-5~0-1-3@1-1-2',
+    '0-1-5~0-1-3@0-1-2@0-1-1',
+  ])('refuses %s', (text) => {
     expect(() => MariadbPosition.parse(text)).toThrowError(/MariaDB GTID position/);
   });
 });

@@ -546,11 +546,24 @@ describe('what a link carries', () => {
     ]);
     expect(
       link({
-        columns: { 'shop.wallet': { without: ['kind'] } },
-        rows: { 'shop.wallet': { column: 'kind', in: ['a'] } },
+        columns: { 'shop.country': { without: ['kind'] } },
+        rows: { 'shop.country': { column: 'kind', in: ['a'] } },
       }),
-    ).toMatchObject([{ path: 'links.0.columns.shop.wallet.without.0', value: 'kind' }]);
+    ).toMatchObject([{ path: 'links.0.columns.shop.country.without.0', value: 'kind' }]);
     expect(link({ maxRowsPerSecond: 0 })).toMatchObject([{ path: 'links.0.maxRowsPerSecond', value: '0' }]);
+  });
+
+  test('rows of a routed table are not left out: a switchover moves them all', () => {
+    const filter = { column: 'kind', in: ['a'] };
+    exampleTopology((document: any) => (document.links[0].rows = { 'shop.country': filter }));
+    for (const table of ['shop.wallet', 'shop.coupon'])
+      expect(link({ rows: { [table]: filter } })).toMatchObject([
+        {
+          path: `links.0.rows.${table}`,
+          value: table,
+          expected: expect.stringContaining('expected an unrouted table'),
+        },
+      ]);
   });
 
   test('a renamed table is undone on the way back, has a name of its own, and is routed the same', () => {

@@ -4,8 +4,7 @@ import type { ResultSetHeader, RowDataPacket } from 'mysql2/promise';
 import { InterlockError } from '../../../src/errors.js';
 import { NOBODY } from '../../core/contract.js';
 import { readCheckpoint } from '../checkpoint.js';
-import { contains, parsePosition } from '../position.js';
-import type { MysqlPosition } from '../position.js';
+import { parsePosition } from '../position.js';
 import type { Side } from './side.js';
 
 const POLL_MS = { first: 2, most: 20 };
@@ -36,7 +35,7 @@ export class Passage {
       this.signal.throwIfAborted();
       const checkpoint = await readCheckpoint(target, this.link);
       if (checkpoint === undefined) return undefined;
-      if (contains(parsePosition(this.source.server.flavour, checkpoint.position), marker))
+      if (parsePosition(this.source.server.flavour, checkpoint.position).has(marker))
         return checkpoint.generation;
       if (Date.now() > deadline) return undefined;
       await sleep(wait, undefined, { signal: this.signal });
@@ -47,7 +46,7 @@ export class Passage {
    * Hazard: the source's whole position may have what the link drops (the other link's transactions), which no checkpoint has before the next
    * marker. Guard: the marker's own transaction is what is waited for; all before it in the binlog is in the checkpoint then.
    */
-  private async mark(): Promise<MysqlPosition> {
+  private async mark(): Promise<string> {
     const session = await this.source.marker();
     const id = `${PREFIX}${randomUUID()}`;
     this.written.push(id);
@@ -58,11 +57,11 @@ export class Passage {
     const { flavour } = this.source.server;
     if (flavour === 'mysql') {
       const { gtids } = (result as { stateChanges?: { gtids?: string[] } }).stateChanges ?? {};
-      if (gtids?.[0] !== undefined) return parsePosition(flavour, gtids[0]);
+      if (gtids?.[0] !== undefined) return gtids[0];
     } else {
       const [[row]] = await session.query<RowDataPacket[]>('SELECT @@last_gtid AS gtid');
       const { gtid } = row as { gtid: string | null };
-      if (gtid) return parsePosition(flavour, gtid);
+      if (gtid) return gtid;
     }
     throw new InterlockError('Internal', `${this.source.dc} does not tell the GTID of a transaction`);
   }

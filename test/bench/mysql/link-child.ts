@@ -11,9 +11,13 @@ export interface LinkUsage {
   /** User and system time of the whole process, from the order to start. */
   cpuSeconds: number;
   peakRssMb: number;
+  /** Every SAMPLE_MS from the order to start. */
+  rssMb: number[];
   /** From the order to start until the link streamed; null when it never did. */
   startMs: number | null;
 }
+
+const SAMPLE_MS = 250;
 
 /** A process with one link, as a worker of the target's data center has it: in a thread of its own. */
 const abort = new AbortController();
@@ -29,6 +33,8 @@ async function run(config: LinkConfig): Promise<void> {
   const cpu = process.cpuUsage();
   const startedAt = performance.now();
   let startMs: number | null = null;
+  const rssMb: number[] = [];
+  const sampling = setInterval(() => rssMb.push(process.memoryUsage.rss() / 2 ** 20), SAMPLE_MS);
   const onStatus = ({ state }: { state: string }): void => {
     if (state === 'streaming') startMs ??= performance.now() - startedAt;
   };
@@ -38,8 +44,9 @@ async function run(config: LinkConfig): Promise<void> {
   } catch (failure) {
     error = messageOf(failure);
   }
+  clearInterval(sampling);
   const { user, system } = process.cpuUsage(cpu);
-  say({ type: 'ended', error, cpuSeconds: (user + system) / 1e6, peakRssMb: peakRssMb(), startMs });
+  say({ type: 'ended', error, cpuSeconds: (user + system) / 1e6, peakRssMb: peakRssMb(), rssMb, startMs });
   process.disconnect();
 }
 

@@ -25,6 +25,8 @@ export class MysqlRig {
   /** The server of `native.one`, into which dumps are loaded, too. */
   dumpTargetPort = 0;
   private config!: () => LinkConfig;
+  /** The way back, from the link's target. */
+  back!: LinkSide;
   native!: { four: NativeSide; one: NativeSide };
   private readonly servers: TestMysql[] = [];
   private readonly tables: string[] = [];
@@ -62,19 +64,36 @@ export class MysqlRig {
     ] as const) {
       await pool.query(`SET GLOBAL replica_parallel_workers = ${workers}`);
       await pool.query('SET GLOBAL replica_preserve_commit_order = ON');
-      await pool.query(
-        `CHANGE REPLICATION SOURCE TO SOURCE_HOST = '127.0.0.1', SOURCE_PORT = ${source.port}, SOURCE_USER = 'root',
-           SOURCE_PASSWORD = '${source.password}', SOURCE_AUTO_POSITION = 1`,
-      );
+      await replicateFrom(pool, source);
     }
     this.config = (): LinkConfig => linkConfig(source, targets[0], this.tables);
     await initialiseLink(this.config(), { from: 'now' });
     this.sourcePort = source.port;
     this.dumpTargetPort = targets[2].port;
-    this.ours = new LinkSide(linkPool, this.config);
-    this.native = { four: new NativeSide('native, 4', fourPool), one: new NativeSide('native, 1', onePool) };
+    this.ours = new LinkSide('interlock', linkPool, targets[0], this.config);
+    this.back = new LinkSide('interlock, the way back', sourcePool, source, () =>
+      this.backConfig(source, targets[0]),
+    );
+    this.native = {
+      four: new NativeSide('native, 4', fourPool, targets[1]),
+      one: new NativeSide('native, 1', onePool, targets[2]),
+    };
     const [[row]] = await sourcePool.query<RowDataPacket[]>('SELECT VERSION() AS version');
     this.version = String(row!['version']);
+  }
+
+  private backConfig(source: TestMysql, target: TestMysql): LinkConfig {
+    const there = linkConfig(target, source, this.tables);
+    return { ...there, link: 'mysql/main:dc-b>dc-a', from: 'dc-b', to: 'dc-a', winsTies: false };
+  }
+
+  /** The link's target has a way back, and the two native targets replicate from each other instead. */
+  async bothWays(): Promise<void> {
+    const { four, one } = this.native;
+    await initialiseLink(this.backConfig(this.back.server, this.ours.server), { from: 'now' });
+    await one.target.query('SET GLOBAL replica_parallel_workers = 4');
+    await replicateFrom(four.target, one.server);
+    await replicateFrom(one.target, four.server);
   }
 
   /** The link will copy the table when it starts. */
@@ -107,8 +126,8 @@ export class MysqlRig {
   }
 
   /** The end of a work: a transaction of its own, behind all others. Answers the id of its row. */
-  async finish(): Promise<number> {
-    await this.source.query('INSERT INTO bench.finish VALUES (?)', [++this.markers]);
+  async finish(at: Pool = this.source): Promise<number> {
+    await at.query('INSERT INTO bench.finish VALUES (?)', [++this.markers]);
     return this.markers;
   }
 
@@ -160,7 +179,7 @@ export class MysqlRig {
   }
 
   async down(): Promise<void> {
-    (this.ours as LinkSide | undefined)?.kill();
+    for (const link of [this.ours, this.back] as (LinkSide | undefined)[]) link?.kill();
     await Promise.all(this.servers.map((server) => server.stop()));
   }
 
@@ -174,6 +193,16 @@ export class MysqlRig {
 export const USER_OF_ID = `CONCAT('u', id % 5000)`;
 export const NOTE_OF_ID = `CONCAT('a note of some forty characters, of ', id)`;
 
+/** Both sides write them. */
+const UNROUTED = /^bench\.(finish$|both)/;
+
+async function replicateFrom(pool: Pool, { port, password }: TestMysql): Promise<void> {
+  await pool.query(
+    `CHANGE REPLICATION SOURCE TO SOURCE_HOST = '127.0.0.1', SOURCE_PORT = ${port}, SOURCE_USER = 'root',
+       SOURCE_PASSWORD = '${password}', SOURCE_AUTO_POSITION = 1`,
+  );
+}
+
 function linkConfig(source: TestMysql, target: TestMysql, tables: readonly string[]): LinkConfig {
   const address = ({ host, port, user, password, flavour }: TestMysql): LinkConfig['source'] => ({
     ...{ host, port, user, password, flavour },
@@ -183,7 +212,7 @@ function linkConfig(source: TestMysql, target: TestMysql, tables: readonly strin
     ...{ link: 'mysql/main:dc-a>dc-b', from: 'dc-a', to: 'dc-b' },
     ...{ source: address(source), target: address(target), include: ['bench.*'], exclude: [] },
     tables: Object.fromEntries(
-      tables.map((table) => [table, table === 'bench.finish' ? { unrouted: true } : { userId: 'user_id' }]),
+      tables.map((table) => [table, UNROUTED.test(table) ? { unrouted: true } : { userId: 'user_id' }]),
     ),
     mapping: { defaultRegion, regions: Object.keys(regions), segments: {} },
     ...{ conflicts: {}, onQuarantine: 'stop', winsTies: true },

@@ -4,12 +4,14 @@ import { once } from 'node:events';
 import type { Pool, RowDataPacket } from 'mysql2/promise';
 import { compiled } from '../../../infra/project.js';
 import type { LinkConfig } from '../../../replicators/mysql/link-config.js';
+import type { TestMysql } from '../../support/mysql.js';
 import type { LinkAnswer, LinkOrder, LinkUsage } from './link-child.js';
 
 /** One target and what carries the source's changes there. Between two works it is stopped, and has everything. */
 export interface Side {
   name: string;
   target: Pool;
+  server: TestMysql;
   /** What is not part of the time; afterwards `start` is one order. */
   prepare: () => Promise<void>;
   start: () => Promise<void>;
@@ -25,6 +27,7 @@ export class NativeSide implements Side {
   constructor(
     readonly name: string,
     readonly target: Pool,
+    readonly server: TestMysql,
   ) {}
 
   async prepare(): Promise<void> {}
@@ -47,12 +50,13 @@ export class NativeSide implements Side {
 
 /** The link, in a process of its own: its CPU time and its memory are its alone. */
 export class LinkSide implements Side {
-  readonly name = 'interlock';
   private child: ChildProcess | undefined;
   private ended: (LinkUsage & { error: string | null }) | undefined;
 
   constructor(
+    readonly name: string,
     readonly target: Pool,
+    readonly server: TestMysql,
     private readonly config: () => LinkConfig,
   ) {}
 

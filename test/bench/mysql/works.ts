@@ -1,9 +1,10 @@
+import { readFileSync } from 'node:fs';
 import { quantile } from '../report.js';
 import type { LinkUsage } from './link-child.js';
 import { NOTE_OF_ID, USER_OF_ID, unlogged } from './rig.js';
 import type { MysqlRig } from './rig.js';
 import type { Side } from './sides.js';
-import type { RowDataPacket } from 'mysql2/promise';
+import type { Pool, RowDataPacket } from 'mysql2/promise';
 
 /** A table is written by this many sessions of the source: replication finds transactions that ran side by side. */
 const WRITERS = 8;
@@ -76,6 +77,18 @@ export interface Measured {
   four: number;
   one: number;
   usage: LinkUsage;
+  /** User and system time of the targets while they caught up: all that they did for it, commits and receiving too. */
+  targetCpuSeconds: { ours: number; four: number; one: number };
+}
+
+/** Calls the procedure in WRITERS sessions, with a share of `from` … `to` for each. */
+export async function writeBy(pool: Pool, procedure: string, from: number, to: number): Promise<void> {
+  const share = Math.ceil((to - from + 1) / WRITERS / BULK_ROWS) * BULK_ROWS;
+  await Promise.all(
+    Array.from({ length: WRITERS }, (_, n) =>
+      pool.query(`CALL ${procedure} (?, ?)`, [from + n * share, Math.min(from + (n + 1) * share - 1, to)]),
+    ),
+  );
 }
 
 /** Writes the backlog while all sides are stopped, then starts one after the other. Answers changes per second. */
@@ -92,27 +105,42 @@ export async function runBacklog(
   await unlogged(rig.source, [
     `CREATE PROCEDURE bench.load_${short} (IN lo INT, IN hi INT) BEGIN DECLARE at INT; ${backlog.loop(table, rows)}; END`,
   ]);
-  const share = Math.ceil(changes / WRITERS / BULK_ROWS) * BULK_ROWS;
-  await Promise.all(
-    Array.from({ length: WRITERS }, (_, n) =>
-      rig.source.query(`CALL bench.load_${short} (?, ?)`, [
-        n * share + 1,
-        Math.min((n + 1) * share, changes),
-      ]),
-    ),
-  );
+  await writeBy(rig.source, `bench.load_${short}`, 1, changes);
   const marker = await rig.finish();
   const seconds = new Map<Side, number>();
+  const cpu = new Map<Side, number>();
   let usage: LinkUsage | null = null;
   const { ours, native } = rig;
   const sides = [ours, native.four, native.one];
   for (const side of round % 2 === 0 ? sides : sides.reverse()) {
+    const before = cpuSeconds(side.server.pid());
     seconds.set(side, (await rig.catchUp(side, marker)) / 1_000);
+    cpu.set(side, cpuSeconds(side.server.pid()) - before);
     usage = (await side.stop()) ?? usage;
   }
   await rig.requireEqual(table);
   const rate = (side: Side): number => changes / seconds.get(side)!;
-  return { ours: rate(ours), four: rate(native.four), one: rate(native.one), usage: usage! };
+  const targetCpuSeconds = {
+    ours: cpu.get(ours)!,
+    four: cpu.get(native.four)!,
+    one: cpu.get(native.one)!,
+  };
+  return {
+    ours: rate(ours),
+    four: rate(native.four),
+    one: rate(native.one),
+    usage: usage!,
+    targetCpuSeconds,
+  };
+}
+
+/** Of Linux: /proc/PID/stat counts in hundredths of a second. */
+const TICKS_PER_SECOND = 100;
+
+function cpuSeconds(pid: number): number {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND;
 }
 
 export interface Latency {
