@@ -8,11 +8,10 @@ import { Attempt } from './attempt.js';
 import type { LinkEvents } from './attempt.js';
 import { ensureCheckpointTopic, readCheckpoint } from './checkpoint.js';
 import { Cluster } from './client/cluster.js';
-import { TransactionalProducer } from './client/producer.js';
 import type { ProducerIdentity } from './client/transaction-api.js';
-import { TRANSACTION_TIMEOUT_MS, transactionalId } from './initialise.js';
 import type { KafkaLinkConfig } from './link-config.js';
 import { ensureMarkerTopic } from './markers.js';
+import { takeLink } from './take.js';
 
 export type { LinkEvents } from './attempt.js';
 
@@ -90,7 +89,8 @@ export class KafkaLink {
     const { link, from } = this.config;
     await ensureMarkerTopic(source);
     await ensureCheckpointTopic(target);
-    const producer = await this.take(target);
+    const { held, holder } = this;
+    const producer = await takeLink(target, { link, holder, held });
     this.held = producer.identity;
     const { checkpoint, leader } = await readCheckpoint(target, link);
     if (checkpoint === undefined) {
@@ -121,20 +121,5 @@ export class KafkaLink {
     );
     this.ran = true;
     await this.attempt.run(signal);
-  }
-
-  /** Only when nobody else has the link since: two processes that take it back from each other would do so for ever. */
-  private async take(target: Cluster): Promise<TransactionalProducer> {
-    const { link } = this.config;
-    const id = transactionalId(link);
-    try {
-      return await TransactionalProducer.take(target, id, TRANSACTION_TIMEOUT_MS, this.held);
-    } catch (error) {
-      if (this.held === undefined || !isInterlockError(error, 'HeldByOther')) throw error;
-      // A coordinator that has undone a transaction that took too long fences its producer, too: then nobody else has claimed the link.
-      const { checkpoint } = await readCheckpoint(target, link);
-      if (checkpoint?.holder !== this.holder) throw error;
-      return TransactionalProducer.take(target, id, TRANSACTION_TIMEOUT_MS);
-    }
   }
 }

@@ -1,8 +1,10 @@
+import { randomUUID } from 'node:crypto';
 import { InterlockError, isInterlockError, messageOf } from '../../src/errors.js';
 import { Attempts, UNKNOWN_LAG } from '../core/attempts.js';
 import type { LinkStatus } from '../core/contract.js';
 import { StatusTracker } from '../core/status.js';
 import type { LinkLag } from '../core/status.js';
+import { ensureCheckpointTopic } from '../kafka/checkpoint.js';
 import { Cluster } from '../kafka/client/cluster.js';
 import type { ProducerIdentity } from '../kafka/client/transaction-api.js';
 import type { LinkEvents } from '../core/contract.js';
@@ -12,7 +14,8 @@ import { connect } from '../mysql/session.js';
 import type { StopPoint } from '../core/stop-points.js';
 import { isUnavailable } from '../mysql/target-errors.js';
 import type { SqlError } from '../mysql/target-errors.js';
-import { readPosition, takeRelay } from './position.js';
+import { takeLink } from '../kafka/take.js';
+import { readPosition } from './position.js';
 import { RelayAttempt } from './relay-attempt.js';
 import type { RelayConfig } from './relay-config.js';
 
@@ -24,6 +27,7 @@ export class OutboxRelay {
   private readonly tracker: StatusTracker;
   private attempt: RelayAttempt | undefined;
   private held: ProducerIdentity | undefined;
+  private readonly holder = randomUUID();
   private lastLag: LinkLag = { ...UNKNOWN_LAG, lagMs: 1 };
   private readonly attempts: Attempts;
 
@@ -32,7 +36,7 @@ export class OutboxRelay {
     private readonly events: LinkEvents,
     private readonly stopAt: (point: StopPoint) => void,
   ) {
-    this.tracker = new StatusTracker(config.relay);
+    this.tracker = new StatusTracker(config.link);
     this.attempts = new Attempts({
       tracker: this.tracker,
       onStatus: events.onStatus,
@@ -59,18 +63,18 @@ export class OutboxRelay {
     let ended = false;
     let closeSource = (): void => undefined;
     const open = async (): Promise<void> => {
-      const { config } = this;
+      const { config, held, holder } = this;
+      const { link } = config;
+      await ensureCheckpointTopic(cluster);
       // Taken first: an attempt that is gone can commit nothing behind the position that is read now.
-      const producer = await takeRelay(cluster, config.relay, this.held);
+      const producer = await takeLink(cluster, { link, holder, held });
       this.held = producer.identity;
-      const { found, leader } = await readPosition(cluster, config.relay);
+      const { found, leader } = await readPosition(cluster, link);
       if (found === undefined) {
         throw new InterlockError(
           'Refused',
-          `${config.relay} has no position in ${config.dc}'s Kafka; initialise it`,
-          {
-            details: { relay: config.relay },
-          },
+          `${link} has no position in ${config.dc}'s Kafka; run: interlock replicate start ${link} --from now`,
+          { details: { link } },
         );
       }
       const source = await connect(config.source);
@@ -79,7 +83,9 @@ export class OutboxRelay {
       await requireLineage(lineageOf(config), source, found.position);
       const { events, stopAt, tracker } = this;
       const attempt = new RelayAttempt(
-        ...([config, events, stopAt, tracker, source, cluster, producer, found, leader] as const),
+        ...([config, events, stopAt, tracker, source, cluster, producer] as const),
+        { ...found, generation: found.generation + 1, holder },
+        leader,
       );
       this.attempt = attempt;
       await attempt.run(signal);
@@ -111,15 +117,15 @@ export class OutboxRelay {
   }
 }
 
-function lineageOf({ relay, dc, source }: RelayConfig): Parameters<typeof requireLineage>[0] {
+function lineageOf({ link, dc, source }: RelayConfig): Parameters<typeof requireLineage>[0] {
   return {
-    link: relay,
+    link,
     from: dc,
     flavour: source.flavour,
     mend: {
-      diverged: 'Look which events Kafka lacks, then initialise the relay at a position, discarding this one',
+      diverged: 'Look which events Kafka lacks, then start the relay with --from POSITION --discard-checkpoint',
       purged:
-        'The events of the purged part are in the outbox tables only: send what Kafka lacks, then initialise the relay at a position, discarding this one',
+        'The events of the purged part are in the outbox tables only: send what Kafka lacks, then start the relay with --from POSITION --discard-checkpoint',
     },
   };
 }
