@@ -24,8 +24,8 @@ import { announce, unconfirmed, within } from './announce.js';
 import { checkDatacenter, checkOutcome } from './checks.js';
 import type { DatacenterDeps } from './dependencies.js';
 import { allOrForemost, foremost, withFailures } from './failures.js';
-import { kafkaMember, writeKafkaBaseline } from './kafka-baseline.js';
-import { planLink } from './links.js';
+import { writeKafkaBaseline } from './kafka-baseline.js';
+import { kafkaMember, planLink, relaysOf } from './links.js';
 import { checkReverse } from './undecided.js';
 
 /**
@@ -60,8 +60,11 @@ export function createDatacenterActivities(deps: DatacenterDeps): DatacenterActi
     },
 
     async catchUp({ links, lagLimitMs }) {
+      const sources = new Set(links.flatMap((link) => parseLinkId(link)?.from ?? []));
+      // What the outboxes of the source still hold goes the same way.
+      const awaited = [...links, ...[...sources].flatMap((dc) => relaysOf(deps.topology, dc))];
       for (;;) {
-        const statuses = await Promise.all(links.map((link) => planLink(link, deps)));
+        const statuses = await Promise.all(awaited.map((link) => planLink(link, deps)));
         heartbeat(statuses);
         if (statuses.every((status) => status.state === 'streaming' && status.lagMs <= lagLimitMs))
           return statuses;

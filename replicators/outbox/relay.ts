@@ -123,7 +123,8 @@ function lineageOf({ link, dc, source }: RelayConfig): Parameters<typeof require
     from: dc,
     flavour: source.flavour,
     mend: {
-      diverged: 'Look which events Kafka lacks, then start the relay with --from POSITION --discard-checkpoint',
+      diverged:
+        'Look which events Kafka lacks, then start the relay with --from POSITION --discard-checkpoint',
       purged:
         'The events of the purged part are in the outbox tables only: send what Kafka lacks, then start the relay with --from POSITION --discard-checkpoint',
     },

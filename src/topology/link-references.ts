@@ -78,7 +78,11 @@ function checkOutboxes(topology: Topology, dcs: string[], report: Report): void 
       const path = `${at}.tables.${j}`;
       const routing = topology.tables[table];
       if (routing === undefined || 'unrouted' in routing)
-        report(path, table, `expected a table of tables, routed by user or central: its events are fenced with it`);
+        report(
+          path,
+          table,
+          `expected a table of tables, routed by user or central: its events are fenced with it`,
+        );
       const other = tables.get(`${link.store} ${table}`);
       if (other !== undefined) report(path, table, `expected each table once; ${other} has it`);
       tables.set(`${link.store} ${table}`, path);

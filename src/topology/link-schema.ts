@@ -129,7 +129,9 @@ const BY_KIND = {
 
 /** A link; what it may say depends on the kind of its store. */
 export const linkSchema = z
-  .looseObject({ store: z.string().regex(STORE, 'expected mysql/NAME, redis/NAME, kafka/NAME or outbox/NAME') })
+  .looseObject({
+    store: z.string().regex(STORE, 'expected mysql/NAME, redis/NAME, kafka/NAME or outbox/NAME'),
+  })
   .transform((raw, context): LinkSpec => {
     const kind = STORE.exec(raw.store)![1] as LinkKind;
     const parsed = BY_KIND[kind].safeParse(raw);
