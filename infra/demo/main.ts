@@ -43,7 +43,7 @@ export async function demo(options: DemoOptions, signal: AbortSignal): Promise<D
     say(`two data centers on ${options.mysql}, ${options.rate} writes/s through both gateways`);
     rig = await DemoRig.up({
       directory: options.directory,
-      shape: { mysql: options.mysql, rttMs: options.rttMs },
+      shape: { mysql: options.mysql, rttMs: options.rttMs, kafka: 1 },
       rate: options.rate,
       progress: say,
       signal,
@@ -61,7 +61,7 @@ export async function demo(options: DemoOptions, signal: AbortSignal): Promise<D
       for (const finding of report.findings.slice(0, 10)) say(`  ${finding}`);
       say(
         report.ok
-          ? `checked: ${report.ackedWrites} acknowledged writes, each once in its owner's database; tables equal; one writer per unit`
+          ? `checked: ${report.ackedWrites} acknowledged writes, each once in its owner's database; ${report.handledEvents - report.redeliveredEvents} events handled in order, ${report.redeliveredEvents} redelivered; tables equal; one writer per unit`
           : `CHECK FAILED: ${report.findings.length} findings`,
       );
     };

@@ -73,7 +73,7 @@ export class DemoRig {
     });
     options.signal?.throwIfAborted();
     const { topology } = await loadTopology(lab.topology);
-    await interlockCli(['replicate', 'start', '--all'], lab.env, signalOf(options));
+    await interlockCli(['replicate', 'start', '--all', '--from', 'now'], lab.env, signalOf(options));
     progress('links stream in both directions');
     const journal = path.join(directory, 'journal.jsonl');
     await rm(journal, { force: true });
@@ -91,6 +91,7 @@ export class DemoRig {
       datacenters: DATACENTERS.map((dc) => ({ dc, address: rootOf(topology, dc, lab.env) })),
       journal,
       redis: redisOf(topology, lab.env),
+      events: lab.shape.kafka > 0,
       unitOf: (region, userId) => router.unitOf({ region, userId })!,
     });
     return new DemoRig(options, lab, topology, journal, load, checker);
