@@ -24,7 +24,7 @@ import { announce, unconfirmed, within } from './announce.js';
 import { checkDatacenter, checkOutcome } from './checks.js';
 import type { DatacenterDeps } from './dependencies.js';
 import { allOrForemost, foremost, withFailures } from './failures.js';
-import { writeKafkaBaseline } from './kafka-baseline.js';
+import { endAbandonedProducers, writeKafkaBaseline } from './kafka-baseline.js';
 import { kafkaMember, planLink, relaysOf } from './links.js';
 import { checkReverse } from './undecided.js';
 
@@ -230,6 +230,7 @@ async function rehearse(deps: DatacenterDeps, { from, to, units, rules }: Switch
     const ways = [
       ...[from, to].map((dc) => announce(deps, dc, rules)),
       ...fences.map((fence) => fence.evidence(units).then(() => fence.warm())),
+      ...(round === 0 && deps.dc === from ? [endAbandonedProducers(deps)] : []),
     ];
     await within(Promise.allSettled(ways), deadline - Date.now());
   }

@@ -95,6 +95,19 @@ async function relaysDrained(deps: DatacenterDeps, { from, links }: WriteDisable
   }
 }
 
+/**
+ * Before anything is fenced: ends the producers of processes that are gone, or that are paused and have lost their lease, so that the window is not
+ * spent on them. One that wakes up takes its id again, and asks for the rules.
+ */
+export async function endAbandonedProducers(deps: DatacenterDeps): Promise<void> {
+  const members = [...(deps.kafka.get(deps.dc)?.values() ?? [])];
+  if (members.length === 0) return;
+  const living = await deps.ruleCenters.get(deps.dc)!.instances(AbortSignal.timeout(ASK_LIMIT_MS));
+  const isLiving = (producer: { application: string; instance: string }): boolean =>
+    living.some((one) => one.application === producer.application && one.instance === producer.instance);
+  await allOrForemost(members.map((member) => member.fenceProducers(isLiving)));
+}
+
 /** Every producer of the SDK has finished what it sends of these units, or Kafka refuses it. */
 async function endProducers(
   deps: DatacenterDeps,
