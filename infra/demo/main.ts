@@ -55,6 +55,7 @@ export async function demo(options: DemoOptions, signal: AbortSignal): Promise<D
       say(
         `${cost.scope}: ${cost.outcome}, fenced for ${cost.fencedMs ?? '?'} ms, slowest write ${cost.slowestClientWriteMs ?? '?'} ms, ${cost.failedRequests} failed`,
       );
+      if (cost.fencedMs === null) say(`  ${cost.summary}`);
       await pause(1000, signal);
       const { report } = await here.check();
       checks.push(report);
@@ -128,7 +129,7 @@ export function parseDemoOptions(argv: readonly string[]): DemoOptions {
       options: {
         json: { type: 'boolean', default: false },
         keep: { type: 'boolean', default: false },
-        rate: { type: 'string', default: '200' },
+        rate: { type: 'string', default: '100' },
         mysql: { type: 'string', default: 'mysql' },
         rtt: { type: 'string', default: '0ms' },
         state: { type: 'string', default: path.join(interlockHome(), 'demo') },
@@ -161,7 +162,7 @@ compared with both databases. Exit code 0 only when nothing was lost.
 
   --json            one JSON document on stdout
   --keep            leave everything running and print what to look at
-  --rate <n>        writes per second, 1 to 5000 (default: 200)
+  --rate <n>        writes per second, 1 to 5000 (default: 100)
   --mysql <flavour> mysql or mariadb (default: mysql)
   --rtt <time>      round-trip time between the data centers, such as 10ms (default: 0ms)
   --state <dir>     where it lives (default: ~/.cache/interlock/demo)

@@ -41,6 +41,8 @@ export interface RigOptions {
 export interface SwitchoverCost {
   scope: string;
   outcome: string;
+  /** What stands, in words. */
+  summary: string;
   fencedMs: number | null;
   slowestClientWriteMs: number | null;
   failedRequests: number;
@@ -158,6 +160,7 @@ export class DemoRig {
       scope: flow === 'rollback' ? `${report.request.scope} (rollback)` : report.request.scope,
       // The run goes on until its soak ends; what was asked for is done when every target store is open.
       outcome: report.outcome === 'running' && flowReport?.fencedMs != null ? 'done' : report.outcome,
+      summary: report.summary,
       fencedMs: flowReport?.fencedMs ?? null,
       slowestClientWriteMs: clients.slowestWriteMs === null ? null : Math.round(clients.slowestWriteMs),
       failedRequests: clients.failed,

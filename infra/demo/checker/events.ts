@@ -25,12 +25,19 @@ export interface EventBooks {
 const KINDS = Object.keys(EVENTS) as EventKind[];
 const POLL_MS = 200;
 
-/** With the load paused, the consumers handle what is left; an event that never comes is found by the audit. */
+/**
+ * With the load paused, the consumers handle what is left, as long as that goes on: an event that does not come in `timeoutMs` after the last one is
+ * found by the audit.
+ */
 export async function waitUntilHandled(connections: readonly Connection[], timeoutMs: number): Promise<void> {
-  const deadline = Date.now() + timeoutMs;
+  let deadline = Date.now() + timeoutMs;
+  let before = -1;
   for (;;) {
-    const books = await Promise.all(connections.map(readKeys));
-    if (books.flat().every(({ written, handled }) => written <= handled) || Date.now() > deadline) return;
+    const keys = (await Promise.all(connections.map(readKeys))).flat();
+    const total = keys.reduce((sum, { handled }) => sum + handled, 0);
+    if (total > before) deadline = Date.now() + timeoutMs;
+    before = total;
+    if (keys.every(({ written, handled }) => written <= handled) || Date.now() > deadline) return;
     await new Promise((resolve) => setTimeout(resolve, POLL_MS));
   }
 }

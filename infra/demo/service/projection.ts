@@ -68,7 +68,7 @@ export class Projection {
     await admin.disconnect();
   }
 
-  /** `before` is what a reader had seen of the key: the checker finds a gap, a repeat and a wrong order in it. */
+  /** Keeps what had been handled of the key before: the checker finds a gap, a repeat and a wrong order in it. */
   private async handle({ value, redelivered }: ConsumedRecord): Promise<void> {
     const { db, interlock } = this.options;
     const event = JSON.parse(value!.toString()) as ShopEvent;
@@ -77,22 +77,17 @@ export class Projection {
     const names = columns.join(', ');
     const places = columns.map(() => '?').join(', ');
     await db.transaction(keyOf(event), async (tx) => {
-      const rows = await tx.query<{ seq: number }[]>(
-        `SELECT seq FROM shop.${kind}_seen WHERE ${columns.map((column) => `${column} = ?`).join(' AND ')}`,
-        key,
-      );
-      const before = Number(rows[0]?.seq ?? 0);
       const by = [requestId, interlock.dc, db.unitOf(keyOf(event)), tx.epoch];
       await tx.query(
         `INSERT INTO shop.${kind}_handled (${names}, step, seq, seq_before, redelivered, request_id, dc, unit, epoch, written_at)
-         VALUES (${places}, ?, ?, ?, ?, ?, ?, ?, ?, NOW(6))`,
-        [...key, step, seq, before, redelivered ? 1 : 0, ...by],
+         SELECT ${places}, ?, ?, COALESCE(MAX(seq), 0), ?, ?, ?, ?, ?, NOW(6) FROM shop.${kind}_seen
+         WHERE ${columns.map((column) => `${column} = ?`).join(' AND ')}`,
+        [...key, step, seq, redelivered ? 1 : 0, ...by, ...key],
       );
-      if (seq <= before) return;
       await tx.query(
         `INSERT INTO shop.${kind}_seen (${names}, seq, request_id, dc, unit, epoch, written_at)
          VALUES (${places}, ?, ?, ?, ?, ?, NOW(6))
-         ON DUPLICATE KEY UPDATE seq = ?, request_id = ?, dc = ?, unit = ?, epoch = ?, written_at = NOW(6)`,
+         ON DUPLICATE KEY UPDATE seq = GREATEST(seq, ?), request_id = ?, dc = ?, unit = ?, epoch = ?, written_at = NOW(6)`,
         [...key, seq, ...by, seq, ...by],
       );
     });
