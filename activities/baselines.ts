@@ -2,8 +2,7 @@ import type { BaselineReached } from '../replicators/core/contract.js';
 import type { LinkMarker } from '../workflows/contract.js';
 import type { DatacenterDeps } from './dependencies.js';
 import { allOrForemost } from './failures.js';
-import { kafkaMember } from './kafka-baseline.js';
-import { isOf } from './links.js';
+import { isOf, kafkaMember } from './links.js';
 
 /** The markers that the links have committed here, and with them all that came before. */
 export async function reachedMarkers(

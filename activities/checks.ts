@@ -10,7 +10,7 @@ import { mappingDifference } from '../src/topology/derive.js';
 import type { Check, SwitchPlan } from '../workflows/contract.js';
 import { checkDefinitions, checkTables } from './carried-tables.js';
 import type { DatacenterDeps } from './dependencies.js';
-import { checkpointOf, planLink } from './links.js';
+import { checkpointOf, planLink, relaysOf } from './links.js';
 
 const ASK_LIMIT_MS = 3_000;
 /** The rule center is asked for so many of the moved units; the stores for all. */
@@ -112,6 +112,15 @@ export async function checkDatacenter(
       // Behind the fence the drain would wait for it.
       if (stuck.length > 0) return { wrong: stuckSummary(stuck) };
       return `streaming, ${status.lagMs} ms behind`;
+    });
+  }
+  for (const relay of relaysOf(deps.topology, dc)) {
+    await add(`link ${relay}`, async () => {
+      const { state, lagMs } = await planLink(relay, deps);
+      if (state === 'streaming') return `streaming, ${lagMs} ms behind`;
+      return {
+        wrong: `${state}: run \`interlock replicate status\`, then \`interlock replicate start '${relay}'\``,
+      };
     });
   }
   await add(`${dc}: gateways`, () => checkGateways(deps, plan.baseEpoch));

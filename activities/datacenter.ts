@@ -1,4 +1,5 @@
 import { activityInfo, cancellationSignal, heartbeat, sleep } from '@temporalio/activity';
+import { parseLinkId } from '../replicators/core/contract.js';
 import type { BaselineReached } from '../replicators/core/contract.js';
 import { InterlockError, isInterlockError, messageOf } from '../src/errors.js';
 import type { ErrorCode } from '../src/errors.js';
@@ -23,8 +24,8 @@ import { reachedMarkers } from './baselines.js';
 import { checkDatacenter, checkOutcome } from './checks.js';
 import type { DatacenterDeps } from './dependencies.js';
 import { allOrForemost, foremost, withFailures } from './failures.js';
-import { writeKafkaBaseline } from './kafka-baseline.js';
-import { isOf, planLink } from './links.js';
+import { endAbandonedProducers, writeKafkaBaseline } from './kafka-baseline.js';
+import { isOf, planLink, relaysOf } from './links.js';
 import { checkTargetRedis, requireOpened } from './target-redis.js';
 import { checkReverse } from './undecided.js';
 
@@ -60,8 +61,11 @@ export function createDatacenterActivities(deps: DatacenterDeps): DatacenterActi
     },
 
     async catchUp({ links, lagLimitMs }) {
+      const sources = new Set(links.flatMap((link) => parseLinkId(link)?.from ?? []));
+      // What the outboxes of the source still hold goes the same way.
+      const awaited = [...links, ...[...sources].flatMap((dc) => relaysOf(deps.topology, dc))];
       for (;;) {
-        const statuses = await Promise.all(links.map((link) => planLink(link, deps)));
+        const statuses = await Promise.all(awaited.map((link) => planLink(link, deps)));
         heartbeat(statuses);
         if (statuses.every((status) => status.state === 'streaming' && status.lagMs <= lagLimitMs))
           return statuses;
@@ -227,6 +231,7 @@ async function rehearse(deps: DatacenterDeps, { from, to, units, rules }: Switch
     const ways = [
       ...[from, to].map((dc) => announce(deps, dc, rules)),
       ...fences.map((fence) => fence.evidence(units).then(() => fence.warm())),
+      ...(round === 0 && deps.dc === from ? [endAbandonedProducers(deps)] : []),
     ];
     await within(Promise.allSettled(ways), deadline - Date.now());
   }

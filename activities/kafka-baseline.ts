@@ -7,6 +7,7 @@ import type { LinkMarker, WriteDisableInput } from '../workflows/contract.js';
 import { within } from './announce.js';
 import type { DatacenterDeps } from './dependencies.js';
 import { allOrForemost } from './failures.js';
+import { kafkaMember, relaysOf } from './links.js';
 
 /** A gateway that is slower than this does not hold up the fence of the producers. */
 const GATEWAYS_MS = 300;
@@ -14,34 +15,42 @@ const ASK_LIMIT_MS = 3_000;
 /** What an instance may take to finish its sends; then its producers are fenced in Kafka, and what is under way is undone. */
 const ACKNOWLEDGE_MS = 200;
 const ACKNOWLEDGE_POLL_MS = 10;
+/** Within the time-out of the fence's activity. A relay that takes longer keeps the units from moving: the source opens again. */
+const RELAY_MS = 8_000;
+/** For relays that run in another process; those of this one say when they have committed a marker. */
+const RELAY_POLL_MS = 10;
 
 /**
  * The Kafka part of the steps 4 and 5, when the units are fenced in every other store: from here on no outbox row and no event of theirs begins.
- * The producers of the SDK have finished or are fenced; then the markers are written: whoever meets one takes the ends of all topics after that.
- * Nothing here has to be undone: a producer that lives takes its id again, and a marker that nobody waits for says nothing.
+ * When the relays have sent the rows of before, and the producers of the SDK have finished or are fenced, nothing of these units is added to a topic
+ * any more: the positions of the consumers are handed over, and the markers are written. So who meets a marker at the target has all of it.
+ * Nothing here has to be undone: a producer or a consumer that lives takes its id again, a hand-over counts only where the units open, and a
+ * marker that nobody waits for says nothing.
  */
 export async function writeKafkaBaseline(
   deps: DatacenterDeps,
   input: WriteDisableInput,
 ): Promise<(LinkMarker & { position: string })[]> {
+  const { from, to, epoch, units, holder } = input;
   const links = input.links.flatMap((link) => {
-    const member = kafkaMember(deps, input.from, link.link);
-    return member === undefined ? [] : [{ link, member }];
+    const member = kafkaMember(deps, from, link.link);
+    return member === undefined ? [] : [{ link, member, target: kafkaMember(deps, to, link.link)! }];
   });
   if (links.length === 0) return [];
-  await publishFence(deps, input);
-  const instances = await acknowledged(deps, input);
-  const hasAcknowledged = (producer: { application: string; instance: string }): boolean =>
-    instances.some(
-      ({ application, instance, epoch }) =>
-        epoch >= input.epoch && application === producer.application && instance === producer.instance,
-    );
-  const fenced = await allOrForemost(
-    [...new Set(links.map(({ member }) => member))].map((member) => member.fenceProducers(hasAcknowledged)),
+  await allOrForemost([
+    relaysDrained(deps, input),
+    endProducers(
+      deps,
+      input,
+      links.map(({ member }) => member),
+    ),
+  ]);
+  const handedOver = await allOrForemost(
+    links.map(({ member, target }) => member.handOverConsumers(target, { epoch, units })),
   );
-  const ids = fenced.flat();
-  if (ids.length > 0) deps.log.info({ epoch: input.epoch, producers: ids }, 'producers fenced in Kafka');
-  const { workflowId, runId } = input.holder;
+  for (const groups of handedOver)
+    if (groups.length > 0) deps.log.info({ epoch, groups }, 'consumers handed over');
+  const { workflowId, runId } = holder;
   return allOrForemost(
     links.map(async ({ link, member }) => ({
       ...link,
@@ -50,18 +59,73 @@ export async function writeKafkaBaseline(
   );
 }
 
-/** The Kafka store of a DC that a link belongs to; undefined: it is a link of another kind. */
-export function kafkaMember(
-  { kafka }: Pick<DatacenterDeps, 'kafka'>,
-  dc: string,
-  link: string,
-): KafkaMember | undefined {
-  const id = parseLinkId(link);
-  if (id?.kind !== 'kafka') return undefined;
-  const member = kafka.get(dc)?.get(id.store);
-  if (member === undefined)
-    throw new InterlockError('BadInput', `${dc} has no kafka store ${JSON.stringify(id.store)}`);
-  return member;
+/** The relays of the source have met the marker that its store's fence has in the binlog: all rows of before are in Kafka. */
+async function relaysDrained(deps: DatacenterDeps, { from, links }: WriteDisableInput): Promise<void> {
+  const awaited = relaysOf(deps.topology, from).flatMap((relay) => {
+    const { store } = parseLinkId(relay)!;
+    const marker = links.find(({ link }) => {
+      const id = parseLinkId(link);
+      return id?.kind === 'mysql' && id.store === store;
+    });
+    return marker === undefined
+      ? []
+      : [{ relay, member: kafkaMember(deps, from, relay)!, id: marker.markerId }];
+  });
+  if (awaited.length === 0) return;
+  const arrivals = deps.markers.await(awaited.map(({ id }) => id));
+  const deadline = performance.now() + RELAY_MS;
+  try {
+    for (;;) {
+      const missing: string[] = [];
+      for (const { relay, member, id } of awaited) {
+        const [found] = await member.checkpointMarkers([relay]);
+        if (found?.marker !== id) missing.push(relay);
+      }
+      if (missing.length === 0) return;
+      if (performance.now() > deadline)
+        throw new InterlockError(
+          'LinkStopped',
+          `${missing.join(', ')} did not relay what was written before the fence in ${RELAY_MS} ms: see \`interlock replicate status\``,
+          { details: { links: missing } },
+        );
+      await arrivals.next(RELAY_POLL_MS);
+    }
+  } finally {
+    arrivals.end();
+  }
+}
+
+/**
+ * Before anything is fenced: ends the producers of processes that are gone, or that are paused and have lost their lease, so that the window is not
+ * spent on them. One that wakes up takes its id again, and asks for the rules.
+ */
+export async function endAbandonedProducers(deps: DatacenterDeps): Promise<void> {
+  const members = [...(deps.kafka.get(deps.dc)?.values() ?? [])];
+  if (members.length === 0) return;
+  const living = await deps.ruleCenters.get(deps.dc)!.instances(AbortSignal.timeout(ASK_LIMIT_MS));
+  const isLiving = (producer: { application: string; instance: string }): boolean =>
+    living.some((one) => one.application === producer.application && one.instance === producer.instance);
+  await allOrForemost(members.map((member) => member.fenceProducers(isLiving)));
+}
+
+/** Every producer of the SDK has finished what it sends of these units, or Kafka refuses it. */
+async function endProducers(
+  deps: DatacenterDeps,
+  input: WriteDisableInput,
+  members: readonly KafkaMember[],
+): Promise<void> {
+  await publishFence(deps, input);
+  const instances = await acknowledged(deps, input);
+  const hasAcknowledged = (producer: { application: string; instance: string }): boolean =>
+    instances.some(
+      ({ application, instance, epoch }) =>
+        epoch >= input.epoch && application === producer.application && instance === producer.instance,
+    );
+  const fenced = await allOrForemost(
+    [...new Set(members)].map((member) => member.fenceProducers(hasAcknowledged)),
+  );
+  const ids = fenced.flat();
+  if (ids.length > 0) deps.log.info({ epoch: input.epoch, producers: ids }, 'producers fenced in Kafka');
 }
 
 /**

@@ -1,13 +1,17 @@
-import { parseLinkId } from '../replicators/core/contract.js';
+import { formatLinkId, parseLinkId } from '../replicators/core/contract.js';
 import type { LinkId } from '../replicators/core/contract.js';
+import type { KafkaMember } from '../replicators/kafka/member.js';
 import { InterlockError } from '../src/errors.js';
 import type { DcStores } from '../src/fence/connect.js';
 import type { LinkCheckpoint, UnitFence } from '../src/fence/unit-fence.js';
+import { wantedOutboxes } from '../src/topology/derive.js';
+import type { WantedOutbox } from '../src/topology/derive.js';
+import type { Topology } from '../src/topology/schema.js';
 import type { PlanLink } from '../workflows/contract.js';
 import type { ControlDeps } from './dependencies.js';
-import { kafkaMember } from './kafka-baseline.js';
 
-type LinkDeps = Pick<ControlDeps, 'stores' | 'kafka' | 'readLinkStatus'>;
+type KafkaDeps = Pick<ControlDeps, 'topology' | 'kafka'>;
+type LinkDeps = KafkaDeps & Pick<ControlDeps, 'stores' | 'readLinkStatus'>;
 
 /** A link as a plan shows it: its status, and the generation of its checkpoint in the target. A link that does not run has state `stopped`. */
 export async function planLink(link: string, deps: LinkDeps): Promise<PlanLink> {
@@ -33,6 +37,29 @@ export async function checkpointOf(link: string, deps: LinkDeps): Promise<LinkCh
   const id = linkOf(link, deps);
   const target = kafkaMember(deps, id.to, link) ?? targetOf(id, deps.stores.get(id.to)!);
   return (await target.checkpointMarkers([link]))[0];
+}
+
+/** The Kafka store of a DC that a link, or the relay of an outbox, belongs to; undefined: it is a link of another kind. */
+export function kafkaMember(
+  { topology, kafka }: KafkaDeps,
+  dc: string,
+  link: string,
+): KafkaMember | undefined {
+  const id = parseLinkId(link);
+  if (id?.kind !== 'kafka' && id?.kind !== 'outbox') return undefined;
+  const store = id.kind === 'kafka' ? id.store : outboxOf(topology, id)?.kafka;
+  const member = kafka.get(dc)?.get(store ?? '');
+  if (member === undefined) throw new InterlockError('BadInput', `${dc} has no Kafka store for ${link}`);
+  return member;
+}
+
+function outboxOf(topology: Topology, { store, from }: LinkId): WantedOutbox | undefined {
+  return wantedOutboxes(topology, from).find((one) => one.store === store);
+}
+
+/** The relays of the outboxes of a DC. */
+export function relaysOf(topology: Topology, dc: string): string[] {
+  return wantedOutboxes(topology, dc).map(formatLinkId).sort();
 }
 
 /** @throws InterlockError BadInput: no link of the topology's data centers */

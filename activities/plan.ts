@@ -10,7 +10,7 @@ import { wantedLinks } from '../src/topology/derive.js';
 import type { Topology } from '../src/topology/schema.js';
 import type { Check, PlanLink, SwitchPlan, SwitchReport, SwitchRequest } from '../workflows/contract.js';
 import type { ControlDeps } from './dependencies.js';
-import { planLink, storeOf } from './links.js';
+import { planLink, relaysOf, storeOf } from './links.js';
 import { checkVerified } from './verified.js';
 
 /** Round trips within the fenced window that a distance between the DCs adds: hold, re-check of the source, route. */
@@ -78,7 +78,10 @@ export async function makePlan(deps: ControlDeps, request: SwitchRequest): Promi
     return Promise.all(ids.sort().map((link) => planLink(link, deps)));
   };
   const [links, reverseLinks] = await Promise.all([linksOf(from, to), linksOf(to, from)]);
-  for (const link of [...links, ...reverseLinks]) {
+  const relays = await Promise.all(
+    [from, to].flatMap((dc) => relaysOf(deps.topology, dc)).map((link) => planLink(link, deps)),
+  );
+  for (const link of [...links, ...reverseLinks, ...relays]) {
     checks.push({
       name: `link ${link.link}`,
       ok: link.state === 'streaming',

@@ -6,6 +6,7 @@ import type { Logger } from 'pino';
 import type { BaselineReached, LinkStatus } from '../replicators/core/contract.js';
 import type { MarkerArrivals } from '../replicators/core/marker-arrivals.js';
 import { initialiseLink, linkConfigOf } from '../replicators/host/configure.js';
+import { kindOf } from '../replicators/host/kinds.js';
 import { LinkHost } from '../replicators/host/link-host.js';
 import type { InitialiseOptions } from '../replicators/host/options.js';
 import { messageOf } from '../src/errors.js';
@@ -54,7 +55,11 @@ export function createReplicatorActivities(deps: ReplicatorDeps): ReplicatorActi
             context.heartbeat(status);
             deps.onStatus?.(status, tableRows);
           },
-          onMarker: (baseline, to) => void announceBaseline(deps, baseline, to, signal),
+          // A relay's marker is awaited by the fence, which asks here or in Kafka.
+          onMarker: (baseline, to) =>
+            void (kindOf(link) === 'outbox'
+              ? deps.markers.arrived(baseline.markerId)
+              : announceBaseline(deps, baseline, to, signal)),
         },
         signal,
       );

@@ -43,7 +43,7 @@ export async function demo(options: DemoOptions, signal: AbortSignal): Promise<D
     say(`two data centers on ${options.mysql}, ${options.rate} writes/s through both gateways`);
     rig = await DemoRig.up({
       directory: options.directory,
-      shape: { mysql: options.mysql, rttMs: options.rttMs },
+      shape: { mysql: options.mysql, rttMs: options.rttMs, kafka: 1 },
       rate: options.rate,
       progress: say,
       signal,
@@ -55,13 +55,14 @@ export async function demo(options: DemoOptions, signal: AbortSignal): Promise<D
       say(
         `${cost.scope}: ${cost.outcome}, fenced for ${cost.fencedMs ?? '?'} ms, slowest write ${cost.slowestClientWriteMs ?? '?'} ms, ${cost.failedRequests} failed`,
       );
+      if (cost.fencedMs === null) say(`  ${cost.summary}`);
       await pause(1000, signal);
       const { report } = await here.check();
       checks.push(report);
       for (const finding of report.findings.slice(0, 10)) say(`  ${finding}`);
       say(
         report.ok
-          ? `checked: ${report.ackedWrites} acknowledged writes, each once in its owner's database; tables equal; one writer per unit`
+          ? `checked: ${report.ackedWrites} acknowledged writes, each once in its owner's database; ${report.handledEvents - report.redeliveredEvents} events handled in order, ${report.redeliveredEvents} redelivered; tables equal; one writer per unit`
           : `CHECK FAILED: ${report.findings.length} findings`,
       );
     };
@@ -128,7 +129,7 @@ export function parseDemoOptions(argv: readonly string[]): DemoOptions {
       options: {
         json: { type: 'boolean', default: false },
         keep: { type: 'boolean', default: false },
-        rate: { type: 'string', default: '200' },
+        rate: { type: 'string', default: '100' },
         mysql: { type: 'string', default: 'mysql' },
         rtt: { type: 'string', default: '0ms' },
         state: { type: 'string', default: path.join(interlockHome(), 'demo') },
@@ -161,7 +162,7 @@ compared with both databases. Exit code 0 only when nothing was lost.
 
   --json            one JSON document on stdout
   --keep            leave everything running and print what to look at
-  --rate <n>        writes per second, 1 to 5000 (default: 200)
+  --rate <n>        writes per second, 1 to 5000 (default: 100)
   --mysql <flavour> mysql or mariadb (default: mysql)
   --rtt <time>      round-trip time between the data centers, such as 10ms (default: 0ms)
   --state <dir>     where it lives (default: ~/.cache/interlock/demo)

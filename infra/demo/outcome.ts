@@ -16,6 +16,9 @@ export interface DemoDocument {
   lostWrites: number;
   doubledWrites: number;
   dualOwnerWrites: number;
+  /** Events of the writes, each handled in order; and those of them that were handled again, and marked so. */
+  handledEvents: number;
+  redeliveredEvents: number;
   /** The tables of both data centers were equal at every check. */
   converged: boolean;
   wallSeconds: number;
@@ -42,6 +45,8 @@ export function demoDocument(
     lostWrites: worst((report) => report.lostWrites),
     doubledWrites: worst((report) => report.doubledWrites),
     dualOwnerWrites: worst((report) => report.dualOwnerWrites),
+    handledEvents: worst((report) => report.handledEvents - report.redeliveredEvents),
+    redeliveredEvents: worst((report) => report.redeliveredEvents),
     converged: checks.length > 0 && checks.every((report) => report.converged),
     wallSeconds: Math.round(wallSeconds * 10) / 10,
     findings: checks.flatMap((report) => report.findings),
@@ -55,6 +60,7 @@ export function passed(document: DemoDocument): boolean {
     document.switchovers.every(({ fencedMs }) => fencedMs !== null) &&
     document.ackedWrites >= 2000 &&
     document.lostWrites + document.doubledWrites + document.dualOwnerWrites === 0 &&
+    document.handledEvents > 0 &&
     document.converged &&
     document.findings.length === 0
   );
@@ -70,7 +76,7 @@ export function demoTable(document: DemoDocument): string {
     table([['switchover', 'outcome', 'fenced', 'slowest write', 'failed', 'held'], ...rows]),
     '',
     `${document.ackedWrites} acknowledged writes: ${document.lostWrites} lost, ${document.doubledWrites} doubled, ` +
-      `${document.dualOwnerWrites} in a data center that did not own them; tables ${document.converged ? 'equal' : 'DIFFERENT'}; ` +
+      `${document.dualOwnerWrites} in a data center that did not own them; ${document.handledEvents} events handled in order, ${document.redeliveredEvents} again; tables ${document.converged ? 'equal' : 'DIFFERENT'}; ` +
       `${document.wallSeconds} s`,
   ].join('\n');
 }

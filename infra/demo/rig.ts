@@ -41,6 +41,8 @@ export interface RigOptions {
 export interface SwitchoverCost {
   scope: string;
   outcome: string;
+  /** What stands, in words. */
+  summary: string;
   fencedMs: number | null;
   slowestClientWriteMs: number | null;
   failedRequests: number;
@@ -73,7 +75,7 @@ export class DemoRig {
     });
     options.signal?.throwIfAborted();
     const { topology } = await loadTopology(lab.topology);
-    await interlockCli(['replicate', 'start', '--all'], lab.env, signalOf(options));
+    await interlockCli(['replicate', 'start', '--all', '--from', 'now'], lab.env, signalOf(options));
     progress('links stream in both directions');
     const journal = path.join(directory, 'journal.jsonl');
     await rm(journal, { force: true });
@@ -91,6 +93,7 @@ export class DemoRig {
       datacenters: DATACENTERS.map((dc) => ({ dc, address: rootOf(topology, dc, lab.env) })),
       journal,
       redis: redisOf(topology, lab.env),
+      events: lab.shape.kafka > 0,
       unitOf: (region, userId) => router.unitOf({ region, userId })!,
     });
     return new DemoRig(options, lab, topology, journal, load, checker);
@@ -157,6 +160,7 @@ export class DemoRig {
       scope: flow === 'rollback' ? `${report.request.scope} (rollback)` : report.request.scope,
       // The run goes on until its soak ends; what was asked for is done when every target store is open.
       outcome: report.outcome === 'running' && flowReport?.fencedMs != null ? 'done' : report.outcome,
+      summary: report.summary,
       fencedMs: flowReport?.fencedMs ?? null,
       slowestClientWriteMs: clients.slowestWriteMs === null ? null : Math.round(clients.slowestWriteMs),
       failedRequests: clients.failed,

@@ -1,3 +1,5 @@
+import { outboxTable } from '../../src/sdk/index.js';
+
 /**
  * The tables of the demo's application, a small shop: coupons from a central inventory, wallets owned by user.
  *
@@ -33,6 +35,14 @@ export interface ShopTable {
   routing: { userId: string; region: string } | { central: string };
   create: string;
 }
+
+/** The shop's events by kind: each change of a wallet, or of a coupon, has its number. */
+export const EVENTS = {
+  wallet: { topic: 'wallets', outbox: 'wallet_events', columns: ['region', 'user_id'] },
+  coupon: { topic: 'coupons', outbox: 'coupon_events', columns: ['coupon'] },
+} as const;
+export type EventKind = keyof typeof EVENTS;
+export const EVENT_PARTITIONS = 4;
 
 const ROUTED = { userId: 'user_id', region: 'region' };
 const CENTRAL = { central: COUPON_CENTRAL };
@@ -118,17 +128,56 @@ export const SHOP_TABLES: readonly ShopTable[] = [
     KEY (state)
   ) ENGINE=InnoDB`,
   },
+  ...eventTables('wallet', `\n    region ${NAME},\n    user_id ${ID},`, ROUTED),
+  ...eventTables('coupon', `\n    coupon ${ID},`, CENTRAL),
 ];
+
+/** `schema.table` */
+export const SHOP_OUTBOXES = Object.values(EVENTS).map(({ outbox }) => `${SHOP_SCHEMA}.${outbox}`);
+
+/**
+ * What is told of events: how many were written of each key (`_emitted`), up to which they were handled (`_seen`), and each time that one
+ * was (`_handled`).
+ */
+function eventTables(kind: EventKind, columns: string, routing: ShopTable['routing']): ShopTable[] {
+  const primaryKey = EVENTS[kind].columns;
+  const counts = (name: string): ShopTable => ({
+    ...{ name, primaryKey, routing },
+    create: `CREATE TABLE IF NOT EXISTS shop.${name} (${columns}
+    seq BIGINT UNSIGNED NOT NULL,${WRITTEN_BY},
+    PRIMARY KEY (${primaryKey.join(', ')})
+  ) ENGINE=InnoDB`,
+  });
+  const handled: ShopTable = {
+    name: `${kind}_handled`,
+    primaryKey: ['id'],
+    routing,
+    create: `CREATE TABLE IF NOT EXISTS shop.${kind}_handled (
+    id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY,${columns}
+    step ${NAME},
+    seq BIGINT UNSIGNED NOT NULL,
+    seq_before BIGINT UNSIGNED NOT NULL,
+    redelivered TINYINT NOT NULL,${WRITTEN_BY},
+    KEY (request_id)
+  ) ENGINE=InnoDB`,
+  };
+  return [counts(`${kind}_emitted`), counts(`${kind}_seen`), handled];
+}
 
 /** Statements that make the schema; run them in both DCs before the links start. */
 export const SHOP_DDL: readonly string[] = [
   'CREATE DATABASE IF NOT EXISTS shop CHARACTER SET utf8mb4',
   ...SHOP_TABLES.map((table) => table.create),
+  ...SHOP_OUTBOXES.map((table) => outboxTable(table).replace('CREATE TABLE', 'CREATE TABLE IF NOT EXISTS')),
 ];
 
 /** The `tables` of a topology for this schema. */
 export function shopTables(): Record<string, { userId: string; region: string } | { central: string }> {
-  return Object.fromEntries(SHOP_TABLES.map((table) => [`${SHOP_SCHEMA}.${table.name}`, table.routing]));
+  return {
+    ...Object.fromEntries(SHOP_TABLES.map((table) => [`${SHOP_SCHEMA}.${table.name}`, table.routing])),
+    [`${SHOP_SCHEMA}.${EVENTS.wallet.outbox}`]: ROUTED,
+    [`${SHOP_SCHEMA}.${EVENTS.coupon.outbox}`]: CENTRAL,
+  };
 }
 
 /** The application entry of a topology: where the routing key of a shop request is. */

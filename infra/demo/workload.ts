@@ -1,6 +1,15 @@
 import type { LabWorkload } from '../lab/options.js';
 import { SHOP_KEYS } from './service/visits.js';
-import { COUPON_CENTRAL, SHOP_APPLICATION, SHOP_DDL, SHOP_SCHEMA, shopTables } from './schema.sql.js';
+import {
+  COUPON_CENTRAL,
+  EVENTS,
+  EVENT_PARTITIONS,
+  SHOP_APPLICATION,
+  SHOP_DDL,
+  SHOP_OUTBOXES,
+  SHOP_SCHEMA,
+  shopTables,
+} from './schema.sql.js';
 
 /** Instances of the shop in each DC. */
 export const INSTANCES = 2;
@@ -16,4 +25,6 @@ export const SHOP_WORKLOAD: LabWorkload = {
   central: { [COUPON_CENTRAL]: { home: 'dc-a' } },
   segments: {},
   include: [`${SHOP_SCHEMA}.*`],
+  topics: Object.fromEntries(Object.values(EVENTS).map(({ topic }) => [topic, EVENT_PARTITIONS])),
+  outboxes: [...SHOP_OUTBOXES],
 };

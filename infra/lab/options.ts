@@ -48,6 +48,10 @@ export interface LabWorkload {
   segments: Topology['segments'];
   /** Included in the links; default all. */
   include?: string[];
+  /** Topic → partitions, created in every Kafka store. */
+  topics?: Record<string, number>;
+  /** Outbox tables of the store `main`, relayed when there is a Kafka store. */
+  outboxes?: string[];
 }
 
 export const NO_WORKLOAD: LabWorkload = {

@@ -119,6 +119,9 @@ function topologyDocument(lab: LabContext, reader: LabDc | null): unknown {
       })),
       ...redisNames(lab).map((store) => ({ store: `redis/${store}`, onGap: 'resync' })),
       ...kafkaNames(lab).map((store) => ({ store: `kafka/${store}` })),
+      ...(workload.outboxes === undefined ? [] : kafkaNames(lab).slice(0, 1)).map((kafka) => ({
+        ...{ store: `outbox/${STORES[0]}`, kafka, tables: workload.outboxes },
+      })),
     ],
   };
 }

@@ -1,10 +1,10 @@
 import type { DcId, UnitId } from '../../src/routing/units.js';
 
-/** The kinds of stores that links replicate. */
-export const LINK_KINDS = ['mysql', 'redis', 'kafka'] as const;
+/** The kinds of links: of stores that are replicated, and the relays of outboxes. */
+export const LINK_KINDS = ['mysql', 'redis', 'kafka', 'outbox'] as const;
 export type LinkKind = (typeof LINK_KINDS)[number];
 
-/** One directed replicator of one store pair. Its id is `mysql/orders:dc-a>dc-b`. */
+/** One directed replicator of one store pair: `mysql/orders:dc-a>dc-b`. The relay of an outbox stays in its data center: `outbox/orders:dc-a`. */
 export interface LinkId {
   kind: LinkKind;
   store: string;
@@ -13,15 +13,16 @@ export interface LinkId {
 }
 
 export function formatLinkId(link: LinkId): string {
-  return `${link.kind}/${link.store}:${link.from}>${link.to}`;
+  const { kind, store, from, to } = link;
+  return kind === 'outbox' ? `${kind}/${store}:${from}` : `${kind}/${store}:${from}>${to}`;
 }
 
 /** Undefined when `text` is no link id. */
 export function parseLinkId(text: string): LinkId | undefined {
-  const parts = /^([a-z]+)\/([a-z0-9][a-z0-9-]*):([a-z0-9][a-z0-9-]*)>([a-z0-9][a-z0-9-]*)$/.exec(text);
+  const parts = /^([a-z]+)\/([a-z0-9][a-z0-9-]*):([a-z0-9][a-z0-9-]*)(?:>([a-z0-9][a-z0-9-]*))?$/.exec(text);
   const kind = LINK_KINDS.find((one) => one === parts?.[1]);
-  if (!parts || kind === undefined) return undefined;
-  return { kind, store: parts[2]!, from: parts[3]!, to: parts[4]! };
+  if (!parts || kind === undefined || (kind === 'outbox') !== (parts[4] === undefined)) return undefined;
+  return { kind, store: parts[2]!, from: parts[3]!, to: parts[4] ?? parts[3]! };
 }
 
 export type LinkState =

@@ -10,13 +10,16 @@ import { linkConfigOf as mysqlLinkConfig } from '../mysql/configure.js';
 import { initialiseLink as initialiseMysqlLink } from '../mysql/initialise.js';
 import type { LinkConfig as MysqlLinkConfig } from '../mysql/link-config.js';
 import { redisLinkConfig } from '../redis/configure.js';
+import { outboxRelayConfig } from '../outbox/configure.js';
+import { initialiseRelay } from '../outbox/initialise.js';
+import type { RelayConfig } from '../outbox/relay-config.js';
 import { initialiseRedisLink } from '../redis/initialise.js';
 import type { RedisLinkConfig } from '../redis/link-config.js';
 import { problemOf } from './options.js';
 import type { InitialiseOptions } from './options.js';
 
 /** All that a link's thread needs, by its kind; plain data. */
-export type LinkConfig = MysqlLinkConfig | RedisLinkConfig | KafkaLinkConfig;
+export type LinkConfig = MysqlLinkConfig | RedisLinkConfig | KafkaLinkConfig | RelayConfig;
 
 type Secrets = (reference: SecretReference) => string;
 
@@ -46,6 +49,8 @@ export function linkConfigOf(topology: Topology, link: string, secret: Secrets):
       return redisLinkConfig(topology, wanted, secret);
     case 'kafka':
       return kafkaLinkConfig(topology, wanted, secret);
+    case 'outbox':
+      return outboxRelayConfig(topology, wanted, secret);
   }
 }
 
@@ -76,5 +81,7 @@ export async function initialiseLink(
     }
     case 'kafka':
       return beginKafkaLink(kafkaLinkConfig(topology, wanted, secret), options);
+    case 'outbox':
+      return initialiseRelay(outboxRelayConfig(topology, wanted, secret), options);
   }
 }

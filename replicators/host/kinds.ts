@@ -10,6 +10,7 @@ const OPEN: Record<LinkKind, Open> = {
   mysql: async (...given) => new (await import('../mysql/link.js')).Link(...given),
   kafka: async (...given) => new (await import('../kafka/link.js')).KafkaLink(...given),
   redis: async (...given) => new (await import('../redis/link.js')).RedisLink(...given),
+  outbox: async (...given) => new (await import('../outbox/relay.js')).OutboxRelay(...given),
 };
 
 /** The link of a configuration, ready to run. */

@@ -8,6 +8,7 @@ const BEGINS: Record<LinkKind, readonly ('now' | 'earliest' | 'position')[]> = {
   mysql: ['now', 'position'],
   redis: ['now'],
   kafka: ['now', 'earliest'],
+  outbox: ['now', 'position'],
 };
 
 /** What a link of this kind cannot be asked for, and what to ask for instead; undefined: nothing. */
@@ -23,6 +24,10 @@ export function problemOf(
       message: `--from: ${JSON.stringify(from)}: a ${kind} link begins at ${expected}`,
     };
   }
+  if (kind === 'outbox' && (copy === true || resync !== undefined)) {
+    const message = 'a relay copies no tables: name a position of the binlog with --from';
+    return { field: copy === true ? 'copy' : 'resync', message };
+  }
   if (kind === 'kafka' && (copy === true || resync !== undefined)) {
     const message =
       'records are not copied beside the stream: begin at the oldest of them with --from earliest';
@@ -31,6 +36,8 @@ export function problemOf(
   if (kind === 'redis' && resync !== undefined && resync.tables !== null)
     return { field: 'tables', message: 'a redis link copies the whole store again: leave --tables out' };
   if (kind !== 'mysql' && maxRowsPerSecond !== undefined) {
+    if (kind === 'outbox')
+      return { field: 'max-rows-per-second', message: '--max-rows-per-second goes with --copy' };
     const field = kind === 'redis' ? 'maxCommandsPerSecond' : 'maxRecordsPerSecond';
     const message = `--max-rows-per-second is of MySQL's rows; a ${kind} link obeys ${field} and maxBytesPerSecond of the topology`;
     return { field: 'max-rows-per-second', message };

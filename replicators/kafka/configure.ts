@@ -40,7 +40,7 @@ export function openKafka(topology: Topology, secret: Secrets): Map<DcId, Map<st
   );
 }
 
-function kafkaAddress({ brokers, tls, sasl }: KafkaStore, secret: Secrets): KafkaAddress {
+export function kafkaAddress({ brokers, tls, sasl }: KafkaStore, secret: Secrets): KafkaAddress {
   return {
     brokers,
     ...(tls !== undefined && {

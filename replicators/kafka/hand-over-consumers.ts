@@ -42,8 +42,9 @@ export interface HandedOver {
 }
 
 /**
- * Hands the consumers' positions of some units to the other DC. For a switchover: when the units are fenced, their producers have acknowledged or are
- * fenced, and the Kafka links have reached the baseline; before the units are open at the new owner. May be repeated.
+ * Hands the consumers' positions of some units to the other DC. For a switchover: when the units are fenced, the outboxes are relayed, and the units'
+ * producers have acknowledged or are fenced: no record of theirs is added to a topic any more. Before the marker of the baseline, behind which the
+ * units open at the new owner. May be repeated.
  *
  * Every member at the old owner is fenced first: what it commits later is refused, so the positions that are read now are the last ones. One that lives
  * takes its partitions again, asks the rule center, and goes on with its other units where it was.

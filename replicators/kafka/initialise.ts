@@ -7,21 +7,13 @@ import {
   readCheckpoint,
 } from './checkpoint.js';
 import type { PartitionPosition } from './checkpoint.js';
-import { claimLink } from './claim.js';
+import { takeFromAll } from './claim.js';
 import { Cluster } from './client/cluster.js';
 import { byLeader, listOffsets } from './client/data-api.js';
 import { check } from './client/protocol-errors.js';
-import { TransactionalProducer } from './client/producer.js';
 import type { KafkaLinkConfig } from './link-config.js';
 import { MARKERS, ensureMarkerTopic } from './markers.js';
 import { TopicFilter } from './topic-filter.js';
-
-/** Of a transaction that nobody ends. */
-export const TRANSACTION_TIMEOUT_MS = 60_000;
-
-export function transactionalId(link: string): string {
-  return `interlock.link.${link}`;
-}
 
 /**
  * The first checkpoint of a link: where it begins in every partition that the source has now. What comes later begins at its beginning.
@@ -36,9 +28,7 @@ export async function initialiseKafkaLink(
   try {
     await ensureMarkerTopic(source);
     const { link } = config;
-    // A process that runs the link ends by this.
-    await claimLink(target, link, '');
-    const producer = await TransactionalProducer.take(target, transactionalId(link), TRANSACTION_TIMEOUT_MS);
+    const producer = await takeFromAll(target, link);
     const { checkpoint: existing, leader } = await readCheckpoint(target, link);
     if (existing !== undefined && !discardCheckpoint) {
       throw new InterlockError(

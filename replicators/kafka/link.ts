@@ -1,4 +1,3 @@
-import { randomUUID } from 'node:crypto';
 import { InterlockError, isInterlockError, messageOf } from '../../src/errors.js';
 import { Attempts } from '../core/attempts.js';
 import type { LinkStatus } from '../core/contract.js';
@@ -7,11 +6,8 @@ import type { StopPoint } from '../core/stop-points.js';
 import { Attempt } from './attempt.js';
 import type { LinkEvents } from './attempt.js';
 import { readCheckpoint } from './checkpoint.js';
-import { claimLink, claimedByOther } from './claim.js';
+import { LinkHold } from './claim.js';
 import { Cluster } from './client/cluster.js';
-import { TransactionalProducer } from './client/producer.js';
-import type { ProducerIdentity } from './client/transaction-api.js';
-import { TRANSACTION_TIMEOUT_MS, transactionalId } from './initialise.js';
 import type { KafkaLinkConfig } from './link-config.js';
 import { ensureMarkerTopic } from './markers.js';
 
@@ -25,10 +21,7 @@ export class KafkaLink {
   private readonly tracker: StatusTracker;
   private readonly attempts: Attempts;
   private attempt: Attempt | undefined;
-  /** What this link took last. */
-  private held: ProducerIdentity | undefined;
-  private readonly holder = randomUUID();
-  private claimed = false;
+  private readonly hold: LinkHold;
   /** The last attempt had the link. */
   private ran = false;
 
@@ -37,6 +30,7 @@ export class KafkaLink {
     private readonly events: LinkEvents,
     private readonly stopAt: (point: StopPoint) => void,
   ) {
+    this.hold = new LinkHold(config.link);
     this.tracker = new StatusTracker(config.link);
     this.attempts = new Attempts({
       tracker: this.tracker,
@@ -91,12 +85,9 @@ export class KafkaLink {
   private async open(source: Cluster, target: Cluster, signal: AbortSignal): Promise<void> {
     const { link, from } = this.config;
     await ensureMarkerTopic(source);
-    if (!this.claimed) await claimLink(target, link, this.holder);
-    this.claimed = true;
-    const producer = await this.take(target);
-    this.held = producer.identity;
+    const producer = await this.hold.take(target);
     const { checkpoint, leader, claimedBy } = await readCheckpoint(target, link);
-    if (claimedBy !== this.holder) throw claimedByOther(link);
+    this.hold.requireClaim(claimedBy);
     if (checkpoint === undefined) {
       throw new InterlockError(
         'Refused',
@@ -125,20 +116,5 @@ export class KafkaLink {
     );
     this.ran = true;
     await this.attempt.run(signal);
-  }
-
-  /** Only when nobody else has the link since: two processes that take it back from each other would do so for ever. */
-  private async take(target: Cluster): Promise<TransactionalProducer> {
-    const { link } = this.config;
-    const id = transactionalId(link);
-    try {
-      return await TransactionalProducer.take(target, id, TRANSACTION_TIMEOUT_MS, this.held);
-    } catch (error) {
-      if (this.held === undefined || !isInterlockError(error, 'HeldByOther')) throw error;
-      // A coordinator that has undone a transaction that took too long fences its producer, too: then nobody else has claimed the link.
-      const { claimedBy } = await readCheckpoint(target, link);
-      if (claimedBy !== this.holder) throw error;
-      return TransactionalProducer.take(target, id, TRANSACTION_TIMEOUT_MS);
-    }
   }
 }

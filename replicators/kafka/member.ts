@@ -5,6 +5,8 @@ import { CheckpointTail } from './checkpoint-tail.js';
 import { Cluster } from './client/cluster.js';
 import type { KafkaAddress } from './client/connection.js';
 import { fenceProducers } from './fence-producers.js';
+import { handOverConsumers } from './hand-over-consumers.js';
+import type { ConsumerHandOver, HandedOver } from './hand-over-consumers.js';
 import { writeMarker } from './markers.js';
 import type { MarkerRecord } from './markers.js';
 
@@ -46,6 +48,12 @@ export class KafkaMember {
   /** @returns transactional ids: see `fenceProducers` */
   fenceProducers(hasAcknowledged: Parameters<typeof fenceProducers>[1]): Promise<string[]> {
     return fenceProducers(this.address, hasAcknowledged);
+  }
+
+  /** Where the groups of this store stand with some units, to the same store of the new owner. */
+  handOverConsumers(to: KafkaMember, of: Pick<ConsumerHandOver, 'epoch' | 'units'>): Promise<HandedOver[]> {
+    const end = ({ dc, address }: KafkaMember): ConsumerHandOver['from'] => ({ dc, kafka: address });
+    return handOverConsumers({ from: end(this), to: end(to), ...of });
   }
 
   /** After everything that the baseline is to contain. @returns where in the markers' topic it is */

@@ -1,6 +1,5 @@
+import { copyName, DEFAULT_NAMING } from '../../src/kafka/copy-naming.js';
 import type { KafkaLinkConfig } from './link-config.js';
-
-const DEFAULT_NAMING = '{from}.{topic}';
 
 /** Which topics of the source a link carries, and what their copies are called. */
 export class TopicFilter {
@@ -16,8 +15,7 @@ export class TopicFilter {
     this.include = config.include.map(toRegExp);
     this.exclude = config.exclude.map(toRegExp);
     this.naming = config.naming ?? DEFAULT_NAMING;
-    if (this.naming.includes('{from}'))
-      this.copies = toRegExp(this.naming.replace('{from}', config.to).replace('{topic}', '*'));
+    if (this.naming.includes('{from}')) this.copies = toRegExp(copyName(this.naming, config.to, '*'));
   }
 
   /** Copies are known by the origin in their records; by their names only no copies of copies are made. */
@@ -28,7 +26,7 @@ export class TopicFilter {
   }
 
   copyOf(topic: string): string {
-    return this.naming.replace('{from}', this.config.from).replace('{topic}', topic);
+    return copyName(this.naming, this.config.from, topic);
   }
 }
 

@@ -63,7 +63,6 @@ export class RelayAttempt {
   private movedAt = Date.now();
   private behindSince: number | undefined = Date.now();
   private currentAt = Date.now();
-  private readonly generation: number;
 
   constructor(
     private readonly config: RelayConfig,
@@ -73,21 +72,21 @@ export class RelayAttempt {
     private readonly source: Connection,
     cluster: Cluster,
     private readonly producer: TransactionalProducer,
+    /** As this attempt found it; the generation is its own. */
     private readonly stored: RelayPosition,
     private readonly leader: number,
   ) {
-    this.topics = new TopicMap(cluster, config.relay);
+    this.topics = new TopicMap(cluster, config.link);
     this.files = new BinlogFiles(source);
     this.position = parsePosition(config.source.flavour, stored.position);
     this.executed = this.position.clone();
     this.persisted = stored.position;
     this.marker = stored.marker;
-    this.generation = stored.generation + 1;
   }
 
   async run(signal: AbortSignal): Promise<void> {
     const { config, tracker, source, stored } = this;
-    tracker.generation = this.generation;
+    tracker.generation = stored.generation;
     tracker.position = stored.position;
     tracker.lastMarker = this.marker?.id ?? null;
     await this.commit(stored.position);
@@ -197,11 +196,10 @@ export class RelayAttempt {
 
   /** The events that were sent and the position become one: both are seen, or neither. */
   private async commit(position: string): Promise<void> {
-    const { generation, stored, marker } = this;
-    await sendPosition(this.producer, this.config.relay, this.leader, {
-      generation,
+    const { stored, marker } = this;
+    await sendPosition(this.producer, this.config.link, this.leader, {
+      ...stored,
       position,
-      source: stored.source,
       marker,
     });
     await this.producer.flush();
@@ -223,7 +221,7 @@ export class RelayAttempt {
     this.events.onMarker(
       {
         markerId: marker.id,
-        link: config.relay,
+        link: config.link,
         conflicts: 0,
         quarantined: 0,
         position: this.position.toString(),
@@ -234,9 +232,9 @@ export class RelayAttempt {
   }
 
   private stopped(gtid: string, why: InterlockError): InterlockError {
-    return new InterlockError(why.code, `${this.config.relay} stopped before ${gtid}: ${why.message}`, {
+    return new InterlockError(why.code, `${this.config.link} stopped before ${gtid}: ${why.message}`, {
       cause: why,
-      details: { ...why.details, link: this.config.relay, position: gtid },
+      details: { ...why.details, link: this.config.link, position: gtid },
     });
   }
 
@@ -244,8 +242,8 @@ export class RelayAttempt {
     if (!isKafkaError(error, MESSAGE_TOO_LARGE)) return error;
     return new InterlockError(
       'LinkStopped',
-      `${this.config.relay} stopped: ${messageOf(error)}, with an event of ${taken[0]!.gtid} to ${taken.at(-1)!.gtid}. Raise max.message.bytes of the topic (or message.max.bytes), then resume the relay`,
-      { cause: error, details: { link: this.config.relay, position: taken[0]!.gtid } },
+      `${this.config.link} stopped: ${messageOf(error)}, with an event of ${taken[0]!.gtid} to ${taken.at(-1)!.gtid}. Raise max.message.bytes of the topic (or message.max.bytes), then: interlock replicate resume ${this.config.link}`,
+      { cause: error, details: { link: this.config.link, position: taken[0]!.gtid } },
     );
   }
 

@@ -2,10 +2,10 @@ import type { DcId } from '../../src/routing/units.js';
 import type { KafkaAddress } from '../kafka/client/connection.js';
 import type { ServerAddress } from '../mysql/session.js';
 
-/** All that a relay needs; plain data, passwords resolved. */
+/** All that a relay's thread needs; plain data, passwords resolved. */
 export interface RelayConfig {
-  /** `outbox/<store>:<dc>` */
-  relay: string;
+  /** `outbox/<MySQL store>:<dc>` */
+  link: string;
   dc: DcId;
   source: ServerAddress;
   /** Of the same data center. */

@@ -4,7 +4,6 @@ import type { LinkStatus } from '../core/contract.js';
 import { StatusTracker } from '../core/status.js';
 import type { LinkLag } from '../core/status.js';
 import { Cluster } from '../kafka/client/cluster.js';
-import type { ProducerIdentity } from '../kafka/client/transaction-api.js';
 import type { LinkEvents } from '../core/contract.js';
 import { requireLineage } from '../mysql/lineage.js';
 import { queueBudget } from '../mysql/queue-budget.js';
@@ -12,7 +11,8 @@ import { connect } from '../mysql/session.js';
 import type { StopPoint } from '../core/stop-points.js';
 import { isUnavailable } from '../mysql/target-errors.js';
 import type { SqlError } from '../mysql/target-errors.js';
-import { readPosition, takeRelay } from './position.js';
+import { LinkHold } from '../kafka/claim.js';
+import { readPosition } from './position.js';
 import { RelayAttempt } from './relay-attempt.js';
 import type { RelayConfig } from './relay-config.js';
 
@@ -23,7 +23,7 @@ import type { RelayConfig } from './relay-config.js';
 export class OutboxRelay {
   private readonly tracker: StatusTracker;
   private attempt: RelayAttempt | undefined;
-  private held: ProducerIdentity | undefined;
+  private readonly hold: LinkHold;
   private lastLag: LinkLag = { ...UNKNOWN_LAG, lagMs: 1 };
   private readonly attempts: Attempts;
 
@@ -32,7 +32,8 @@ export class OutboxRelay {
     private readonly events: LinkEvents,
     private readonly stopAt: (point: StopPoint) => void,
   ) {
-    this.tracker = new StatusTracker(config.relay);
+    this.hold = new LinkHold(config.link);
+    this.tracker = new StatusTracker(config.link);
     this.attempts = new Attempts({
       tracker: this.tracker,
       onStatus: events.onStatus,
@@ -60,17 +61,16 @@ export class OutboxRelay {
     let closeSource = (): void => undefined;
     const open = async (): Promise<void> => {
       const { config } = this;
+      const { link } = config;
       // Taken first: an attempt that is gone can commit nothing behind the position that is read now.
-      const producer = await takeRelay(cluster, config.relay, this.held);
-      this.held = producer.identity;
-      const { found, leader } = await readPosition(cluster, config.relay);
+      const producer = await this.hold.take(cluster);
+      const { found, leader, claimedBy } = await readPosition(cluster, link);
+      this.hold.requireClaim(claimedBy);
       if (found === undefined) {
         throw new InterlockError(
           'Refused',
-          `${config.relay} has no position in ${config.dc}'s Kafka; initialise it`,
-          {
-            details: { relay: config.relay },
-          },
+          `${link} has no position in ${config.dc}'s Kafka; run: interlock replicate start ${link} --from now`,
+          { details: { link } },
         );
       }
       const source = await connect(config.source);
@@ -79,7 +79,9 @@ export class OutboxRelay {
       await requireLineage(lineageOf(config), source, found.position);
       const { events, stopAt, tracker } = this;
       const attempt = new RelayAttempt(
-        ...([config, events, stopAt, tracker, source, cluster, producer, found, leader] as const),
+        ...([config, events, stopAt, tracker, source, cluster, producer] as const),
+        { ...found, generation: found.generation + 1, started: true },
+        leader,
       );
       this.attempt = attempt;
       await attempt.run(signal);
@@ -111,15 +113,16 @@ export class OutboxRelay {
   }
 }
 
-function lineageOf({ relay, dc, source }: RelayConfig): Parameters<typeof requireLineage>[0] {
+function lineageOf({ link, dc, source }: RelayConfig): Parameters<typeof requireLineage>[0] {
   return {
-    link: relay,
+    link,
     from: dc,
     flavour: source.flavour,
     mend: {
-      diverged: 'Look which events Kafka lacks, then initialise the relay at a position, discarding this one',
+      diverged:
+        'Look which events Kafka lacks, then start the relay with --from POSITION --discard-checkpoint',
       purged:
-        'The events of the purged part are in the outbox tables only: send what Kafka lacks, then initialise the relay at a position, discarding this one',
+        'The events of the purged part are in the outbox tables only: send what Kafka lacks, then start the relay with --from POSITION --discard-checkpoint',
     },
   };
 }

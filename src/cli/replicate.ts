@@ -47,7 +47,12 @@ interface ResyncOptions extends CopyOptions {
   tables?: string;
 }
 
-const KINDS = { mysql: 'MySQL', redis: 'Redis', kafka: 'Kafka' } as const;
+const KINDS = {
+  mysql: 'MySQL replication',
+  redis: 'Redis replication',
+  kafka: 'Kafka replication',
+  outbox: 'outbox relay',
+} as const;
 const ASK_LIMIT_MS = 10_000;
 const START_LIMIT_MS = 60_000;
 const POLL_MS = 200;
@@ -67,7 +72,7 @@ export function register(program: Command): void {
   command('start', 'start a link at its checkpoint, or at --from, and wait until it streams')
     .option(
       '--from <position>',
-      '`now` (both sides hold the same); MySQL: the GTID position of a loaded backup; Kafka: `earliest`',
+      '`now` (both sides hold the same); MySQL: the GTID position of a loaded backup; an outbox: of the last event that Kafka has; Kafka: `earliest`',
     )
     .option(
       '--copy',
@@ -147,7 +152,7 @@ function checkAbilities(link: string, options: InitialiseOptions): void {
 
 function checkFrom(topology: Topology, link: string, from: string | undefined): void {
   const id = parseLinkId(link)!;
-  if (from === undefined || from === 'now' || id.kind !== 'mysql') return;
+  if (from === undefined || from === 'now' || (id.kind !== 'mysql' && id.kind !== 'outbox')) return;
   const { flavour } = datacenter(topology, id.from).stores.mysql[id.store]!;
   try {
     parsePosition(flavour, from);
@@ -180,7 +185,7 @@ async function startOne(
       workflowId,
       taskQueue: topology.temporal.controlTaskQueue,
       args: [input],
-      staticSummary: `${KINDS[kindOf(link)]} replication ${link}`,
+      staticSummary: `${KINDS[kindOf(link)]} ${link}`,
     });
   } catch (error) {
     if (!(error instanceof WorkflowExecutionAlreadyStartedError)) throw error;

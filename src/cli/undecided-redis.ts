@@ -86,6 +86,7 @@ export function reasonOf({ reason, detail, command, key }: RedisRecord): string 
 
 const WORDS: Record<RedisRecord['reason'], string> = {
   refused: 'the target refused it',
+  unread: 'nobody has read which commands',
   'whole-database': 'it reaches what the source does not own',
   split: 'a part of its keys is carried, another is not',
   'unknown-command': 'nobody knows its keys',

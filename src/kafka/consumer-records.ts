@@ -50,8 +50,5 @@ export function isConsumerId(transactionalId: string): boolean {
   return transactionalId.startsWith(PREFIX);
 }
 
-/** What the copy of another DC's topic is called, and the header by which its records say where they come from. */
-export function copyOf(origin: DcId, topic: string): string {
-  return `${origin}.${topic}`;
-}
+/** The header of a copied record that says where it comes from: `<dc>/<topic>/<partition>/<offset>`. */
 export const ORIGIN_HEADER = 'interlock-origin';

@@ -9,6 +9,8 @@ import type {
   LinkSpec,
   MysqlLinkSpec,
   MysqlStore,
+  OutboxSpec,
+  PairLinkSpec,
   RedisLinkSpec,
   Topology,
 } from './schema.js';
@@ -30,8 +32,10 @@ type Options<S extends LinkSpec> = Omit<S, 'kind' | 'store' | 'from' | 'to' | `m
 export type WantedMysqlLink = Wanted<'mysql'> & Options<MysqlLinkSpec>;
 export type WantedRedisLink = Wanted<'redis'> & Options<RedisLinkSpec>;
 export type WantedKafkaLink = Wanted<'kafka'> & Options<KafkaLinkSpec>;
+/** The relay of an outbox: from and to are one data center, and the store is of MySQL. */
+export type WantedOutbox = Wanted<'outbox'> & Options<OutboxSpec>;
 /** One directed link that the topology wants; `kind`, `store`, `from`, `to` are its id (replicators/core/contract.ts). */
-export type WantedLink = WantedMysqlLink | WantedRedisLink | WantedKafkaLink;
+export type WantedLink = WantedMysqlLink | WantedRedisLink | WantedKafkaLink | WantedOutbox;
 
 /** The rules of a topology at epoch 1: everything open at its home. */
 export function initialRules(topology: Topology): Rules {
@@ -88,6 +92,10 @@ export function wantedLinks(topology: Topology): WantedLink[] {
   const links: WantedLink[] = [];
   for (const spec of topology.links) {
     for (const from of dcIds(topology)) {
+      if (spec.kind === 'outbox') {
+        links.push({ ...spec, store: storeName(spec), from, to: from });
+        continue;
+      }
       const to = otherDc(topology, from);
       if ((spec.from ?? from) === from && (spec.to ?? to) === to) links.push(wanted(spec, from, to));
     }
@@ -100,12 +108,17 @@ export function wantedMysqlLinks(topology: Topology): WantedMysqlLink[] {
   return wantedLinks(topology).filter((link) => link.kind === 'mysql');
 }
 
+/** The relays of the outboxes of one data center's stores. */
+export function wantedOutboxes(topology: Topology, dc: DcId): WantedOutbox[] {
+  return wantedLinks(topology).filter((link) => link.kind === 'outbox' && link.from === dc) as WantedOutbox[];
+}
+
 /** Those of Redis stores alone. */
 export function wantedRedisLinks(topology: Topology): WantedRedisLink[] {
   return wantedLinks(topology).filter((link) => link.kind === 'redis');
 }
 
-function wanted(spec: LinkSpec, from: DcId, to: DcId): WantedLink {
+function wanted(spec: PairLinkSpec, from: DcId, to: DcId): WantedLink {
   const end = { store: storeName(spec), from, to };
   switch (spec.kind) {
     case 'mysql': {

@@ -2,14 +2,16 @@ import { storeName } from './derive.js';
 import { TableFilter } from './table-filter.js';
 import { oneOf } from './problems.js';
 import type { Report } from './problems.js';
-import type { LinkSpec, MysqlLinkSpec, Topology } from './schema.js';
+import type { MysqlLinkSpec, PairLinkSpec, Topology } from './schema.js';
 
 /** The links of a topology: their stores, directions, and what they carry. */
 export function checkLinks(topology: Topology, dcs: string[], report: Report): void {
   checkInverse(topology, dcs, report);
   checkLatest(topology, dcs, report);
+  checkOutboxes(topology, dcs, report);
   const wanted = new Map<string, string>();
   topology.links.forEach((link, i) => {
+    if (link.kind === 'outbox') return;
     for (const dc of dcs) {
       const stores = topology.datacenters[dc]!.stores[link.kind];
       if (!Object.hasOwn(stores, storeName(link))) {
@@ -47,7 +49,48 @@ export function checkLinks(topology: Topology, dcs: string[], report: Report): v
   });
 }
 
-function oneWay({ from, to }: LinkSpec): boolean {
+/** Hazard: two relays of one table would send each of its events twice. */
+function checkOutboxes(topology: Topology, dcs: string[], report: Report): void {
+  const tables = new Map<string, string>();
+  const stores = new Map<string, string>();
+  topology.links.forEach((link, i) => {
+    if (link.kind !== 'outbox') return;
+    const at = `links.${i}`;
+    for (const dc of dcs) {
+      const { mysql, kafka } = topology.datacenters[dc]!.stores;
+      if (!Object.hasOwn(mysql, storeName(link)))
+        report(
+          `${at}.store`,
+          link.store,
+          `expected a MySQL store of both data centers; ${dc} has no mysql/${storeName(link)}`,
+        );
+      if (!Object.hasOwn(kafka, link.kafka))
+        report(
+          `${at}.kafka`,
+          link.kafka,
+          `expected a Kafka store of both data centers; ${dc} has no kafka/${link.kafka}`,
+        );
+    }
+    const same = stores.get(link.store);
+    if (same !== undefined) report(at, link.store, `expected one relay for a store; ${same} is the same`);
+    stores.set(link.store, at);
+    link.tables.forEach((table, j) => {
+      const path = `${at}.tables.${j}`;
+      const routing = topology.tables[table];
+      if (routing === undefined || 'unrouted' in routing)
+        report(
+          path,
+          table,
+          `expected a table of tables, routed by user or central: its events are fenced with it`,
+        );
+      const other = tables.get(`${link.store} ${table}`);
+      if (other !== undefined) report(path, table, `expected each table once; ${other} has it`);
+      tables.set(`${link.store} ${table}`, path);
+    });
+  });
+}
+
+function oneWay({ from, to }: PairLinkSpec): boolean {
   return from !== undefined || to !== undefined;
 }
 
@@ -176,7 +219,7 @@ function checkLatest(topology: Topology, dcs: string[], report: Report): void {
   });
 }
 
-function goes({ from, to }: LinkSpec, a: string, b: string): boolean {
+function goes({ from, to }: PairLinkSpec, a: string, b: string): boolean {
   return (from ?? a) === a && (to ?? b) === b;
 }
 

@@ -101,17 +101,37 @@ const kafkaLinkSchema = z.strictObject({
   maxBytesPerSecond: mostPerSecond,
 });
 
-const STORE = /^(mysql|redis|kafka)\/[a-z0-9][a-z0-9-]*$/;
+/** The relay of a MySQL store's outbox to the Kafka of the same data center; one in each. */
+const outboxSchema = z.strictObject({
+  /** `outbox/<name of the MySQL store>` */
+  store: z.string(),
+  /** The Kafka store that takes the events. */
+  kafka: name,
+  /** `schema.table` of the store's outbox tables. */
+  tables: z.array(tableName).min(1),
+});
+
+const STORE = /^(mysql|redis|kafka|outbox)\/[a-z0-9][a-z0-9-]*$/;
 export type MysqlLinkSpec = z.infer<typeof mysqlLinkSchema> & { kind: 'mysql' };
 export type RedisLinkSpec = z.infer<typeof redisLinkSchema> & { kind: 'redis' };
 export type KafkaLinkSpec = z.infer<typeof kafkaLinkSchema> & { kind: 'kafka' };
-export type LinkSpec = MysqlLinkSpec | RedisLinkSpec | KafkaLinkSpec;
+export type OutboxSpec = z.infer<typeof outboxSchema> & { kind: 'outbox' };
+/** Of a link between the two data centers. */
+export type PairLinkSpec = MysqlLinkSpec | RedisLinkSpec | KafkaLinkSpec;
+export type LinkSpec = PairLinkSpec | OutboxSpec;
 export type LinkKind = LinkSpec['kind'];
-const BY_KIND = { mysql: mysqlLinkSchema, redis: redisLinkSchema, kafka: kafkaLinkSchema };
+const BY_KIND = {
+  mysql: mysqlLinkSchema,
+  redis: redisLinkSchema,
+  kafka: kafkaLinkSchema,
+  outbox: outboxSchema,
+};
 
 /** A link; what it may say depends on the kind of its store. */
 export const linkSchema = z
-  .looseObject({ store: z.string().regex(STORE, 'expected mysql/NAME, redis/NAME or kafka/NAME') })
+  .looseObject({
+    store: z.string().regex(STORE, 'expected mysql/NAME, redis/NAME, kafka/NAME or outbox/NAME'),
+  })
   .transform((raw, context): LinkSpec => {
     const kind = STORE.exec(raw.store)![1] as LinkKind;
     const parsed = BY_KIND[kind].safeParse(raw);

@@ -2,10 +2,9 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import { claimLink } from '../../replicators/kafka/claim.js';
+import { claimLink, transactionalId } from '../../replicators/kafka/claim.js';
 import { Cluster } from '../../replicators/kafka/client/cluster.js';
 import { TransactionalProducer } from '../../replicators/kafka/client/producer.js';
-import { transactionalId } from '../../replicators/kafka/initialise.js';
 import type { KafkaLinkConfig } from '../../replicators/kafka/link-config.js';
 import {
   differences,

@@ -4,7 +4,7 @@ import path from 'node:path';
 import type { ResultSetHeader, RowDataPacket } from 'mysql2';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import type { LinkConfig } from '../../replicators/mysql/link-config.js';
-import { initialiseRelay } from '../../replicators/outbox/position.js';
+import { initialiseRelay } from '../../replicators/outbox/initialise.js';
 import { OutboxRelay } from '../../replicators/outbox/relay.js';
 import type { RelayConfig } from '../../replicators/outbox/relay-config.js';
 import { FenceStore } from '../../src/fence/fence-store.js';
@@ -111,7 +111,7 @@ describe.each(['mysql', 'mariadb'] as const)('the outbox on %s', (flavour) => {
     const { server } = dc === 'dc-a' ? pair.a : pair.b;
     const { host, port, user, password } = server;
     return {
-      relay: `outbox/${name}-${flavour}:${dc}`,
+      link: `outbox/${name}-${flavour}:${dc}`,
       dc,
       source: { host, port, user, password, flavour },
       target: { brokers: [kafka.address] },
@@ -305,7 +305,7 @@ describe.each(['mysql', 'mariadb'] as const)('the outbox on %s', (flavour) => {
 
   describe.runIf(flavour === 'mysql')('each event once, over', () => {
     const start = async (config: RelayConfig, stopAt = ''): Promise<Program> => {
-      const file = path.join(directory, `${config.relay.replaceAll(/\W/g, '-')}.json`);
+      const file = path.join(directory, `${config.link.replaceAll(/\W/g, '-')}.json`);
       await writeFile(file, JSON.stringify(config));
       const program = startProgram('test/support/outbox-process.js', [file], {
         INTERLOCK_LINK_STOP_AT: stopAt,

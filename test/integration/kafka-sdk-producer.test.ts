@@ -154,7 +154,10 @@ describe('the producer of the SDK', () => {
     const id = producerTransactionalId('shop', 'fence');
     expect(await fenceProducers(address(), ({ instance }) => instance === 'fence')).not.toContain(id);
     expect(await fenceProducers(address(), () => false)).toContain(id);
+    // It is fenced already, until it takes its id again.
+    expect(await fenceProducers(address(), () => false)).not.toContain(id);
     await send('b');
+    expect(await fenceProducers(address(), () => false)).toContain(id);
     // It has not heard of the new rules when it is fenced: it asks for them after it has taken its id again.
     await fenceProducer(address(), id);
     const confirm = rules.confirm.bind(rules);

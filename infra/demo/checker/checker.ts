@@ -3,6 +3,7 @@ import type { Connection, RowDataPacket } from 'mysql2/promise';
 import type { RedisAddress } from '../../../src/topology/redis-address.js';
 import { readJournal } from '../load/journal.js';
 import type { ServerAddress } from './binlog-stream.js';
+import { auditEvents, readEvents, waitUntilHandled } from './events.js';
 import { auditLedger } from './ledger.js';
 import type { LedgerFindingKind, ShopBooks } from './ledger.js';
 import { auditVisits } from './visits.js';
@@ -16,6 +17,8 @@ export interface CheckerOptions {
   datacenters: { dc: string; address: ServerAddress }[];
   /** The Redis stores in which visits are counted; default none. */
   redis?: { dc: string; address: RedisAddress }[];
+  /** There is a Kafka, and every write has its event. */
+  events?: boolean;
   /** The load generator's journal. */
   journal: string;
   /** For data without epochs: says who owns a unit, and no binlog is held against `unit_state`. */
@@ -40,7 +43,10 @@ export interface CheckReport {
   loops: number;
   /** Wallets or stocks that do not follow from their entries. */
   moneyErrors: number;
-  /** Refused writes that are there, rows of no request, malformed rows. */
+  /** Times that an event was handled, and those of them that were marked as repeats. */
+  handledEvents: number;
+  redeliveredEvents: number;
+  /** Refused writes that are there, rows of no request, malformed rows, events out of order. */
   otherErrors: number;
   /** Both databases have equal tables. */
   converged: boolean;
@@ -83,6 +89,7 @@ export class Checker {
     const timeoutMs = this.options.settleTimeoutMs ?? 90_000;
     const [a, b] = connections as [Connection, Connection];
     await waitUntilPromisesKept([a, b], timeoutMs);
+    if (this.options.events === true) await waitUntilHandled([a, b], timeoutMs);
     await waitUntilEqual(a, b, timeoutMs);
     const tables = await compareTables(a, b);
     const converged = tables.every((table) => table.equal);
@@ -116,19 +123,20 @@ export class Checker {
       ownerOf: (unit) => (open.get(unit)?.length === 1 ? open.get(unit)![0] : undefined),
       unitOf: this.options.unitOf ?? bucketOfUser,
     });
+    const eventBooks = this.options.events === true ? await readEvents(a) : undefined;
+    const events = eventBooks === undefined ? [] : auditEvents(journal, eventBooks);
+    const written = [...ledger, ...visits, ...events];
     const audited = this.audits.flatMap((audit) => audit.findings);
     const twice = [
       ...(this.audits.length === 2 ? openedTwice(this.audits[0]!, this.audits[1]!) : []),
       ...[...open].filter(([, owners]) => owners.length > 1).map(([unit]) => unit),
     ];
     const inLedger = (...kinds: LedgerFindingKind[]): number =>
-      [...ledger, ...visits].filter((finding) => kinds.includes(finding.kind)).length;
+      written.filter((finding) => kinds.includes(finding.kind)).length;
     const inBinlog = (...kinds: AuditFindingKind[]): number =>
       audited.filter((finding) => kinds.includes(finding.kind)).length;
     const findings = [
-      ...[...ledger, ...visits].map(
-        (finding) => `${finding.kind}: request ${finding.requestId}: ${finding.message}`,
-      ),
+      ...written.map((finding) => `${finding.kind}: request ${finding.requestId}: ${finding.message}`),
       ...audited.map((finding) => `${finding.kind}: ${finding.message}`),
       ...twice.map((opening) => `dual-owner: ${opening} was open in both data centers`),
       ...tables.flatMap((table) => table.differences.map((difference) => `not converged: ${difference}`)),
@@ -143,7 +151,9 @@ export class Checker {
       tornTransfers: inLedger('torn'),
       loops: inBinlog('loop'),
       moneyErrors: inLedger('money'),
-      otherErrors: inLedger('refused-but-there', 'stray') + inBinlog('malformed'),
+      handledEvents: eventBooks?.handlings.length ?? 0,
+      redeliveredEvents: eventBooks?.handlings.filter(({ redelivered }) => redelivered).length ?? 0,
+      otherErrors: inLedger('refused-but-there', 'stray', 'disorder') + inBinlog('malformed'),
       converged,
       tables,
       auditedRows: this.audits.reduce((sum, audit) => sum + audit.localRows, 0),

@@ -34,7 +34,9 @@ export type LedgerFindingKind =
   /** Of no request that was ever sent. */
   | 'stray'
   /** Balances or stocks do not follow from the entries. */
-  | 'money';
+  | 'money'
+  /** An event was handled before one that was written earlier. */
+  | 'disorder';
 
 export interface LedgerFinding {
   kind: LedgerFindingKind;

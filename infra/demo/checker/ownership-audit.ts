@@ -32,7 +32,10 @@ export interface AuditFinding {
 }
 
 const ROUTED = new Map(SHOP_TABLES.map((table) => [table.name, 'userId' in table.routing]));
-const TABLES = { interlock: ['unit_state', 'link_checkpoint'], [SHOP_SCHEMA]: true as const };
+const TABLES = {
+  interlock: ['unit_state', 'link_checkpoint'],
+  [SHOP_SCHEMA]: SHOP_TABLES.map(({ name }) => name),
+};
 
 /**
  * Holds every row that was written into one server against the ownership in the same server's binlog, at that position. A

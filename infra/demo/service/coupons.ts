@@ -1,5 +1,6 @@
 import { COUPON_CENTRAL, COUPON_UNIT, OPENING_STOCK } from '../schema.sql.js';
 import type { ShopDatabase } from './database.js';
+import { ShopEvents } from './events.js';
 import { ShopError, onceOnly } from './requests.js';
 
 export interface Deduction {
@@ -11,10 +12,14 @@ export interface Deduction {
 
 /** Coupons of one inventory with one writer for all users. */
 export class Coupons {
+  private readonly events: ShopEvents;
+
   constructor(
     private readonly db: ShopDatabase,
     private readonly dc: string,
-  ) {}
+  ) {
+    this.events = new ShopEvents(dc);
+  }
 
   async deduct(deduction: Deduction): Promise<{ repeated: boolean; epoch: number | null }> {
     const { requestId, coupon, userId, quantity } = deduction;
@@ -43,6 +48,9 @@ export class Coupons {
         if (Number(rows[0]?.remaining ?? 0) < 0) {
           throw new ShopError(422, 'SoldOut', `coupon ${coupon} is sold out`);
         }
+        await this.events.emit(tx, {
+          ...{ kind: 'coupon', key: [coupon], requestId, step: 'deduction', unit: COUPON_UNIT },
+        });
         return { repeated: false, epoch: tx.epoch };
       }),
     );

@@ -1,3 +1,6 @@
+import type { NewEvent } from '../../../src/sdk/index.js';
+import type { EventKind } from '../schema.sql.js';
+
 /** What the shop needs of its database: fenced transactions and reads. Implemented on the SDK in `sdk-database.ts`. */
 export type ShopKey = { userId: string; region: string } | { central: string };
 
@@ -5,6 +8,8 @@ export interface ShopTransaction {
   /** Epoch under which the transaction's units are owned; every row stores it. */
   readonly epoch: number;
   query<T = unknown>(sql: string, values?: unknown[]): Promise<T>;
+  /** Writes an event that is sent when the transaction commits; undefined where there is no Kafka. */
+  emit?: (kind: EventKind, event: NewEvent) => Promise<void>;
 }
 
 export interface ShopDatabase {

@@ -4,11 +4,15 @@
  */
 import { parseArgs } from 'node:util';
 import { Redis } from 'ioredis';
+import { Kafka, logLevel } from 'kafkajs';
 import mysql from 'mysql2/promise';
 import { InterlockError, messageOf } from '../../../src/errors.js';
 import { createInterlock } from '../../../src/sdk/index.js';
+import { otherDc } from '../../../src/topology/derive.js';
 import { loadTopology } from '../../../src/topology/load.js';
+import { COUPON_CENTRAL, EVENTS, SHOP_SCHEMA } from '../schema.sql.js';
 import { createShop } from './app.js';
+import { Projection } from './projection.js';
 import { SdkShopDatabase } from './sdk-database.js';
 import { Visits } from './visits.js';
 
@@ -65,8 +69,20 @@ async function main(): Promise<void> {
       maxRetriesPerRequest: 1,
     });
   redis?.on('error', (error) => warn(`Redis: ${messageOf(error)}`));
+  const broker = Object.values(site.stores.kafka)[0];
+  const outboxes = {
+    wallet: interlock.outbox({ table: `${SHOP_SCHEMA}.${EVENTS.wallet.outbox}` }),
+    coupon: interlock.outbox({ table: `${SHOP_SCHEMA}.${EVENTS.coupon.outbox}`, central: COUPON_CENTRAL }),
+  };
+  const db = new SdkShopDatabase(interlock, interlock.mysql(pool), broker && outboxes);
+  const projection =
+    broker &&
+    new Projection({
+      ...{ interlock, db, peer: otherDc(topology, dc), onError: warn },
+      kafka: new Kafka({ clientId: interlock.instance, brokers: broker.brokers, logLevel: logLevel.NOTHING }),
+    });
   const app = await createShop({
-    db: new SdkShopDatabase(interlock, interlock.mysql(pool)),
+    db,
     ...(redis && { visits: new Visits(interlock.redis(redis, { keys: topology.keys })) }),
     dc,
     gatewayUrl: Object.values(site.gateways)[0]!.url,
@@ -76,6 +92,7 @@ async function main(): Promise<void> {
     onError: warn,
   });
   await interlock.ready();
+  projection?.start();
   await app.listen({ host: '127.0.0.1', port: Number(given('port')) });
 
   let closing = false;
@@ -84,6 +101,7 @@ async function main(): Promise<void> {
     closing = true;
     void app
       .close()
+      .then(() => projection?.stop())
       .then(() => interlock.close())
       .then(() => pool.end())
       .then(() => redis?.disconnect())

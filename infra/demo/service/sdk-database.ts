@@ -1,6 +1,7 @@
 import type { QueryResult } from 'mysql2';
 import type { FencedMysql, Interlock } from '../../../src/sdk/index.js';
 import { COUPON_UNIT } from '../schema.sql.js';
+import type { Outboxes } from './events.js';
 import type { ShopDatabase, ShopKey, ShopTransaction } from './database.js';
 
 /** Deadlock victims were rolled back as a whole, and the shop's callbacks do nothing but their statements. */
@@ -11,6 +12,7 @@ export class SdkShopDatabase implements ShopDatabase {
   constructor(
     private readonly interlock: Interlock,
     private readonly mysql: FencedMysql,
+    private readonly outboxes?: Outboxes,
   ) {}
 
   unitOf(key: ShopKey): string {
@@ -25,6 +27,7 @@ export class SdkShopDatabase implements ShopDatabase {
   }
 
   transaction<T>(key: ShopKey, work: (tx: ShopTransaction) => Promise<T>): Promise<T> {
+    const { outboxes } = this;
     return this.mysql.transaction(
       key,
       (tx) =>
@@ -32,6 +35,7 @@ export class SdkShopDatabase implements ShopDatabase {
           epoch: tx.epoch,
           query: async <R>(sql: string, values?: unknown[]) =>
             (await tx.query<QueryResult>(sql, values))[0] as R,
+          ...(outboxes && { emit: (kind, event) => outboxes[kind].add(tx, event) }),
         }),
       { retries: RETRIES },
     );

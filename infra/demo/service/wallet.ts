@@ -1,5 +1,6 @@
 import { OPENING_BALANCE } from '../schema.sql.js';
 import type { ShopDatabase, ShopTransaction } from './database.js';
+import { ShopEvents } from './events.js';
 import { ShopError, onceOnly } from './requests.js';
 
 export interface WalletRef {
@@ -25,10 +26,14 @@ type Step = 'transfer' | 'debit' | 'credit';
 
 /** Money moves between wallets: in one transaction inside a unit, in two idempotent steps across units. */
 export class Wallets {
+  private readonly events: ShopEvents;
+
   constructor(
     private readonly db: ShopDatabase,
     private readonly dc: string,
-  ) {}
+  ) {
+    this.events = new ShopEvents(dc);
+  }
 
   /** Both halves when the wallets share a unit; else the debit and, in the same transaction, the promise of the credit. */
   async transfer(transfer: Transfer): Promise<TransferResult> {
@@ -167,6 +172,8 @@ export class Wallets {
         tx.epoch,
       ]),
     );
+    for (const [step, { region, userId }] of legs)
+      await this.events.emit(tx, { kind: 'wallet', key: [region, userId], requestId, step, unit });
   }
 
   private async mustCover(tx: ShopTransaction, wallet: WalletRef): Promise<void> {

@@ -1,3 +1,6 @@
+import { Cluster } from '../../../replicators/kafka/client/cluster.js';
+import { isKafkaError } from '../../../replicators/kafka/client/protocol-errors.js';
+import { createTopics } from '../../../replicators/kafka/client/topics-api.js';
 import { ensure } from '../../components/component.js';
 import { kafkaComponent } from '../../components/kafka.js';
 import { kafkaAnswers, prepareKafkaBroker } from '../../kafka-broker.js';
@@ -9,6 +12,7 @@ import { wanPort } from './wan.js';
 
 /** Of the Java heap: what a broker of a few topics needs. */
 const HEAP_MB = 256;
+const TOPIC_ALREADY_EXISTS = 36;
 
 export function kafkaNames(lab: Pick<LabContext, 'state'>): string[] {
   return KAFKA_STORES.slice(0, lab.state.shape.kafka);
@@ -38,6 +42,18 @@ export function kafkaPorts(lab: Pick<LabContext, 'state'>, dc: LabDc, store: str
   ];
 }
 
+/** Those of the workload; one that is there stays. */
+async function makeTopics(port: number, topics: Record<string, number>): Promise<void> {
+  const cluster = new Cluster({ brokers: [`127.0.0.1:${port}`] });
+  try {
+    const wanted = Object.entries(topics).map(([name, partitions]) => ({ name, partitions, configs: {} }));
+    for (const { error } of await cluster.onController(createTopics(wanted)))
+      if (error !== undefined && !isKafkaError(error, TOPIC_ALREADY_EXISTS)) throw error as Error;
+  } finally {
+    cluster.close();
+  }
+}
+
 /** The broker of one store: a Kafka of one node that is its own controller. */
 export function kafkaPart(lab: LabContext, dc: LabDc, store: string): Part {
   const name = `${dc}-kafka-${store}`;
@@ -63,6 +79,7 @@ export function kafkaPart(lab: LabContext, dc: LabDc, store: string): Part {
       });
     },
     probe: () => kafkaAnswers(port),
+    afterReady: () => makeTopics(port, lab.state.workload.topics ?? {}),
     readyTimeoutMs: 120_000,
   });
 }

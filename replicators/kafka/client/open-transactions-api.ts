@@ -52,6 +52,49 @@ export function describeProducers(partitions: readonly PartitionRef[]): Api<Open
   };
 }
 
+export interface TransactionState {
+  transactionalId: string;
+  /** As Kafka names it: `Empty` is one that was taken, and began nothing since. */
+  state: string;
+  /** Who took it last gave this. */
+  timeoutMs: number;
+}
+
+/** How transactional ids that one broker coordinates stand; those that it does not know are left out. */
+export function describeTransactions(transactionalIds: readonly string[]): Api<TransactionState[]> {
+  return {
+    key: 65,
+    version: 0,
+    flexible: true,
+    name: 'DescribeTransactions',
+    write: (w) => {
+      w.compactArray(transactionalIds, (id) => w.compactString(id));
+      w.tags();
+    },
+    read: (r) => {
+      r.int32();
+      const known: TransactionState[] = [];
+      r.compactArray(() => {
+        const error = r.int16();
+        const transactionalId = r.compactString();
+        const state = r.compactString();
+        const timeoutMs = r.int32();
+        r.int64();
+        r.take(8 + 2);
+        r.compactArray(() => {
+          r.compactString();
+          r.compactArray(() => r.int32());
+          r.tags();
+        });
+        r.tags();
+        if (error === 0) known.push({ transactionalId, state, timeoutMs });
+      });
+      r.tags();
+      return known;
+    },
+  };
+}
+
 /** The transactional ids that one broker coordinates, by producer; of these producers, or of all when none is named. */
 export function listTransactions(producerIds: readonly bigint[]): Api<Map<bigint, string>> {
   return {

@@ -1,6 +1,6 @@
 import type { Consumer, IHeaders, Kafka, KafkaMessage } from 'kafkajs';
 import { InterlockError } from '../../errors.js';
-import { copyOf } from '../../kafka/consumer-records.js';
+import { copyName, DEFAULT_NAMING } from '../../kafka/copy-naming.js';
 import type { RecordKey } from '../../kafka/consumer-records.js';
 import { GroupProgress } from '../../kafka/hand-over.js';
 import type { HandOver } from '../../kafka/hand-over.js';
@@ -31,8 +31,10 @@ export interface ConsumedRecord {
 export interface ConsumerOptions {
   groupId: string;
   topics: readonly string[];
-  /** The other DC, whose topics are copied here as `<peer>.<topic>`. */
+  /** The other DC, whose topics are copied here. */
   peer: DcId;
+  /** What the copies are called: `naming` of the Kafka link. Default: `{from}.{topic}`. */
+  naming?: string;
   /** Whose a record is. Hazard: one for which it throws keeps its partition waiting. */
   routingKey: (record: ConsumedRecord) => Target;
   /** Called for the records of a unit one after the other. When it throws, the record comes again, `redelivered`. */
@@ -61,6 +63,8 @@ const AT_ONCE = 64;
  */
 export class FencedConsumer {
   private readonly groups = new Map<string, GroupProgress>();
+  /** What is read → the topic as its origin calls it, and whether it is this DC's own. */
+  private readonly read = new Map<string, { topic: string; isLocal: boolean }>();
   private readonly partitions = new Map<string, ConsumerPartition>();
   private readonly states: ConsumerStates;
   private readonly consumer: Consumer;
@@ -72,7 +76,19 @@ export class FencedConsumer {
       throw new InterlockError('BadInput', 'consumer: peer: expected the name of the other data center', {
         details: { field: 'peer' },
       });
-    for (const topic of options.topics) this.groups.set(topic, new GroupProgress(dc));
+    const { naming = DEFAULT_NAMING } = options;
+    // Hazard: copies among this DC's own records have other offsets, and their units other owners.
+    if (!naming.includes('{from}') || !naming.includes('{topic}'))
+      throw new InterlockError(
+        'BadInput',
+        `consumer: naming: expected {from} and {topic} in it, got ${JSON.stringify(naming)}: copies in a topic of their own`,
+        { details: { field: 'naming' } },
+      );
+    for (const topic of options.topics) {
+      this.groups.set(topic, new GroupProgress(dc));
+      this.read.set(topic, { topic, isLocal: true });
+      this.read.set(this.nameOf(options.peer, topic), { topic, isLocal: false });
+    }
     this.states = new ConsumerStates(kafka, (key, value) => this.onRecord(key, value));
     this.consumer = kafka.consumer({
       groupId: options.groupId,
@@ -84,7 +100,7 @@ export class FencedConsumer {
 
   /** Joins the group. Throws Unavailable or NoRules while no rules are known, and what kafkajs throws. */
   async start(): Promise<void> {
-    const { rules, options } = this.parts;
+    const { rules } = this.parts;
     if (rules.current() === undefined) await rules.refresh();
     await this.states.start();
     this.forget = rules.onRules(async () => {
@@ -94,8 +110,7 @@ export class FencedConsumer {
     const { consumer } = this;
     consumer.on(consumer.events.GROUP_JOIN, ({ payload }) => this.assign(payload.memberAssignment));
     await consumer.connect();
-    const topics = options.topics.flatMap((topic) => [topic, copyOf(options.peer, topic)]);
-    await consumer.subscribe({ topics, fromBeginning: true });
+    await consumer.subscribe({ topics: [...this.read.keys()], fromBeginning: true });
     await consumer.run({
       autoCommit: false,
       eachBatchAutoResolve: false,
@@ -134,6 +149,12 @@ export class FencedConsumer {
     await this.states.stop();
   }
 
+  /** What is read for a topic of a DC. */
+  private nameOf(origin: DcId, topic: string): string {
+    const { dc, options } = this.parts;
+    return origin === dc ? topic : copyName(options.naming ?? DEFAULT_NAMING, origin, topic);
+  }
+
   private all<R>(call: (partition: ConsumerPartition) => R): R[] {
     return [...this.partitions.values()].map(call);
   }
@@ -162,8 +183,7 @@ export class FencedConsumer {
 
   private make(read: string, partition: number): ConsumerPartition {
     const { kafka, dc, rules, options } = this.parts;
-    const isLocal = options.topics.includes(read);
-    const topic = isLocal ? read : read.slice(options.peer.length + 1);
+    const { topic, isLocal } = this.read.get(read)!;
     const origin = isLocal ? dc : options.peer;
     const recordOf = (message: KafkaMessage, offset: number, redelivered: boolean): ConsumedRecord => ({
       ...{ topic, origin, partition, offset, redelivered },
@@ -201,9 +221,8 @@ export class FencedConsumer {
     if (kind === 'hand-over') progress.add(value as HandOver[]);
     else if (kind === 'state') {
       const [, , , origin, partition] = key;
-      const read = origin === this.parts.dc ? topic : copyOf(origin, topic);
       // What this member handles itself, it knows better.
-      if (this.partitions.has(`${read}/${partition}`)) return;
+      if (this.partitions.has(`${this.nameOf(origin, topic)}/${partition}`)) return;
       progress.at(origin, partition).load(value as PartitionState);
     }
     void Promise.all(this.all((partition) => partition.look()));
