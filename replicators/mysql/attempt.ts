@@ -15,7 +15,7 @@ import { BinlogFiles, fileNumber } from './binlog-place.js';
 import { Carried } from './carried.js';
 import { connectReader } from './chunk-reader.js';
 import { Copier } from './copier.js';
-import type { ChunkEffect } from './copier.js';
+import type { ChunkEffect } from './chunk-effect.js';
 import { copyProgress, unfinished } from './copy-plan.js';
 import { checkpointAgeMs, readLinkUnits } from './checkpoint.js';
 import type { Checkpoint } from './checkpoint.js';
@@ -26,6 +26,7 @@ import { Ownership } from './ownership.js';
 import { pause } from '../core/pause.js';
 import { contains, parsePosition } from './position.js';
 import type { MysqlPosition } from './position.js';
+import { OtherDirection } from './other-direction.js';
 import { queueBudget } from './queue-budget.js';
 import { collationCharsets, executedPosition, serverIdentity } from './session.js';
 import { Settler } from './settler.js';
@@ -113,6 +114,8 @@ export class Attempt {
       marker: checkpoint.marker,
       stopAt: this.stopAt,
       copied,
+      filled: this.copier?.filled ?? copied,
+      takesOver: async (mismatches) => (await this.copier?.takesOver(mismatches)) === true,
     });
   }
 
@@ -124,7 +127,7 @@ export class Attempt {
     await this.schema.read();
     const units = await readLinkUnits(this.target, config.link);
     const ownership = new Ownership(config.from, config.mapping, config.tables, units);
-    const readers: Connection[] = [];
+    const readers: { destroy: () => void }[] = [];
     try {
       this.copier = await this.makeCopier(ownership, readers);
       this.copied = this.copier?.unfinished ?? this.copied;
@@ -138,6 +141,7 @@ export class Attempt {
         ownership,
         schema: this.schema,
         tracker,
+        copying: this.copier,
       });
       await this.settler.read();
       await this.carry(signal, ownership);
@@ -147,7 +151,7 @@ export class Attempt {
   }
 
   /** Tables that are still to be copied, if there are any. `readers` takes its connections. */
-  private async makeCopier(ownership: Ownership, readers: Connection[]): Promise<Copier | undefined> {
+  private async makeCopier(ownership: Ownership, readers: { destroy: () => void }[]): Promise<Copier | undefined> {
     const { config, checkpoint, schema, carried } = this;
     this.tracker.copy = await copyProgress(this.target, config.link);
     const tables = await unfinished(this.target, config.link);
@@ -157,6 +161,8 @@ export class Attempt {
     readers.push(source);
     const target = await connectReader(config.target);
     readers.push(target);
+    const otherDirection = new OtherDirection(config);
+    readers.push(otherDirection);
     return new Copier({
       link: config.link,
       generation: checkpoint.generation,
@@ -169,6 +175,7 @@ export class Attempt {
       ownership,
       policies: { ...config, conflicts: carried.byTargetName(config.conflicts) },
       tables,
+      otherDirection,
     });
   }
 
@@ -208,7 +215,7 @@ export class Attempt {
         this.notify();
       },
       watches: (table) => this.copier?.watches(table) === true,
-      onSpooled: (changes) => this.copier?.notice(changes),
+      onPassing: (changes) => this.copier?.notice(changes),
       onError: (error) => this.fail(error),
     });
     // An idle link asks its target nothing: it must hear that its session is gone (server down, another attempt took over).
@@ -316,7 +323,7 @@ export class Attempt {
     }
     if (alone !== null) await this.prepare(alone, batch);
     const chunk = alone?.chunk ?? null;
-    const effect = chunk === null ? undefined : await this.copier!.effectOf(chunk);
+    const effect = chunk === null ? undefined : await this.copier!.effectOf(chunk, alone!.gtid);
     const spool = alone?.spool ?? null;
     const rest = spool === null ? undefined : restOf(alone!, spool, this.schema, this.config.link);
     const needsWrite =
@@ -334,6 +341,8 @@ export class Attempt {
     }
     if (effect !== undefined) {
       this.copier!.committed(chunk!, effect);
+      tracker.conflictsRecorded += effect.conflicts;
+      if (effect.conflicts > 0) await this.settler.read();
       this.showCopy();
     }
     this.movedAt = Date.now();
@@ -398,7 +407,10 @@ export class Attempt {
     }
     try {
       const requires = isConcerned ? settler.applies(first) : undefined;
-      const written = applier.apply(work.batch, position, { copy, rest, requires });
+      const written = applier.apply(work.batch, position, {
+        ...{ copy, rest, requires },
+        ...(copy !== undefined && { beside: copy.records }),
+      });
       this.lookAhead(work);
       await written;
       if (isConcerned) await settler.read();
@@ -413,6 +425,7 @@ export class Attempt {
       if (!(error instanceof RowsDiffer || error instanceof ChangeRefused || error instanceof PastTheFence))
         throw error;
       if (error instanceof ChangeRefused && (await this.schema.changedSince(error))) return false;
+      if (copy !== undefined && this.copier!.mayTryAgain(error)) return false;
       if (copy !== undefined)
         throw new InterlockError('LinkStopped', `${config.link} stopped while copying: ${error.message}`, {
           cause: error,

@@ -31,18 +31,18 @@ const TEXT_PER_STATEMENT = 512 * 1024;
 
 export interface StatementOptions {
   flavour: Flavour;
-  /** Tables that are being copied. */
-  copied: ReadonlySet<string>;
+  /** Tables whose rows are written whatever the target has of them. */
+  blind: ReadonlySet<string>;
   /** Rows that are to be inserted are looked for, too. Else the server's own check of the key is enough. */
   checkInserts: boolean;
 }
 
 /** The statements of a batch, in an order in which no row is in another's way; before the changes of rows, the checks that they are there. */
 export function statementsOf(batch: Batch, options: StatementOptions): Statement[] {
-  const { flavour, copied } = options;
+  const { flavour, blind } = options;
   const statements: Statement[] = [];
   for (const table of batch.tables.values()) {
-    if (copied.has(table.source.name))
+    if (blind.has(table.source.name))
       statements.push(...replacing(table, [...table.rows.values()], flavour));
     else if (table.inOrder)
       for (const change of table.log!) statements.push(...single(table, change, options));
@@ -117,7 +117,7 @@ function rowOf(table: TableBatch, change: RowChange): RowNet {
 }
 
 /** Deletes first: they free unique values. Inserts last: they take them. */
-function merged(table: TableBatch, { flavour, checkInserts }: StatementOptions): Statement[] {
+export function merged(table: TableBatch, { flavour, checkInserts }: StatementOptions): Statement[] {
   const deletes: RowNet[] = [];
   const updates: RowNet[] = [];
   const inserts: RowNet[] = [];
