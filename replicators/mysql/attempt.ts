@@ -151,7 +151,10 @@ export class Attempt {
   }
 
   /** Tables that are still to be copied, if there are any. `readers` takes its connections. */
-  private async makeCopier(ownership: Ownership, readers: { destroy: () => void }[]): Promise<Copier | undefined> {
+  private async makeCopier(
+    ownership: Ownership,
+    readers: { destroy: () => void }[],
+  ): Promise<Copier | undefined> {
     const { config, checkpoint, schema, carried } = this;
     this.tracker.copy = await copyProgress(this.target, config.link);
     const tables = await unfinished(this.target, config.link);
@@ -330,6 +333,7 @@ export class Attempt {
       effect !== undefined ||
       rest !== undefined ||
       batch.transactions.some((t) => t.changes.length + t.units.length + t.markers.length > 0);
+    const began = performance.now();
     if (needsWrite) {
       if (!(await this.write(work, position.toString(), effect, rest))) return [0, 0];
       this.checkpointAt = Date.now();
@@ -340,7 +344,7 @@ export class Attempt {
       spool.discard();
     }
     if (effect !== undefined) {
-      this.copier!.committed(chunk!, effect);
+      this.copier!.committed(chunk!, effect, performance.now() - began);
       tracker.conflictsRecorded += effect.conflicts;
       if (effect.conflicts > 0) await this.settler.read();
       this.showCopy();

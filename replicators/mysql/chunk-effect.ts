@@ -21,6 +21,7 @@ import { checksOf } from './row-check.js';
 import type { Mismatch } from './row-check.js';
 import { inserted, merged, replacing } from './statements.js';
 import type { Statement } from './statements.js';
+import { inTheWay } from './unique-values.js';
 
 /** What a chunk does to the target. */
 export interface ChunkEffect {
@@ -47,6 +48,8 @@ export interface EffectOptions {
   gtid: string;
   /** Whether what the target's applications have written may be on its way to the source. */
   mayBeOnItsWay: boolean;
+  /** A unique value was in the way: it is looked whose. */
+  obstructed: boolean;
 }
 
 type Owner = ReturnType<Chunk['ownerOf']>;
@@ -101,14 +104,15 @@ export async function effectOf(
     else counts.written++;
   });
   if (unproven.size > 0) return unproven;
+  const cleared = options.obstructed ? await clear(chunk, batch, write, options) : [];
   const done = chunk.upTo === null;
   const next = { counts, lastKey: chunk.upTo ?? table.lastKey };
   return {
     next,
     statements: statementsOf(batch, write, options),
     progress: progressStatement(link, { ...table, ...next }, done),
-    records: await recordsOf(open, options),
-    conflicts: open.length,
+    records: [...(await recordsOf(open, options)), ...cleared],
+    conflicts: open.length + cleared.length,
     done,
   };
 }
@@ -181,7 +185,8 @@ function outcomeOf(table: CopyTable, difference: Difference, policy: ConflictPol
   // What the target lacks is no conflict, but for a row that was deleted there later; a resync is to bring that back, too.
   if (current === null) return typeof policy === 'object' && !resync ? null : 'source';
   if (typeof policy === 'object') return null;
-  if (policy === 'target-wins') return row.after === null && owner === 'source' ? withoutPolicy(table, difference) : 'target';
+  if (policy === 'target-wins')
+    return row.after === null && owner === 'source' ? withoutPolicy(table, difference) : 'target';
   if (row.after === null) return withoutPolicy(table, difference, policy);
   if (policy === 'source-wins' || (policy === 'owner-wins' && owner === 'source')) return 'source';
   return 'open';
@@ -197,14 +202,73 @@ function withoutPolicy(
   return owner === 'source' || policy === 'source-wins' ? 'source' : 'open';
 }
 
+/**
+ * Rows under other keys that hold a unique value of one that is to be written: the source has both, so one of the two is not as it is there. It
+ * goes, when it is the source's or the policy says so; else the row that arrives is left out, and is a conflict.
+ * @param write loses and gets rows
+ * @returns the records of it
+ */
+async function clear(
+  chunk: Chunk,
+  batch: TableBatch,
+  write: RowNet[],
+  options: EffectOptions,
+): Promise<string[]> {
+  const { target, shape, targetTable, policies, link, gtid } = options;
+  const { source } = shape;
+  const leaving = new Set(write.flatMap(({ key, before }) => (before === null ? [] : [key])));
+  const arriving = write.filter(({ after }) => after !== null);
+  const records: string[] = [];
+  for (const { row, other } of await inTheWay(target, shape, targetTable, arriving)) {
+    const key = keyOf(source, other);
+    if (leaving.has(key) || !write.includes(row)) continue;
+    const owner = chunk.ownerOf(source, other);
+    const policy = policyOf(policies.conflicts, source.name, owner === 'unrouted');
+    const met = { table: batch, row: { key, before: other, after: row.after }, current: other };
+    const goes =
+      owner === 'source' ||
+      (owner === 'unrouted' &&
+        (policy === 'source-wins' ||
+          (typeof policy === 'object' &&
+            (await laterOnes(target, policy.latest, policies.winsTies, [met]))[0] === 'source')));
+    if (goes) {
+      leaving.add(key);
+      write.push({ key, before: other, after: null });
+    } else write.splice(write.indexOf(row), 1);
+    records.push(
+      conflictInsert(link, {
+        ...{ gtid, table: source.name, unit: null, kind: 'exists', policy: policyText(policy) },
+        ...(goes
+          ? { key, kept: 'source', state: 'resolved' }
+          : { key: row.key, kept: 'target', state: 'open' }),
+        images: {
+          columns: source.columns,
+          primaryKey: source.primaryKey.map((i) => source.columns[i]!),
+          before: null,
+          after: goes ? null : row.after,
+          current: goes ? other : row.before,
+        },
+      }),
+    );
+  }
+  return records;
+}
+
 /** Values that are unique beside the key move between rows: what goes first frees them. */
 function statementsOf(batch: TableBatch, rows: RowNet[], { flavour }: EffectOptions): Statement[] {
   if (batch.target.uniqueColumns.size === 0) {
     for (const row of rows) batch.rows.set(row.key, row);
     return merged(batch, { flavour, blind: NONE, checkInserts: false });
   }
-  const [there, absent] = [rows.filter((row) => row.before !== null), rows.filter((row) => row.before === null)];
-  return [...checksOf(batch, there), ...replacing(batch, there, flavour), ...inserted(batch, absent, flavour)];
+  const [there, absent] = [
+    rows.filter((row) => row.before !== null),
+    rows.filter((row) => row.before === null),
+  ];
+  return [
+    ...checksOf(batch, there),
+    ...replacing(batch, there, flavour),
+    ...inserted(batch, absent, flavour),
+  ];
 }
 
 const NONE: ReadonlySet<string> = new Set();

@@ -20,9 +20,13 @@ export async function behind(
   const last = after.map((value, i) => asColumn(value, columns[i]!));
   const answers: boolean[] = [];
   for (let from = 0; from < keys.length; from += KEYS_PER_QUESTION) {
-    const conditions = keys
-      .slice(from, from + KEYS_PER_QUESTION)
-      .map((key) => keyRange(key.map((value, i) => asColumn(value, columns[i]!)), '>', last));
+    const conditions = keys.slice(from, from + KEYS_PER_QUESTION).map((key) =>
+      keyRange(
+        key.map((value, i) => asColumn(value, columns[i]!)),
+        '>',
+        last,
+      ),
+    );
     const [rows] = await connection.query<RowDataPacket[]>({
       sql: `SELECT ${conditions.join(',')}`,
       rowsAsArray: true,
@@ -36,6 +40,7 @@ function asColumn(value: Literal, { dataType, charset, collation }: CatalogColum
   // Numbers, bytes and dates (of one length) have their order; an enum's and a set's is that of their numbers.
   if (dataType === 'enum' || dataType === 'set') return value;
   if (dataType === 'time') return `CAST(${value} AS TIME(6))`;
-  if (dataType === 'uuid' || dataType === 'inet4' || dataType === 'inet6') return `CAST(${value} AS ${dataType})`;
+  if (dataType === 'uuid' || dataType === 'inet4' || dataType === 'inet6')
+    return `CAST(${value} AS ${dataType})`;
   return charset === null ? value : `CONVERT(${value} USING ${charset}) COLLATE ${collation}`;
 }

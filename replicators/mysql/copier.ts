@@ -1,7 +1,7 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Connection, RowDataPacket } from 'mysql2/promise';
 import { InterlockError } from '../../src/errors.js';
 import type { CopyProgress } from '../core/contract.js';
+import { pause } from '../core/pause.js';
 import { keyOf, sameRow } from './batch.js';
 import type { Carried } from './carried.js';
 import type { Catalog } from './catalog.js';
@@ -9,6 +9,7 @@ import { keyValues, readRows, readable } from './chunk-reader.js';
 import type { ReadableTable } from './chunk-reader.js';
 import { effectOf } from './chunk-effect.js';
 import type { ChunkEffect } from './chunk-effect.js';
+import { ChunkPace } from './chunk-pace.js';
 import { policyOf } from './conflicts.js';
 import { behind } from './copied-range.js';
 import { exactDocuments } from './copied-documents.js';
@@ -59,12 +60,6 @@ export interface CopierOptions {
   otherDirection: OtherDirection;
 }
 
-const FIRST_ROWS = 2_000;
-const MOST_ROWS = 20_000;
-const FEWEST_ROWS = 100;
-const CHUNK_BYTES = 4 * 1024 * 1024;
-/** A chunk is written between changes that wait behind it: this is what they may have to wait. */
-const CHUNK_MS = 200;
 const TRIES = 20;
 const DUPLICATE_KEY = 1062;
 
@@ -87,8 +82,11 @@ export class Copier {
   private written: ((unproven: Chunk['seen']) => void) | undefined;
   /** Of the chunk that is being written. */
   private tries = 0;
+  private obstructed = false;
   private mayBeOnItsWay: boolean | undefined;
-  private rowsPerChunk = FIRST_ROWS;
+  private readonly pace = new ChunkPace();
+  /** How long the target took for the chunk that was written last. */
+  private answeredMs = 0;
   private progressNow: CopyProgress | null = null;
   private readonly samples: { at: number; rows: number }[] = [];
 
@@ -107,7 +105,7 @@ export class Copier {
     const { tables, link, target } = this.options;
     this.progressNow = await copyProgress(target, link);
     for (const table of tables) {
-      this.rowsPerChunk = await this.firstRows(this.shapeOf(table.name));
+      this.pace.begin(await this.rowBytes(table.name));
       let chunk = await this.read(table, table.lastKey);
       while (!signal.aborted) {
         const began = performance.now();
@@ -122,8 +120,10 @@ export class Copier {
           continue;
         }
         if (next === null) break;
-        this.adapt(chunk.rows, performance.now() - began);
-        await throttle(table.maxRowsPerSecond, chunk.rows.length, began, signal);
+        const { length } = chunk.rows;
+        const tookMs = performance.now() - began;
+        this.pace.adapt(length, bytesOf(chunk.rows), tookMs);
+        await pause(this.pace.restMs(length, table.maxRowsPerSecond, tookMs, this.answeredMs), signal);
         chunk = next;
       }
       if (signal.aborted) return;
@@ -189,12 +189,17 @@ export class Copier {
     again?: Pick<ReadChunk, 'upTo' | 'seen'>,
   ): Promise<ReadChunk> {
     const shape = this.shapeOf(table.name);
-    const limit = again === undefined ? this.rowsPerChunk : null;
+    const limit = again === undefined ? this.pace.rows : null;
     const seq = ++this.seq;
     this.reading = table;
     await this.watermark(seq, 'low');
     const from = this.options.sourceCatalog.get(table.name)!.sql;
-    const rows = await readRows(this.options.source, shape, { after, upTo: again?.upTo ?? null, limit, from });
+    const rows = await readRows(this.options.source, shape, {
+      after,
+      upTo: again?.upTo ?? null,
+      limit,
+      from,
+    });
     const upTo =
       limit === null || rows.length < limit ? (again?.upTo ?? null) : keyValues(shape, rows.at(-1)!);
     const exact = await this.exactOf(table, shape, rows);
@@ -237,6 +242,7 @@ export class Copier {
     const effect = await effectOf(chunk, {
       ...{ link, flavour, source, target, carried, policies, gtid },
       mayBeOnItsWay: this.mayBeOnItsWay,
+      obstructed: this.obstructed,
       shape: this.shapeOf(chunk.table.name),
       targetTable: targetCatalog.get(chunk.table.name)!,
     });
@@ -247,8 +253,9 @@ export class Copier {
 
   /** Rows were others under the lock than they had been read: the chunk's effect is made anew. Not for ever: somebody waits behind it. */
   mayTryAgain(error: unknown): boolean {
-    const changed = error instanceof RowsDiffer || (error instanceof ChangeRefused && error.errno === DUPLICATE_KEY);
-    return changed && ++this.tries < TRIES;
+    const isTaken = error instanceof ChangeRefused && error.errno === DUPLICATE_KEY;
+    this.obstructed ||= isTaken;
+    return (isTaken || error instanceof RowsDiffer) && ++this.tries < TRIES;
   }
 
   /** Which of these rows are of tables that are being copied, and are not copied yet. */
@@ -257,8 +264,12 @@ export class Copier {
     const answers = mismatches.map(() => false);
     for (const { name, lastKey } of tables) {
       if (!this.unfinished.has(name)) continue;
-      const some = mismatches.flatMap(({ table, row }, i) => (table.source.name === name ? [{ table, row, i }] : []));
-      const keys = some.map(({ table, row }) => table.source.primaryKey.map((at) => (row.before ?? row.after)![at]!));
+      const some = mismatches.flatMap(({ table, row }, i) =>
+        table.source.name === name ? [{ table, row, i }] : [],
+      );
+      const keys = some.map(({ table, row }) =>
+        table.source.primaryKey.map((at) => (row.before ?? row.after)![at]!),
+      );
       const found = await behind(target, targetCatalog.get(name)!, keys, lastKey);
       some.forEach(({ i }, n) => (answers[i] = found[n]!));
     }
@@ -283,14 +294,16 @@ export class Copier {
     return this.options.tables.find(({ name }) => name === table)?.purpose;
   }
 
-  /** The chunk is committed. */
-  committed({ table, rows }: Chunk, { next, done }: ChunkEffect): void {
+  /** The chunk is committed. @param answeredMs how long the target took for it */
+  committed({ table, rows }: Chunk, { next, done }: ChunkEffect, answeredMs: number): void {
     Object.assign(table, next);
+    this.answeredMs = answeredMs;
     if (done) {
       this.unfinished.delete(table.name);
       this.filled.delete(table.name);
     }
     this.tries = 0;
+    this.obstructed = false;
     this.note(table, rows.length);
     this.written?.(null);
   }
@@ -312,23 +325,13 @@ export class Copier {
     return shape;
   }
 
-  /** Before anything of a table was read: what the server knows of the size of its rows. */
-  private async firstRows({ source: { name } }: ReadableTable): Promise<number> {
+  /** What the server knows of the size of a table's rows. */
+  private async rowBytes(name: string): Promise<number> {
     const [rows] = await this.options.source.query<RowDataPacket[]>(
       "SELECT avg_row_length AS bytes FROM information_schema.tables WHERE CONCAT(table_schema, '.', table_name) = ?",
       [this.options.carried.sourceName(name)],
     );
-    const bytes = Number(rows[0]?.['bytes'] ?? 0);
-    return Math.max(1, Math.min(FIRST_ROWS, Math.floor(CHUNK_BYTES / Math.max(bytes, 1))));
-  }
-
-  private adapt(rows: Literal[][], tookMs: number): void {
-    if (rows.length === 0) return;
-    let bytes = 0;
-    for (const row of rows) for (const value of row) bytes += value.length;
-    const byTime = Math.max(FEWEST_ROWS, (rows.length * CHUNK_MS) / Math.max(tookMs, 1));
-    const byBytes = CHUNK_BYTES / Math.max(bytes / rows.length, 1);
-    this.rowsPerChunk = Math.max(1, Math.floor(Math.min(byTime, byBytes, this.rowsPerChunk * 2, MOST_ROWS)));
+    return Number(rows[0]?.['bytes'] ?? 0);
   }
 
   private note(table: CopyTable, read: number): void {
@@ -361,17 +364,12 @@ export class Copier {
   }
 }
 
-function columnsOf(catalog: Catalog, name: string): string {
-  return JSON.stringify([...(catalog.get(name)?.columns.values() ?? [])]);
+function bytesOf(rows: readonly Literal[][]): number {
+  let bytes = 0;
+  for (const row of rows) for (const value of row) bytes += value.length;
+  return bytes;
 }
 
-async function throttle(
-  maxRowsPerSecond: number | null,
-  rows: number,
-  began: number,
-  signal: AbortSignal,
-): Promise<void> {
-  if (maxRowsPerSecond === null) return;
-  const waitMs = (rows * 1000) / maxRowsPerSecond - (performance.now() - began);
-  if (waitMs > 0) await sleep(waitMs, undefined, { signal }).catch(() => undefined);
+function columnsOf(catalog: Catalog, name: string): string {
+  return JSON.stringify([...(catalog.get(name)?.columns.values() ?? [])]);
 }

@@ -42,8 +42,7 @@ export function statementsOf(batch: Batch, options: StatementOptions): Statement
   const { flavour, blind } = options;
   const statements: Statement[] = [];
   for (const table of batch.tables.values()) {
-    if (blind.has(table.source.name))
-      statements.push(...replacing(table, [...table.rows.values()], flavour));
+    if (blind.has(table.source.name)) statements.push(...replacing(table, [...table.rows.values()], flavour));
     else if (table.inOrder)
       for (const change of table.log!) statements.push(...single(table, change, options));
     else statements.push(...merged(table, options));

@@ -172,4 +172,193 @@ describe.each(['mysql', 'mariadb'] as const)('copies over two sides with rows on
     expect(new Set(conflicts).size).toBe(100);
     await running.stop();
   });
+
+  it('the other direction streams all along: nothing comes back, nothing is lost, nothing is a conflict', async () => {
+    const schema = 'both';
+    const count = 6_000;
+    await createOnBoth(pair, [
+      `CREATE DATABASE ${schema}`,
+      `CREATE TABLE ${schema}.t (id INT PRIMARY KEY, v INT)`,
+      `INSERT INTO ${schema}.t VALUES ${numbers(count, (i) => `(${i}, 0)`)}`,
+    ]);
+    const [ab, ba] = (['a', 'b'] as const).map((from) =>
+      linkConfig(pair, from, schema, unrouted(schema, ['t'])),
+    ) as [LinkConfig, LinkConfig];
+    const there = await runLink(ab, 'now');
+    await initialiseLink(ba, { copy: true, maxRowsPerSecond: 3_000 });
+    const back = await runLink(ba, null);
+    let written = 0;
+    // Each side has rows of its own: whatever is a conflict here is one that the copy has made.
+    const write = async (side: Side, parity: number): Promise<void> => {
+      for (let i = 0; back.status().state === 'copying'; i++) {
+        const id = Math.floor(Math.random() * (count / 2)) * 2 + parity;
+        const fresh = count + i * 2 + parity;
+        await side.pool.query(
+          [
+            `DELETE FROM ${schema}.t WHERE id = ${id}`,
+            `UPDATE ${schema}.t SET v = v + 1 WHERE id BETWEEN ${id} AND ${id + 40} AND id % 2 = ${parity}`,
+            `INSERT INTO ${schema}.t VALUES (${fresh}, 1)`,
+            `REPLACE INTO ${schema}.t VALUES (${id}, ${i})`,
+          ][i % 4]!,
+        );
+        written++;
+      }
+    };
+    await Promise.all([write(pair.a, 0), write(pair.b, 1)]);
+    await copied(back);
+    await settled(there, pair.a);
+    await settled(back, pair.b);
+    await settled(there, pair.a);
+    expect(written).toBeGreaterThan(20);
+    expect(await dump(pair.a, `${schema}.t`)).toEqual(await dump(pair.b, `${schema}.t`));
+    for (const running of [there, back])
+      expect(running.status()).toMatchObject({ conflictsRecorded: 0, quarantined: 0 });
+    await back.stop();
+    await there.stop();
+  });
+
+  it('a deletion that is on its way to the source of a copy is waited for', async () => {
+    const schema = 'returning';
+    await createOnBoth(pair, [
+      `CREATE DATABASE ${schema}`,
+      `CREATE TABLE ${schema}.t (id INT PRIMARY KEY, v INT)`,
+      `INSERT INTO ${schema}.t VALUES ${numbers(100, (i) => `(${i}, 1)`)}`,
+    ]);
+    const [ab, ba] = (['a', 'b'] as const).map((from) =>
+      linkConfig(pair, from, schema, unrouted(schema, ['t'])),
+    ) as [LinkConfig, LinkConfig];
+    const there = await runLink(ab, 'now');
+    const holder = await pair.b.pool.getConnection();
+    await holder.beginTransaction();
+    await holder.query(`SELECT * FROM ${schema}.t WHERE id IN (7, 8) FOR UPDATE`);
+    await pair.a.pool.query(`DELETE FROM ${schema}.t WHERE id = 7`);
+    await pair.a.pool.query(`UPDATE ${schema}.t SET v = 2 WHERE id = 8`);
+    await pair.a.pool.query(`INSERT INTO ${schema}.t VALUES (500, 1)`);
+    await initialiseLink(ba, { copy: true });
+    const back = await runLink(ba, null);
+    await until(
+      async () =>
+        back.status().state !== 'copying' ||
+        (await rows(pair.a, `SELECT 1 FROM interlock.marker WHERE id LIKE 'verify-%'`)).length > 0,
+      'the copy waits for the other link, or is done',
+    );
+    await holder.commit();
+    holder.release();
+    await copied(back);
+    await settled(there, pair.a);
+    await settled(back, pair.b);
+    expect(await dump(pair.a, `${schema}.t`)).toEqual(await dump(pair.b, `${schema}.t`));
+    expect(await rows(pair.a, `SELECT * FROM ${schema}.t WHERE id IN (7, 8, 500)`)).toEqual([
+      { id: 8, v: 2 },
+      { id: 500, v: 1 },
+    ]);
+    expect(back.status()).toMatchObject({ conflictsRecorded: 0, quarantined: 0 });
+    await back.stop();
+    await there.stop();
+  });
+
+  it('what the target has is decided under a lock, and a slow target gets smaller chunks', async () => {
+    const schema = 'race';
+    const count = 6_000;
+    await createOnBoth(pair, [
+      `CREATE DATABASE ${schema}`,
+      `CREATE TABLE ${schema}.t (id INT PRIMARY KEY, v INT)`,
+    ]);
+    await unlogged(pair.a, [`INSERT INTO ${schema}.t VALUES ${numbers(count, (i) => `(${i}, 5)`)}`]);
+    await unlogged(pair.b, [
+      `INSERT INTO ${schema}.t VALUES ${numbers(count, (i) => `(${i}, 5)`)}`,
+      `UPDATE ${schema}.t SET v = 1 WHERE id IN (100, 200)`,
+      `DELETE FROM ${schema}.t WHERE id = 300`,
+    ]);
+    const config = linkConfig(pair, 'a', schema, unrouted(schema, ['t']), {
+      conflicts: { [`${schema}.t`]: { latest: 'v' } },
+    });
+    await initialiseLink(config, { copy: true });
+    const application = await pair.b.pool.getConnection();
+    await application.beginTransaction();
+    await application.query(`UPDATE ${schema}.t SET v = 99 WHERE id = 100`);
+    await application.query(`INSERT INTO ${schema}.t VALUES (300, 99)`);
+    const running = await runLink(config, null);
+    await until(
+      async () =>
+        running.status().state === 'streaming' ||
+        (await rows(pair.b, `SELECT 1 FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'`))
+          .length > 0,
+      'the copy waits for the row',
+    );
+    // So long the target takes for this chunk: the next ones are smaller.
+    await new Promise((resolve) => setTimeout(resolve, 2_000));
+    await application.commit();
+    application.release();
+    await copied(running);
+    expect(await rows(pair.b, `SELECT * FROM ${schema}.t WHERE v <> 5 ORDER BY id`)).toEqual([
+      { id: 100, v: 99 },
+      { id: 300, v: 99 },
+    ]);
+    expect(running.status()).toMatchObject({ conflicts: 0, quarantined: 0, copy: { keptRows: 2 } });
+    const [mark] = await rows(
+      pair.a,
+      `SELECT seq FROM interlock.copy_watermark WHERE link = '${config.link}'`,
+    );
+    // Of 2000 rows each there would be 4, the last one empty.
+    expect(Number(mark!['seq'])).toBeGreaterThan(4);
+    await running.stop();
+  });
+
+  it('unique values that are under other keys on the target go by policy', async () => {
+    const schema = 'uniq';
+    const count = 6_000;
+    const create = ['swapped', 'late', 'nobody'].map(
+      (name) => `CREATE TABLE ${schema}.${name} (id INT PRIMARY KEY, v INT, e VARCHAR(20), UNIQUE KEY (e))`,
+    );
+    await createOnBoth(pair, [`CREATE DATABASE ${schema}`, ...create]);
+    const swapped = (i: number): number => (i === 1 ? 5_900 : i === 5_900 ? 1 : i);
+    await unlogged(pair.a, [
+      `INSERT INTO ${schema}.swapped VALUES ${numbers(count, (i) => `(${i}, 1, 'e${i}')`)}`,
+      ...['late', 'nobody'].map(
+        (name) => `INSERT INTO ${schema}.${name} VALUES (1,5,'x'),(3,1,'z'),(5,1,'y')`,
+      ),
+    ]);
+    await unlogged(pair.b, [
+      `INSERT INTO ${schema}.swapped VALUES ${numbers(count, (i) => `(${i}, 1, 'e${swapped(i)}')`)}`,
+      ...['late', 'nobody'].map((name) => `INSERT INTO ${schema}.${name} VALUES (2,9,'X'),(4,0,'z')`),
+    ]);
+    const config = linkConfig(pair, 'a', schema, unrouted(schema, ['swapped', 'late', 'nobody']), {
+      conflicts: { [`${schema}.swapped`]: 'source-wins', [`${schema}.late`]: { latest: 'v' } },
+    });
+    await initialiseLink(config, { copy: true });
+    const running = await runLink(config, null);
+    await copied(running);
+    expect(await dump(pair.b, `${schema}.swapped`)).toEqual(await dump(pair.a, `${schema}.swapped`));
+    expect(await shown(pair.b, `${schema}.late`)).toBe('2=9 3=1 5=1');
+    expect(await shown(pair.b, `${schema}.nobody`)).toBe('2=9 4=0 5=1');
+    expect(await conflictsOf(pair.b, schema)).toEqual([
+      'late 1 exists open',
+      'late 4 exists resolved',
+      'nobody 1 exists open',
+      'nobody 3 exists open',
+      'swapped 5900 exists resolved',
+    ]);
+    await running.stop();
+  });
+
+  it('named tables of a link that cannot go on are not ordered', async () => {
+    const schema = 'named';
+    await createOnBoth(pair, [
+      `CREATE DATABASE ${schema}`,
+      `CREATE TABLE ${schema}.t (id INT PRIMARY KEY, v INT)`,
+    ]);
+    const config = linkConfig(pair, 'a', schema, unrouted(schema, ['t']));
+    await (await runLink(config, 'now')).stop();
+    await pair.a.pool.query(`INSERT INTO ${schema}.t VALUES (1, 1)`);
+    await purgeBinlogs(pair.a);
+    await expect(initialiseLink(config, { resync: { tables: [`${schema}.t`] } })).rejects.toMatchObject({
+      code: 'Refused',
+      message: expect.stringMatching(/without --tables/) as string,
+    });
+    const running = await start(config, { resync: { tables: null } });
+    await copied(running);
+    expect(await shown(pair.b, `${schema}.t`)).toBe('1=1');
+    await running.stop();
+  });
 });
