@@ -132,7 +132,7 @@ export class Applier {
     let ready = this.prepared?.batch === batch && !careful ? this.prepared.statements : undefined;
     this.prepared = undefined;
     for (let attempt = 1; ; attempt++) {
-      const made = ready ?? statementsOf(batch, { flavour, blind: filled, checkInserts: careful });
+      const made = ready ?? statementsOf(batch, { flavour, blind: filled, copied, checkInserts: careful });
       // Another attempt makes them anew: rows may be known otherwise by then.
       ready = undefined;
       const statements = copy === undefined ? made : [...made, ...copy.statements];
@@ -156,8 +156,8 @@ export class Applier {
 
   /** Makes the statements of a batch that is applied next, without sending them. */
   prepare(batch: Batch): void {
-    const { flavour, filled } = this.options;
-    const options = { flavour, blind: filled, checkInserts: false };
+    const { flavour, filled, copied } = this.options;
+    const options = { flavour, blind: filled, copied, checkInserts: false };
     this.prepared = { batch, statements: statementsOf(batch, options) };
   }
 
@@ -204,12 +204,12 @@ export class Applier {
 
   /** In the midst of a transaction that stays as it is up to here, whatever becomes of the piece. */
   private async write(first: Piece, rest: Rest, careful: boolean, sent: Sent): Promise<void> {
-    const { flavour, filled } = this.options;
+    const { flavour, filled, copied } = this.options;
     let piece = first;
     if (piece.settled !== undefined) await this.run([`SAVEPOINT ${SAVEPOINT}`]);
     for (;;) {
       try {
-        const made = statementsOf(piece.batch, { flavour, blind: filled, checkInserts: careful });
+        const made = statementsOf(piece.batch, { flavour, blind: filled, copied, checkInserts: careful });
         await this.send([], rest.statementsOf(made), careful, sent);
         sent.failed = undefined;
         for (const texts of messagesOf(piece.beside)) await this.run(texts);

@@ -10,7 +10,7 @@ import { Applier } from './applier.js';
 import type { Rest } from './applier.js';
 import { Backlog } from './backlog.js';
 import type { Work, WorkLimits } from './backlog.js';
-import type { Batch } from './batch.js';
+import { Batch } from './batch.js';
 import { BinlogFiles, fileNumber } from './binlog-place.js';
 import { Carried } from './carried.js';
 import { connectReader } from './chunk-reader.js';
@@ -20,6 +20,7 @@ import { copyProgress, unfinished } from './copy-plan.js';
 import { checkpointAgeMs, readLinkUnits } from './checkpoint.js';
 import type { Checkpoint } from './checkpoint.js';
 import { passDdl } from './ddl.js';
+import { LeftOut } from './left-out.js';
 import type { LinkConfig } from './link-config.js';
 import { LinkSchema } from './link-schema.js';
 import { Ownership } from './ownership.js';
@@ -66,6 +67,7 @@ export class Attempt {
   private executed: MysqlPosition;
   private behindSince: number | undefined;
   private readonly files: BinlogFiles;
+  private readonly leftOut = new LeftOut();
   private stream: BinlogStream | undefined;
   private movedAt = Date.now();
   private checkpointAt: number | undefined;
@@ -230,10 +232,8 @@ export class Attempt {
     const poll = setInterval(() => {
       void this.lookAtSource();
       void this.lookAtTarget();
-      if (this.settler.isDue) {
-        this.ordersDue = true;
-        this.notify();
-      }
+      this.ordersDue ||= this.settler.isDue;
+      if (this.ordersDue || this.leftOut.isDue(this.files.retentionMs)) this.notify();
     }, 1000);
     try {
       this.stopAt('before-read');
@@ -261,13 +261,17 @@ export class Attempt {
     // What was read and is not applied is needed again after a crash.
     const oldest = earlier(this.backlog.oldest, this.stream?.held);
     const place = oldest?.start ?? this.stream?.reading.readTo ?? null;
+    const needed = this.leftOut.oldest ?? oldest;
     const behindSince = this.backlog.oldest?.arrivedAt ?? this.behindSince ?? now;
     return {
       lagMs,
       lagBytes: lagMs === 0 ? 0 : this.files.bytesBehind(place),
       stalledMs: lagMs === 0 ? 0 : now - Math.max(this.movedAt, behindSince),
       checkpointAgeMs: this.checkpointAt === undefined ? null : now - this.checkpointAt,
-      binlog: this.files.need(place, oldest?.sourceTime ?? this.behindSince ?? this.currentAt ?? now),
+      binlog: this.files.need(
+        needed?.start ?? place,
+        needed?.sourceTime ?? this.behindSince ?? this.currentAt ?? now,
+      ),
     };
   }
 
@@ -300,6 +304,10 @@ export class Attempt {
         this.ordersDue = false;
         this.looking = true;
         await this.settler.takeOrders(this.position.toString()).finally(() => (this.looking = false));
+      }
+      if (this.leftOut.isDue(this.files.retentionMs)) {
+        await this.applier.apply(new Batch(), this.position.toString());
+        this.written();
       }
       if (this.backlog.isEmpty) {
         // What had arrived whole is applied before a lost stream ends the attempt.
@@ -336,8 +344,8 @@ export class Attempt {
     const began = performance.now();
     if (needsWrite) {
       if (!(await this.write(work, position.toString(), effect, rest))) return [0, 0];
-      this.checkpointAt = Date.now();
-    }
+      this.written();
+    } else this.leftOut.add(backlog.oldest, work.bytes);
     this.position = position;
     if (spool !== null) {
       tracker.rows += spool.rows;
@@ -363,6 +371,12 @@ export class Attempt {
     if (this.behindSince !== undefined && contains(this.position, this.executed))
       this.behindSince = undefined;
     return [batch.rowCount + (chunk?.rows.length ?? 0), batch.bytes];
+  }
+
+  /** The checkpoint has the position. */
+  private written(): void {
+    this.checkpointAt = Date.now();
+    this.leftOut.clear();
   }
 
   private limits(): WorkLimits {

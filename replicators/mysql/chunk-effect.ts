@@ -258,7 +258,7 @@ async function clear(
 function statementsOf(batch: TableBatch, rows: RowNet[], { flavour }: EffectOptions): Statement[] {
   if (batch.target.uniqueColumns.size === 0) {
     for (const row of rows) batch.rows.set(row.key, row);
-    return merged(batch, { flavour, blind: NONE, checkInserts: false });
+    return merged(batch, { flavour, blind: NONE, copied: NONE, checkInserts: false });
   }
   const [there, absent] = [
     rows.filter((row) => row.before !== null),

@@ -23,6 +23,11 @@ export class ChunkPace {
     this.rows = Math.max(1, Math.floor(Math.min(byTime, byBytes, this.rows * 2, MOST_ROWS)));
   }
 
+  /** A chunk has to be read again because of what happened meanwhile: a shorter while. */
+  shrink(): void {
+    this.rows = Math.max(FEWEST_ROWS, Math.floor(this.rows / 2));
+  }
+
   /**
    * What is left to wait after a chunk.
    * @param answeredMs how long the target took for it: what that is above what it should take, it is left alone

@@ -40,6 +40,16 @@ export interface Chunk {
   seen: ReadonlyMap<string, Literal[] | null> | null;
 }
 
+/** Null: it is written. Else it is read again: rows of which it is not known whether they differ; or rows have gone with their parents. */
+type Written = Chunk['seen'] | 'disturbed';
+
+interface Window {
+  seq: number;
+  name: string;
+  changed: Set<string>;
+  isDisturbed: boolean;
+}
+
 type ReadChunk = Omit<Chunk, 'changed' | 'ownerOf'> & { seq: number };
 
 export interface CopierOptions {
@@ -77,9 +87,13 @@ export class Copier {
   private reading: CopyTable | undefined;
   /** Its second watermark is on its way. */
   private waiting: ReadChunk | undefined;
-  private window: { seq: number; name: string; changed: Set<string> } | undefined;
+  private window: Window | undefined;
+  /** Tables of which nothing has been read: what the stream has of them, their chunks will have. */
+  private readonly notBegun: Set<string>;
+  /** By table: those whose rows take rows of it with them, by foreign keys that cascade. */
+  private readonly ancestors: ReadonlyMap<string, ReadonlySet<string>>;
   /** With rows of which it is not known whether they differ: the chunk has to be read again. */
-  private written: ((unproven: Chunk['seen']) => void) | undefined;
+  private written: ((how: Written) => void) | undefined;
   /** Of the chunk that is being written. */
   private tries = 0;
   private obstructed = false;
@@ -96,7 +110,12 @@ export class Copier {
   readonly filled: Set<string>;
 
   constructor(private readonly options: CopierOptions) {
-    this.unfinished = new Set(options.tables.map(({ name }) => name));
+    const { tables, sourceCatalog } = options;
+    this.unfinished = new Set(tables.map(({ name }) => name));
+    this.notBegun = new Set(tables.flatMap(({ name, lastKey }) => (lastKey === null ? [name] : [])));
+    this.ancestors = new Map(tables.map(({ name }) => [name, ancestorsOf(sourceCatalog, name)]));
+    // Parents first: where a child is written, its parent is there.
+    tables.sort((a, b) => this.ancestors.get(a.name)!.size - this.ancestors.get(b.name)!.size);
     this.filled = new Set(options.tables.flatMap(({ name, purpose }) => (purpose === 'fill' ? [name] : [])));
   }
 
@@ -114,6 +133,11 @@ export class Copier {
         // The next one is read while this one is written.
         const last = chunk.upTo === null;
         const [next, unproven] = await Promise.all([last ? null : this.read(table, chunk.upTo), written]);
+        if (unproven === 'disturbed') {
+          this.pace.shrink();
+          chunk = await this.read(table, chunk.after);
+          continue;
+        }
         if (unproven !== null) {
           await this.options.otherDirection.passed(signal);
           chunk = await this.read(table, chunk.after, { upTo: chunk.upTo, seen: unproven });
@@ -139,13 +163,21 @@ export class Copier {
     const { watermark } = transaction;
     const { link, generation, ownership } = this.options;
     this.notice(transaction.changes);
+    if (this.notBegun.size > 0) {
+      transaction.changes = transaction.changes.filter(
+        (change) => !this.notBegun.has(change.table.name) || transaction.notOwned.includes(change),
+      );
+    }
     // Those of an attempt that is gone name a generation of before.
     if (watermark?.link !== link || watermark.generation !== generation) return;
     if (watermark.edge === 'low') {
       const { name } = this.reading!;
-      this.window = { seq: watermark.seq, name, changed: new Set() };
+      this.window = { seq: watermark.seq, name, changed: new Set(), isDisturbed: false };
+      this.notBegun.delete(name);
     } else if (this.waiting?.seq === watermark.seq && this.window?.seq === watermark.seq) {
-      transaction.chunk = { ...this.waiting, changed: this.window.changed, ownerOf: ownership.snapshot() };
+      const { changed, isDisturbed } = this.window;
+      if (isDisturbed) this.written?.('disturbed');
+      else transaction.chunk = { ...this.waiting, changed, ownerOf: ownership.snapshot() };
       this.window = undefined;
       this.waiting = undefined;
     }
@@ -153,13 +185,19 @@ export class Copier {
 
   /** Whether a chunk of this table is being read: `notice` has to be told of its changes. */
   watches(table: string): boolean {
-    return this.window?.name === table;
+    return (
+      this.window !== undefined &&
+      (this.window.name === table || this.ancestors.get(this.window.name)!.has(table))
+    );
   }
 
   notice(changes: readonly RowChange[]): void {
     if (this.window === undefined) return;
     const { name, changed } = this.window;
+    const ancestors = this.ancestors.get(name)!;
     for (const { table, before, after } of changes) {
+      // Hazard: the rows that go with a parent's are not in the stream, and the chunk would bring them back. It is read again.
+      this.window.isDisturbed ||= before !== null && ancestors.has(table.name);
       if (table.name !== name) continue;
       if (before !== null) changed.add(keyOf(table, before));
       if (after !== null) changed.add(keyOf(table, after));
@@ -218,7 +256,7 @@ export class Copier {
   }
 
   /** For the stream to take at the second watermark. Settles when it is written, or is to be read again. */
-  private handOver(chunk: ReadChunk): Promise<Chunk['seen']> {
+  private handOver(chunk: ReadChunk): Promise<Written> {
     this.waiting = chunk;
     return new Promise((resolve) => (this.written = resolve));
   }
@@ -362,6 +400,22 @@ export class Copier {
       etaSeconds: rowsPerSecond > 0 ? Math.ceil(left / rowsPerSecond) : null,
     };
   }
+}
+
+/** The table itself, too, where its foreign key leads back to it. */
+function ancestorsOf(catalog: Catalog, name: string): Set<string> {
+  const found = new Set<string>();
+  const open = [name];
+  for (let next = open.pop(); next !== undefined; next = open.pop()) {
+    const table = catalog.get(next);
+    if (table?.inOrder !== true) continue;
+    for (const { parent } of table.foreignKeys) {
+      if (found.has(parent)) continue;
+      found.add(parent);
+      open.push(parent);
+    }
+  }
+  return found;
 }
 
 function bytesOf(rows: readonly Literal[][]): number {

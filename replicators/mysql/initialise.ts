@@ -252,13 +252,22 @@ async function tablesToCopy(
     );
   }
   const chosen = [...catalog.values()].filter(({ name }) => named === null || named.includes(name));
-  // Hazard: what a cascade changes between two watermarks is not in the stream, and the chunk would bring it back.
-  const cascading = chosen.filter(({ inOrder }) => inOrder);
-  if (cascading.length > 0) {
+  // A row and those that go with it are copied together, parents first.
+  const apart = chosen.flatMap(({ inOrder, foreignKeys }) =>
+    inOrder ? foreignKeys.map(({ parent }) => parent) : [],
+  );
+  const children = [...catalog.values()].filter(
+    ({ inOrder, foreignKeys }) =>
+      inOrder && foreignKeys.some(({ parent }) => chosen.some(({ name }) => name === parent)),
+  );
+  const missing = [...apart, ...children.map(({ name }) => name)].filter(
+    (name) => catalog.has(name) && !chosen.some((table) => table.name === name),
+  );
+  if (missing.length > 0) {
     throw new InterlockError(
-      'Refused',
-      `${config.link}: ${cascading.map(({ name }) => name).join(', ')}: bound by foreign keys that cascade, which a copy of a live source cannot follow; load them from a backup, or make the keys RESTRICT until all is copied`,
-      { details: { link: config.link, tables: cascading.map(({ name }) => name) } },
+      'BadInput',
+      `--tables: ${[...new Set(missing)].sort().join(', ')}: bound to the others by foreign keys that cascade; name them, too`,
+      { details: { field: 'tables', value: named } },
     );
   }
   const orders = new Map<string, CopyOrder>();

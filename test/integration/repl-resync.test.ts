@@ -218,7 +218,7 @@ describe.each(['mysql', 'mariadb'] as const)('copies over two sides with rows on
   });
 
   it('a deletion that is on its way to the source of a copy is waited for', async () => {
-    const schema = 'returning';
+    const schema = 'coming_back';
     await createOnBoth(pair, [
       `CREATE DATABASE ${schema}`,
       `CREATE TABLE ${schema}.t (id INT PRIMARY KEY, v INT)`,
@@ -359,5 +359,44 @@ describe.each(['mysql', 'mariadb'] as const)('copies over two sides with rows on
     await copied(running);
     expect(await shown(pair.b, `${schema}.t`)).toBe('1=1');
     await running.stop();
+  });
+
+  it('a link that only leaves out writes its position before the source removes what it needs', async () => {
+    const schema = 'quiet';
+    await createOnBoth(pair, [
+      `CREATE DATABASE ${schema}`,
+      `CREATE TABLE ${schema}.t (id INT PRIMARY KEY, v INT)`,
+    ]);
+    const [ab, ba] = (['a', 'b'] as const).map((from) =>
+      linkConfig(pair, from, schema, unrouted(schema, ['t'])),
+    );
+    const there = await runLink(ab!, 'now');
+    const back = await runLink(ba!, 'now');
+    const checkpoint = async (): Promise<string> =>
+      String(
+        (await rows(pair.b, `SELECT position FROM interlock.link_checkpoint WHERE link = '${ab!.link}'`))[0]![
+          'position'
+        ],
+      );
+    const before = await checkpoint();
+    await pair.b.pool.query(`INSERT INTO ${schema}.t VALUES (1, 1)`);
+    await until(() => there.status().droppedForeign > 0, 'the row is left out on its way back');
+    const { neededSince } = there.status().binlog!;
+    expect(await checkpoint()).toBe(before);
+    // Not later than is applied, but from the checkpoint on.
+    await until(() => there.status().lagMs === 0, 'all is applied');
+    expect(there.status().binlog!.neededSince).toBe(neededSince);
+    await pair.a.pool.query('SET GLOBAL binlog_expire_logs_seconds = 8');
+    await until(async () => (await checkpoint()) !== before, 'the position is written', 60_000);
+    await pair.a.pool.query('SET GLOBAL binlog_expire_logs_seconds = 86400');
+    await until(() => there.status().binlog!.neededSince > neededSince, 'the binlog of before is not needed');
+    await there.stop();
+    await back.stop();
+    await purgeBinlogs(pair.a);
+    const again = await runLink(ab!, null);
+    await pair.a.pool.query(`INSERT INTO ${schema}.t VALUES (2, 2)`);
+    await settled(again, pair.a);
+    expect(await shown(pair.b, `${schema}.t`)).toBe('1=1 2=2');
+    await again.stop();
   });
 });
