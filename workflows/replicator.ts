@@ -148,6 +148,9 @@ class Replicator {
   private next(): string | null {
     const { link } = this.input;
     if (this.state === 'paused') return `interlock replicate resume ${link}`;
+    // Going on at the checkpoint meets the same hole again.
+    if (this.state === 'failed' && this.lastStatus?.state === 'resync-required')
+      return `interlock replicate resync ${link}`;
     if (this.state === 'failed') return `mend what the error says, then: interlock replicate resume ${link}`;
     return null;
   }

@@ -1,8 +1,8 @@
 import type { Connection, ResultSetHeader } from 'mysql2/promise';
 import { NOBODY } from '../core/contract.js';
 import type { Batch, RowNet, TableBatch } from './batch.js';
-import type { ChunkEffect } from './copier.js';
 import { checkpointUpdate, heldByOther, linkUnitStatements } from './checkpoint.js';
+import type { ChunkEffect } from './chunk-effect.js';
 import type { Literal } from './literal.js';
 import type { Flavour } from './position.js';
 import { adopt, checksOf, mismatchesOf, sameValue } from './row-check.js';
@@ -31,8 +31,11 @@ export interface ApplierOptions {
   seq: number;
   marker: string | null;
   stopAt: (point: StopPoint) => void;
-  /** Tables that are being copied. */
+  /** Tables that are being copied, and those of them that were empty. */
   copied: ReadonlySet<string>;
+  filled: ReadonlySet<string>;
+  /** Whether rows that the target has otherwise, and that are not copied yet, are to be as the source has them. */
+  takesOver: (mismatches: readonly Mismatch[]) => Promise<boolean>;
 }
 
 const TEXT_PER_QUERY = 4 * 1024 * 1024;
@@ -112,7 +115,7 @@ export class Applier {
     position: string,
     { copy, rest, careful = false, requires, beside = [] }: ApplyOptions = {},
   ): Promise<void> {
-    const { link, flavour, copied } = this.options;
+    const { link, flavour, copied, filled } = this.options;
     const markers = batch.transactions.flatMap((t) => t.markers);
     // Hazard: a marker in the checkpoint says that all before it is here. While tables are copied it is not.
     const own =
@@ -129,7 +132,7 @@ export class Applier {
     let ready = this.prepared?.batch === batch && !careful ? this.prepared.statements : undefined;
     this.prepared = undefined;
     for (let attempt = 1; ; attempt++) {
-      const made = ready ?? statementsOf(batch, { flavour, copied, checkInserts: careful });
+      const made = ready ?? statementsOf(batch, { flavour, blind: filled, copied, checkInserts: careful });
       // Another attempt makes them anew: rows may be known otherwise by then.
       ready = undefined;
       const statements = copy === undefined ? made : [...made, ...copy.statements];
@@ -137,6 +140,7 @@ export class Applier {
         await this.transaction(head, statements, careful, more);
         break;
       } catch (error) {
+        if (copy === undefined && (await this.taken(error, careful)) && attempt <= LOCK_RETRIES) continue;
         if (isOurs(error)) throw error;
         const { errno } = error as SqlError;
         if (errno === undefined || !LOCK_ERRORS.has(errno) || attempt > LOCK_RETRIES)
@@ -152,8 +156,9 @@ export class Applier {
 
   /** Makes the statements of a batch that is applied next, without sending them. */
   prepare(batch: Batch): void {
-    const { flavour, copied } = this.options;
-    this.prepared = { batch, statements: statementsOf(batch, { flavour, copied, checkInserts: false }) };
+    const { flavour, filled, copied } = this.options;
+    const options = { flavour, blind: filled, copied, checkInserts: false };
+    this.prepared = { batch, statements: statementsOf(batch, options) };
   }
 
   /** A row as it is on the target; null: it is not there. */
@@ -165,6 +170,14 @@ export class Applier {
       answer as (Buffer | null)[][],
     );
     return found?.current ?? null;
+  }
+
+  /** Of a table that is being copied: whether the rows are from now on known as the target has them, and written over that. */
+  private async taken(error: unknown, careful: boolean): Promise<boolean> {
+    if (careful || !(error instanceof RowsDiffer) || !(await this.options.takesOver(error.mismatches)))
+      return false;
+    for (const { row, current } of error.mismatches) row.before = current;
+    return true;
   }
 
   private async transaction(
@@ -191,12 +204,12 @@ export class Applier {
 
   /** In the midst of a transaction that stays as it is up to here, whatever becomes of the piece. */
   private async write(first: Piece, rest: Rest, careful: boolean, sent: Sent): Promise<void> {
-    const { flavour, copied } = this.options;
+    const { flavour, filled, copied } = this.options;
     let piece = first;
     if (piece.settled !== undefined) await this.run([`SAVEPOINT ${SAVEPOINT}`]);
     for (;;) {
       try {
-        const made = statementsOf(piece.batch, { flavour, copied, checkInserts: careful });
+        const made = statementsOf(piece.batch, { flavour, blind: filled, copied, checkInserts: careful });
         await this.send([], rest.statementsOf(made), careful, sent);
         sent.failed = undefined;
         for (const texts of messagesOf(piece.beside)) await this.run(texts);

@@ -10,22 +10,24 @@ import { Applier } from './applier.js';
 import type { Rest } from './applier.js';
 import { Backlog } from './backlog.js';
 import type { Work, WorkLimits } from './backlog.js';
-import type { Batch } from './batch.js';
+import { Batch } from './batch.js';
 import { BinlogFiles, fileNumber } from './binlog-place.js';
 import { Carried } from './carried.js';
 import { connectReader } from './chunk-reader.js';
 import { Copier } from './copier.js';
-import type { ChunkEffect } from './copier.js';
+import type { ChunkEffect } from './chunk-effect.js';
 import { copyProgress, unfinished } from './copy-plan.js';
 import { checkpointAgeMs, readLinkUnits } from './checkpoint.js';
 import type { Checkpoint } from './checkpoint.js';
 import { passDdl } from './ddl.js';
+import { LeftOut } from './left-out.js';
 import type { LinkConfig } from './link-config.js';
 import { LinkSchema } from './link-schema.js';
 import { Ownership } from './ownership.js';
 import { pause } from '../core/pause.js';
 import { contains, parsePosition, pass } from './position.js';
 import type { MysqlPosition } from './position.js';
+import { OtherDirection } from './other-direction.js';
 import { queueBudget } from './queue-budget.js';
 import { collationCharsets, executedPosition, serverIdentity } from './session.js';
 import { Settler } from './settler.js';
@@ -65,6 +67,7 @@ export class Attempt {
   private executed: MysqlPosition;
   private behindSince: number | undefined;
   private readonly files: BinlogFiles;
+  private readonly leftOut = new LeftOut();
   private stream: BinlogStream | undefined;
   private movedAt = Date.now();
   private checkpointAt: number | undefined;
@@ -113,6 +116,8 @@ export class Attempt {
       marker: checkpoint.marker,
       stopAt: this.stopAt,
       copied,
+      filled: this.copier?.filled ?? copied,
+      takesOver: async (mismatches) => (await this.copier?.takesOver(mismatches)) === true,
     });
   }
 
@@ -124,7 +129,7 @@ export class Attempt {
     await this.schema.read();
     const units = await readLinkUnits(this.target, config.link);
     const ownership = new Ownership(config.from, config.mapping, config.tables, units);
-    const readers: Connection[] = [];
+    const readers: { destroy: () => void }[] = [];
     try {
       this.copier = await this.makeCopier(ownership, readers);
       this.copied = this.copier?.unfinished ?? this.copied;
@@ -138,6 +143,7 @@ export class Attempt {
         ownership,
         schema: this.schema,
         tracker,
+        copying: this.copier,
       });
       await this.settler.read();
       await this.carry(signal, ownership);
@@ -147,7 +153,10 @@ export class Attempt {
   }
 
   /** Tables that are still to be copied, if there are any. `readers` takes its connections. */
-  private async makeCopier(ownership: Ownership, readers: Connection[]): Promise<Copier | undefined> {
+  private async makeCopier(
+    ownership: Ownership,
+    readers: { destroy: () => void }[],
+  ): Promise<Copier | undefined> {
     const { config, checkpoint, schema, carried } = this;
     this.tracker.copy = await copyProgress(this.target, config.link);
     const tables = await unfinished(this.target, config.link);
@@ -157,6 +166,8 @@ export class Attempt {
     readers.push(source);
     const target = await connectReader(config.target);
     readers.push(target);
+    const otherDirection = new OtherDirection(config);
+    readers.push(otherDirection);
     return new Copier({
       link: config.link,
       generation: checkpoint.generation,
@@ -169,6 +180,7 @@ export class Attempt {
       ownership,
       policies: { ...config, conflicts: carried.byTargetName(config.conflicts) },
       tables,
+      otherDirection,
     });
   }
 
@@ -208,7 +220,7 @@ export class Attempt {
         this.notify();
       },
       watches: (table) => this.copier?.watches(table) === true,
-      onSpooled: (changes) => this.copier?.notice(changes),
+      onPassing: (changes) => this.copier?.notice(changes),
       onError: (error) => this.fail(error),
     });
     // An idle link asks its target nothing: it must hear that its session is gone (server down, another attempt took over).
@@ -220,10 +232,8 @@ export class Attempt {
     const poll = setInterval(() => {
       void this.lookAtSource();
       void this.lookAtTarget();
-      if (this.settler.isDue) {
-        this.ordersDue = true;
-        this.notify();
-      }
+      this.ordersDue ||= this.settler.isDue;
+      if (this.ordersDue || this.leftOut.isDue(this.files.retentionMs)) this.notify();
     }, 1000);
     try {
       this.stopAt('before-read');
@@ -251,13 +261,17 @@ export class Attempt {
     // What was read and is not applied is needed again after a crash.
     const oldest = earlier(this.backlog.oldest, this.stream?.held);
     const place = oldest?.start ?? this.stream?.reading.readTo ?? null;
+    const needed = this.leftOut.oldest ?? oldest;
     const behindSince = this.backlog.oldest?.arrivedAt ?? this.behindSince ?? now;
     return {
       lagMs,
       lagBytes: lagMs === 0 ? 0 : this.files.bytesBehind(place),
       stalledMs: lagMs === 0 ? 0 : now - Math.max(this.movedAt, behindSince),
       checkpointAgeMs: this.checkpointAt === undefined ? null : now - this.checkpointAt,
-      binlog: this.files.need(place, oldest?.sourceTime ?? this.behindSince ?? this.currentAt ?? now),
+      binlog: this.files.need(
+        needed?.start ?? place,
+        needed?.sourceTime ?? this.behindSince ?? this.currentAt ?? now,
+      ),
     };
   }
 
@@ -291,6 +305,10 @@ export class Attempt {
         this.looking = true;
         await this.settler.takeOrders(this.position.toString()).finally(() => (this.looking = false));
       }
+      if (this.leftOut.isDue(this.files.retentionMs)) {
+        await this.applier.apply(new Batch(), this.position.toString());
+        this.written();
+      }
       if (this.backlog.isEmpty) {
         // What had arrived whole is applied before a lost stream ends the attempt.
         if (this.failure) throw this.failure;
@@ -313,24 +331,27 @@ export class Attempt {
     for (const transaction of backlog.of(work)) pass(position, transaction);
     if (alone !== null) await this.prepare(alone, batch);
     const chunk = alone?.chunk ?? null;
-    const effect = chunk === null ? undefined : await this.copier!.effectOf(chunk);
+    const effect = chunk === null ? undefined : await this.copier!.effectOf(chunk, alone!.gtid);
     const spool = alone?.spool ?? null;
     const rest = spool === null ? undefined : restOf(alone!, spool, this.schema, this.config.link);
     const needsWrite =
       effect !== undefined ||
       rest !== undefined ||
       batch.transactions.some((t) => t.changes.length + t.units.length + t.markers.length > 0);
+    const began = performance.now();
     if (needsWrite) {
       if (!(await this.write(work, position.toString(), effect, rest))) return [0, 0];
-      this.checkpointAt = Date.now();
-    }
+      this.written();
+    } else this.leftOut.add(backlog.oldest, work.bytes);
     this.position = position;
     if (spool !== null) {
       tracker.rows += spool.rows;
       spool.discard();
     }
     if (effect !== undefined) {
-      this.copier!.committed(chunk!, effect);
+      this.copier!.committed(chunk!, effect, performance.now() - began);
+      tracker.conflictsRecorded += effect.conflicts;
+      if (effect.conflicts > 0) await this.settler.read();
       this.showCopy();
     }
     this.movedAt = Date.now();
@@ -347,6 +368,12 @@ export class Attempt {
     if (this.behindSince !== undefined && contains(this.position, this.executed))
       this.behindSince = undefined;
     return [batch.rowCount + (chunk?.rows.length ?? 0), batch.bytes];
+  }
+
+  /** The checkpoint has the position. */
+  private written(): void {
+    this.checkpointAt = Date.now();
+    this.leftOut.clear();
   }
 
   private limits(): WorkLimits {
@@ -395,7 +422,10 @@ export class Attempt {
     }
     try {
       const requires = isConcerned ? settler.applies(first) : undefined;
-      const written = applier.apply(work.batch, position, { copy, rest, requires });
+      const written = applier.apply(work.batch, position, {
+        ...{ copy, rest, requires },
+        ...(copy !== undefined && { beside: copy.records }),
+      });
       this.lookAhead(work);
       await written;
       if (isConcerned) await settler.read();
@@ -410,6 +440,7 @@ export class Attempt {
       if (!(error instanceof RowsDiffer || error instanceof ChangeRefused || error instanceof PastTheFence))
         throw error;
       if (error instanceof ChangeRefused && (await this.schema.changedSince(error))) return false;
+      if (copy !== undefined && this.copier!.mayTryAgain(error)) return false;
       if (copy !== undefined)
         throw new InterlockError('LinkStopped', `${config.link} stopped while copying: ${error.message}`, {
           cause: error,

@@ -62,7 +62,8 @@ export class BinlogFiles {
   private end: BinlogPlace | undefined;
   /** File → size, in their order. */
   private sizes = new Map<string, number>();
-  private retentionMs = 0;
+  /** So long the server keeps a file; 0: for ever, or not known yet. */
+  retentionMs = 0;
   private retentionAt = -Infinity;
 
   constructor(private readonly source: Connection) {}

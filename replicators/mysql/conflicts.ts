@@ -5,12 +5,13 @@ import type { Applier, Piece, Rest } from './applier.js';
 import { Batch, keyOf, sameRow } from './batch.js';
 import type { RowNet } from './batch.js';
 import type { CatalogTable } from './catalog.js';
+import type { CopyPurpose } from './copy-plan.js';
 import type { LinkConfig } from './link-config.js';
 import { laterOnes } from './latest.js';
 import type { Literal } from './literal.js';
 import type { Ownership } from './ownership.js';
 import { conflictInsert, policyText } from './records.js';
-import type { ConflictKind } from './records.js';
+import type { ConflictKind, NewConflict } from './records.js';
 import type { Mismatch } from './row-check.js';
 import type { SourceTable } from './source-table.js';
 import { ChangeRefused, RowsDiffer, ToQuarantine } from './target-errors.js';
@@ -26,6 +27,14 @@ export interface ConflictOptions {
   tableOf: (change: RowChange) => CatalogTable;
   /** Whether a definition is otherwise than it was known. */
   changedSince: (error: ChangeRefused) => Promise<boolean>;
+  copying?: Copying | undefined;
+}
+
+/** Tables that are being copied into a target that has rows. */
+export interface Copying {
+  /** Which of these rows the copy has not come to. */
+  notCopied: (mismatches: readonly Mismatch[]) => Promise<boolean[]>;
+  purposeOf: (table: string) => CopyPurpose | undefined;
 }
 
 /** One transaction, as it stands while its conflicts are decided. */
@@ -144,7 +153,13 @@ export class ConflictResolver {
     if (error instanceof RowsDiffer) {
       if (settling.records.length > 2 * settling.unsettled.transaction.changes.length)
         throw new ToQuarantine('its rows keep changing on the target', { cause: error });
-      for (const mismatch of independent(error.mismatches)) {
+      const mismatches = independent(error.mismatches);
+      const notCopied = (await this.options.copying?.notCopied(mismatches)) ?? [];
+      for (const [i, mismatch] of mismatches.entries()) {
+        if (notCopied[i] === true) {
+          await this.decideNotCopied(settling, mismatch);
+          continue;
+        }
         const { row, current } = mismatch;
         const kind = row.before === null ? 'exists' : current === null ? 'missing' : 'differs';
         await this.decide(settling, mismatch, kind);
@@ -160,8 +175,7 @@ export class ConflictResolver {
 
   /** One conflict, in what is to be applied and in the records. */
   private async decide(settling: Settling, mismatch: Mismatch, kind: ConflictKind): Promise<void> {
-    const { unsettled, transaction, records } = settling;
-    const { link } = this.options.config;
+    const { unsettled } = settling;
     const { table, row, current } = mismatch;
     const { source } = table;
     const unit = this.unitOf(mismatch, kind);
@@ -174,21 +188,48 @@ export class ConflictResolver {
       throw new ToQuarantine(
         `${source.name} key (${row.key}) ${CONFLICT_WORDS[kind]} (policy ${policyText(policy)})`,
       );
-    const { before, after } = row;
-    const primaryKey = source.primaryKey.map((i) => source.columns[i]!);
     // A person has to look where the two sides differ since, and nobody has said that they may.
     const open =
-      kept === 'target' && (kind === 'not-owned' || unsettled.isOld === true) && !sameRow(current, after);
+      kept === 'target' && (kind === 'not-owned' || unsettled.isOld === true) && !sameRow(current, row.after);
+    this.record(settling, mismatch, { unit, kind, kept, policy, state: open ? 'open' : 'resolved' });
+    rebase(settling, mismatch, kept);
+  }
+
+  /**
+   * A row that the source has changed and that the copy has not come to: that the target has another one, or none, is nothing that has met. What
+   * the copy would do with it is done here, since a chunk leaves out what has changed while it was read.
+   */
+  private async decideNotCopied(settling: Settling, mismatch: Mismatch): Promise<void> {
+    const { policies, copying } = this.options;
+    const { table, row, current } = mismatch;
+    const name = table.source.name;
+    const unit = this.unitOf(mismatch, 'differs');
+    const policy = policyOf(policies, name, unit === null);
+    if (sameRow(current, row.after)) rebase(settling, mismatch, 'source');
+    else if (current === null && (typeof policy !== 'object' || copying?.purposeOf(name) === 'resync'))
+      rebase(settling, mismatch, 'source');
+    else if (policy === 'quarantine' || (policy === 'owner-wins' && unit === null)) {
+      this.record(settling, mismatch, { unit, kind: 'differs', kept: 'target', policy, state: 'open' });
+      rebase(settling, mismatch, 'target');
+    } else {
+      const kept = await this.winner(policy, mismatch, 'differs');
+      rebase(settling, mismatch, kept === 'source' ? 'source' : 'target');
+    }
+  }
+
+  private record(
+    { records, transaction: { gtid } }: Settling,
+    { table: { source }, row: { key, before, after }, current }: Mismatch,
+    what: Pick<NewConflict, 'unit' | 'kind' | 'kept' | 'state'> & { policy: ConflictPolicy },
+  ): void {
+    const primaryKey = source.primaryKey.map((i) => source.columns[i]!);
     records.push(
-      conflictInsert(link, {
-        ...{ gtid: transaction.gtid, table: source.name, key: row.key, unit, kind, kept },
-        policy: policyText(policy),
-        state: open ? 'open' : 'resolved',
+      conflictInsert(this.options.config.link, {
+        ...{ gtid, table: source.name, key, ...what },
+        policy: policyText(what.policy),
         images: { columns: source.columns, primaryKey, before, after, current },
       }),
     );
-    const net = kept === 'target' ? null : { before: current, after };
-    settling.transaction = { ...transaction, changes: replaced(transaction.changes, mismatch, net) };
   }
 
   /** Of a row that moves between units past a fence: the one that was not open. */
@@ -249,6 +290,14 @@ const CONFLICT_WORDS: Record<ConflictKind, string> = {
   differs: 'is another one on the target than it was at the source',
   'not-owned': 'was changed past the fence',
 };
+
+/** The change of a row that the source's image wins is one from what the target has; else there is none. */
+function rebase(settling: Settling, mismatch: Mismatch, kept: 'source' | 'target'): void {
+  const { row, current } = mismatch;
+  const net = kept === 'target' ? null : { before: current, after: row.after };
+  const { transaction } = settling;
+  settling.transaction = { ...transaction, changes: replaced(transaction.changes, mismatch, net) };
+}
 
 /** The changes with one row's net effect in the place of what it did; null: without the row. */
 function replaced(

@@ -1,25 +1,27 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Connection, RowDataPacket } from 'mysql2/promise';
 import { InterlockError } from '../../src/errors.js';
 import type { CopyProgress } from '../core/contract.js';
+import { pause } from '../core/pause.js';
 import { keyOf, sameRow } from './batch.js';
-import type { RowNet, TableBatch } from './batch.js';
 import type { Carried } from './carried.js';
 import type { Catalog } from './catalog.js';
 import { keyValues, readRows, readable } from './chunk-reader.js';
 import type { ReadableTable } from './chunk-reader.js';
+import { effectOf } from './chunk-effect.js';
+import type { ChunkEffect } from './chunk-effect.js';
+import { ChunkPace } from './chunk-pace.js';
 import { policyOf } from './conflicts.js';
+import { behind } from './copied-range.js';
 import { exactDocuments } from './copied-documents.js';
-import { copyProgress, progressStatement } from './copy-plan.js';
-import type { CopyTable } from './copy-plan.js';
-import { laterOnes } from './latest.js';
+import { copyProgress } from './copy-plan.js';
+import type { CopyPurpose, CopyTable } from './copy-plan.js';
 import type { LinkConfig } from './link-config.js';
 import type { Literal } from './literal.js';
+import type { OtherDirection } from './other-direction.js';
 import type { Ownership } from './ownership.js';
 import type { Flavour } from './position.js';
 import type { Mismatch } from './row-check.js';
-import { inserted, replacing } from './statements.js';
-import type { Statement } from './statements.js';
+import { ChangeRefused, RowsDiffer } from './target-errors.js';
 import type { RowChange, SourceTransaction } from './transaction.js';
 
 /** Rows of one table that were read between two watermarks, with what has to be known to write them at the second one. */
@@ -34,18 +36,21 @@ export interface Chunk {
   ownerOf: ReturnType<Ownership['snapshot']>;
   /** Of its rows: what is to be written for a document whose text does not say all of it, by column. */
   exact: Map<Literal[], Map<number, Literal>>;
+  /** Rows that differed when it was read before, as they were on the target; null: it is read for the first time. */
+  seen: ReadonlyMap<string, Literal[] | null> | null;
+}
+
+/** Null: it is written. Else it is read again: rows of which it is not known whether they differ; or rows have gone with their parents. */
+type Written = Chunk['seen'] | 'disturbed';
+
+interface Window {
+  seq: number;
+  name: string;
+  changed: Set<string>;
+  isDisturbed: boolean;
 }
 
 type ReadChunk = Omit<Chunk, 'changed' | 'ownerOf'> & { seq: number };
-
-/** What a chunk does to the target. */
-export interface ChunkEffect {
-  statements: Statement[];
-  /** How far the table is then, for the same transaction. */
-  progress: string;
-  next: Pick<CopyTable, 'counts' | 'lastKey'>;
-  done: boolean;
-}
 
 export interface CopierOptions {
   link: string;
@@ -62,14 +67,11 @@ export interface CopierOptions {
   policies: Pick<LinkConfig, 'conflicts' | 'winsTies'>;
   carried: Carried;
   tables: CopyTable[];
+  otherDirection: OtherDirection;
 }
 
-const FIRST_ROWS = 2_000;
-const MOST_ROWS = 20_000;
-const FEWEST_ROWS = 100;
-const CHUNK_BYTES = 4 * 1024 * 1024;
-/** A chunk is written between changes that wait behind it: this is what they may have to wait. */
-const CHUNK_MS = 200;
+const TRIES = 20;
+const DUPLICATE_KEY = 1062;
 
 /**
  * Copies tables from a live source, without locks (the idea of Netflix's DBLog). A chunk is read by primary key between two watermarks that are
@@ -85,17 +87,36 @@ export class Copier {
   private reading: CopyTable | undefined;
   /** Its second watermark is on its way. */
   private waiting: ReadChunk | undefined;
-  private window: { seq: number; name: string; changed: Set<string> } | undefined;
-  private written: (() => void) | undefined;
-  private rowsPerChunk = FIRST_ROWS;
+  private window: Window | undefined;
+  /** Tables of which nothing has been read: what the stream has of them, their chunks will have. */
+  private readonly notBegun: Set<string>;
+  /** By table: those whose rows take rows of it with them, by foreign keys that cascade. */
+  private readonly ancestors: ReadonlyMap<string, ReadonlySet<string>>;
+  /** With rows of which it is not known whether they differ: the chunk has to be read again. */
+  private written: ((how: Written) => void) | undefined;
+  /** Of the chunk that is being written. */
+  private tries = 0;
+  private obstructed = false;
+  private mayBeOnItsWay: boolean | undefined;
+  private readonly pace = new ChunkPace();
+  /** How long the target took for the chunk that was written last. */
+  private answeredMs = 0;
   private progressNow: CopyProgress | null = null;
   private readonly samples: { at: number; rows: number }[] = [];
 
   /** Tables of which the target has some rows and not others. */
   readonly unfinished: Set<string>;
+  /** Of these, the ones that were empty there. */
+  readonly filled: Set<string>;
 
   constructor(private readonly options: CopierOptions) {
-    this.unfinished = new Set(options.tables.map(({ name }) => name));
+    const { tables, sourceCatalog } = options;
+    this.unfinished = new Set(tables.map(({ name }) => name));
+    this.notBegun = new Set(tables.flatMap(({ name, lastKey }) => (lastKey === null ? [name] : [])));
+    this.ancestors = new Map(tables.map(({ name }) => [name, ancestorsOf(sourceCatalog, name)]));
+    // Parents first: where a child is written, its parent is there.
+    tables.sort((a, b) => this.ancestors.get(a.name)!.size - this.ancestors.get(b.name)!.size);
+    this.filled = new Set(options.tables.flatMap(({ name, purpose }) => (purpose === 'fill' ? [name] : [])));
   }
 
   /** Returns when every table is copied. What it throws ends the attempt; the next one goes on behind the last chunk. */
@@ -103,7 +124,7 @@ export class Copier {
     const { tables, link, target } = this.options;
     this.progressNow = await copyProgress(target, link);
     for (const table of tables) {
-      this.rowsPerChunk = await this.firstRows(this.shapeOf(table.name));
+      this.pace.begin(await this.rowBytes(table.name));
       let chunk = await this.read(table, table.lastKey);
       while (!signal.aborted) {
         const began = performance.now();
@@ -111,10 +132,22 @@ export class Copier {
         await this.watermark(chunk.seq, 'high');
         // The next one is read while this one is written.
         const last = chunk.upTo === null;
-        const [next] = await Promise.all([last ? null : this.read(table, chunk.upTo), written]);
+        const [next, unproven] = await Promise.all([last ? null : this.read(table, chunk.upTo), written]);
+        if (unproven === 'disturbed') {
+          this.pace.shrink();
+          chunk = await this.read(table, chunk.after);
+          continue;
+        }
+        if (unproven !== null) {
+          await this.options.otherDirection.passed(signal);
+          chunk = await this.read(table, chunk.after, { upTo: chunk.upTo, seen: unproven });
+          continue;
+        }
         if (next === null) break;
-        this.adapt(chunk.rows, performance.now() - began);
-        await throttle(table.maxRowsPerSecond, chunk.rows.length, began, signal);
+        const { length } = chunk.rows;
+        const tookMs = performance.now() - began;
+        this.pace.adapt(length, bytesOf(chunk.rows), tookMs);
+        await pause(this.pace.restMs(length, table.maxRowsPerSecond, tookMs, this.answeredMs), signal);
         chunk = next;
       }
       if (signal.aborted) return;
@@ -130,13 +163,21 @@ export class Copier {
     const { watermark } = transaction;
     const { link, generation, ownership } = this.options;
     this.notice(transaction.changes);
+    if (this.notBegun.size > 0) {
+      transaction.changes = transaction.changes.filter(
+        (change) => !this.notBegun.has(change.table.name) || transaction.notOwned.includes(change),
+      );
+    }
     // Those of an attempt that is gone name a generation of before.
     if (watermark?.link !== link || watermark.generation !== generation) return;
     if (watermark.edge === 'low') {
       const { name } = this.reading!;
-      this.window = { seq: watermark.seq, name, changed: new Set() };
+      this.window = { seq: watermark.seq, name, changed: new Set(), isDisturbed: false };
+      this.notBegun.delete(name);
     } else if (this.waiting?.seq === watermark.seq && this.window?.seq === watermark.seq) {
-      transaction.chunk = { ...this.waiting, changed: this.window.changed, ownerOf: ownership.snapshot() };
+      const { changed, isDisturbed } = this.window;
+      if (isDisturbed) this.written?.('disturbed');
+      else transaction.chunk = { ...this.waiting, changed, ownerOf: ownership.snapshot() };
       this.window = undefined;
       this.waiting = undefined;
     }
@@ -144,13 +185,19 @@ export class Copier {
 
   /** Whether a chunk of this table is being read: `notice` has to be told of its changes. */
   watches(table: string): boolean {
-    return this.window?.name === table;
+    return (
+      this.window !== undefined &&
+      (this.window.name === table || this.ancestors.get(this.window.name)!.has(table))
+    );
   }
 
   notice(changes: readonly RowChange[]): void {
     if (this.window === undefined) return;
     const { name, changed } = this.window;
+    const ancestors = this.ancestors.get(name)!;
     for (const { table, before, after } of changes) {
+      // Hazard: the rows that go with a parent's are not in the stream, and the chunk would bring them back. It is read again.
+      this.window.isDisturbed ||= before !== null && ancestors.has(table.name);
       if (table.name !== name) continue;
       if (before !== null) changed.add(keyOf(table, before));
       if (after !== null) changed.add(keyOf(table, after));
@@ -173,16 +220,28 @@ export class Copier {
     }
   }
 
-  private async read(table: CopyTable, after: Literal[] | null): Promise<ReadChunk> {
+  /** @param again a chunk that was read before */
+  private async read(
+    table: CopyTable,
+    after: Literal[] | null,
+    again?: Pick<ReadChunk, 'upTo' | 'seen'>,
+  ): Promise<ReadChunk> {
     const shape = this.shapeOf(table.name);
-    const limit = this.rowsPerChunk;
+    const limit = again === undefined ? this.pace.rows : null;
     const seq = ++this.seq;
     this.reading = table;
     await this.watermark(seq, 'low');
     const from = this.options.sourceCatalog.get(table.name)!.sql;
-    const rows = await readRows(this.options.source, shape, { after, upTo: null, limit, from });
-    const upTo = rows.length < limit ? null : keyValues(shape, rows.at(-1)!);
-    return { seq, table, rows, after, upTo, exact: await this.exactOf(table, shape, rows) };
+    const rows = await readRows(this.options.source, shape, {
+      after,
+      upTo: again?.upTo ?? null,
+      limit,
+      from,
+    });
+    const upTo =
+      limit === null || rows.length < limit ? (again?.upTo ?? null) : keyValues(shape, rows.at(-1)!);
+    const exact = await this.exactOf(table, shape, rows);
+    return { seq, table, rows, after, upTo, exact, seen: again?.seen ?? null };
   }
 
   /** MariaDB has documents as text, as they are printed. */
@@ -196,8 +255,8 @@ export class Copier {
     return exactDocuments(source, sourceCatalog.get(name)!, shape, rows);
   }
 
-  /** For the stream to take at the second watermark. Settles when it is written. */
-  private handOver(chunk: ReadChunk): Promise<void> {
+  /** For the stream to take at the second watermark. Settles when it is written, or is to be read again. */
+  private handOver(chunk: ReadChunk): Promise<Written> {
     this.waiting = chunk;
     return new Promise((resolve) => (this.written = resolve));
   }
@@ -211,91 +270,80 @@ export class Copier {
     );
   }
 
-  /** What the chunk has to do, given what the target has in its place now. Only this link writes there what the source owns. */
-  async effectOf(chunk: Chunk): Promise<ChunkEffect> {
-    const { target, targetCatalog, link, flavour } = this.options;
-    const { table, changed, ownerOf } = chunk;
-    const shape = this.shapeOf(table.name);
-    const { source } = shape;
-    const keeps = this.options.carried.rowTest(table.name, source.columns);
-    const there = await readRows(target, shape, { after: chunk.after, upTo: chunk.upTo, limit: null });
-    const onTarget = new Map(there.map((row) => [keyOf(source, row), row]));
-    const batch: TableBatch = {
-      source,
-      target: targetCatalog.get(table.name)!,
-      rows: new Map(),
-      log: null,
-      inOrder: false,
-    };
-    const counts = { ...table.counts };
-    /** Rows that the target lacks, or has otherwise. */
-    const differing: (Mismatch & { owner: ReturnType<typeof ownerOf> })[] = [];
-    for (const row of chunk.rows) {
-      counts.compared++;
-      if (keeps?.(row) === false) continue;
-      const key = keyOf(source, row);
-      const current = onTarget.get(key) ?? null;
-      onTarget.delete(key);
-      if (changed.has(key) || sameRow(current, row)) continue;
-      const owner = ownerOf(source, row);
-      if (current === null && owner === 'other' && table.purpose !== 'fill') continue;
-      differing.push({ table: batch, row: { key, before: current, after: row }, current, owner });
-    }
-    const winners = await this.winners(table, differing);
-    const winning = differing.filter((_, i) => winners[i] === 'source');
-    for (const { row } of winning) row.after = withExact(row.after!, chunk.exact.get(row.after!));
-    counts.kept += differing.filter((_, i) => winners[i] === 'target').length;
-    const insert = winning.filter(({ current }) => current === null).map(({ row }) => row);
-    const replace = winning.filter(({ current }) => current !== null).map(({ row }) => row);
-    const remove: RowNet[] = [];
-    if (table.purpose === 'resync') {
-      for (const [key, row] of onTarget) {
-        if (!changed.has(key) && keeps?.(row) !== false && ownerOf(source, row) === 'source')
-          remove.push({ key, before: row, after: null });
-      }
-    }
-    counts.written += insert.length + replace.length;
-    counts.removed += remove.length;
-    const done = chunk.upTo === null;
-    const next = { counts, lastKey: chunk.upTo ?? table.lastKey };
-    return {
-      next,
-      // What goes first frees unique values.
-      statements: [
-        ...replacing(batch, [...remove, ...replace], flavour),
-        ...inserted(batch, insert, flavour),
-      ],
-      progress: progressStatement(link, { ...table, ...next }, done),
-      done,
-    };
-  }
-
-  /** By the policy of the table; what the target lacks is no conflict, but for a row that was deleted there later. */
-  private async winners(
-    { name, purpose }: CopyTable,
-    rows: readonly (Mismatch & { owner: 'source' | 'other' | 'unrouted' })[],
-  ): Promise<('source' | 'target')[]> {
-    const { policies, target } = this.options;
-    const policy = policyOf(policies.conflicts, name, rows[0]?.owner === 'unrouted');
-    if (typeof policy === 'object') {
-      const winners = await laterOnes(target, policy.latest, policies.winsTies, rows);
-      // A resync is to bring back what was deleted on the target.
-      return winners.map((winner, i) =>
-        purpose === 'resync' && rows[i]!.current === null ? 'source' : winner,
-      );
-    }
-    return rows.map(({ current, owner }) => {
-      if (current === null || policy === 'source-wins') return 'source';
-      return policy === 'owner-wins' && owner === 'source' ? 'source' : 'target';
+  /**
+   * What the chunk has to do, given what the target has in its place now; undefined: it is read again.
+   * @param gtid of the transaction that it is written with
+   */
+  async effectOf(chunk: Chunk, gtid: string): Promise<ChunkEffect | undefined> {
+    const { link, flavour, source, target, targetCatalog, carried, policies } = this.options;
+    this.mayBeOnItsWay ??= await this.options.otherDirection.flows();
+    const effect = await effectOf(chunk, {
+      ...{ link, flavour, source, target, carried, policies, gtid },
+      mayBeOnItsWay: this.mayBeOnItsWay,
+      obstructed: this.obstructed,
+      shape: this.shapeOf(chunk.table.name),
+      targetTable: targetCatalog.get(chunk.table.name)!,
     });
+    if (!(effect instanceof Map)) return effect;
+    this.written?.(effect);
+    return undefined;
   }
 
-  /** The chunk is committed. */
-  committed({ table, rows }: Chunk, { next, done }: ChunkEffect): void {
+  /** Rows were others under the lock than they had been read: the chunk's effect is made anew. Not for ever: somebody waits behind it. */
+  mayTryAgain(error: unknown): boolean {
+    const isTaken = error instanceof ChangeRefused && error.errno === DUPLICATE_KEY;
+    this.obstructed ||= isTaken;
+    return (isTaken || error instanceof RowsDiffer) && ++this.tries < TRIES;
+  }
+
+  /** Which of these rows are of tables that are being copied, and are not copied yet. */
+  async notCopied(mismatches: readonly Mismatch[]): Promise<boolean[]> {
+    const { tables, target, targetCatalog } = this.options;
+    const answers = mismatches.map(() => false);
+    for (const { name, lastKey } of tables) {
+      if (!this.unfinished.has(name)) continue;
+      const some = mismatches.flatMap(({ table, row }, i) =>
+        table.source.name === name ? [{ table, row, i }] : [],
+      );
+      const keys = some.map(({ table, row }) =>
+        table.source.primaryKey.map((at) => (row.before ?? row.after)![at]!),
+      );
+      const found = await behind(target, targetCatalog.get(name)!, keys, lastKey);
+      some.forEach(({ i }, n) => (answers[i] = found[n]!));
+    }
+    return answers;
+  }
+
+  /** Whether rows that the stream changes, and that the target has otherwise, are not copied yet and become what the source has, whatever that was. */
+  async takesOver(mismatches: readonly Mismatch[]): Promise<boolean> {
+    const { policies, ownership } = this.options;
+    const isPlain = mismatches.every(({ table: { source }, row, current }) => {
+      if (row.change !== undefined || !this.unfinished.has(source.name)) return false;
+      if (sameRow(current, row.after)) return true;
+      const unit = ownership.unitOf(source, (row.before ?? row.after)!);
+      const policy = policyOf(policies.conflicts, source.name, unit === null);
+      if (current === null) return typeof policy !== 'object' || this.purposeOf(source.name) === 'resync';
+      return policy === 'source-wins' || (policy === 'owner-wins' && unit !== null);
+    });
+    return isPlain && (await this.notCopied(mismatches)).every(Boolean);
+  }
+
+  purposeOf(table: string): CopyPurpose | undefined {
+    return this.options.tables.find(({ name }) => name === table)?.purpose;
+  }
+
+  /** The chunk is committed. @param answeredMs how long the target took for it */
+  committed({ table, rows }: Chunk, { next, done }: ChunkEffect, answeredMs: number): void {
     Object.assign(table, next);
-    if (done) this.unfinished.delete(table.name);
+    this.answeredMs = answeredMs;
+    if (done) {
+      this.unfinished.delete(table.name);
+      this.filled.delete(table.name);
+    }
+    this.tries = 0;
+    this.obstructed = false;
     this.note(table, rows.length);
-    this.written?.();
+    this.written?.(null);
   }
 
   private shapeOf(name: string): ReadableTable {
@@ -315,23 +363,13 @@ export class Copier {
     return shape;
   }
 
-  /** Before anything of a table was read: what the server knows of the size of its rows. */
-  private async firstRows({ source: { name } }: ReadableTable): Promise<number> {
+  /** What the server knows of the size of a table's rows. */
+  private async rowBytes(name: string): Promise<number> {
     const [rows] = await this.options.source.query<RowDataPacket[]>(
       "SELECT avg_row_length AS bytes FROM information_schema.tables WHERE CONCAT(table_schema, '.', table_name) = ?",
       [this.options.carried.sourceName(name)],
     );
-    const bytes = Number(rows[0]?.['bytes'] ?? 0);
-    return Math.max(1, Math.min(FIRST_ROWS, Math.floor(CHUNK_BYTES / Math.max(bytes, 1))));
-  }
-
-  private adapt(rows: Literal[][], tookMs: number): void {
-    if (rows.length === 0) return;
-    let bytes = 0;
-    for (const row of rows) for (const value of row) bytes += value.length;
-    const byTime = Math.max(FEWEST_ROWS, (rows.length * CHUNK_MS) / Math.max(tookMs, 1));
-    const byBytes = CHUNK_BYTES / Math.max(bytes / rows.length, 1);
-    this.rowsPerChunk = Math.max(1, Math.floor(Math.min(byTime, byBytes, this.rowsPerChunk * 2, MOST_ROWS)));
+    return Number(rows[0]?.['bytes'] ?? 0);
   }
 
   private note(table: CopyTable, read: number): void {
@@ -364,21 +402,28 @@ export class Copier {
   }
 }
 
-function withExact(row: Literal[], exact: ReadonlyMap<number, Literal> | undefined): Literal[] {
-  return exact === undefined ? row : row.map((value, at) => exact.get(at) ?? value);
+/** The table itself, too, where its foreign key leads back to it. */
+function ancestorsOf(catalog: Catalog, name: string): Set<string> {
+  const found = new Set<string>();
+  const open = [name];
+  for (let next = open.pop(); next !== undefined; next = open.pop()) {
+    const table = catalog.get(next);
+    if (table?.inOrder !== true) continue;
+    for (const { parent } of table.foreignKeys) {
+      if (found.has(parent)) continue;
+      found.add(parent);
+      open.push(parent);
+    }
+  }
+  return found;
+}
+
+function bytesOf(rows: readonly Literal[][]): number {
+  let bytes = 0;
+  for (const row of rows) for (const value of row) bytes += value.length;
+  return bytes;
 }
 
 function columnsOf(catalog: Catalog, name: string): string {
   return JSON.stringify([...(catalog.get(name)?.columns.values() ?? [])]);
-}
-
-async function throttle(
-  maxRowsPerSecond: number | null,
-  rows: number,
-  began: number,
-  signal: AbortSignal,
-): Promise<void> {
-  if (maxRowsPerSecond === null) return;
-  const waitMs = (rows * 1000) / maxRowsPerSecond - (performance.now() - began);
-  if (waitMs > 0) await sleep(waitMs, undefined, { signal }).catch(() => undefined);
 }

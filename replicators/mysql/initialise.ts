@@ -10,6 +10,7 @@ import { orderCopy } from './copy-plan.js';
 import type { CopyOrder } from './copy-plan.js';
 import { flowsOver, readDdlSteps, waitsFor } from './ddl-steps.js';
 import type { Difference } from './drift.js';
+import { requireLineage } from './lineage.js';
 import type { LinkConfig } from './link-config.js';
 import { problemsByTable, sourceProblems } from './preflight.js';
 import { contains, parsePosition } from './position.js';
@@ -191,6 +192,7 @@ async function initialiseCopy(
   const tables = await tablesToCopy(config, resync?.tables ?? null, resync !== undefined, source, target);
   // A whole resync begins anew, also where the binlog of before is gone; named tables are copied beside what goes on.
   const anew = resync === undefined || resync.tables === null;
+  if (!anew) await requireGoesOn(config, source, existing!);
   const maxRows = options.maxRowsPerSecond ?? null;
   if (!anew) {
     await inTransaction(target, () => orderCopy(target, config.link, tables, maxRows));
@@ -202,6 +204,21 @@ async function initialiseCopy(
     orderCopy(target, config.link, tables, maxRows),
   );
   return { position, created: true };
+}
+
+/** Named tables are copied beside what the link carries from its checkpoint on. @throws InterlockError Refused: it cannot go on there */
+async function requireGoesOn(
+  { link, from, source: { flavour } }: LinkConfig,
+  source: Connection,
+  { position }: Checkpoint,
+): Promise<void> {
+  const whole = `Named tables are copied while the link goes on, and it cannot. Copy all of them: interlock replicate resync '${link}' (without --tables)`;
+  try {
+    await requireLineage({ link, from, flavour, mend: { diverged: whole, purged: whole } }, source, position);
+  } catch (error) {
+    if (!(error instanceof InterlockError) || error.code !== 'NeedsOperator') throw error;
+    throw new InterlockError('Refused', error.message, { cause: error, details: error.details });
+  }
 }
 
 /** Hazard: where commits become visible in another order than that of the binlog, a chunk is not what the stream says it is. */
@@ -235,13 +252,22 @@ async function tablesToCopy(
     );
   }
   const chosen = [...catalog.values()].filter(({ name }) => named === null || named.includes(name));
-  // Hazard: what a cascade changes between two watermarks is not in the stream, and the chunk would bring it back.
-  const cascading = chosen.filter(({ inOrder }) => inOrder);
-  if (cascading.length > 0) {
+  // A row and those that go with it are copied together, parents first.
+  const apart = chosen.flatMap(({ inOrder, foreignKeys }) =>
+    inOrder ? foreignKeys.map(({ parent }) => parent) : [],
+  );
+  const children = [...catalog.values()].filter(
+    ({ inOrder, foreignKeys }) =>
+      inOrder && foreignKeys.some(({ parent }) => chosen.some(({ name }) => name === parent)),
+  );
+  const missing = [...apart, ...children.map(({ name }) => name)].filter(
+    (name) => catalog.has(name) && !chosen.some((table) => table.name === name),
+  );
+  if (missing.length > 0) {
     throw new InterlockError(
-      'Refused',
-      `${config.link}: ${cascading.map(({ name }) => name).join(', ')}: bound by foreign keys that cascade, which a copy of a live source cannot follow; load them from a backup, or make the keys RESTRICT until all is copied`,
-      { details: { link: config.link, tables: cascading.map(({ name }) => name) } },
+      'BadInput',
+      `--tables: ${[...new Set(missing)].sort().join(', ')}: bound to the others by foreign keys that cascade; name them, too`,
+      { details: { field: 'tables', value: named } },
     );
   }
   const orders = new Map<string, CopyOrder>();

@@ -2,6 +2,7 @@ import type { Connection, RowDataPacket } from 'mysql2/promise';
 import { InterlockError } from '../../src/errors.js';
 import { identifier } from './literal.js';
 import type { Mismatch } from './row-check.js';
+import type { SourceTable } from './source-table.js';
 import { tombstoneTable } from './tombstones.js';
 import { keyCondition } from './written-columns.js';
 
@@ -43,15 +44,43 @@ export async function laterOnes(
   return winners;
 }
 
+/**
+ * Of rows that only the other side has: whether they were deleted here, and whether that is the later one.
+ * @param here where they were deleted; `name`: of the table there
+ */
+export async function deletionsOf(
+  here: Connection,
+  name: string,
+  column: string,
+  rows: readonly Mismatch[],
+): Promise<('later' | 'earlier' | 'none')[]> {
+  const answers = rows.map((): 'later' | 'earlier' | 'none' => 'none');
+  for (let from = 0; from < rows.length; from += ROWS_PER_QUESTION) {
+    const questions = rows.slice(from, from + ROWS_PER_QUESTION).map(({ table, row, current }, i) => {
+      const at = columnAt(table.source, column);
+      const [known, there] = [identifier(table.source.columns[at]!), current![at]!];
+      return `SELECT ${from + i} AS i, COALESCE(${known}<${there},${there} IS NOT NULL) AS earlier FROM ${tombstoneTable(name, table.source.columns[at]!)} WHERE ${keyCondition(table, row)}`;
+    });
+    const [found] = await here.query<RowDataPacket[]>(questions.join(' UNION ALL '));
+    for (const one of found) answers[Number(one['i'])] = Number(one['earlier']) === 1 ? 'earlier' : 'later';
+  }
+  return answers;
+}
+
+/** @throws InterlockError LinkStopped */
+function columnAt({ name, columns }: SourceTable, column: string): number {
+  const at = columns.findIndex((one) => one.toLowerCase() === column.toLowerCase());
+  if (at >= 0) return at;
+  throw new InterlockError(
+    'LinkStopped',
+    `${name} has no column ${column}, by which its conflicts are decided (links.conflicts)`,
+  );
+}
+
 function questionOf({ table, row, current }: Mismatch, column: string, i: number): string {
   const { source } = table;
-  const at = source.columns.findIndex((name) => name.toLowerCase() === column.toLowerCase());
-  const mine = (row.after ?? row.deleted ?? row.before!)[at];
-  if (mine === undefined)
-    throw new InterlockError(
-      'LinkStopped',
-      `${source.name} has no column ${column}, by which its conflicts are decided (links.conflicts)`,
-    );
+  const at = columnAt(source, column);
+  const mine = (row.after ?? row.deleted ?? row.before!)[at]!;
   const name = identifier(source.columns[at]!);
   const from = current === null ? tombstoneTable(source.name, source.columns[at]!) : source.sql;
   return `SELECT ${i} AS i, COALESCE(${name}<${mine},${mine} IS NOT NULL) AS newer, ${name}<=>${mine} AS same FROM ${from} WHERE ${keyCondition(table, row)}`;

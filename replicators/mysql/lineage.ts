@@ -1,7 +1,7 @@
 import type { Connection, RowDataPacket } from 'mysql2/promise';
 import { InterlockError } from '../../src/errors.js';
 import { contains, parsePosition } from './position.js';
-import type { Flavour } from './position.js';
+import type { Flavour, MysqlPosition } from './position.js';
 import { executedPosition } from './session.js';
 
 export interface Lineage {
@@ -28,14 +28,29 @@ export async function requireLineage(lineage: Lineage, source: Connection, at: s
       { details: { link, state: 'diverged', checkpoint: at, executed } },
     );
   }
-  if (flavour !== 'mysql') return;
-  const [rows] = await source.query<RowDataPacket[]>('SELECT @@GLOBAL.gtid_purged AS purged');
-  const purged = String((rows[0] as { purged: string }).purged);
-  if (!contains(position, parsePosition(flavour, purged))) {
+  const purged = await purgedPosition(source, flavour);
+  if (!contains(position, purged)) {
     throw new InterlockError(
       'NeedsOperator',
-      `${link} is at ${at}, but ${from} has purged its binlog beyond that (${purged.replace(/\s+/g, '')}). ${mend.purged}`,
+      `${link} is at ${at}, but ${from} has purged its binlog beyond that (${purged.toString()}). ${mend.purged}`,
       { details: { link, state: 'resync-required', checkpoint: at } },
     );
   }
+}
+
+/** What the server's binlog does not have any more: on MariaDB, what was before its first file, as that says itself. */
+async function purgedPosition(source: Connection, flavour: Flavour): Promise<MysqlPosition> {
+  if (flavour === 'mysql') {
+    const [rows] = await source.query<RowDataPacket[]>('SELECT @@GLOBAL.gtid_purged AS purged');
+    return parsePosition(flavour, String((rows[0] as { purged: string }).purged));
+  }
+  const [files] = await source.query<RowDataPacket[]>('SHOW BINARY LOGS');
+  const [events] = await source.query<RowDataPacket[]>('SHOW BINLOG EVENTS IN ? LIMIT 5', [
+    String(files[0]?.['Log_name']),
+  ]);
+  const list = events.find((event) => event['Event_type'] === 'Gtid_list');
+  const position = parsePosition(flavour, '');
+  // One entry for each domain and server.
+  for (const gtid of String(list?.['Info'] ?? '').match(/\d+-\d+-\d+/g) ?? []) position.add(gtid);
+  return position;
 }

@@ -31,6 +31,8 @@ const TEXT_PER_STATEMENT = 512 * 1024;
 
 export interface StatementOptions {
   flavour: Flavour;
+  /** Tables whose rows are written whatever the target has of them. */
+  blind: ReadonlySet<string>;
   /** Tables that are being copied. */
   copied: ReadonlySet<string>;
   /** Rows that are to be inserted are looked for, too. Else the server's own check of the key is enough. */
@@ -39,11 +41,10 @@ export interface StatementOptions {
 
 /** The statements of a batch, in an order in which no row is in another's way; before the changes of rows, the checks that they are there. */
 export function statementsOf(batch: Batch, options: StatementOptions): Statement[] {
-  const { flavour, copied } = options;
+  const { flavour, blind } = options;
   const statements: Statement[] = [];
   for (const table of batch.tables.values()) {
-    if (copied.has(table.source.name))
-      statements.push(...replacing(table, [...table.rows.values()], flavour));
+    if (blind.has(table.source.name)) statements.push(...replacing(table, [...table.rows.values()], flavour));
     else if (table.inOrder)
       for (const change of table.log!) statements.push(...single(table, change, options));
     else statements.push(...merged(table, options));
@@ -79,13 +80,17 @@ export function replacing(table: TableBatch, rows: readonly RowNet[], flavour: F
 
 /** Tables whose foreign keys cascade: as the source did it, under the checks that the source's session had. */
 function* ordered(changes: readonly OrderedChange[], options: StatementOptions): Generator<Statement> {
-  const { flavour, checkInserts } = options;
+  const { flavour, checkInserts, copied } = options;
+  // The parent of a row may not have been copied yet, and the rows of child tables are copied after it.
+  const isUnchecked = ({ table, change: { after, unchecked } }: OrderedChange): boolean =>
+    unchecked || (after !== null && copied.has(table.source.name));
   let checks = false;
   /** A row was deleted in this transaction, others perhaps with it. */
   let cascadedIn: SourceTransaction | undefined;
   for (let i = 0; i < changes.length; i++) {
     const { table, change, transaction } = changes[i]!;
-    if (checks === change.unchecked) yield session(table, `foreign_key_checks=${(checks = !checks) ? 1 : 0}`);
+    if (checks === isUnchecked(changes[i]!))
+      yield session(table, `foreign_key_checks=${(checks = !checks) ? 1 : 0}`);
     if (change.before !== null) {
       const isDelete = change.after === null;
       // A DELETE of several tables logs the child's row, too, which has gone with its parent.
@@ -97,7 +102,7 @@ function* ordered(changes: readonly OrderedChange[], options: StatementOptions):
     }
     const inserts = [rowOf(table, change)];
     for (let next = changes[i + 1]; next?.table === table; next = changes[i + 1]) {
-      if (next.change.before !== null || next.change.unchecked !== change.unchecked) break;
+      if (next.change.before !== null || isUnchecked(next) !== !checks) break;
       inserts.push(rowOf(table, next.change));
       i++;
     }
@@ -117,7 +122,7 @@ function rowOf(table: TableBatch, change: RowChange): RowNet {
 }
 
 /** Deletes first: they free unique values. Inserts last: they take them. */
-function merged(table: TableBatch, { flavour, checkInserts }: StatementOptions): Statement[] {
+export function merged(table: TableBatch, { flavour, checkInserts }: StatementOptions): Statement[] {
   const deletes: RowNet[] = [];
   const updates: RowNet[] = [];
   const inserts: RowNet[] = [];

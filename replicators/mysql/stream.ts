@@ -32,10 +32,13 @@ export interface StreamOptions extends ServerAddress {
   /** No byte, not even the server's heartbeat, for so long: the connection is dead. */
   silenceMs: number;
   onTransaction: (transaction: SourceTransaction) => void;
-  /** Whether `onSpooled` wants to see the changes of a table that go to the disk, before their transaction arrives. */
+  /**
+   * Whether `onPassing` wants to see the changes of a table that their transaction does not have: those that go to the disk, and those of the
+   * other side, which are dropped. Before the transaction arrives.
+   */
   watches?: (table: string) => boolean;
-  onSpooled?: (changes: RowChange[]) => void;
-  /** An XA transaction of MySQL was prepared; it arrives as a transaction when it is committed. */
+  onPassing?: (changes: RowChange[]) => void;
+  /** An XA transaction was prepared; it arrives as a transaction when it is committed. */
   onPrepared?: (gtid: string) => void;
   /** Once; the stream has ended. */
   onError: (error: InterlockError) => void;
@@ -436,7 +439,11 @@ export class BinlogStream {
       return;
     }
     this.sawRowsOf = transaction;
-    if (transaction.foreign || (!table.carried && table.control === null)) return;
+    if (!table.carried && table.control === null) return;
+    if (transaction.foreign) {
+      if (table.control === null) this.pass(type, cursor, table);
+      return;
+    }
     if (table.control === null && this.spooled(transaction, type, cursor, table)) return;
     for (const { before, after, unchecked } of rowsOf(type, cursor, table)) {
       if (table.control === null) transaction.changes.push({ table, before, after, unchecked });
@@ -452,11 +459,13 @@ export class BinlogStream {
     }
     transaction.spool.append(table, type, cursor.buffer.subarray(cursor.at, cursor.end));
     // Hazard: a prepared transaction may be rolled back, or committed behind the chunk that is being read; see complete().
-    if (!this.isXa && this.options.watches?.(table.name) === true) {
-      const changes = Array.from(rowsOf(type, cursor, table), (row) => ({ table, ...row }));
-      this.options.onSpooled?.(changes);
-    }
+    if (!this.isXa) this.pass(type, cursor, table);
     return true;
+  }
+
+  private pass(type: number, cursor: Cursor, table: SourceTable): void {
+    if (this.options.watches?.(table.name) !== true) return;
+    this.options.onPassing?.(Array.from(rowsOf(type, cursor, table), (row) => ({ table, ...row })));
   }
 
   private sawRowsOf: SourceTransaction | undefined;

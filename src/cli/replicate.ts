@@ -374,6 +374,9 @@ function copyWords(copy: CopyProgress): string {
   return `copying ${name ?? ''} (${tablesDone} of ${tables} tables done): ${comparedRows} of about ${estimatedRows} rows, ${copy.rowsPerSecond} rows/s${eta}; ${counts.join(', ')}`;
 }
 
+/** States of a link that has failed, which say more than that. */
+const NAMED: ReadonlySet<string> = new Set(['diverged', 'resync-required', 'gap']);
+
 function show(topology: Topology, links: LinkReport[], options: Options): void {
   const reports = links.map((report) => ({
     ...report,
@@ -387,7 +390,7 @@ function show(topology: Topology, links: LinkReport[], options: Options): void {
       const rate = (of: (status: LinkStatus) => number): string => (running ? String(of(live)) : '–');
       rows.push([
         link,
-        running ? live.state : workflow,
+        running || (workflow === 'failed' && live !== null && NAMED.has(live.state)) ? live.state : workflow,
         running ? `${live.lagMs} ms, ${bytes(live.lagBytes)}` : '–',
         rate((status) => status.rowsReadPerSecond),
         rate((status) => status.rowsPerSecond),

@@ -1,7 +1,18 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { initialiseLink } from '../../replicators/mysql/initialise.js';
 import { InterlockError } from '../../src/errors.js';
-import { createOnBoth, dump, linkConfig, runLink, settled, startPair } from '../support/replication.js';
+import {
+  copied,
+  createOnBoth,
+  dump,
+  linkConfig,
+  purgeBinlogs,
+  runLink,
+  settled,
+  startPair,
+  unlogged,
+  unrouted,
+} from '../support/replication.js';
 import type { Pair, RunningLink, Side } from '../support/replication.js';
 
 const TABLES = [
@@ -106,6 +117,82 @@ describe.each(['mysql', 'mariadb'] as const)('cascading foreign keys on %s', (fl
       await same();
     }
     running.push(link);
+  });
+
+  it('are copied from a live source, parents first, and again over what was purged', async () => {
+    const schema = 't_copied';
+    const names = ['child', 'grand', 'parent', 'tree'];
+    await createOnBoth(pair, [
+      `CREATE DATABASE ${schema}`,
+      `USE ${schema}`,
+      'CREATE TABLE parent (id INT PRIMARY KEY, n INT)',
+      'CREATE TABLE child (id INT PRIMARY KEY, parent INT, n INT, FOREIGN KEY (parent) REFERENCES parent (id) ON DELETE CASCADE ON UPDATE CASCADE)',
+      'CREATE TABLE grand (id INT PRIMARY KEY, child INT, n INT, FOREIGN KEY (child) REFERENCES child (id) ON DELETE SET NULL)',
+      'CREATE TABLE tree (id INT PRIMARY KEY, up INT, FOREIGN KEY (up) REFERENCES tree (id) ON DELETE CASCADE)',
+    ]);
+    const some = (count: number, row: (i: number) => string): string =>
+      Array.from({ length: count }, (_, i) => row(i)).join(',');
+    const count = 1_500;
+    await unlogged(pair.a, [
+      `INSERT INTO ${schema}.parent VALUES ${some(count, (i) => `(${i}, 0)`)}`,
+      `INSERT INTO ${schema}.child VALUES ${some(count * 3, (i) => `(${i}, ${i % count}, 0)`)}`,
+      `INSERT INTO ${schema}.grand VALUES ${some(count * 3, (i) => `(${i}, ${(i * 7) % (count * 3)}, 0)`)}`,
+      `INSERT INTO ${schema}.tree VALUES ${some(count, (i) => `(${i}, ${i === 0 ? 'NULL' : i - 1 - (i % 7) < 0 ? 0 : i - 1 - (i % 7)})`)}`,
+    ]);
+    let n = 0;
+    const writes = async (): Promise<void> => {
+      const [id, other] = [0, 0].map(() => 1 + Math.floor(Math.random() * (count - 1))) as [number, number];
+      n++;
+      for (const sql of [
+        `DELETE FROM parent WHERE id = ${id}`,
+        `UPDATE parent SET id = ${count + n} WHERE id = ${other}`,
+        `INSERT INTO parent VALUES (${2 * count + n}, 1)`,
+        `INSERT INTO child VALUES (${3 * count + n}, ${2 * count + n}, 1)`,
+        `INSERT INTO grand VALUES (${3 * count + n}, ${3 * count + n}, 1)`,
+        `UPDATE child SET n = n + 1 WHERE id BETWEEN ${id} AND ${id + 5}`,
+        `DELETE FROM child WHERE id = ${id * 2}`,
+        `DELETE FROM tree WHERE id = ${count - 1 - (n % 200)}`,
+        `INSERT INTO tree VALUES (${count + n}, ${n % 100})`,
+      ])
+        await pair.a.pool.query(sql.replace(/(FROM|INTO|UPDATE) /, `$1 ${schema}.`));
+    };
+    const tables = unrouted(schema, names);
+    const config = linkConfig(pair, 'a', schema, tables, {
+      conflicts: Object.fromEntries(names.map((name) => [`${schema}.${name}`, 'source-wins' as const])),
+    });
+    await expect(
+      initialiseLink(config, { copy: true }).then(() =>
+        initialiseLink(config, { resync: { tables: [`${schema}.child`] } }),
+      ),
+    ).rejects.toMatchObject({
+      code: 'BadInput',
+      message: expect.stringMatching(/t_copied\.grand, t_copied\.parent: bound to the others/) as string,
+    });
+    const same = async (): Promise<void> => {
+      for (const name of names)
+        expect({ name, rows: await dump(pair.b, `${schema}.${name}`) }).toEqual({
+          name,
+          rows: await dump(pair.a, `${schema}.${name}`),
+        });
+    };
+    await initialiseLink(config, { copy: true, discardCheckpoint: true, maxRowsPerSecond: 4_000 });
+    let link = await runLink(config, null);
+    while (link.status().state === 'copying') await writes();
+    await copied(link);
+    await settled(link, pair.a);
+    await same();
+    await link.stop();
+    for (let i = 0; i < 30; i++) await writes();
+    await purgeBinlogs(pair.a);
+    await initialiseLink(config, { resync: { tables: null }, maxRowsPerSecond: 4_000 });
+    link = await runLink(config, null);
+    while (link.status().state === 'copying') await writes();
+    await copied(link);
+    await settled(link, pair.a);
+    await same();
+    expect(link.status()).toMatchObject({ conflicts: 0, quarantined: 0 });
+    expect(n).toBeGreaterThan(35);
+    await link.stop();
   });
 
   it('are refused where the engine of the target could not do the same', async () => {

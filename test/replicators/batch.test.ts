@@ -54,7 +54,7 @@ function statements(changes: [Row | null, Row | null][]): string[] {
   }));
   const batch = new Batch();
   batch.add(transaction, () => target);
-  return statementsOf(batch, { flavour: 'mysql', copied: new Set(), checkInserts: false }).map(
+  return statementsOf(batch, { flavour: 'mysql', blind: new Set(), copied: new Set(), checkInserts: false }).map(
     ({ sql }) => sql.split(' ')[0]!,
   );
 }

@@ -104,6 +104,11 @@ export function linkConfig(
   };
 }
 
+/** Routing of tables that both data centers may write. */
+export function unrouted(schema: string, tables: readonly string[]): LinkConfig['tables'] {
+  return Object.fromEntries(tables.map((table) => [`${schema}.${table}`, { unrouted: true as const }]));
+}
+
 export interface RunningLink {
   link: Link;
   config: LinkConfig;
@@ -150,6 +155,30 @@ export async function runLink(config: LinkConfig, from: string | null = 'now'): 
     () => JSON.stringify(link.status()),
   );
   return running;
+}
+
+/** Waits until a link has copied its tables; fails when it stops. */
+export async function copied(running: RunningLink): Promise<void> {
+  await until(
+    () => {
+      const { state, lastError } = running.status();
+      if (state === 'failed') throw new Error(lastError?.message);
+      return state === 'streaming';
+    },
+    'the copy is done',
+    120_000,
+    () => JSON.stringify(running.status()),
+  );
+}
+
+/** Removes all binlog files but the last. One that a dump session still reads is left: that of a stopped link may not have noticed. */
+export async function purgeBinlogs(side: Side): Promise<void> {
+  await side.pool.query('FLUSH BINARY LOGS');
+  const last = String((await rows(side, 'SHOW BINARY LOGS')).at(-1)!['Log_name']);
+  await until(async () => {
+    await side.pool.query(`PURGE BINARY LOGS TO '${last}'`);
+    return (await rows(side, 'SHOW BINARY LOGS')).length === 1;
+  }, 'the binlog is purged');
 }
 
 /** Waits until `check` holds; fails with what it was waiting for. */
