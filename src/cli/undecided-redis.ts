@@ -90,7 +90,7 @@ const WORDS: Record<RedisRecord['reason'], string> = {
   split: 'a part of its keys is carried, another is not',
   'unknown-command': 'nobody knows its keys',
   'not-owned': 'the source did not own the unit',
-  unread: 'the link could not read it',
+  unread: 'the target refused commands of its block, and nobody knows which',
 };
 
 async function oneOf(topology: Topology, link: string, kind: RecordKind, id: string): Promise<RedisRecord> {
