@@ -120,6 +120,8 @@ function applicable(record: RedisRecord): StreamCommand {
     throw refused(
       `${record.command.toUpperCase()} would also take what the source does not own, and Interlock's own keys`,
     );
+  // It may have been applied: a second time would be one too many.
+  if (reason === 'unread') throw refused('nobody knows whether the target has taken it');
   const command = commandOf(record);
   if (command === undefined) throw refused('its bytes were not kept');
   if (command.argc > MOST_ARGUMENTS)

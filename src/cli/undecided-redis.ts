@@ -86,11 +86,11 @@ export function reasonOf({ reason, detail, command, key }: RedisRecord): string 
 
 const WORDS: Record<RedisRecord['reason'], string> = {
   refused: 'the target refused it',
-  unread: 'nobody has read which commands',
   'whole-database': 'it reaches what the source does not own',
   split: 'a part of its keys is carried, another is not',
   'unknown-command': 'nobody knows its keys',
   'not-owned': 'the source did not own the unit',
+  unread: 'the target refused commands of its block, and nobody knows which',
 };
 
 async function oneOf(topology: Topology, link: string, kind: RecordKind, id: string): Promise<RedisRecord> {
