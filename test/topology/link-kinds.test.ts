@@ -67,12 +67,42 @@ test('stores and links of each kind, with their own options and defaults', () =>
 });
 
 test('a link id says its kind, and no other text is one', () => {
-  for (const id of ['mysql/a:b>c', 'redis/a:b>c', 'kafka/a-1:b>c']) {
+  for (const id of ['mysql/a:b>c', 'redis/a:b>c', 'kafka/a-1:b>c', 'outbox/a:b']) {
     expect(formatLinkId(parseLinkId(id)!)).toBe(id);
   }
-  for (const id of ['mongo/a:b>c', 'redis:a/b>c', 'redis/a:b>', 'Redis/a:b>c', '']) {
+  for (const id of [
+    'mongo/a:b>c',
+    'redis:a/b>c',
+    'redis/a:b>',
+    'Redis/a:b>c',
+    'mysql/a:b',
+    'outbox/a:b>c',
+    '',
+  ]) {
     expect(parseLinkId(id)).toBeUndefined();
   }
+});
+
+test('the relay of an outbox is a link of each data center, from its MySQL to its Kafka', () => {
+  const outbox = { store: 'outbox/main', kafka: 'events', tables: ['shop.wallet'] };
+  const topology = validateTopology(document((d) => d.links.push(outbox)));
+  expect(linkIds(topology).slice(-2)).toEqual(['outbox/main:dc-a', 'outbox/main:dc-b']);
+  const config = linkConfigOf(topology, 'outbox/main:dc-b', () => 'secret');
+  expect(config).toMatchObject({
+    dc: 'dc-b',
+    tables: ['shop.wallet'],
+    target: { brokers: ['127.0.0.1:22020'] },
+  });
+  const wrong = (change: object): string[] => problems((d) => d.links.push({ ...outbox, ...change }));
+  expect(wrong({ kafka: 'none' })[0]).toMatch(/kafka: none: expected a Kafka store of both data centers/);
+  expect(wrong({ store: 'outbox/none' })[0]).toMatch(/expected a MySQL store of both data centers/);
+  expect(wrong({ tables: ['shop.none'] })[0]).toMatch(
+    /tables\.0: shop\.none: expected a table of tables, routed/,
+  );
+  expect(wrong({ from: 'dc-a' })[0]).toMatch(/from/);
+  expect(problems((d) => d.links.push(outbox, outbox)).join()).toMatch(/expected one relay for a store/);
+  expect(problemOf('outbox', { from: 'earliest' })?.field).toBe('from');
+  expect(problemOf('outbox', { copy: true })?.field).toBe('copy');
 });
 
 describe('what is wrong with a store, a key pattern or a link is named', () => {
