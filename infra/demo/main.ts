@@ -2,7 +2,9 @@
  * `npm run demo`: two data centers under load; 10 % of a region moves, then the rest, then the rest moves back. After each switchover
  * a checker compares what clients were told with what both databases have. Exit code 0 only when nothing was lost.
  */
+import { once } from 'node:events';
 import path from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { InterlockError, messageOf } from '../../src/errors.js';
 import { labDown } from '../lab/lab.js';
@@ -57,7 +59,7 @@ export async function demo(options: DemoOptions, signal: AbortSignal): Promise<D
       );
       if (cost.fencedMs === null) say(`  ${cost.summary}`);
       await pause(1000, signal);
-      const { report } = await here.check();
+      const { report } = await untilAborted(here.check(), signal);
       checks.push(report);
       for (const finding of report.findings.slice(0, 10)) say(`  ${finding}`);
       say(
@@ -107,13 +109,23 @@ export async function demo(options: DemoOptions, signal: AbortSignal): Promise<D
 }
 
 async function pause(ms: number, signal: AbortSignal): Promise<void> {
-  await new Promise<void>((resolve, reject) => {
-    const timer = setTimeout(resolve, ms);
-    signal.addEventListener('abort', () => {
-      clearTimeout(timer);
-      reject(signal.reason as Error);
-    });
+  await setTimeout(ms, undefined, { signal }).catch(() => signal.throwIfAborted());
+}
+
+/** What `work` gives; or it is left to itself: its answer, or its failure, is of no use any more. */
+async function untilAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+  const over = new AbortController();
+  const aborted = once(signal, 'abort', { signal: over.signal }).then(() => {
+    throw signal.reason;
   });
+  aborted.catch(() => undefined);
+  try {
+    signal.throwIfAborted();
+    return await Promise.race([work, aborted]);
+  } finally {
+    over.abort();
+    work.catch(() => undefined);
+  }
 }
 
 export function parseDemoOptions(argv: readonly string[]): DemoOptions {
