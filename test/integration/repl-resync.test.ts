@@ -390,6 +390,9 @@ describe.each(['mysql', 'mariadb'] as const)('copies over two sides with rows on
     expect(await checkpoint()).toBe(before);
     // Not later than is applied, but from the checkpoint on.
     await until(() => there.status().lagMs === 0, 'all is applied');
+    const seen = Date.now();
+    // Looked at once a second.
+    await until(() => Date.now() - seen > 2_500, 'the source was looked at again');
     expect(there.status().binlog!.neededSince).toBe(neededSince);
     await pair.a.pool.query('SET GLOBAL binlog_expire_logs_seconds = 8');
     await until(async () => (await checkpoint()) !== before, 'the position is written', 60_000);
