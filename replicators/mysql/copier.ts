@@ -116,7 +116,7 @@ export class Copier {
     const { tables, sourceCatalog } = options;
     this.unfinished = new Set(tables.map(({ name }) => name));
     const overwrites = ({ name, purpose }: CopyTable): boolean =>
-      purpose === 'fill' || options.policies.conflicts[name] === 'source-wins';
+      purpose === 'fill' || (purpose === 'resync' && options.policies.conflicts[name] === 'source-wins');
     this.notBegun = new Set(
       tables.filter((table) => table.lastKey === null && overwrites(table)).map(({ name }) => name),
     );
