@@ -88,7 +88,10 @@ export class Copier {
   /** Its second watermark is on its way. */
   private waiting: ReadChunk | undefined;
   private window: Window | undefined;
-  /** Tables of which nothing has been read: what the stream has of them, their chunks will have. */
+  /**
+   * Tables of which nothing has been read: what the stream has of them, their chunks will have. Hazard: a row of which something was left out
+   * differs, and where the target's may stay, it would. Only those that become as the source's, whatever the target has.
+   */
   private readonly notBegun: Set<string>;
   /** By table: those whose rows take rows of it with them, by foreign keys that cascade. */
   private readonly ancestors: ReadonlyMap<string, ReadonlySet<string>>;
@@ -112,7 +115,11 @@ export class Copier {
   constructor(private readonly options: CopierOptions) {
     const { tables, sourceCatalog } = options;
     this.unfinished = new Set(tables.map(({ name }) => name));
-    this.notBegun = new Set(tables.flatMap(({ name, lastKey }) => (lastKey === null ? [name] : [])));
+    const overwrites = ({ name, purpose }: CopyTable): boolean =>
+      purpose === 'fill' || (purpose === 'resync' && options.policies.conflicts[name] === 'source-wins');
+    this.notBegun = new Set(
+      tables.filter((table) => table.lastKey === null && overwrites(table)).map(({ name }) => name),
+    );
     this.ancestors = new Map(tables.map(({ name }) => [name, ancestorsOf(sourceCatalog, name)]));
     // Parents first: where a child is written, its parent is there.
     tables.sort((a, b) => this.ancestors.get(a.name)!.size - this.ancestors.get(b.name)!.size);

@@ -145,9 +145,9 @@ describe.each(['mysql', 'mariadb'] as const)('cascading foreign keys on %s', (fl
       n++;
       for (const sql of [
         `DELETE FROM parent WHERE id = ${id}`,
-        `UPDATE parent SET id = ${count + n} WHERE id = ${other}`,
-        `INSERT INTO parent VALUES (${2 * count + n}, 1)`,
-        `INSERT INTO child VALUES (${3 * count + n}, ${2 * count + n}, 1)`,
+        `UPDATE parent SET id = ${1_000_000 + n} WHERE id = ${other}`,
+        `INSERT INTO parent VALUES (${2_000_000 + n}, 1)`,
+        `INSERT INTO child VALUES (${3 * count + n}, ${2_000_000 + n}, 1)`,
         `INSERT INTO grand VALUES (${3 * count + n}, ${3 * count + n}, 1)`,
         `UPDATE child SET n = n + 1 WHERE id BETWEEN ${id} AND ${id + 5}`,
         `DELETE FROM child WHERE id = ${id * 2}`,

@@ -268,31 +268,36 @@ describe.each(['mysql', 'mariadb'] as const)('copies over two sides with rows on
     await unlogged(pair.b, [
       `INSERT INTO ${schema}.t VALUES ${numbers(count, (i) => `(${i}, 5)`)}`,
       `UPDATE ${schema}.t SET v = 1 WHERE id IN (100, 200)`,
-      `DELETE FROM ${schema}.t WHERE id = 300`,
+      `DELETE FROM ${schema}.t WHERE id = 5500`,
     ]);
     const config = linkConfig(pair, 'a', schema, unrouted(schema, ['t']), {
       conflicts: { [`${schema}.t`]: { latest: 'v' } },
     });
     await initialiseLink(config, { copy: true });
-    const application = await pair.b.pool.getConnection();
-    await application.beginTransaction();
-    await application.query(`UPDATE ${schema}.t SET v = 99 WHERE id = 100`);
-    await application.query(`INSERT INTO ${schema}.t VALUES (300, 99)`);
+    const [updates, inserts] = await Promise.all([pair.b.pool.getConnection(), pair.b.pool.getConnection()]);
+    for (const application of [updates, inserts]) await application.beginTransaction();
+    await updates.query(`UPDATE ${schema}.t SET v = 99 WHERE id = 100`);
+    await inserts.query(`INSERT INTO ${schema}.t VALUES (5500, 99)`);
     const running = await runLink(config, null);
-    await until(async () => {
-      // InnoDB shows what it knew before while it is asked more often.
-      await new Promise((resolve) => setTimeout(resolve, 200));
-      const waits = "SELECT 1 FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'";
-      return running.status().state === 'streaming' || (await rows(pair.b, waits)).length > 0;
-    }, 'the copy waits for the row');
+    const waits = (): Promise<void> =>
+      until(async () => {
+        // InnoDB shows what it knew before while it is asked more often.
+        await new Promise((resolve) => setTimeout(resolve, 200));
+        const waiting = "SELECT 1 FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'";
+        return running.status().state === 'streaming' || (await rows(pair.b, waiting)).length > 0;
+      }, 'the copy waits for the row');
+    await waits();
     // So long the target takes for this chunk: the next ones are smaller.
     await new Promise((resolve) => setTimeout(resolve, 2_000));
-    await application.commit();
-    application.release();
+    await updates.commit();
+    await until(() => running.status().copy!.comparedRows >= 2_000, 'the first chunk is written');
+    await waits();
+    await inserts.commit();
+    for (const application of [updates, inserts]) application.release();
     await copied(running);
     expect(await rows(pair.b, `SELECT * FROM ${schema}.t WHERE v <> 5 ORDER BY id`)).toEqual([
       { id: 100, v: 99 },
-      { id: 300, v: 99 },
+      { id: 5500, v: 99 },
     ]);
     expect(running.status()).toMatchObject({ conflicts: 0, quarantined: 0, copy: { keptRows: 2 } });
     const [mark] = await rows(
@@ -385,6 +390,9 @@ describe.each(['mysql', 'mariadb'] as const)('copies over two sides with rows on
     expect(await checkpoint()).toBe(before);
     // Not later than is applied, but from the checkpoint on.
     await until(() => there.status().lagMs === 0, 'all is applied');
+    const seen = Date.now();
+    // Looked at once a second.
+    await until(() => Date.now() - seen > 2_500, 'the source was looked at again');
     expect(there.status().binlog!.neededSince).toBe(neededSince);
     await pair.a.pool.query('SET GLOBAL binlog_expire_logs_seconds = 8');
     await until(async () => (await checkpoint()) !== before, 'the position is written', 60_000);

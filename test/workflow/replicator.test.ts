@@ -22,6 +22,7 @@ describe('the life of a link', () => {
   /** Of the test that runs. */
   let initialised: (string | undefined)[];
   let runs: number;
+  let purged: boolean;
   let release: () => void;
   let released: Promise<void>;
 
@@ -40,6 +41,11 @@ describe('the life of a link', () => {
     },
     async runLink() {
       runs += 1;
+      if (purged && runs === 1)
+        throw ApplicationFailure.create({
+          ...{ nonRetryable: true, type: 'NeedsOperator', message: 'the binlog is purged' },
+          details: [{ status: { state: 'resync-required' } }],
+        });
       const context = Context.current();
       const beat = setInterval(() => context.heartbeat(), 100);
       try {
@@ -72,6 +78,7 @@ describe('the life of a link', () => {
   beforeEach(() => {
     initialised = [];
     runs = 0;
+    purged = false;
     released = new Promise((resolve) => (release = resolve));
   });
 
@@ -141,6 +148,19 @@ describe('the life of a link', () => {
     expect(await bad(['no.such'])).toMatch(/no.such: not carried/);
     await until(async () => (await state(handle)) === 'paused', 'the link is paused still');
     expect(runs).toBe(2);
+    await handle.executeUpdate('stop');
+    await handle.result();
+  });
+
+  it('a link that can only be copied again says so, not to resume', async () => {
+    purged = true;
+    const handle = await start();
+    release();
+    await until(async () => (await state(handle)) === 'failed', 'the link has failed');
+    expect((await handle.query<{ next: string }>('status')).next).toBe(`interlock replicate resync ${LINK}`);
+    await handle.executeUpdate('resync', { args: [{ tables: null }] });
+    await until(() => runs === 2, 'the link runs');
+    expect((await handle.query<{ next: string | null }>('status')).next).toBeNull();
     await handle.executeUpdate('stop');
     await handle.result();
   });
