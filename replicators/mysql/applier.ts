@@ -330,7 +330,7 @@ export class Applier {
       typeCast: false,
       timeout: answerMs + bytes / BYTES_PER_MS,
     });
-    return texts.length > 1 ? (result as unknown as Answer[]) : [result as Answer];
+    return texts.length > 1 ? (result as unknown as Answer[]) : [result];
   }
 
   private *messagesOf(texts: readonly string[]): Generator<string[]> {
