@@ -41,7 +41,7 @@ export async function planDdl(deps: DdlPlanDeps, request: DdlRequest): Promise<D
       'a switchover is under way (its soak counts): finish it or roll it back first; see interlock switch status',
     );
   }
-  await requireStreaming(deps, stores);
+  const stopped = await requireStreaming(deps, stores, new Set(statements.map(({ name }) => name)));
   const steps: PlannedDdl[] = [];
   const problems: string[] = [];
   const found = new Set<DdlStatement>();
@@ -93,7 +93,7 @@ export async function planDdl(deps: DdlPlanDeps, request: DdlRequest): Promise<D
   return {
     steps,
     queues: Object.fromEntries(dcIds(topology).map((dc) => [dc, topology.datacenters[dc]!.taskQueue])),
-    warnings: warningsOf(steps),
+    warnings: [...stopped, ...warningsOf(steps)],
   };
 }
 
@@ -112,18 +112,34 @@ function storesOf(topology: Topology, wanted: readonly string[]): string[] {
   return wanted.length === 0 ? all : [...wanted];
 }
 
-/** A link that does not run would meet the statement when nobody waits for it. */
-async function requireStreaming({ topology, readLinkStatus }: DdlPlanDeps, stores: string[]): Promise<void> {
+/**
+ * A link that does not run would meet the statement when nobody waits for it. One that stopped as these tables differ is what the statements mend:
+ * they have run on one side, by hand or in a change that failed.
+ * @returns what is to be said of links that stand
+ */
+async function requireStreaming(
+  { topology, readLinkStatus }: DdlPlanDeps,
+  stores: string[],
+  tables: ReadonlySet<string>,
+): Promise<string[]> {
   const wrong: string[] = [];
+  const stopped: string[] = [];
   for (const wanted of wantedMysqlLinks(topology)) {
     if (!stores.includes(wanted.store)) continue;
     const link = formatLinkId(wanted);
     const status = await readLinkStatus(link);
     if (status?.state === 'streaming') continue;
+    const differing = status?.state === 'failed' ? (status.lastError?.tables ?? []) : [];
+    if (differing.length > 0 && differing.every((table) => tables.has(table))) {
+      stopped.push(
+        `${link} has stopped as ${differing.join(', ')} differs; when this is done: interlock replicate resume '${link}'`,
+      );
+      continue;
+    }
     const last = status?.lastError?.message;
     wrong.push(`${link} is ${status?.state ?? 'not running'}${last === undefined ? '' : `: ${last}`}`);
   }
-  if (wrong.length === 0) return;
+  if (wrong.length === 0) return stopped;
   throw new InterlockError(
     'Refused',
     `links have to stream; see interlock replicate status, start or resume them:\n  ${wrong.join('\n  ')}`,

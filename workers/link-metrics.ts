@@ -20,6 +20,7 @@ export const LINK_METRICS = {
     binlog_needed_since_seconds:
       'When the oldest change that is not applied was written, in seconds since 1970',
     binlog_retention_seconds: 'How long the source keeps its binlog; 0: it removes nothing by itself',
+    conflicts_open: 'Conflicts that a person has to decide',
     quarantined: 'Transactions in quarantine',
     copy_rows_left: 'Rows that are still to be copied, by the statistics of the source',
     lag_records: 'Kafka: offsets between what is applied and the end of the source, in all partitions',
@@ -35,7 +36,7 @@ export const LINK_METRICS = {
     rows_read: 'Rows read from the source',
     transactions_read: 'Transactions read from the source, without those of the other side',
     dropped_foreign: 'Transactions dropped, as they came from the other side',
-    conflicts: 'Changes that did not fit the row of the target',
+    conflicts: 'Changes that did not fit the row of the target, those too that a policy has decided',
     table_rows: 'Rows applied, by table: of at most 200 tables, those of the rest as table="other"',
   },
 } as const;
@@ -49,7 +50,7 @@ const COUNTS = {
   rows_read: 'rowsRead',
   transactions_read: 'transactionsRead',
   dropped_foreign: 'droppedForeign',
-  conflicts: 'conflicts',
+  conflicts: 'conflictsRecorded',
 } as const satisfies Partial<Record<Counter, keyof LinkStatus>>;
 
 /**
@@ -117,6 +118,7 @@ export class LinkMetrics {
     set('checkpoint_age_ms', status.checkpointAgeMs);
     set('binlog_needed_since_seconds', binlog === null ? null : Date.parse(binlog.neededSince) / 1000);
     set('binlog_retention_seconds', binlog === null ? null : binlog.retentionMs / 1000);
+    set('conflicts_open', status.conflicts);
     set('quarantined', status.quarantined);
     set('copy_rows_left', copy === null ? 0 : copy.estimatedRows - copy.comparedRows);
     set('status_time_seconds', Date.parse(status.updatedAt) / 1000);

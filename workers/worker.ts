@@ -23,6 +23,7 @@ import { switchoverWorkflowId } from '../workflows/contract.js';
 import { workflowBundle } from './bundle.js';
 import { MetricsWatch } from './metrics-watch.js';
 import { stopPointsIn, withStopPoints } from './stop-points.js';
+import { reportOf } from './link-report.js';
 import { connectToTemporal, isRunClosed, isWorkflowRunning, readLinkHeartbeat } from './temporal.js';
 
 /** How long a stopping worker waits for its activities before it cancels them, and before it leaves them. */
@@ -104,6 +105,10 @@ export async function runWorker(options: WorkerOptions): Promise<void> {
           ...createDdlPlanActivities({
             ...shared,
             secret: resolveSecret,
+            readLinkStatus: async (link) => {
+              const { workflow, status } = await reportOf(client, link);
+              return workflow === 'running' || workflow === 'failed' ? (status ?? undefined) : undefined;
+            },
             switchoverRuns: () => isWorkflowRunning(client, switchoverWorkflowId(topology.name)),
           }),
         },

@@ -81,7 +81,8 @@ export interface LinkStatus {
   lastMarker: string | null;
   /** The initial copy or a resync; null when there was none. */
   copy: CopyProgress | null;
-  lastError: { code: string; message: string } | null;
+  /** `tables`: it stopped as their definitions differ. */
+  lastError: { code: string; message: string; tables?: string[] } | null;
   /** Of a Kafka link only. */
   kafka?: KafkaLinkStatus;
   /** ISO 8601. */

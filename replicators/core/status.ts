@@ -33,7 +33,7 @@ export class StatusTracker {
   conflictsRecorded = 0;
   lastMarker: string | null = null;
   copy: CopyProgress | null = null;
-  lastError: { code: string; message: string } | null = null;
+  lastError: LinkStatus['lastError'] = null;
   kafka: KafkaLinkStatus | undefined;
   /** Rows applied, by table. */
   private readonly tables = new Map<string, number>();
@@ -48,6 +48,7 @@ export class StatusTracker {
     this.lastError = {
       code: known?.code ?? 'Internal',
       message: error instanceof Error ? error.message : String(error),
+      ...(Array.isArray(known?.details['differing']) && { tables: known.details['differing'] as string[] }),
     };
     const state = known?.details['state'];
     if (state === 'diverged' || state === 'resync-required' || state === 'gap') this.state = state;

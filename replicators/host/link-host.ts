@@ -8,6 +8,12 @@ import type { LinkConfig } from './configure.js';
 export type ThreadOrder =
   { type: 'run'; config: LinkConfig; stopAt: string | undefined } | { type: 'stop'; link: string };
 
+/** What a thread is told when it begins. */
+export interface ThreadData {
+  /** How many there may be in this process. */
+  threads: number;
+}
+
 export type ThreadMessage = { link: string } & (
   | { type: 'status'; status: LinkStatus; tableRows: Record<string, number> }
   | { type: 'marker'; baseline: BaselineReached; to: { workflowId: string; runId: string } }
@@ -113,6 +119,7 @@ export class LinkHost {
     if (free !== undefined && this.threads.length >= this.most) return free;
     const worker = new Worker(this.script, {
       name: 'links',
+      workerData: { threads: this.most } satisfies ThreadData,
       resourceLimits: { maxOldGenerationSizeMb: HEAP_MB },
     });
     const thread: Thread = { worker, links: new Map() };

@@ -1,11 +1,14 @@
-import { parentPort } from 'node:worker_threads';
+import { parentPort, workerData } from 'node:worker_threads';
 import { InterlockError, messageOf } from '../../src/errors.js';
 import type { RunnableLink } from '../core/contract.js';
 import { stopPoints } from '../core/stop-points.js';
 import type { LinkConfig } from './configure.js';
 import { openLink } from './kinds.js';
 import { STOP_MS } from './link-host.js';
-import type { ThreadError, ThreadMessage, ThreadOrder } from './link-host.js';
+import type { ThreadData, ThreadError, ThreadMessage, ThreadOrder } from './link-host.js';
+import { queueBudget } from '../mysql/queue-budget.js';
+
+queueBudget.threads = (workerData as ThreadData).threads;
 
 /** The links of this thread, each with what stops it. */
 const stops = new Map<string, () => void>();

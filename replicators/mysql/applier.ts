@@ -3,24 +3,27 @@ import { NOBODY } from '../core/contract.js';
 import type { Batch, RowNet, TableBatch } from './batch.js';
 import { checkpointUpdate, heldByOther, linkUnitStatements } from './checkpoint.js';
 import type { ChunkEffect } from './chunk-effect.js';
+import type { Cut } from './large-values.js';
+import { laterOnes } from './latest.js';
 import type { Literal } from './literal.js';
 import type { Flavour } from './position.js';
 import { adopt, checksOf, mismatchesOf, sameValue } from './row-check.js';
 import type { Mismatch } from './row-check.js';
 import { statementsOf } from './statements.js';
-import type { Statement } from './statements.js';
+import type { Statement, StatementOptions } from './statements.js';
 import type { StopPoint } from '../core/stop-points.js';
 import {
-  ChangeRefused,
   LOCK_ERRORS,
   RecordChanged,
   RowsDiffer,
+  TooLarge,
+  changedOthers,
   isOurs,
   isUnavailable,
   refusalOf,
   targetUnavailable,
 } from './target-errors.js';
-import type { SqlError } from './target-errors.js';
+import type { ChangeRefused, SqlError } from './target-errors.js';
 
 export interface ApplierOptions {
   connection: Connection;
@@ -36,11 +39,16 @@ export interface ApplierOptions {
   filled: ReadonlySet<string>;
   /** Whether rows that the target has otherwise, and that are not copied yet, are to be as the source has them. */
   takesOver: (mismatches: readonly Mismatch[]) => Promise<boolean>;
+  cut: Cut;
+  /** So long the target may take for a message. */
+  answerMs: number;
+  /** Tables whose conflicts go by `latest` → the column that decides. */
+  latest: ReadonlyMap<string, string>;
+  winsTies: boolean;
 }
 
-const TEXT_PER_QUERY = 4 * 1024 * 1024;
+const NONE: ReadonlyMap<string, string> = new Map();
 const LOCK_RETRIES = 20;
-const STATEMENT_MS = 60_000;
 const ROWS_PER_QUESTION = 100;
 /** A slow disk's. */
 const BYTES_PER_MS = 1_000;
@@ -75,6 +83,8 @@ export interface ApplyOptions {
   rest?: Rest | undefined;
   /** One transaction, whose rows are looked at one statement before they are changed: says of each that differs what it is. */
   careful?: boolean;
+  /** Rows are inserted whatever was deleted before. */
+  undeletes?: boolean;
   /** A statement for the same transaction that has to change one row; else RecordChanged is thrown, and nothing is written. */
   requires?: string | undefined;
   /** Statements for the end of the same transaction. */
@@ -113,9 +123,10 @@ export class Applier {
   async apply(
     batch: Batch,
     position: string,
-    { copy, rest, careful = false, requires, beside = [] }: ApplyOptions = {},
+    { copy, rest, careful = false, undeletes = false, requires, beside = [] }: ApplyOptions = {},
   ): Promise<void> {
-    const { link, flavour, copied, filled } = this.options;
+    const { link, copied } = this.options;
+    const latest = undeletes ? NONE : this.options.latest;
     const markers = batch.transactions.flatMap((t) => t.markers);
     // Hazard: a marker in the checkpoint says that all before it is here. While tables are copied it is not.
     const own =
@@ -132,7 +143,7 @@ export class Applier {
     let ready = this.prepared?.batch === batch && !careful ? this.prepared.statements : undefined;
     this.prepared = undefined;
     for (let attempt = 1; ; attempt++) {
-      const made = ready ?? statementsOf(batch, { flavour, blind: filled, copied, checkInserts: careful });
+      const made = ready ?? this.statementsOf(batch, { latest, checkInserts: careful });
       // Another attempt makes them anew: rows may be known otherwise by then.
       ready = undefined;
       const statements = copy === undefined ? made : [...made, ...copy.statements];
@@ -154,11 +165,16 @@ export class Applier {
     this.options.stopAt('after-target-commit');
   }
 
+  private statementsOf(
+    batch: Batch,
+    options: Pick<StatementOptions, 'checkInserts'> & Partial<StatementOptions>,
+  ): Statement[] {
+    return statementsOf(batch, { ...this.options, blind: this.options.filled, ...options });
+  }
+
   /** Makes the statements of a batch that is applied next, without sending them. */
   prepare(batch: Batch): void {
-    const { flavour, filled, copied } = this.options;
-    const options = { flavour, blind: filled, copied, checkInserts: false };
-    this.prepared = { batch, statements: statementsOf(batch, options) };
+    this.prepared = { batch, statements: this.statementsOf(batch, { checkInserts: false }) };
   }
 
   /** A row as it is on the target; null: it is not there. */
@@ -194,7 +210,7 @@ export class Applier {
         for await (const piece of rest.pieces()) await this.write(piece, rest, careful, sent);
       }
       sent.failed = undefined;
-      for (const texts of messagesOf(beside)) await this.run(texts);
+      for (const texts of this.messagesOf(beside)) await this.run(texts);
       this.options.stopAt('before-target-commit');
       await this.run(['COMMIT'], rest?.bytes);
     } catch (error) {
@@ -204,15 +220,14 @@ export class Applier {
 
   /** In the midst of a transaction that stays as it is up to here, whatever becomes of the piece. */
   private async write(first: Piece, rest: Rest, careful: boolean, sent: Sent): Promise<void> {
-    const { flavour, filled, copied } = this.options;
     let piece = first;
     if (piece.settled !== undefined) await this.run([`SAVEPOINT ${SAVEPOINT}`]);
     for (;;) {
       try {
-        const made = statementsOf(piece.batch, { flavour, blind: filled, copied, checkInserts: careful });
+        const made = this.statementsOf(piece.batch, { checkInserts: careful });
         await this.send([], rest.statementsOf(made), careful, sent);
         sent.failed = undefined;
-        for (const texts of messagesOf(piece.beside)) await this.run(texts);
+        for (const texts of this.messagesOf(piece.beside)) await this.run(texts);
         return;
       } catch (error) {
         const refusal = refusalOf(error, sent.failed);
@@ -225,14 +240,16 @@ export class Applier {
   }
 
   private async send(head: string[], statements: Statement[], careful: boolean, sent: Sent): Promise<void> {
+    const { cut } = this.options;
     let from = 0;
     do {
       const texts = from === 0 ? [...head] : [];
       const skip = texts.length;
       let to = from;
       let size = 0;
-      while (to < statements.length && (to === from || size + statements[to]!.sql.length <= TEXT_PER_QUERY)) {
-        const { sql, kind } = statements[to]!;
+      while (to < statements.length && (to === from || size + statements[to]!.sql.length <= cut.statement)) {
+        const { sql, kind, table } = statements[to]!;
+        if (sql.length > cut.statement) requireTaken(table, sql, cut);
         size += sql.length;
         texts.push(sql);
         to++;
@@ -253,9 +270,27 @@ export class Applier {
       });
       // Rows that differ say more than a count.
       if (mismatches.length > 0 && !(await this.adopted(mismatches))) throw new RowsDiffer(mismatches);
+      const deleted = await this.deletedLater(statements.slice(from, to), answers);
+      if (deleted.length > 0) throw new RowsDiffer(deleted);
       answers.forEach((answer, i) => requireAffected(statements[from + i]!, answer, careful));
       from = to;
     } while (from < statements.length);
+  }
+
+  /** Of rows that were inserted, those of which somebody has deleted a later one. */
+  private async deletedLater(
+    statements: readonly Statement[],
+    answers: readonly Answer[],
+  ): Promise<Mismatch[]> {
+    const found: Mismatch[] = [];
+    for (const [i, { kind, table, rows }] of statements.entries()) {
+      if (kind !== 'deleted' || (answers[i] as (Buffer | null)[][]).length === 0) continue;
+      const mismatches = rows!.map((row): Mismatch => ({ table, row, current: null }));
+      const column = this.options.latest.get(table.source.name)!;
+      const winners = await laterOnes(this.options.connection, this.options, column, mismatches);
+      found.push(...mismatches.filter((_, n) => winners[n] === 'target'));
+    }
+    return found;
   }
 
   private async rolledBack(error: unknown, failed: Statement | undefined, bytes?: number): Promise<unknown> {
@@ -288,27 +323,37 @@ export class Applier {
    * @param bytes that it has to write, or to undo
    */
   private async run(texts: string[], bytes = 0): Promise<Answer[]> {
-    const { connection } = this.options;
-    const answerMs = STATEMENT_MS + bytes / BYTES_PER_MS;
-    let timer: NodeJS.Timeout | undefined;
-    const silent = new Promise<never>((_resolve, reject) => {
-      timer = setTimeout(() => {
-        connection.destroy();
-        reject(targetUnavailable(new Error(`no answer in ${answerMs} ms`)));
-      }, answerMs);
+    const { connection, answerMs } = this.options;
+    const [result] = await connection.query<ResultSetHeader>({
+      sql: texts.join(';'),
+      rowsAsArray: true,
+      typeCast: false,
+      timeout: answerMs + bytes / BYTES_PER_MS,
     });
-    try {
-      const sent = connection.query({
-        sql: texts.join(';'),
-        rowsAsArray: true,
-        typeCast: false,
-      });
-      const [result] = await Promise.race([sent, silent]);
-      return texts.length > 1 ? (result as unknown as Answer[]) : [result as Answer];
-    } finally {
-      clearTimeout(timer);
-    }
+    return texts.length > 1 ? (result as unknown as Answer[]) : [result];
   }
+
+  private *messagesOf(texts: readonly string[]): Generator<string[]> {
+    let some: string[] = [];
+    let size = 0;
+    for (const text of texts) {
+      if (some.length > 0 && size + text.length > this.options.cut.statement) {
+        yield some;
+        some = [];
+        size = 0;
+      }
+      some.push(text);
+      size += text.length;
+    }
+    if (some.length > 0) yield some;
+  }
+}
+
+/** Hazard: what is above the target's limit it answers with an end of the connection, if at all. */
+function requireTaken(table: TableBatch, sql: string, { packetBytes }: Cut): void {
+  const bytes = Buffer.byteLength(sql);
+  // Room for what goes before it in the same message.
+  if (bytes > packetBytes - packetBytes / 16) throw new TooLarge(table, 'a statement', bytes, packetBytes);
 }
 
 /** What an update of a row that was looked at under a lock changed says nothing more. */
@@ -317,20 +362,5 @@ function requireAffected(statement: Statement, answer: Answer, careful: boolean)
   if (kind === 'check' || affected === null || (careful && kind === 'update')) return;
   const { affectedRows } = answer as ResultSetHeader;
   if (affectedRows === affected || (affectedRows === 0 && mayBeGone === true)) return;
-  throw new ChangeRefused(statement, null, affectedRows);
-}
-
-function* messagesOf(texts: readonly string[]): Generator<string[]> {
-  let some: string[] = [];
-  let size = 0;
-  for (const text of texts) {
-    if (some.length > 0 && size + text.length > TEXT_PER_QUERY) {
-      yield some;
-      some = [];
-      size = 0;
-    }
-    some.push(text);
-    size += text.length;
-  }
-  if (some.length > 0) yield some;
+  throw changedOthers(statement, affectedRows);
 }

@@ -16,11 +16,14 @@ import { Carried } from './carried.js';
 import { connectReader } from './chunk-reader.js';
 import { Copier } from './copier.js';
 import type { ChunkEffect } from './chunk-effect.js';
+import type { Chunk } from './copier.js';
 import { copyProgress, unfinished } from './copy-plan.js';
 import { checkpointAgeMs, readLinkUnits } from './checkpoint.js';
 import type { Checkpoint } from './checkpoint.js';
 import { passDdl } from './ddl.js';
 import { LeftOut } from './left-out.js';
+import { cutFor } from './large-values.js';
+import type { Cut } from './large-values.js';
 import type { LinkConfig } from './link-config.js';
 import { LinkSchema } from './link-schema.js';
 import { Ownership } from './ownership.js';
@@ -29,7 +32,7 @@ import { contains, parsePosition, pass } from './position.js';
 import type { MysqlPosition } from './position.js';
 import { OtherDirection } from './other-direction.js';
 import { queueBudget } from './queue-budget.js';
-import { collationCharsets, executedPosition, serverIdentity } from './session.js';
+import { collationCharsets, executedPosition, maxAllowedPacket, serverIdentity } from './session.js';
 import { Settler } from './settler.js';
 import { batchOf, judgeLater, restOf } from './spooled-transaction.js';
 import { BinlogStream } from './stream.js';
@@ -83,6 +86,8 @@ export class Attempt {
   private copier: Copier | undefined;
   /** Tables that are being copied; the copier takes them out. */
   private copied: ReadonlySet<string> = new Set();
+  /** By what the target takes. */
+  private cut!: Cut;
 
   constructor(
     private readonly config: LinkConfig,
@@ -92,6 +97,8 @@ export class Attempt {
     private readonly source: Connection,
     private readonly target: Connection,
     private readonly checkpoint: Checkpoint,
+    /** So long the target may take for a statement. */
+    private readonly answerMs: number,
   ) {
     this.carried = new Carried(config);
     this.schema = new LinkSchema(config, this.carried, { source, target });
@@ -106,8 +113,13 @@ export class Attempt {
   }
 
   private makeApplier(): Applier {
-    const { config, checkpoint, copied } = this;
+    const { config, checkpoint, copied, cut, answerMs } = this;
+    const policies = Object.entries(this.carried.byTargetName(config.conflicts));
     return new Applier({
+      latest: new Map(
+        policies.flatMap(([table, policy]) => (typeof policy === 'object' ? [[table, policy.latest]] : [])),
+      ),
+      winsTies: config.winsTies,
       connection: this.target,
       flavour: config.target.flavour,
       link: config.link,
@@ -118,6 +130,8 @@ export class Attempt {
       copied,
       filled: this.copier?.filled ?? copied,
       takesOver: async (mismatches) => (await this.copier?.takesOver(mismatches)) === true,
+      cut,
+      answerMs,
     });
   }
 
@@ -126,6 +140,7 @@ export class Attempt {
     tracker.generation = checkpoint.generation;
     tracker.position = checkpoint.position;
     tracker.lastMarker = checkpoint.marker;
+    this.cut = cutFor(await maxAllowedPacket(this.target));
     await this.schema.read();
     const units = await readLinkUnits(this.target, config.link);
     const ownership = new Ownership(config.from, config.mapping, config.tables, units);
@@ -140,6 +155,7 @@ export class Attempt {
         target: this.target,
         generation: checkpoint.generation,
         applier: this.applier,
+        cut: this.cut,
         ownership,
         schema: this.schema,
         tracker,
@@ -157,7 +173,7 @@ export class Attempt {
     ownership: Ownership,
     readers: { destroy: () => void }[],
   ): Promise<Copier | undefined> {
-    const { config, checkpoint, schema, carried } = this;
+    const { config, checkpoint, schema, carried, cut } = this;
     this.tracker.copy = await copyProgress(this.target, config.link);
     const tables = await unfinished(this.target, config.link);
     if (tables.length === 0) return undefined;
@@ -172,6 +188,7 @@ export class Attempt {
       link: config.link,
       generation: checkpoint.generation,
       flavour: config.target.flavour,
+      cut,
       source,
       target,
       carried,
@@ -331,7 +348,7 @@ export class Attempt {
     for (const transaction of backlog.of(work)) pass(position, transaction);
     if (alone !== null) await this.prepare(alone, batch);
     const chunk = alone?.chunk ?? null;
-    const effect = chunk === null ? undefined : await this.copier!.effectOf(chunk, alone!.gtid);
+    const effect = chunk === null ? undefined : await this.effectOf(chunk, alone!.gtid);
     const spool = alone?.spool ?? null;
     const rest = spool === null ? undefined : restOf(alone!, spool, this.schema, this.config.link);
     const needsWrite =
@@ -412,7 +429,7 @@ export class Attempt {
     copy: ChunkEffect | undefined,
     rest: Rest | undefined,
   ): Promise<boolean> {
-    const { applier, config, settler } = this;
+    const { applier, settler } = this;
     const { transactions } = work.batch;
     const [first] = transactions as [SourceTransaction, ...SourceTransaction[]];
     const isConcerned = settler.concerns(first);
@@ -441,11 +458,7 @@ export class Attempt {
         throw error;
       if (error instanceof ChangeRefused && (await this.schema.changedSince(error))) return false;
       if (copy !== undefined && this.copier!.mayTryAgain(error)) return false;
-      if (copy !== undefined)
-        throw new InterlockError('LinkStopped', `${config.link} stopped while copying: ${error.message}`, {
-          cause: error,
-          details: { link: config.link, position: first.gtid, kind: 'refused' },
-        });
+      if (copy !== undefined) throw this.chunkRefused(error, first.gtid);
     }
     if (transactions.length > 1) {
       this.most = Math.ceil(transactions.length / 2);
@@ -453,6 +466,23 @@ export class Attempt {
     }
     await settler.settle(first, position);
     return true;
+  }
+
+  private async effectOf(chunk: Chunk, gtid: string): Promise<ChunkEffect | undefined> {
+    try {
+      return await this.copier!.effectOf(chunk, gtid);
+    } catch (error) {
+      if (error instanceof ChangeRefused) throw this.chunkRefused(error, gtid);
+      throw error;
+    }
+  }
+
+  private chunkRefused(error: Error, gtid: string): InterlockError {
+    const { link } = this.config;
+    return new InterlockError('LinkStopped', `${link} stopped while copying: ${error.message}`, {
+      cause: error,
+      details: { link, position: gtid, kind: 'refused' },
+    });
   }
 
   /** While the target writes a batch, this thread makes the next one. */
@@ -536,16 +566,14 @@ export class Attempt {
   private async lookAtTarget(): Promise<void> {
     if (this.looking || !this.backlog.isEmpty) return;
     this.looking = true;
-    const timer = setTimeout(() => {
-      this.target.destroy();
-      this.fail(targetUnavailable(new Error(`no answer in ${SILENCE_MS} ms`)));
-    }, SILENCE_MS);
     try {
-      await this.target.query('DO 0');
+      const bytes = await maxAllowedPacket(this.target, 'GLOBAL', SILENCE_MS);
+      // What was refused as too large may go into a new session.
+      if (bytes !== this.cut.packetBytes)
+        throw new Error(`max_allowed_packet is ${bytes} now, and was ${this.cut.packetBytes}`);
     } catch (error) {
       this.fail(targetUnavailable(error));
     } finally {
-      clearTimeout(timer);
       this.looking = false;
     }
   }

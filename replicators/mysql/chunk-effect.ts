@@ -12,6 +12,7 @@ import type { Chunk } from './copier.js';
 import { progressStatement } from './copy-plan.js';
 import type { CopyTable } from './copy-plan.js';
 import { deletionsOf, laterOnes } from './latest.js';
+import type { Cut } from './large-values.js';
 import type { LinkConfig } from './link-config.js';
 import { quote } from './literal.js';
 import type { Literal } from './literal.js';
@@ -38,6 +39,7 @@ export interface ChunkEffect {
 export interface EffectOptions {
   link: string;
   flavour: Flavour;
+  cut: Cut;
   source: Connection;
   target: Connection;
   shape: ReadableTable;
@@ -158,8 +160,8 @@ async function outcomesOf(
   const others = asked.filter(({ difference }) => difference.row.after !== null);
   const later = await laterOnes(
     options.target,
+    { link: options.link, winsTies: options.policies.winsTies },
     policy.latest,
-    options.policies.winsTies,
     others.map(({ difference }) => difference),
   );
   others.forEach(({ i }, n) => (outcomes[i] = later[n]!));
@@ -214,7 +216,7 @@ async function clear(
   write: RowNet[],
   options: EffectOptions,
 ): Promise<string[]> {
-  const { target, shape, targetTable, policies, link, gtid } = options;
+  const { target, shape, targetTable, policies, link, gtid, cut } = options;
   const { source } = shape;
   const leaving = new Set(write.flatMap(({ key, before }) => (before === null ? [] : [key])));
   const arriving = write.filter(({ after }) => after !== null);
@@ -230,35 +232,41 @@ async function clear(
       (owner === 'unrouted' &&
         (policy === 'source-wins' ||
           (typeof policy === 'object' &&
-            (await laterOnes(target, policy.latest, policies.winsTies, [met]))[0] === 'source')));
+            (await laterOnes(target, { link, winsTies: policies.winsTies }, policy.latest, [met]))[0] ===
+              'source')));
     if (goes) {
       leaving.add(key);
       write.push({ key, before: other, after: null });
     } else write.splice(write.indexOf(row), 1);
     records.push(
-      conflictInsert(link, {
-        ...{ gtid, table: source.name, unit: null, kind: 'exists', policy: policyText(policy) },
-        ...(goes
-          ? { key, kept: 'source', state: 'resolved' }
-          : { key: row.key, kept: 'target', state: 'open' }),
-        images: {
-          columns: source.columns,
-          primaryKey: source.primaryKey.map((i) => source.columns[i]!),
-          before: null,
-          after: goes ? null : row.after,
-          current: goes ? other : row.before,
+      conflictInsert(
+        link,
+        {
+          ...{ gtid, table: source.name, unit: null, kind: 'exists', policy: policyText(policy) },
+          ...(goes
+            ? { key, kept: 'source', state: 'resolved' }
+            : { key: row.key, kept: 'target', state: 'open' }),
+          images: {
+            columns: source.columns,
+            primaryKey: source.primaryKey.map((i) => source.columns[i]!),
+            before: null,
+            after: goes ? null : row.after,
+            current: goes ? other : row.before,
+          },
         },
-      }),
+        cut.packetBytes,
+      ),
     );
   }
   return records;
 }
 
 /** Values that are unique beside the key move between rows: what goes first frees them. */
-function statementsOf(batch: TableBatch, rows: RowNet[], { flavour }: EffectOptions): Statement[] {
+function statementsOf(batch: TableBatch, rows: RowNet[], { flavour, cut, link }: EffectOptions): Statement[] {
   if (batch.target.uniqueColumns.size === 0) {
     for (const row of rows) batch.rows.set(row.key, row);
-    return merged(batch, { flavour, blind: NONE, copied: NONE, checkInserts: false });
+    // What was deleted here has been decided on already.
+    return merged(batch, { flavour, cut, link, latest: new Map(), checkInserts: false });
   }
   const [there, absent] = [
     rows.filter((row) => row.before !== null),
@@ -266,17 +274,15 @@ function statementsOf(batch: TableBatch, rows: RowNet[], { flavour }: EffectOpti
   ];
   return [
     ...checksOf(batch, there),
-    ...replacing(batch, there, flavour),
-    ...inserted(batch, absent, flavour),
+    ...replacing(batch, there, { flavour, cut }),
+    ...inserted(batch, absent, { flavour, cut }),
   ];
 }
-
-const NONE: ReadonlySet<string> = new Set();
 
 /** Those of the same rows that are open from a copy before are superseded. */
 async function recordsOf(open: Difference[], options: EffectOptions): Promise<string[]> {
   if (open.length === 0) return [];
-  const { link, gtid, policies, target } = options;
+  const { link, gtid, policies, target, cut } = options;
   const { source } = open[0]!.table;
   const where = `link=${quote(link)} AND state='open' AND name=${quote(source.name)}`;
   const keys = open.map(({ row }) => quote(row.key)).join(',');
@@ -294,12 +300,16 @@ async function recordsOf(open: Difference[], options: EffectOptions): Promise<st
   return [
     `DELETE FROM interlock.conflict WHERE ${where} AND row_key IN (${keys})`,
     ...open.map(({ row: { key, after }, current, owner }) =>
-      conflictInsert(link, {
-        ...{ gtid, table: source.name, key, unit: null, kept: 'target', state: 'open' },
-        kind: after === null ? 'exists' : 'differs',
-        policy: policyText(policyOf(policies.conflicts, source.name, owner === 'unrouted')),
-        images: { columns: source.columns, primaryKey, before: null, after, current },
-      }),
+      conflictInsert(
+        link,
+        {
+          ...{ gtid, table: source.name, key, unit: null, kept: 'target', state: 'open' },
+          kind: after === null ? 'exists' : 'differs',
+          policy: policyText(policyOf(policies.conflicts, source.name, owner === 'unrouted')),
+          images: { columns: source.columns, primaryKey, before: null, after, current },
+        },
+        cut.packetBytes,
+      ),
     ),
   ];
 }

@@ -4,7 +4,7 @@ import { keyRange } from './key-range.js';
 import { NULL, UTF8, bytesLiteral, hex, identifier, quote, utf8Literal } from './literal.js';
 import type { Literal } from './literal.js';
 import { floatLiteral } from './row-image.js';
-import { connect } from './session.js';
+import { answersInTime, connect } from './session.js';
 import type { ServerAddress } from './session.js';
 import type { SourceTable } from './source-table.js';
 import { valueTypeOf } from './value-type.js';
@@ -20,7 +20,7 @@ export interface ReadableTable {
 
 /** A session that reads rows as the server stores them: bytes unconverted, times in UTC. */
 export async function connectReader(server: ServerAddress): Promise<Connection> {
-  const connection = await connect(server);
+  const connection = answersInTime(await connect(server));
   try {
     await connection.query('SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED');
     await connection.query(`SET SESSION time_zone='+00:00', character_set_results=NULL`);

@@ -7,6 +7,7 @@ import type { RowNet } from './batch.js';
 import type { CatalogTable } from './catalog.js';
 import type { CopyPurpose } from './copy-plan.js';
 import type { LinkConfig } from './link-config.js';
+import type { Cut } from './large-values.js';
 import { laterOnes } from './latest.js';
 import type { Literal } from './literal.js';
 import type { Ownership } from './ownership.js';
@@ -23,6 +24,7 @@ export interface ConflictOptions {
   policies: Readonly<Record<string, ConflictPolicy>>;
   target: Connection;
   applier: Applier;
+  cut: Cut;
   ownership: Ownership;
   tableOf: (change: RowChange) => CatalogTable;
   /** Whether a definition is otherwise than it was known. */
@@ -82,6 +84,8 @@ export class ConflictResolver {
           careful: true,
           beside: settling.records,
           requires: unsettled.requires,
+          // A person has said which row is to be there.
+          undeletes: unsettled.policy !== undefined,
         });
         return settling.records.length;
       } catch (error) {
@@ -161,7 +165,7 @@ export class ConflictResolver {
           continue;
         }
         const { row, current } = mismatch;
-        const kind = row.before === null ? 'exists' : current === null ? 'missing' : 'differs';
+        const kind = current === null ? 'missing' : row.before === null ? 'exists' : 'differs';
         await this.decide(settling, mismatch, kind);
       }
       return;
@@ -190,7 +194,9 @@ export class ConflictResolver {
       );
     // A person has to look where the two sides differ since, and nobody has said that they may.
     const open =
-      kept === 'target' && (kind === 'not-owned' || unsettled.isOld === true) && !sameRow(current, row.after);
+      kept === 'target' &&
+      (kind === 'not-owned' || unsettled.isOld === true || isDeletedLater(mismatch)) &&
+      !sameRow(current, row.after);
     this.record(settling, mismatch, { unit, kind, kept, policy, state: open ? 'open' : 'resolved' });
     rebase(settling, mismatch, kept);
   }
@@ -222,13 +228,18 @@ export class ConflictResolver {
     { table: { source }, row: { key, before, after }, current }: Mismatch,
     what: Pick<NewConflict, 'unit' | 'kind' | 'kept' | 'state'> & { policy: ConflictPolicy },
   ): void {
+    const { config, cut } = this.options;
     const primaryKey = source.primaryKey.map((i) => source.columns[i]!);
     records.push(
-      conflictInsert(this.options.config.link, {
-        ...{ gtid, table: source.name, key, ...what },
-        policy: policyText(what.policy),
-        images: { columns: source.columns, primaryKey, before, after, current },
-      }),
+      conflictInsert(
+        config.link,
+        {
+          ...{ gtid, table: source.name, key, ...what },
+          policy: policyText(what.policy),
+          images: { columns: source.columns, primaryKey, before, after, current },
+        },
+        cut.packetBytes,
+      ),
     );
   }
 
@@ -250,7 +261,7 @@ export class ConflictResolver {
   ): Promise<'source' | 'target' | 'nobody'> {
     if (typeof policy === 'object') {
       const { target, config } = this.options;
-      const [winner] = await laterOnes(target, policy.latest, config.winsTies, [mismatch]);
+      const [winner] = await laterOnes(target, config, policy.latest, [mismatch]);
       return winner!;
     }
     if (policy === 'source-wins') return 'source';
@@ -268,6 +279,14 @@ export class ConflictResolver {
     const row: RowNet = { key: keyOf(change.table, (change.before ?? change.after)!), ...change, change };
     return { table, row, current: await applier.read(table, row) };
   }
+}
+
+/**
+ * A row that came back with a value that is not greater than that of its deletion. Hazard: where the source knew of the deletion nothing else comes
+ * that would take the row away there.
+ */
+function isDeletedLater({ row, current }: Mismatch): boolean {
+  return row.before === null && row.after !== null && current === null;
 }
 
 /** An unrouted table has no owner: what its policy does not say, a person does. */

@@ -16,6 +16,7 @@ import { exactDocuments } from './copied-documents.js';
 import { copyProgress } from './copy-plan.js';
 import type { CopyPurpose, CopyTable } from './copy-plan.js';
 import type { LinkConfig } from './link-config.js';
+import type { Cut } from './large-values.js';
 import type { Literal } from './literal.js';
 import type { OtherDirection } from './other-direction.js';
 import type { Ownership } from './ownership.js';
@@ -57,6 +58,7 @@ export interface CopierOptions {
   generation: number;
   /** Of the target. */
   flavour: Flavour;
+  cut: Cut;
   /** Reads rows of the source, and writes watermarks into its stream. */
   source: Connection;
   /** Reads what the target has. */
@@ -282,10 +284,10 @@ export class Copier {
    * @param gtid of the transaction that it is written with
    */
   async effectOf(chunk: Chunk, gtid: string): Promise<ChunkEffect | undefined> {
-    const { link, flavour, source, target, targetCatalog, carried, policies } = this.options;
+    const { link, flavour, cut, source, target, targetCatalog, carried, policies } = this.options;
     this.mayBeOnItsWay ??= await this.options.otherDirection.flows();
     const effect = await effectOf(chunk, {
-      ...{ link, flavour, source, target, carried, policies, gtid },
+      ...{ link, flavour, cut, source, target, carried, policies, gtid },
       mayBeOnItsWay: this.mayBeOnItsWay,
       obstructed: this.obstructed,
       shape: this.shapeOf(chunk.table.name),

@@ -40,7 +40,16 @@ export async function passDdl(
   throw new InterlockError(
     'LinkStopped',
     `${config.link} stopped in ${position} at: ${statement.slice(0, 200)}. Links do not carry definitions: run it on ${config.to}, too (with sql_log_bin=0 when it empties a table), then: ${next}\n  ${problems.join('\n  ')}`,
-    { details: { link: config.link, position, statement, problems, kind: 'ddl' } },
+    {
+      details: {
+        link: config.link,
+        position,
+        statement,
+        problems,
+        kind: 'ddl',
+        ...(rows.problems.length === 0 && schema.unlike.length === 0 && { differing: [...byTable.keys()] }),
+      },
+    },
   );
 }
 

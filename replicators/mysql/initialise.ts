@@ -52,7 +52,7 @@ export async function preflightLink(
   target: Connection,
   drift: Drift,
 ): Promise<void> {
-  const { unlike, problems } = await linkProblems(config, source, target, drift);
+  const { unlike, problems, differing } = await linkProblems(config, source, target, drift);
   if (unlike.length > 0) {
     throw new InterlockError(
       'BadInput',
@@ -71,7 +71,7 @@ export async function preflightLink(
   throw new InterlockError(
     'Refused',
     `${config.link} cannot run (${problems.length === 1 ? '1 problem' : `${problems.length} problems`}):\n  ${problems.join('\n  ')}`,
-    { details: { link: config.link, problems } },
+    { details: { link: config.link, problems, ...(differing !== undefined && { differing }) } },
   );
 }
 
@@ -93,7 +93,7 @@ async function linkProblems(
   source: Connection,
   target: Connection,
   drift: Drift,
-): Promise<{ unlike: string[]; problems: string[] }> {
+): Promise<{ unlike: string[]; problems: string[]; differing?: string[] }> {
   const catalogs = await new Carried(config).catalogs(source, target);
   const passes =
     drift === 'goes on'
@@ -101,12 +101,12 @@ async function linkProblems(
       : DRIFT[drift];
   const mixed = config.source.flavour !== config.target.flavour;
   const byTable = problemsByTable(catalogs.source, catalogs.target, config.tables, mixed, passes);
+  const server = await sourceProblems(source, config.source.flavour);
   return {
     unlike: catalogs.problems,
-    problems: [
-      ...(await sourceProblems(source, config.source.flavour)).map((p) => `${config.from}: ${p}`),
-      ...[...byTable.values()].flat(),
-    ],
+    problems: [...server.map((p) => `${config.from}: ${p}`), ...[...byTable.values()].flat()],
+    // The tables that are in the way, when nothing else is.
+    ...(server.length === 0 && { differing: [...byTable.keys()] }),
   };
 }
 

@@ -1,23 +1,24 @@
 import type { Connection, RowDataPacket } from 'mysql2/promise';
 import { InterlockError } from '../../src/errors.js';
+import type { LinkConfig } from './link-config.js';
 import { identifier } from './literal.js';
 import type { Mismatch } from './row-check.js';
 import type { SourceTable } from './source-table.js';
-import { tombstoneTable } from './tombstones.js';
+import { deletedByOthers, tombstoneTable } from './tombstones.js';
 import { keyCondition } from './written-columns.js';
 
 const ROWS_PER_QUESTION = 200;
 
 /**
  * Which side's row is the later one, by the value of a column, as the target compares it. A deletion has the value of the row that it deleted,
- * and wins where that is the other's, too; of two rows with equal values the source's stays when `winsTies`: both directions agree on whose.
+ * and wins where that is the other's, too (but for one that the link itself made: its stream goes on behind it); of two rows with equal values the source's stays when `winsTies`: both directions agree on whose.
  * @returns in the order of `rows`
  * @throws InterlockError LinkStopped: there is no such column
  */
 export async function laterOnes(
   target: Connection,
+  { link, winsTies }: Pick<LinkConfig, 'link' | 'winsTies'>,
   column: string,
-  winsTies: boolean,
   rows: readonly Mismatch[],
 ): Promise<('source' | 'target')[]> {
   const winners = rows.map((): 'source' | 'target' => 'source');
@@ -28,7 +29,7 @@ export async function laterOnes(
   for (let from = 0; from < open.length; from += ROWS_PER_QUESTION) {
     const some = open.slice(from, from + ROWS_PER_QUESTION);
     const [answers] = await target.query<RowDataPacket[]>(
-      some.map(({ mismatch, i }) => questionOf(mismatch, column, i)).join(' UNION ALL '),
+      some.map(({ mismatch, i }) => questionOf(mismatch, link, column, i)).join(' UNION ALL '),
     );
     const byRow = new Map(answers.map((answer) => [Number(answer['i']), answer]));
     for (const { mismatch, i } of some) {
@@ -77,11 +78,12 @@ function columnAt({ name, columns }: SourceTable, column: string): number {
   );
 }
 
-function questionOf({ table, row, current }: Mismatch, column: string, i: number): string {
+function questionOf({ table, row, current }: Mismatch, link: string, column: string, i: number): string {
   const { source } = table;
   const at = columnAt(source, column);
   const mine = (row.after ?? row.deleted ?? row.before!)[at]!;
   const name = identifier(source.columns[at]!);
   const from = current === null ? tombstoneTable(source.name, source.columns[at]!) : source.sql;
-  return `SELECT ${i} AS i, COALESCE(${name}<${mine},${mine} IS NOT NULL) AS newer, ${name}<=>${mine} AS same FROM ${from} WHERE ${keyCondition(table, row)}`;
+  const whose = current === null ? ` AND ${deletedByOthers(link)}` : '';
+  return `SELECT ${i} AS i, COALESCE(${name}<${mine},${mine} IS NOT NULL) AS newer, ${name}<=>${mine} AS same FROM ${from} WHERE ${keyCondition(table, row)}${whose}`;
 }

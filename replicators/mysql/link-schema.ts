@@ -109,6 +109,7 @@ export class LinkSchema {
       {
         details: {
           ...{ link: config.link, position: transaction.gtid, kind: 'schema' },
+          differing: [misfit.table],
           ...{ table: misfit.table, column: misfit.column, difference: misfit.text },
           ...{ value: misfit.value, at, command },
         },

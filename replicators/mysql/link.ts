@@ -8,8 +8,10 @@ import { heldByOther, readCheckpoint, takeGeneration } from './checkpoint.js';
 import { keepTombstones, preflightLink } from './initialise.js';
 import { requireLineage } from './lineage.js';
 import type { LinkConfig } from './link-config.js';
+import { Patience } from './patience.js';
 import { queueBudget } from './queue-budget.js';
-import { connect, connectTarget, takeLock } from './session.js';
+import { answersInTime, connect, connectTarget, takeLock } from './session.js';
+import { deletesFor } from './tombstones.js';
 import type { StopPoint } from '../core/stop-points.js';
 import { LOCK_ERRORS, isUnavailable } from './target-errors.js';
 import type { SqlError } from './target-errors.js';
@@ -28,6 +30,7 @@ export class Link implements RunnableLink {
   private readonly tracker: StatusTracker;
   private readonly attempts: Attempts;
   private attempt: Attempt | undefined;
+  private readonly patience = new Patience();
   /** The generation that this link took last. */
   private held: number | undefined;
   /** The next generation was asked for, and the answer has not come: it may be taken. */
@@ -65,6 +68,7 @@ export class Link implements RunnableLink {
     try {
       await this.attempts.cuttable(() => this.open(opened, signal), OPENING_MS);
     } catch (error) {
+      this.patience.ended(error instanceof InterlockError ? error.cause : error, this.tracker.position);
       if (error instanceof InterlockError) throw error;
       // A server that shuts down, or that still undoes what the attempt before had open (its lock is waited for in vain), answers with an error.
       const { fatal, errno } = error as SqlError;
@@ -93,7 +97,8 @@ export class Link implements RunnableLink {
     const target = opened.add(await connectTarget(targetServer), destroy);
     await this.requireHeld(target);
     await takeLock(target, link);
-    const source = opened.add(await connect(sourceServer), destroy);
+    await deletesFor(target, link);
+    const source = opened.add(answersInTime(await connect(sourceServer)), destroy);
     await keepTombstones(this.config, source, target);
     await preflightLink(this.config, source, target, 'goes on');
     this.taking = true;
@@ -128,6 +133,7 @@ export class Link implements RunnableLink {
       source,
       target,
       checkpoint,
+      this.patience.answerMs,
     );
     await this.attempt.run(signal);
   }

@@ -39,6 +39,15 @@ export function identifier(name: string): string {
   return `\`${name.replaceAll('`', '``')}\``;
 }
 
+const HEX = /^(?:_\w+ )?x'/;
+
+/** The bytes of a text or binary string, text of `UTF8` as UTF-8; null for any other literal. */
+export function bytesOf(literal: Literal): Buffer | null {
+  const hexed = HEX.exec(literal);
+  if (hexed !== null) return Buffer.from(literal.slice(hexed[0].length, -1), 'hex');
+  return literal.startsWith("'") ? Buffer.from(textOf(literal)!) : null;
+}
+
 /** The value of a number or quoted-text literal as text; null for NULL. */
 export function textOf(literal: Literal): string | null {
   if (literal === NULL) return null;

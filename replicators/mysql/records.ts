@@ -1,8 +1,8 @@
+import { createHash } from 'node:crypto';
 import type { Connection, ResultSetHeader, RowDataPacket } from 'mysql2/promise';
 import type { ConflictPolicy } from '../../src/topology/schema.js';
-import { quote } from './literal.js';
+import { bytesOf, identifier, quote } from './literal.js';
 import type { Literal } from './literal.js';
-import { identifier } from './literal.js';
 import type { SourceTable } from './source-table.js';
 import type { RowChange, SourceTransaction } from './transaction.js';
 
@@ -18,6 +18,8 @@ export interface ConflictImages {
   after: Literal[] | null;
   /** On the target, when the change came. */
   current: Literal[] | null;
+  /** Columns of which an image has a beginning, length and hash only: they were too large to be kept. */
+  shortened?: string[];
 }
 
 export interface NewConflict {
@@ -65,27 +67,71 @@ export interface StoredChange extends Omit<RowChange, 'table'> {
   table: Pick<SourceTable, 'schema' | 'table' | 'columns' | 'primaryKey' | 'types' | 'lax'>;
 }
 
-/** What a link may keep of one transaction, and what it shows of a larger one. */
+/** What a link may keep of one transaction, and what it shows of a larger one; of what a packet takes, so much. */
 const QUARANTINE_BYTES = 16 * 1024 * 1024;
 const SHOWN_BYTES = 1024 * 1024;
 /** The latest ones are read. */
 export const MOST_RECORDS = 1000;
 const IMAGES_BYTES = 4 * 1024 * 1024;
+const PACKET_SHARE = { transaction: 7 / 8, images: 1 / 4 };
+/** Values above it are shortened; the next one, when that is not enough. */
+const SHORTENED = [64 * 1024, 1024, 128];
+const BEGINNING = 64;
 
 export function policyText(policy: ConflictPolicy): string {
   return typeof policy === 'string' ? policy : `latest (${policy.latest})`;
 }
 
-export function conflictInsert(link: string, conflict: NewConflict): string {
+/** @param packetBytes the largest message that the server takes */
+export function conflictInsert(link: string, conflict: NewConflict, packetBytes: number): string {
   const { gtid, table, key, unit, kind, policy, kept, state } = conflict;
-  let images = JSON.stringify(conflict.images);
-  // Rows of many megabytes: that they met is kept, and the key.
-  if (images.length > IMAGES_BYTES)
-    images = JSON.stringify({ ...conflict.images, before: null, after: null, current: null });
+  const images = imagesWithin(conflict.images, Math.min(IMAGES_BYTES, packetBytes * PACKET_SHARE.images));
   const resolved = state === 'resolved' ? 'UTC_TIMESTAMP(6)' : 'NULL';
   const values = [link, gtid, table, key, unit, kind, policy, kept, state, images];
   return `INSERT INTO interlock.conflict (link,gtid,name,row_key,unit,kind,policy,kept,state,images,created_at,resolved_at)
     VALUES (${values.map((value) => (value === null ? 'NULL' : quote(value))).join(',')},UTC_TIMESTAMP(6),${resolved})`;
+}
+
+/** As JSON of at most so many bytes in a statement; large values are shortened, those of the key never. */
+function imagesWithin(images: ConflictImages, most: number): string {
+  let text = JSON.stringify(images);
+  for (const above of SHORTENED) {
+    if (sentBytes(text) <= most) return text;
+    text = JSON.stringify(shortened(images, above));
+  }
+  return sentBytes(text) <= most
+    ? text
+    : JSON.stringify({ ...images, before: null, after: null, current: null, shortened: images.columns });
+}
+
+/** Of a text in a statement: quoted, it is longer. */
+function sentBytes(text: string): number {
+  return Buffer.byteLength(quote(text));
+}
+
+function shortened(images: ConflictImages, above: number): ConflictImages {
+  const { columns, primaryKey } = images;
+  const which = new Set<string>();
+  const short = (image: Literal[] | null): Literal[] | null =>
+    image &&
+    image.map((value, i) => {
+      const name = columns[i]!;
+      if (value.length <= above || primaryKey.includes(name)) return value;
+      which.add(name);
+      const bytes = bytesOf(value);
+      const beginning = `${value.slice(0, BEGINNING)}…`;
+      if (bytes === null) return `(${value.length} characters) ${beginning}`;
+      const hash = createHash('sha256').update(bytes).digest('hex');
+      return `(${bytes.length} bytes, SHA-256 ${hash}) ${beginning}`;
+    });
+  const { before, after, current } = images;
+  return {
+    ...images,
+    before: short(before),
+    after: short(after),
+    current: short(current),
+    shortened: [...which],
+  };
 }
 
 export interface NewQuarantine {
@@ -253,10 +299,14 @@ export interface KeptAside {
   changes: string;
 }
 
-/** @param unitOf null: the row is of no unit */
+/**
+ * @param unitOf null: the row is of no unit
+ * @param packetBytes the largest message that the server takes
+ */
 export function keptAside(
   { changes, spool, bytes }: SourceTransaction,
   unitOf: (table: SourceTable, row: Literal[]) => string | null,
+  packetBytes: number,
 ): KeptAside {
   const units = new Set<string>();
   for (const { table, before, after } of changes) {
@@ -265,17 +315,18 @@ export function keptAside(
       if (unit !== null) units.add(unit);
     }
   }
-  const most = spool === null ? QUARANTINE_BYTES : SHOWN_BYTES;
+  const takes = packetBytes * PACKET_SHARE.transaction;
+  const most = Math.min(takes, spool === null ? QUARANTINE_BYTES : SHOWN_BYTES);
   const texts: string[] = [];
   let size = 0;
   for (const change of changes) {
     const text = JSON.stringify(stored(change));
-    if (size + text.length > most) break;
-    size += text.length;
+    size += sentBytes(text);
+    if (size > most) break;
     texts.push(text);
   }
   const whole = spool === null && texts.length === changes.length;
-  const list = `[${(whole ? texts : upTo(SHOWN_BYTES, texts)).join(',')}]`;
+  const list = `[${(whole ? texts : upTo(Math.min(takes, SHOWN_BYTES), texts)).join(',')}]`;
   return {
     whole,
     units: [...units].sort(),
@@ -285,7 +336,7 @@ export function keptAside(
 
 function upTo(most: number, texts: readonly string[]): string[] {
   let size = 0;
-  return texts.filter((text) => (size += text.length) <= most);
+  return texts.filter((text) => (size += sentBytes(text)) <= most);
 }
 
 function keptChanges(text: string): Pick<QuarantineRecord, 'changes' | 'largeBytes'> {

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import type { Duplex } from 'node:stream';
 import mysql from 'mysql2/promise';
 import type { Connection, RowDataPacket } from 'mysql2/promise';
 import { InterlockError, messageOf } from '../../src/errors.js';
@@ -11,6 +12,14 @@ export interface ServerAddress extends MysqlAddress {
 }
 
 const CONNECT_MS = 5_000;
+/** A server that does not answer a question in so long is given up. */
+export const ANSWER_MS = 60_000;
+
+export class NoAnswer extends Error {
+  constructor(readonly answerMs: number) {
+    super(`no answer in ${answerMs} ms`);
+  }
+}
 
 /** The target's mode without strictness. */
 export const LAX_MODE = 'NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES';
@@ -43,16 +52,45 @@ export async function connect(
 }
 
 /**
+ * From now on every question to this session is answered, or fails, in time: `timeout` of the query, or a minute. The connection goes with it, and
+ * all that waits for it is told. Hazard: after destroy() of mysql2 nobody is.
+ */
+export function answersInTime(connection: Connection): Connection {
+  const ask = connection.query.bind(connection) as unknown as (
+    sql: mysql.QueryOptions,
+    values?: unknown,
+  ) => Promise<[never, mysql.FieldPacket[]]>;
+  connection.query = async (question: string | mysql.QueryOptions, values?: unknown) => {
+    const { timeout = ANSWER_MS, ...options } = typeof question === 'string' ? { sql: question } : question;
+    const timer = setTimeout(() => cutOff(connection, new NoAnswer(timeout)), timeout);
+    try {
+      return await ask(options, values);
+    } finally {
+      clearTimeout(timer);
+    }
+  };
+  return connection;
+}
+
+/** Ends a connection; its questions, also those that wait behind another, fail with this. */
+function cutOff(connection: Connection, why: Error): void {
+  const { stream } = (connection as unknown as { connection: { stream: Duplex } }).connection;
+  stream.destroy(why);
+}
+
+/**
  * The target's session. Values arrive as the source stored them: UTC, zero and odd dates, zero keys, as they are; strict, so
  * that nothing is cut to fit. Rows are read as bytes, unconverted. Foreign keys are not checked row by row: a batch is consistent as a whole. Where one cascades, they are (see
  * CatalogTable.inOrder).
  */
 export async function connectTarget(server: ServerAddress): Promise<Connection> {
-  const connection = await connect(server, {
-    multipleStatements: true,
-    // affectedRows counts changed rows: an update that finds its row already changed is a conflict.
-    flags: ['-FOUND_ROWS'],
-  });
+  const connection = answersInTime(
+    await connect(server, {
+      multipleStatements: true,
+      // affectedRows counts changed rows: an update that finds its row already changed is a conflict.
+      flags: ['-FOUND_ROWS'],
+    }),
+  );
   try {
     await connection.query(
       `SET SESSION sql_mode='STRICT_ALL_TABLES,${LAX_MODE}', time_zone='+00:00',
@@ -67,6 +105,19 @@ export async function connectTarget(server: ServerAddress): Promise<Connection> 
     connection.destroy();
     throw error;
   }
+}
+
+/** In bytes: so large a message, or value that functions give, this session takes. It stays as it was when the session began. */
+export async function maxAllowedPacket(
+  connection: Connection,
+  scope: 'SESSION' | 'GLOBAL' = 'SESSION',
+  timeout?: number,
+): Promise<number> {
+  const [rows] = await connection.query<RowDataPacket[]>({
+    sql: `SELECT @@${scope}.max_allowed_packet AS bytes`,
+    ...(timeout !== undefined && { timeout }),
+  });
+  return Number(rows[0]!['bytes']);
 }
 
 const TAKE_OVER_MS = 10_000;

@@ -21,13 +21,16 @@ import {
   readSetAside,
   restored,
 } from './records.js';
-import type { OpenCounts } from './records.js';
+import type { KeptAside, OpenCounts } from './records.js';
 import { inPieces, spooledParts } from './spooled-transaction.js';
 import { ChangeRefused, RecordChanged, ToQuarantine } from './target-errors.js';
+import type { SqlError } from './target-errors.js';
 import { newTransaction } from './transaction.js';
 import type { RowChange, SourceTransaction } from './transaction.js';
 
 const PURGE_MS = 3_600_000;
+const ER_TRANS_CACHE_FULL = 1197;
+const LEAST_BYTES = 4096;
 
 export interface SettlerOptions extends Omit<ConflictOptions, 'tableOf' | 'changedSince'> {
   applier: Applier;
@@ -115,20 +118,29 @@ export class Settler {
   }
 
   private async quarantine(transaction: SourceTransaction, position: string, reason: string): Promise<void> {
-    const { config, target, generation, ownership } = this.options;
+    const { config, target, generation, ownership, cut } = this.options;
     const { link } = config;
     const { gtid } = transaction;
-    const kept = keptAside(transaction, (table, row) => ownership.unitOf(table, row));
+    const keep = (bytes: number): KeptAside =>
+      keptAside(transaction, (table, row) => ownership.unitOf(table, row), bytes);
+    const kept = keep(cut.packetBytes);
     // What the record does not have whole can only be tried again from the source's stream, in its place.
     const goesOn = config.onQuarantine === 'go-on' && kept.whole;
-    const statement = quarantineInsert(link, { gtid, reason, passed: goesOn, kept });
+    const statement = (what: KeptAside): string =>
+      quarantineInsert(link, { gtid, reason, passed: goesOn, kept: what });
     if (goesOn) {
-      await this.pass(transaction, position, [statement]);
+      await this.pass(transaction, position, [statement(kept)]);
       return;
     }
-    await inTransaction(target, async () => {
-      await lockGeneration(target, link, generation);
-      await target.query(statement);
+    const record = (what: KeptAside): Promise<void> =>
+      inTransaction(target, async () => {
+        await lockGeneration(target, link, generation);
+        await target.query(statement(what));
+      });
+    await record(kept).catch((error: unknown) => {
+      // What was too large for the binlog's cache is too large as a record, too.
+      if ((error as SqlError).errno !== ER_TRANS_CACHE_FULL) throw error;
+      return record(keep(LEAST_BYTES));
     });
     await this.count();
     const large = kept.whole ? '' : ' It is too large to be kept, so the link does not go on behind it.';

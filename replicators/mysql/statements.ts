@@ -1,11 +1,13 @@
 import { keyOf } from './batch.js';
 import type { Batch, OrderedChange, RowNet, TableBatch } from './batch.js';
-import { LARGE_TEXT, outOfLine } from './large-values.js';
+import { outOfLine, requireWhole } from './large-values.js';
+import type { Cut } from './large-values.js';
 import { identifier, quote } from './literal.js';
 import type { Literal } from './literal.js';
 import type { Flavour } from './position.js';
 import { checksOf } from './row-check.js';
 import { LAX_MODE } from './session.js';
+import { deletedByOthers, tombstoneTable } from './tombstones.js';
 import type { RowChange, SourceTransaction } from './transaction.js';
 import { HIDDEN_HASH, columns, keyCondition, whereKey, writtenColumns } from './written-columns.js';
 
@@ -16,8 +18,11 @@ export interface Statement {
   affected: number | null;
   /** A delete whose row may be gone already. */
   mayBeGone?: boolean;
-  /** `session`: a setting, no change. `check`: reads `rows`, which are to be as their `before` says. */
-  kind: 'insert' | 'update' | 'delete' | 'session' | 'check';
+  /**
+   * `session`: a setting, no change. `check`: reads `rows`, which are to be as their `before` says. `deleted`: which of `rows`, which were inserted,
+   * somebody has deleted before.
+   */
+  kind: 'insert' | 'update' | 'delete' | 'session' | 'check' | 'deleted';
   table: TableBatch;
   /** The rows it writes, for errors. */
   keys: string[];
@@ -27,7 +32,6 @@ export interface Statement {
 const ROWS_PER_STATEMENT = 500;
 /** MySQL's range optimizer gives up, and reads and locks the whole table, on too many keys. */
 const KEYS_PER_DELETE = 200;
-const TEXT_PER_STATEMENT = 512 * 1024;
 
 export interface StatementOptions {
   flavour: Flavour;
@@ -37,14 +41,18 @@ export interface StatementOptions {
   copied: ReadonlySet<string>;
   /** Rows that are to be inserted are looked for, too. Else the server's own check of the key is enough. */
   checkInserts: boolean;
+  cut: Cut;
+  link: string;
+  /** Tables whose conflicts go by `latest` → the column that decides. */
+  latest: ReadonlyMap<string, string>;
 }
 
 /** The statements of a batch, in an order in which no row is in another's way; before the changes of rows, the checks that they are there. */
 export function statementsOf(batch: Batch, options: StatementOptions): Statement[] {
-  const { flavour, blind } = options;
+  const { blind } = options;
   const statements: Statement[] = [];
   for (const table of batch.tables.values()) {
-    if (blind.has(table.source.name)) statements.push(...replacing(table, [...table.rows.values()], flavour));
+    if (blind.has(table.source.name)) statements.push(...replacing(table, [...table.rows.values()], options));
     else if (table.inOrder)
       for (const change of table.log!) statements.push(...single(table, change, options));
     else statements.push(...merged(table, options));
@@ -70,17 +78,17 @@ function stillWithout(table: TableBatch): Statement[] {
  * Whatever is there of these rows, afterwards they are as they should be. Of a table that is being copied the target has some rows and not
  * others; those it has are as the source had them at one place of its stream, so that no unique value is in two of them.
  */
-export function replacing(table: TableBatch, rows: readonly RowNet[], flavour: Flavour): Statement[] {
+export function replacing(table: TableBatch, rows: readonly RowNet[], options: Written): Statement[] {
   const statements: Statement[] = [];
-  for (const some of chunks(rows, KEYS_PER_DELETE))
+  for (const some of chunks(rows, KEYS_PER_DELETE, options.cut))
     statements.push({ ...deleteOf(table, some), affected: null });
   const present = rows.filter((row) => row.after !== null);
-  return [...statements, ...inserted(table, present, flavour)];
+  return [...statements, ...inserted(table, present, options)];
 }
 
 /** Tables whose foreign keys cascade: as the source did it, under the checks that the source's session had. */
 function* ordered(changes: readonly OrderedChange[], options: StatementOptions): Generator<Statement> {
-  const { flavour, checkInserts, copied } = options;
+  const { checkInserts, copied } = options;
   // The parent of a row may not have been copied yet, and the rows of child tables are copied after it.
   const isUnchecked = ({ table, change: { after, unchecked } }: OrderedChange): boolean =>
     unchecked || (after !== null && copied.has(table.source.name));
@@ -107,7 +115,8 @@ function* ordered(changes: readonly OrderedChange[], options: StatementOptions):
       i++;
     }
     if (checkInserts) yield* checksOf(table, inserts);
-    yield* inserted(table, inserts, flavour);
+    yield* inserted(table, inserts, options);
+    yield* deletedOf(table, inserts, options);
   }
   if (checks) yield session(changes.at(-1)!.table, 'foreign_key_checks=0');
 }
@@ -122,7 +131,8 @@ function rowOf(table: TableBatch, change: RowChange): RowNet {
 }
 
 /** Deletes first: they free unique values. Inserts last: they take them. */
-export function merged(table: TableBatch, { flavour, checkInserts }: StatementOptions): Statement[] {
+export function merged(table: TableBatch, options: MergeOptions): Statement[] {
+  const { flavour, checkInserts, cut } = options;
   const deletes: RowNet[] = [];
   const updates: RowNet[] = [];
   const inserts: RowNet[] = [];
@@ -135,64 +145,69 @@ export function merged(table: TableBatch, { flavour, checkInserts }: StatementOp
   const statements: Statement[] = [
     ...checksOf(table, [...deletes, ...updates, ...(checkInserts ? inserts : [])]),
   ];
-  for (const some of chunks(deletes, KEYS_PER_DELETE)) statements.push(deleteOf(table, some));
+  for (const some of chunks(deletes, KEYS_PER_DELETE, cut)) statements.push(deleteOf(table, some));
   if (updates.length === 1 || table.target.uniqueColumns.size > 0) {
-    for (const row of updates) statements.push(...updated(table, row, flavour));
+    for (const row of updates) statements.push(...updated(table, row, options));
   } else {
-    for (const some of chunks(updates, ROWS_PER_STATEMENT)) {
+    for (const some of chunks(updates, ROWS_PER_STATEMENT, cut)) {
       const upsert = upsertOf(table, some, flavour);
-      if (upsert.sql.length <= LARGE_TEXT) statements.push(upsert);
-      else for (const row of some) statements.push(...updated(table, row, flavour));
+      if (upsert.sql.length <= cut.statement) statements.push(upsert);
+      else for (const row of some) statements.push(...updated(table, row, options));
     }
   }
-  statements.push(...inserted(table, inserts, flavour));
+  statements.push(...inserted(table, inserts, options), ...deletedOf(table, inserts, options));
   return statements;
 }
 
-function single(
-  table: TableBatch,
-  change: RowChange,
-  { flavour, checkInserts }: StatementOptions,
-): Statement[] {
+function single(table: TableBatch, change: RowChange, options: StatementOptions): Statement[] {
+  const { checkInserts } = options;
   const { before, after } = change;
   const row = rowOf(table, change);
   const checks = before !== null || checkInserts ? checksOf(table, [row]) : [];
-  if (before === null) return [...checks, ...inserted(table, [row], flavour)];
+  if (before === null)
+    return [...checks, ...inserted(table, [row], options), ...deletedOf(table, [row], options)];
   if (after === null) return [...checks, deleteOf(table, [row])];
   if (!writtenColumns(table).some((i) => before[i] !== after[i])) return [];
-  return [...checks, ...updated(table, row, flavour)];
+  return [...checks, ...updated(table, row, options)];
 }
+
+export type MergeOptions = Omit<StatementOptions, 'blind' | 'copied'>;
+
+/** How rows are written. */
+type Written = Pick<StatementOptions, 'flavour' | 'cut'>;
 
 export function* inserted(
   table: TableBatch,
   rows: readonly RowNet[],
-  flavour: Flavour,
+  { flavour, cut }: Written,
 ): Generator<Statement> {
-  for (const some of chunks(rows, ROWS_PER_STATEMENT)) {
-    yield* fitted(table, some, (fitting) => insertOf(table, fitting, flavour));
+  for (const some of chunks(rows, ROWS_PER_STATEMENT, cut)) {
+    yield* fitted(table, some, cut, (fitting) => insertOf(table, fitting, flavour));
   }
 }
 
-function updated(table: TableBatch, row: RowNet, flavour: Flavour): Iterable<Statement> {
-  return fitted(table, [row], ([fitting]) => updateOf(table, fitting!, flavour));
+function updated(table: TableBatch, row: RowNet, { flavour, cut }: Written): Iterable<Statement> {
+  return fitted(table, [row], cut, ([fitting]) => updateOf(table, fitting!, flavour));
 }
 
 /** The statement; when it is too long for the server, its large values first, in pieces. */
 function* fitted(
   table: TableBatch,
   rows: RowNet[],
+  cut: Cut,
   make: (rows: RowNet[]) => Statement,
 ): Generator<Statement> {
   const whole = make(rows);
-  if (whole.sql.length <= LARGE_TEXT) {
+  if (whole.sql.length <= cut.statement) {
     yield whole;
     return;
   }
-  const { rows: short, pieces, names } = outOfLine(rows);
-  for (const sql of pieces) yield { ...session(table, ''), sql };
+  const { rows: short, pieces, variables } = outOfLine(table, rows, cut);
+  for (const sql of pieces) yield session(table, '', sql);
+  if (variables.length > 0) yield session(table, '', requireWhole(variables));
   yield make(short);
-  if (names.length > 0)
-    yield { ...session(table, ''), sql: `SET ${names.map((name) => `${name}=NULL`).join(',')}` };
+  if (variables.length > 0)
+    yield session(table, '', `SET ${variables.map(({ name }) => `${name}=NULL`).join(',')}`);
 }
 
 /** Strict, an ENUM's error value (index 0) is refused, which the source holds all the same. */
@@ -203,14 +218,40 @@ function relaxed(table: TableBatch, flavour: Flavour, sql: string): string {
     : `SET STATEMENT sql_mode='${LAX_MODE}' FOR ${sql}`;
 }
 
+/** Behind an insertion nobody else can delete the row, and what was deleted before is to be seen. */
+function* deletedOf(
+  table: TableBatch,
+  rows: readonly RowNet[],
+  { latest, link, cut }: MergeOptions,
+): Generator<Statement> {
+  const { source } = table;
+  const wanted = latest.get(source.name)?.toLowerCase();
+  const column = source.columns.find((name) => name.toLowerCase() === wanted);
+  if (column === undefined) return;
+  const tombstones = tombstoneTable(source.name, column);
+  for (const some of chunks(rows, KEYS_PER_DELETE, cut)) {
+    yield {
+      sql: `SELECT 1 FROM ${tombstones} WHERE (${whereKeys(table, some)}) AND ${deletedByOthers(link)} LIMIT 1`,
+      affected: null,
+      kind: 'deleted',
+      table,
+      keys: [],
+      rows: some,
+    };
+  }
+}
+
+function whereKeys(table: TableBatch, rows: readonly RowNet[]): string {
+  const { source } = table;
+  return source.primaryKey.length === 1
+    ? `${identifier(source.columns[source.primaryKey[0]!]!)} IN (${rows.map((row) => row.key).join(',')})`
+    : rows.map((row) => `(${keyCondition(table, row)})`).join(' OR ');
+}
+
 function deleteOf(table: TableBatch, rows: RowNet[]): Statement {
   const { source } = table;
-  const where =
-    source.primaryKey.length === 1
-      ? `${identifier(source.columns[source.primaryKey[0]!]!)} IN (${rows.map((row) => row.key).join(',')})`
-      : rows.map((row) => `(${keyCondition(table, row)})`).join(' OR ');
   return {
-    sql: `DELETE FROM ${source.sql} WHERE ${where}`,
+    sql: `DELETE FROM ${source.sql} WHERE ${whereKeys(table, rows)}`,
     affected: rows.length,
     kind: 'delete',
     table,
@@ -287,14 +328,14 @@ function tuple(table: TableBatch, row: Literal[]): string {
   return indexes.length === row.length ? `(${row.join(',')})` : `(${indexes.map((i) => row[i]).join(',')})`;
 }
 
-/** At most `limit` rows and about half a megabyte of values together. */
-function* chunks(rows: readonly RowNet[], limit: number): Generator<RowNet[]> {
+/** At most `limit` rows, and values of some length together. */
+function* chunks(rows: readonly RowNet[], limit: number, cut: Cut): Generator<RowNet[]> {
   let some: RowNet[] = [];
   let text = 0;
   for (const row of rows) {
     some.push(row);
     for (const value of row.after ?? [row.key]) text += value.length;
-    if (some.length < limit && text < TEXT_PER_STATEMENT) continue;
+    if (some.length < limit && text < cut.rows) continue;
     yield some;
     some = [];
     text = 0;

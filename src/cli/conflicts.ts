@@ -87,10 +87,10 @@ async function resolve(
     const read = async (): Promise<ConflictRecord> =>
       found('conflicts', link, id, await readConflicts(connection, { link, id }));
     const before = await read();
-    if (before.images.before === null && before.images.after === null && options.keep === 'source')
+    if (before.images.shortened !== undefined && options.keep === 'source')
       throw new InterlockError(
         'Refused',
-        `conflict ${id}: its images were too large to be kept; mend the row, then resolve it with --keep target`,
+        `conflict ${id}: its values of ${before.images.shortened.join(', ')} were too large to be kept; mend the row (interlock verify mysql --repair), then resolve it with --keep target`,
       );
     const orders =
       options.keep === 'target'
@@ -114,7 +114,10 @@ function words(record: ConflictRecord): string {
   const { link, id, gtid, table: name, key, unit, kind, policy, kept, state, createdAt, images } = record;
   const what = {
     exists: 'was to be inserted and was there already',
-    missing: 'was to be changed and was not there',
+    missing:
+      images.before === null
+        ? 'was to be inserted again and was deleted later'
+        : 'was to be changed and was not there',
     differs: 'was another one than at the source before the change',
     'not-owned': 'was changed at the source, which did not own it (a write past the fence)',
   }[kind];

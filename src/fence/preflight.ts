@@ -141,6 +141,12 @@ export async function preflightPair(a: FenceStore, b: FenceStore, topology: Topo
   await checks.add('auto-increment', async () =>
     checkAutoIncrement(await autoIncrementOf(a.pool), await autoIncrementOf(b.pool)),
   );
+  await checks.add('largest values', async () => {
+    const limits = await both('SELECT @@global.max_allowed_packet AS value');
+    const text = `max_allowed_packet is ${limits[0]} in ${a.dc}, ${limits[1]} in ${b.dc}`;
+    if (Number(limits[0]) === Number(limits[1])) return text;
+    return { wrong: `${text}: links keep aside what is above the smaller one; set the greater in both` };
+  });
   await checks.add('declared tables', async () => {
     const [left, right] = await Promise.all([tablesOf(a.pool, topology), tablesOf(b.pool, topology)]);
     const renamed = renamedTables(topology);

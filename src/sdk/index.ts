@@ -9,6 +9,7 @@ export type { FencedProducer, ProducerOptions } from './kafka/producer.js';
 export { Outbox } from './kafka/outbox.js';
 export type { CleanOptions, NewEvent, OutboxOptions } from './kafka/outbox.js';
 export { outboxTable } from '../kafka/outbox-table.js';
+export type { FencedConnection } from './mysql/connection.js';
 export { FencedMysql } from './mysql/store.js';
 export type { TransactionOptions } from './mysql/store.js';
 export type { FencedTransaction } from './mysql/transaction.js';

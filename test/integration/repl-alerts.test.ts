@@ -119,6 +119,42 @@ describe.each(['mysql', 'mariadb'] as const)('figures and alerts of a link on %s
     expect(done.checkpointAgeMs!).toBeLessThan(60_000);
   });
 
+  it('conflicts fires while one is open, and counts those too that were decided', async () => {
+    const schema = 't_conflicts';
+    const table = `${schema}.item`;
+    await createOnBoth(pair, [
+      `CREATE DATABASE ${schema}`,
+      `CREATE TABLE ${table} (id INT PRIMARY KEY, name VARCHAR(2000))`,
+      `CREATE TABLE ${schema}.free (id INT PRIMARY KEY, n INT)`,
+      `INSERT INTO ${table} VALUES (1, 'u1')`,
+      `INSERT INTO ${schema}.free VALUES (1, 1)`,
+    ]);
+    const tables = { [table]: { userId: 'name' }, [`${schema}.free`]: { unrouted: true as const } };
+    const conflicts = { [`${schema}.free`]: 'source-wins' as const };
+    const link = await runLink(linkConfig(pair, 'a', schema, tables, { conflicts }));
+    links.push(link);
+    await unlogged(pair.b, [`UPDATE ${schema}.free SET n = 2`]);
+    await pair.a.pool.query(`UPDATE ${schema}.free SET n = 3`);
+    await settled(link, pair.a);
+    expect(link.status()).toMatchObject({ conflicts: 0, conflictsRecorded: 1 });
+    expect(firing(link)).toEqual([]);
+    // Nobody has said that the source owns the unit.
+    await pair.a.pool.query(`UPDATE ${table} SET id = 2`);
+    await settled(link, pair.a);
+    expect(link.status()).toMatchObject({ conflicts: 1, conflictsRecorded: 2 });
+    expect(firing(link)).toEqual(['conflicts']);
+    await pair.b.pool.query(
+      `UPDATE interlock.conflict SET state = 'resolved', resolved_at = UTC_TIMESTAMP(6) WHERE link = '${link.config.link}'`,
+    );
+    await until(
+      () => firing(link).length === 0,
+      'it ends',
+      20_000,
+      () => JSON.stringify(link.status()),
+    );
+    expect(link.status().conflictsRecorded).toBe(2);
+  });
+
   it('lag and stalled fire while the target takes nothing, and end', async () => {
     const link = await start('t_stall');
     const { a, b } = pair;

@@ -21,6 +21,8 @@ import {
   unlogged,
   until,
 } from '../support/replication.js';
+import { initialiseLink } from '../../replicators/mysql/initialise.js';
+import { tombstoneTable } from '../../replicators/mysql/tombstones.js';
 import type { Pair, RunningLink, Side } from '../support/replication.js';
 
 describe.each(['mysql', 'mariadb'] as const)('conflicts on %s', (flavour) => {
@@ -268,6 +270,114 @@ describe.each(['mysql', 'mariadb'] as const)('conflicts on %s', (flavour) => {
       { id: 2, n: 6 },
       { id: 3, n: 10 },
     ]);
+  });
+
+  it('latest: an insertion that is older than the deletion on the other side is a conflict', async () => {
+    const table = await schemaWith('c_again', 'v BIGINT');
+    const policy = { conflicts: { [table]: { latest: 'v' } } };
+    const ab = await start('a', table, FREE, policy);
+    await (await start('b', table, FREE, policy)).stop();
+    await pair.a.pool.query(`INSERT INTO ${table} VALUES (1, '', 1), (2, '', 1)`);
+    await settled(ab, pair.a);
+    await pair.b.pool.query(`UPDATE ${table} SET v = 10`);
+    await pair.b.pool.query(`DELETE FROM ${table}`);
+    await pair.a.pool.query(`DELETE FROM ${table}`);
+    await settled(ab, pair.a);
+    await pair.a.pool.query(`INSERT INTO ${table} VALUES (1, '', 2)`);
+    await pair.a.pool.query(`INSERT INTO ${table} VALUES (2, '', 11)`);
+    await settled(ab, pair.a);
+    expect(await all(pair.b, table)).toMatchObject([{ id: 2, v: '11' }]);
+    expect((await records(ab)).at(-1)).toMatchObject({
+      kind: 'missing',
+      kept: 'target',
+      state: 'open',
+      key: '1',
+    });
+    const ba = await start('b', table, FREE, policy, null);
+    await settled(ba, pair.b);
+    await settled(ab, pair.a);
+    await same(table);
+    expect(await all(pair.a, table)).toMatchObject([{ id: 2, v: '11' }]);
+  });
+
+  it('latest: what one side deletes and inserts again flows, whatever the value', async () => {
+    const table = await schemaWith('c_back', 'v BIGINT');
+    const policy = { conflicts: { [table]: { latest: 'v' } } };
+    const links = [await start('a', table, FREE, policy), await start('b', table, FREE, policy)];
+    await pair.a.pool.query(`INSERT INTO ${table} VALUES (1, '', 10), (2, '', 10)`);
+    await pair.a.pool.query(`DELETE FROM ${table}`);
+    await settled(links[0]!, pair.a);
+    await pair.a.pool.query(`INSERT INTO ${table} VALUES (1, '', 10), (2, '', 5)`);
+    await pair.a.pool.query(`REPLACE INTO ${table} VALUES (1, '', 9)`);
+    await settled(links[0]!, pair.a);
+    await settled(links[1]!, pair.b);
+    await same(table);
+    expect(await all(pair.b, table)).toMatchObject([
+      { id: 1, v: '9' },
+      { id: 2, v: '5' },
+    ]);
+    expect(await records(links[0]!)).toEqual([]);
+    // One that came from the other side: nobody takes the row away there, so a person has to look.
+    await pair.b.pool.query(`DELETE FROM ${table} WHERE id = 1`);
+    await settled(links[1]!, pair.b);
+    await pair.a.pool.query(`INSERT INTO ${table} VALUES (1, '', 9)`);
+    await settled(links[0]!, pair.a);
+    expect(await records(links[0]!)).toMatchObject([{ kind: 'missing', kept: 'target', state: 'open' }]);
+    expect(links[0]!.status().conflicts).toBe(1);
+    await pair.b.pool.query(
+      `UPDATE interlock.conflict SET state = 'wanted' WHERE link = '${links[0]!.config.link}'`,
+    );
+    await until(() => links[0]!.status().conflicts === 0, 'what a person wanted is written');
+    expect(await all(pair.b, table)).toMatchObject([
+      { id: 1, v: '9' },
+      { id: 2, v: '5' },
+    ]);
+  });
+
+  it('latest: what was deleted more than 30 days ago is forgotten when a link starts', async () => {
+    const table = await schemaWith('c_purge', 'v BIGINT');
+    const policy = { conflicts: { [table]: { latest: 'v' } } };
+    const link = await start('a', table, FREE, policy);
+    await pair.b.pool.query(`INSERT INTO ${table} VALUES (1, '', 1), (2, '', 1)`);
+    await pair.b.pool.query(`DELETE FROM ${table}`);
+    const tombstones = tombstoneTable(table, 'v');
+    await pair.b.pool.query(
+      `UPDATE ${tombstones} SET interlock_deleted_at = UTC_TIMESTAMP(6) - INTERVAL IF(id = 1, 31, 29) DAY`,
+    );
+    await link.stop();
+    await start('a', table, FREE, policy, null);
+    expect(await rows(pair.b, `SELECT id FROM ${tombstones}`)).toEqual([{ id: 2 }]);
+  });
+
+  it('latest: its triggers do not make an application wait behind a transaction that is open', async () => {
+    const table = await schemaWith('c_open', 'v BIGINT');
+    const holder = await pair.a.pool.getConnection();
+    await holder.beginTransaction();
+    await holder.query(`SELECT * FROM ${table}`);
+    const config = linkConfig(
+      pair,
+      'a',
+      'c_open',
+      { [table]: FREE },
+      { conflicts: { [table]: { latest: 'v' } } },
+    );
+    const starting = initialiseLink(config, { from: 'now' }).catch((error: unknown) => error);
+    await until(
+      async () =>
+        (await rows(pair.a, `SELECT 1 FROM information_schema.processlist WHERE info LIKE 'CREATE TRIGGER%'`))
+          .length > 0,
+      'a trigger is being made',
+    );
+    // Behind the trigger, while the transaction is still open.
+    await pair.a.pool.query({ sql: `SELECT * FROM ${table}`, timeout: 60_000 });
+    expect(await starting).toMatchObject({
+      code: 'Unavailable',
+      retryable: true,
+      message: expect.stringContaining(`${table} was never free for 2 s`) as string,
+    });
+    await holder.commit();
+    holder.release();
+    await initialiseLink(config, { from: 'now' });
   });
 
   it('latest: a row that is changed and deleted in one transaction is as late as what was deleted', async () => {

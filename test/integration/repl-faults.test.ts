@@ -6,6 +6,7 @@ import { initialiseLink } from '../../replicators/mysql/initialise.js';
 import type { BaselineReached, LinkStatus } from '../../replicators/core/contract.js';
 import { LinkHost } from '../../replicators/host/link-host.js';
 import type { LinkConfig } from '../../replicators/mysql/link-config.js';
+import { answersInTime, connect } from '../../replicators/mysql/session.js';
 import { startProgram } from '../support/programs.js';
 import type { Program } from '../support/programs.js';
 import { relay } from '../support/relay.js';
@@ -188,6 +189,62 @@ describe.each(['mysql', 'mariadb'] as const)('a link on %s survives', (flavour) 
     await new Promise((resolve) => setTimeout(resolve, 8_000));
     expect(link.status()).toMatchObject({ generation, state: 'streaming', lastError: null });
   });
+
+  it('a session that is given up: everything that was asked of it is answered', async () => {
+    const { host, port, user, password } = pair.a.server;
+    const connection = answersInTime(await connect({ host, port, user, password, flavour }));
+    const asked = [
+      connection.query({ sql: 'SELECT SLEEP(300)', timeout: 300 }),
+      connection.query('SELECT 1'),
+      connection.query('SELECT 2'),
+    ];
+    for (const one of await Promise.allSettled(asked))
+      expect(one).toMatchObject({
+        status: 'rejected',
+        reason: { message: 'no answer in 300 ms', fatal: true },
+      });
+    await expect(connection.query('SELECT 3')).rejects.toMatchObject({ fatal: true });
+  });
+
+  it('a target that falls silent while a conflict is open, and one that does while nothing happens', async () => {
+    const schema = 't_silent';
+    const prepared = await prepare(schema);
+    const proxy = await relay(pair.b.server.port);
+    const conflicts = { [`${schema}.counter`]: 'quarantine' as const };
+    const config = { ...prepared, conflicts, onQuarantine: 'go-on' as const };
+    const link = await runLink({ ...config, target: { ...config.target, port: proxy.port } }, null);
+    running.push(link);
+    const survives = async (entries: number): Promise<void> => {
+      const { generation } = link.status();
+      proxy.silence();
+      // Given up by itself: only then is the network back.
+      await until(
+        () => link.status().lastError !== null && link.status().state === 'starting',
+        'the silence is noticed',
+        100_000,
+        () => JSON.stringify(link.status()),
+      );
+      proxy.heal();
+      await pair.a.pool.query(`INSERT INTO ${schema}.entry (n) VALUES (${entries})`);
+      const there = `SELECT 1 FROM ${schema}.entry WHERE n = ${entries}`;
+      await until(
+        async () => (await rows(pair.b, there)).length > 0,
+        'it goes on',
+        60_000,
+        () => JSON.stringify(link.status()),
+      );
+      expect(link.status().generation).toBeGreaterThan(generation);
+    };
+    await settled(link, pair.a);
+    await survives(1001);
+    // From now on it asks its target every second what was decided.
+    await pair.b.pool.query(`UPDATE ${schema}.counter SET n = 77`);
+    await pair.a.pool.query(`UPDATE ${schema}.counter SET n = 5`);
+    await until(() => link.status().quarantined === 1, 'a transaction is kept aside');
+    await survives(1002);
+    await survives(1003);
+    proxy.close();
+  }, 400_000);
 
   if (flavour === 'mysql')
     it('being stopped while its target does not answer; other links of its thread go on', async () => {

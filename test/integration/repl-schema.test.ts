@@ -346,6 +346,37 @@ describe.each(['mysql', 'mariadb'] as const)('definitions that differ on %s', (f
     expect(await dump(b, `${schema}.item`)).toEqual(await dump(a, `${schema}.item`));
   });
 
+  it.each([
+    ['a key', 'ADD UNIQUE KEY `o``ne` (n)', 'ALTER TABLE `SCHEMA`.`item` DROP INDEX `o``ne`'],
+    [
+      'the primary key',
+      'DROP PRIMARY KEY, ADD PRIMARY KEY (n)',
+      'ALTER TABLE `SCHEMA`.`item` DROP PRIMARY KEY, ADD PRIMARY KEY (`id`)',
+    ],
+    ['the engine', 'ENGINE=MyISAM', 'ALTER TABLE `SCHEMA`.`item` ENGINE=InnoDB'],
+    ['a trigger', null, 'DROP TRIGGER `SCHEMA`.`twice`'],
+  ])('names the statement that mends %s, and it does', async (what, change, wanted) => {
+    const schema = `s_mend_${what.replace(/\W+/g, '_')}`;
+    const first = await prepare(schema, 'id INT PRIMARY KEY, n INT NOT NULL, t VARCHAR(20)');
+    await settled(first, a);
+    await unlogged(b, [
+      change === null
+        ? `CREATE TRIGGER ${schema}.twice BEFORE INSERT ON ${schema}.item FOR EACH ROW SET NEW.n = 3`
+        : `ALTER TABLE ${schema}.item ${change}`,
+      // Not seen before a row is refused.
+      `ALTER TABLE ${schema}.item MODIFY t VARCHAR(3)`,
+    ]);
+    await a.pool.query(`INSERT INTO ${schema}.item VALUES (1, 2, 'longer')`);
+    const error = await stopped(first);
+    const command = wanted.replace('SCHEMA', schema);
+    expect(error.details).toMatchObject({ kind: 'schema', at: 'dc-b', command });
+    expect(error.message).toContain(`Run on dc-b: ${command}; then`);
+    await unlogged(b, [...command.split('; '), `ALTER TABLE ${schema}.item MODIFY t VARCHAR(20)`]);
+    const again = await link(schema, 'a', null);
+    await settled(again, a);
+    expect(await dump(b, `${schema}.item`)).toEqual(await dump(a, `${schema}.item`));
+  });
+
   it('does not take a renamed column for two', async () => {
     const schema = 's_renamed';
     const ab = await prepare(schema, "id INT PRIMARY KEY, old VARCHAR(9) DEFAULT 'o'");

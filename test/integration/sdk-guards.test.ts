@@ -735,4 +735,30 @@ describe.each(['mysql', 'mariadb'] as const)('guards of the fence on %s', (flavo
     }
     expect(await failure(store.transaction(async () => undefined))).toMatchObject({ code: 'BadInput' });
   });
+
+  it('a connection of the store is fenced as the store is, and has no transactions of its own', async () => {
+    const connection = await store.getConnection();
+    const write = (value: number) => connection.execute('UPDATE app.t SET v = ? WHERE id = 1', [value]);
+    expect(await codeOf(write(11))).toBe('StatementRefused');
+    await interlock.run(KEY, () => write(12));
+    await dc.set(UNIT, 'write_disabled');
+    expect(await codeOf(interlock.run(KEY, () => write(13)))).toBe('WriteDisabled');
+    for (const method of ['beginTransaction', 'commit', 'rollback'] as const) {
+      const refusal = await failure(connection[method]());
+      expect(refusal.code).toBe('StatementRefused');
+      expect(refusal.message).toContain('.transaction(');
+    }
+    const [found] = await connection.query<RowDataPacket[]>('SELECT v FROM app.t WHERE id = ?', [1]);
+    expect(found).toEqual([{ v: 12 }]);
+    connection.release();
+  });
+
+  it('formats as its pool does, and ends it', async () => {
+    expect(store.format('SELECT ?, ??', ["a'b", 'c`d'])).toBe(pool.format('SELECT ?, ??', ["a'b", 'c`d']));
+    expect([store.escape("a'b"), store.escapeId('c`d')]).toEqual([pool.escape("a'b"), pool.escapeId('c`d')]);
+    const other = interlock.mysql(dc.pool());
+    await other.query('SELECT 1');
+    await other.end();
+    expect(await codeOf(other.query('SELECT 1'))).toBe('Unavailable');
+  });
 });

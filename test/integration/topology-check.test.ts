@@ -134,6 +134,13 @@ describe.each(['mysql', 'mariadb'] as const)('%s', (flavour) => {
         /applications cannot write/,
       ],
       [
+        'largest values',
+        ['SET GLOBAL max_allowed_packet = 16777216'],
+        ['SET GLOBAL max_allowed_packet = 67108864'],
+        /largest values$/,
+        /max_allowed_packet is 16777216 in dc-a, 67108864 in dc-b/,
+      ],
+      [
         'auto-increment',
         ['SET GLOBAL auto_increment_offset = 2'],
         ['SET GLOBAL auto_increment_offset = 1'],

@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { Batch } from '../../replicators/mysql/batch.js';
 import type { CatalogTable } from '../../replicators/mysql/catalog.js';
 import type { SourceTable } from '../../replicators/mysql/source-table.js';
+import { cutFor } from '../../replicators/mysql/large-values.js';
 import { statementsOf } from '../../replicators/mysql/statements.js';
 import { newTransaction } from '../../replicators/mysql/transaction.js';
 
@@ -54,9 +55,15 @@ function statements(changes: [Row | null, Row | null][]): string[] {
   }));
   const batch = new Batch();
   batch.add(transaction, () => target);
-  return statementsOf(batch, { flavour: 'mysql', blind: new Set(), copied: new Set(), checkInserts: false }).map(
-    ({ sql }) => sql.split(' ')[0]!,
-  );
+  return statementsOf(batch, {
+    flavour: 'mysql',
+    blind: new Set(),
+    copied: new Set(),
+    checkInserts: false,
+    link: 'mysql/a:dc-a>dc-b',
+    latest: new Map(),
+    cut: cutFor(64 * 1024 * 1024),
+  }).map(({ sql }) => sql.split(' ')[0]!);
 }
 
 describe('a batch of a table with a unique key', () => {

@@ -34,10 +34,10 @@ export interface StepResult {
 
 const LOCK = 'interlock:ddl';
 /** So long a statement waits for the table, and everything behind it. */
-const LOCK_WAIT_SECONDS = 2;
+export const LOCK_WAIT_SECONDS = 2;
 const WAITS = 60;
 const BACKOFF_MS = { first: 500, most: 15_000 };
-const ER_LOCK_WAIT_TIMEOUT = 1205;
+export const ER_LOCK_WAIT_TIMEOUT = 1205;
 
 /**
  * Writes the steps of a change into a store before any of them runs anywhere: from then on, links into it wait for what they meet of it. Steps of
@@ -166,7 +166,7 @@ async function lock(connection: Connection, signal: AbortSignal): Promise<void> 
 }
 
 /** Transactions that are open for longest: one of them may hold the table. */
-async function blockers(connection: Connection): Promise<string> {
+export async function blockers(connection: Connection): Promise<string> {
   try {
     const [rows] = await connection.query<RowDataPacket[]>(
       `SELECT trx_mysql_thread_id AS id, TIMESTAMPDIFF(SECOND, trx_started, NOW()) AS seconds

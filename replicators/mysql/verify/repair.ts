@@ -2,6 +2,7 @@ import type { Connection, ResultSetHeader } from 'mysql2/promise';
 import { messageOf } from '../../../src/errors.js';
 import type { DcId, UnitId } from '../../../src/routing/units.js';
 import { quote } from '../literal.js';
+import { deletesFor } from '../tombstones.js';
 import { isUnavailable } from '../target-errors.js';
 import type { SqlError } from '../target-errors.js';
 import type { ComparedTable, RowImage } from './compared-table.js';
@@ -61,6 +62,7 @@ async function write(
      WHERE link=${quote(link)} AND generation=${generation}`,
   );
   if (mark.affectedRows !== 1) return `${link} was taken over by another attempt meanwhile; verify again`;
+  await deletesFor(session, link);
   await order.stillLocked();
   const [states] = await rowsOfEach(session, [unitLock(target.server.flavour, units)]);
   const closed = states!.every(([, state, holder]) => state === 'remote' && holder === owner);

@@ -8,6 +8,8 @@ import { unitsOfTargets } from '../target.js';
 import type { Target, WantedUnit } from '../target.js';
 import { checkRows, lockedError, lockStatement, readOnlyError } from './fence-check.js';
 import type { Flavour } from '../../fence/flavour.js';
+import { FencedConnection } from './connection.js';
+import type { Statements } from './connection.js';
 import { Deadline } from './deadline.js';
 import {
   damageOf,
@@ -50,7 +52,7 @@ const DEAD_CONNECTIONS = 3;
 const flavours = new WeakMap<Pool, Flavour>();
 
 /** One MySQL or MariaDB store of this DC behind the fence. Get it by `interlock.mysql(pool)`. */
-export class FencedMysql {
+export class FencedMysql implements Statements {
   private readonly pool: Pool;
   private readonly unrouted: ReadonlySet<string>;
 
@@ -141,6 +143,30 @@ export class FencedMysql {
     values?: unknown,
   ): Promise<[T, FieldPacket[]]> {
     return this.plain<T>('execute', sql, values);
+  }
+
+  /** For code that asks its pool for a connection; its statements are the store's (see FencedConnection). */
+  getConnection(): Promise<FencedConnection> {
+    return Promise.resolve(new FencedConnection(this));
+  }
+
+  /** Ends the pool, and with it all stores over it. */
+  end(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.pool.end((error) => (error ? reject(unavailable(error)) : resolve()));
+    });
+  }
+
+  format(sql: string, values?: unknown): string {
+    return this.pool.format(sql, values as never);
+  }
+
+  escape(value: unknown): string {
+    return this.pool.escape(value);
+  }
+
+  escapeId(value: string): string {
+    return this.pool.escapeId(value);
   }
 
   private async tries<R>(
