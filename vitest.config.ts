@@ -17,7 +17,10 @@ const group = (
   },
 });
 
-const KAFKA_MORE = ['outbox', 'sdk-consumer'].map((part) => `test/integration/kafka-${part}.test.ts`);
+const KAFKA_MORE = [
+  ...['faults', 'losses', 'outbox', 'positions', 'sdk-consumer', 'switch', 'switch-events'],
+  ...['tls', 'transactions', 'verify'],
+].map((part) => `test/integration/kafka-${part}.test.ts`);
 
 export default defineConfig({
   test: {
