@@ -6,6 +6,7 @@ import { RedisConnection } from '../replicators/redis/connection.js';
 import { CommandFilter } from '../replicators/redis/filter.js';
 import { KeyUnitReader } from '../replicators/redis/key-units.js';
 import type { RedisLinkConfig } from '../replicators/redis/link-config.js';
+import { PASSAGE_KEY } from '../replicators/redis/source-stream.js';
 import type { KeyOwner } from '../replicators/redis/verify/repair.js';
 import { NOTHING_COMPARED } from '../replicators/redis/verify/verification.js';
 import type { RedisVerifyProgress } from '../replicators/redis/verify/verification.js';
@@ -13,7 +14,7 @@ import { verifyRedis } from '../replicators/redis/verify/verify-redis.js';
 import { InterlockError } from '../src/errors.js';
 import { infoField, redisUnavailable } from '../src/fence/redis-client.js';
 import type { RedisFence } from '../src/fence/redis-fence.js';
-import { MARKER_KEY, formatMarker } from '../src/fence/redis-units.js';
+import { formatMarker } from '../src/fence/redis-units.js';
 import { Router } from '../src/routing/rules.js';
 import type { Rules } from '../src/routing/rules.js';
 import { parseScope, scopeUnits } from '../src/routing/scope.js';
@@ -189,7 +190,7 @@ class Passage {
       const replies = await source.client
         .multi()
         .info('replication')
-        .set(MARKER_KEY, formatMarker(marker))
+        .set(PASSAGE_KEY, formatMarker(marker))
         .exec();
       for (const [error] of replies!) if (error !== null) throw error;
       const info = String(replies![0]![1]);

@@ -192,6 +192,7 @@ export class Applier {
       ...fields,
       offset: block.endOffset,
       db: block.db,
+      rereadFrom: block.rereadFrom,
       seq: planned.seq + 1,
       marker: marker?.id ?? planned.marker,
     };

@@ -121,7 +121,7 @@ export class ApplyLoop {
   private flush(): void {
     const { stream, applier } = this;
     const { block } = stream;
-    if (this.sending || !stream.isWhole) return;
+    if (this.sending || !stream.isWhole || stream.isRereading) return;
     if (!block.hasEffect) {
       if (this.inFlight > 0) return;
       if (block.endOffset !== this.moved) this.reached(block.endOffset, null, null);

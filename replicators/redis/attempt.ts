@@ -11,7 +11,7 @@ import { Arrivals } from './arrivals.js';
 import { Block } from './block.js';
 import type { Marker } from './block.js';
 import { pairs, positionOf, readLinkUnits } from './checkpoint.js';
-import type { RedisCheckpoint } from './checkpoint.js';
+import type { RedisCheckpoint, StreamPlace } from './checkpoint.js';
 import { CommandTable } from './commands.js';
 import { textOf } from './connection.js';
 import type { RedisConnection } from './connection.js';
@@ -27,7 +27,7 @@ import { Replica } from './replica.js';
 import type { Resync } from './replica.js';
 import type { Reply } from './resp/reply-reader.js';
 import { ShortLived } from './short-lived.js';
-import { info, requireContinues, resyncRequired } from './source-info.js';
+import { continues, info, requireContinues, resyncRequired } from './source-info.js';
 import type { Info } from './source-info.js';
 import { MARKER_KEY, SourceStream, markerOf } from './source-stream.js';
 
@@ -62,7 +62,10 @@ export class Attempt {
   private failure: Error | undefined;
   private rejectFailed!: (error: Error) => void;
   private readonly failed: Promise<never>;
+  /** Everything up to here is applied. */
   private applied: number;
+  /** From here on the source's stream is read. */
+  private begin: StreamPlace;
   private replid: string;
   private movedAt = Date.now();
   private checkpointAt: number | undefined;
@@ -89,6 +92,7 @@ export class Attempt {
     this.pace = config.throttle === undefined ? null : new Pace(config.throttle);
     this.ownership = new Ownership(config.from, []);
     this.applied = checkpoint.offset;
+    this.begin = { offset: checkpoint.offset, db: checkpoint.db };
     this.replid = checkpoint.replid;
     this.failed = new Promise<never>((_resolve, reject) => (this.rejectFailed = reject));
     this.failed.catch(() => undefined);
@@ -116,20 +120,18 @@ export class Attempt {
       this.stopAt('before-read');
       const resync = await this.guard(this.attach());
       if (resync.kind === 'partial') await this.guard(this.repeatMarker());
-      let from: { offset: number; db: number } = { offset: resync.offset, db: checkpoint.db };
-      if (resync.kind === 'full') {
-        await this.guard(this.sync(resync, databases, signal));
-        from = { offset: resync.offset, db: 0 };
-      }
+      if (resync.kind === 'full') await this.guard(this.sync(resync, databases, signal));
+      const from = resync.kind === 'full' ? { offset: resync.offset, db: 0 } : this.begin;
       this.replid = resync.replid;
-      this.applied = from.offset;
+      this.applied = resync.kind === 'full' ? resync.offset : checkpoint.offset;
       this.arrivals = new Arrivals(from.offset);
       this.arrivals.came(this.replica.intake.bytes, Date.now());
-      this.stream = new SourceStream(config, table, this.judge, this.ownership, this.shortLived, from, {
-        databases,
-        refused: this.refused,
-      });
-      const now = { ...this.applier.latest, ...from };
+      this.stream = new SourceStream(
+        ...([config, table, this.judge, this.ownership, this.shortLived, from] as const),
+        { databases, refused: this.refused },
+        this.applied,
+      );
+      const now = { ...this.applier.latest, offset: this.applied };
       const onError = (error: unknown): void => this.fail(error as Error);
       this.loop = new ApplyLoop(
         this.replica,
@@ -142,7 +144,7 @@ export class Attempt {
         this.stopAt,
       );
       const { loop, arrivals } = this;
-      this.replica.acknowledged = from.offset;
+      this.replica.acknowledged = this.applied;
       this.replica.onData = (bytes) => {
         if (bytes > 0) arrivals.came(bytes, Date.now());
         loop.pump();
@@ -170,12 +172,16 @@ export class Attempt {
   private async attach(): Promise<Resync> {
     const { config, checkpoint, connections } = this;
     const goesOn = checkpoint.phase === 'streaming';
+    const replication = await info(connections.source, 'replication');
     if (goesOn && config.onGap === 'stop')
-      requireContinues(config.link, config.from, checkpoint, await info(connections.source, 'replication'));
+      requireContinues(config.link, config.from, checkpoint, replication);
+    const { replid, rereadFrom } = checkpoint;
+    // Without what was left out, the link still goes on: that much less is carried after all.
+    if (rereadFrom && continues({ replid, ...rereadFrom }, replication)) this.begin = rereadFrom;
     const before = await this.sourceStates();
     this.replica = await Replica.open(config.source, config.spoolBytes);
     connections.add(this.replica);
-    const resync = await this.replica.psync(goesOn ? checkpoint : null);
+    const resync = await this.replica.psync(goesOn ? { replid, ...this.begin } : null);
     if (resync.kind === 'partial') {
       for (const [unit, state] of await readLinkUnits(connections.target, config.link))
         this.ownership.set(unit, state);
@@ -321,12 +327,12 @@ export class Attempt {
   }
 
   /** An attempt has ended before it had read what the target refused: the link stops now, as it would have then, and once. */
-  private async stopAtUnread({ offset, db }: RedisCheckpoint): Promise<void> {
+  private async stopAtUnread({ offset, db, rereadFrom }: RedisCheckpoint): Promise<void> {
     const { link } = this.config;
     const { target } = this.connections;
     const ids = (await target.call('HKEYS', quarantineKey(link))) as Buffer[];
     const block = new Block();
-    Object.assign(block, { endOffset: offset, db });
+    Object.assign(block, { endOffset: offset, db, rereadFrom });
     for (const id of ids.map(textOf).filter(isUnread)) {
       const record = JSON.parse(
         textOf(await target.call('HGET', quarantineKey(link), id)),

@@ -1,4 +1,5 @@
 import type { UnitId } from '../../src/routing/units.js';
+import type { StreamPlace } from './checkpoint.js';
 import { encodeCommand } from './connection.js';
 import type { QuarantineRecord } from './quarantine.js';
 import { CommandReader } from './resp/command-reader.js';
@@ -22,7 +23,7 @@ export class CommandBytes {
   count = 0;
   bytes = 0;
   private ranges: Range[] = [];
-  private readonly recent: { command: StreamCommand; db: number }[] = [];
+  private readonly recent: ({ command: StreamCommand; db: number } | undefined)[] = [];
   private recentCount = 0;
   /** That the commands so far leave selected. */
   private selected = 0;
@@ -37,15 +38,15 @@ export class CommandBytes {
     } else this.ranges.push({ data, start, end, endOffset });
     this.count += 1;
     this.bytes += end - start;
-    this.recent[this.recentCount++ % RECENT] = { command, db };
+    this.note(command, db);
   }
 
+  /** Of the link's own making: not among `latest`. */
   addRaw(raw: Buffer, db: number): void {
     this.select(db);
     this.ranges.push({ data: raw, start: 0, end: raw.length, endOffset: null });
     this.count += 1;
     this.bytes += raw.length;
-    this.recentCount = 0;
   }
 
   /** Behind what is there. `other` began with database 0 selected. */
@@ -62,7 +63,27 @@ export class CommandBytes {
   /** The last commands that were added, the latest first. */
   *latest(): Generator<{ command: StreamCommand; db: number }> {
     for (let i = this.recentCount - 1; i >= Math.max(0, this.recentCount - RECENT); i--)
-      yield this.recent[i % RECENT]!;
+      if (this.recent[i % RECENT] !== undefined) yield this.recent[i % RECENT]!;
+  }
+
+  /** One of `latest`, whatever became of it here. */
+  note(command: StreamCommand, db: number): void {
+    this.recent[this.recentCount++ % RECENT] = { command, db };
+  }
+
+  /** What `latest` says of a key is no longer what was done. */
+  forget(key: Buffer, db: number): void {
+    for (const [i, one] of this.recent.entries())
+      if (one !== undefined && one.db === db && one.command.argc > 1 && one.command.arg(1).equals(key))
+        this.recent[i] = undefined;
+  }
+
+  /** Lets go of all bytes; `latest` stays. */
+  drop(): void {
+    this.ranges = [];
+    this.count = 0;
+    this.bytes = 0;
+    this.selected = 0;
   }
 
   /** Takes out one of `latest`. */
@@ -78,7 +99,6 @@ export class CommandBytes {
       this.ranges.splice(i, 1, ...parts);
       this.bytes -= end - start;
       this.count -= 1;
-      this.recentCount = 0;
       return;
     }
   }
@@ -161,15 +181,16 @@ export interface Marker {
 
 /** What the source has sent, up to a place where it may be cut, as one transaction of the target. */
 export class Block {
-  readonly commands = new CommandBytes();
   /** The source's, that are applied with it. */
   rows = 0;
   transactions = 0;
   readonly rowsByDb = new Map<number, number>();
   /** Everything up to here is in this block or was left out. */
-  endOffset = 0;
+  endOffset: number;
   /** Selected in the source's stream behind `endOffset`. */
-  db = 0;
+  db: number;
+  /** As in the checkpoint. */
+  rereadFrom: StreamPlace | null = null;
   /** null: the unit is gone. */
   readonly units = new Map<UnitId, string | null>();
   unitsCleared = false;
@@ -178,6 +199,15 @@ export class Block {
   readonly log: QuarantineRecord[] = [];
   /** Ids of records that `records` replaces. */
   readonly settled: string[] = [];
+
+  /** @param start what was read before is in the blocks before */
+  constructor(
+    readonly start: StreamPlace = { offset: 0, db: 0 },
+    readonly commands = new CommandBytes(),
+  ) {
+    this.endOffset = start.offset;
+    this.db = start.db;
+  }
 
   /** Whether the target has to be told. */
   get hasEffect(): boolean {

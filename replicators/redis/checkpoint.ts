@@ -29,6 +29,15 @@ export interface RedisCheckpoint {
   lineage: string;
   /** A full synchronisation also removes what the source owns and does not have. */
   prune: boolean;
+  /** From here on there are commands of keys that were left out and may still live: the next attempt reads them again. */
+  rereadFrom?: StreamPlace | null;
+}
+
+/** Between two transactions of the source's stream. */
+export interface StreamPlace {
+  offset: number;
+  /** The database that is selected there. */
+  db: number;
 }
 
 export const LINK_KEY_PREFIX = 'interlock:link:';

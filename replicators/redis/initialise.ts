@@ -14,6 +14,7 @@ import type { RedisLinkConfig } from './link-config.js';
 import { UNITS_KEY } from './ownership.js';
 import { Replica } from './replica.js';
 import { info } from './source-info.js';
+import { MARKER_KEY, markerOf } from './source-stream.js';
 
 export interface RedisInitialiseOptions {
   /** The link begins at what the source writes next. */
@@ -108,7 +109,7 @@ async function firstOf(
 async function sourceNow(
   config: RedisLinkConfig,
   source: RedisConnection,
-): Promise<{ replid: string; offset: number; db: number; units: [string, string][] }> {
+): Promise<{ replid: string; offset: number; db: number; units: [string, string][]; marker: string | null }> {
   if ((await info(source, 'replication')).get('repl_backlog_active') !== '1') {
     const replica = await Replica.open(config.source, config.spoolBytes);
     try {
@@ -121,6 +122,7 @@ async function sourceNow(
     ['MULTI'],
     ['INFO', 'replication'],
     ['HGETALL', UNITS_KEY],
+    ['GET', MARKER_KEY],
     ['SET', BEGIN_KEY, config.link],
     ['EXEC'],
   ]);
@@ -133,7 +135,8 @@ async function sourceNow(
       'Refused',
       `${config.from} does not say where its replication stands: ${textOf(exec)}`,
     );
-  return { replid, offset: Number(offset), db: 0, units: pairs(exec[1]) };
+  const marker = Buffer.isBuffer(exec[2]) ? (markerOf(exec[2])?.id ?? null) : null;
+  return { replid, offset: Number(offset), db: 0, units: pairs(exec[1]), marker };
 }
 
 /** Interlock's own are not counted; they are few. */

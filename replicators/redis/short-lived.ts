@@ -1,4 +1,5 @@
 import type { CommandBytes } from './block.js';
+import type { StreamPlace } from './checkpoint.js';
 import { encodeCommand } from './connection.js';
 import type { StreamCommand } from './resp/command-reader.js';
 
@@ -7,12 +8,17 @@ const MOST_BYTES = 8 * 1024 * 1024;
 const MOST_KEYS = 100_000;
 /** The source says that a key has expired; that does not come when it was flushed away. */
 const FORGET_MS = 60_000;
+/** The source's clock is known no better. */
+const CLOCK_MS = 1_000;
 
 interface LeftOut {
   expiresAt: number;
   db: number;
+  key: Buffer;
   /** From the one that gave the key its value on. */
   commands: Buffer[];
+  /** In the source's stream, before all of them. */
+  from: StreamPlace;
 }
 
 /** What a command says of a key's life: as of when (ms since the epoch) it ends; Infinity: it has no end; null: it says nothing. */
@@ -46,17 +52,37 @@ export class ShortLived {
     for (const command of found.commands) this.bytes -= command.length;
   }
 
+  /** From where on what may still live can be read again; null: nothing may. */
+  oldest(): StreamPlace | null {
+    const before = this.now() - CLOCK_MS;
+    // The keys are in the order of their places.
+    for (const { expiresAt, from } of this.keys.values()) if (expiresAt >= before) return from;
+    return null;
+  }
+
+  all(): { key: Buffer; db: number }[] {
+    return [...this.keys.values()];
+  }
+
   /**
    * A command of one key.
+   * @param from a place before it, and before what `into` has
    * @returns false: it is left out; nothing is to be done
    */
-  carries(name: string, command: StreamCommand, key: Buffer, db: number, into: CommandBytes): boolean {
+  carries(
+    name: string,
+    command: StreamCommand,
+    key: Buffer,
+    db: number,
+    into: CommandBytes,
+    from: StreamPlace,
+  ): boolean {
     if (this.minTtlMs === 0) return true;
     const found = this.keys.size === 0 ? undefined : this.keys.get(idOf(db, key));
     const life = lifeOf(name, command, this.now);
     if (found === undefined && life === NOTHING) return true;
     const short = life.endsAt !== null && life.endsAt - this.now() < this.minTtlMs;
-    if (found === undefined) return short ? !this.leaveOut(command, key, db, life, into) : true;
+    if (found === undefined) return short ? !this.leaveOut(command, key, db, life, into, from) : true;
     const id = idOf(db, key);
     if (name === 'del' || name === 'unlink') {
       this.dropped += found.commands.length + 1;
@@ -66,7 +92,7 @@ export class ShortLived {
     if (life.overwrites) {
       this.dropped += found.commands.length;
       this.forget(id, found);
-      return short ? !this.leaveOut(command, key, db, life, null) : true;
+      return short ? !this.leaveOut(command, key, db, life, null, from) : true;
     }
     if (life.endsAt !== null && !short) {
       this.bringBack(id, found, into);
@@ -108,6 +134,7 @@ export class ShortLived {
 
   private bringBack(id: string, found: LeftOut, into: CommandBytes): void {
     for (const raw of found.commands) into.addRaw(raw, found.db);
+    into.forget(found.key, found.db);
     this.forget(id, found);
   }
 
@@ -118,15 +145,21 @@ export class ShortLived {
     db: number,
     life: Life,
     into: CommandBytes | null,
+    from: StreamPlace,
   ): boolean {
     if (this.keys.size >= MOST_KEYS || this.bytes + command.raw.length > MOST_BYTES) return false;
     const commands = life.overwrites ? [] : into === null ? null : madeHere(key, db, into);
     // An older key that is given a short life lies on the target: it takes it over, and the deletion that ends it.
     if (commands === null) return false;
     for (const made of commands) into!.remove(made);
-    if (into !== null) into.addRaw(encodeCommand(['UNLINK', key]), db);
+    if (into !== null) {
+      into.addRaw(encodeCommand(['UNLINK', key]), db);
+      into.forget(key, db);
+    }
     const kept = [...commands, command].map(({ raw }) => Buffer.from(raw));
-    this.keys.set(idOf(db, key), { expiresAt: life.endsAt!, db, commands: kept });
+    this.keys.set(idOf(db, key), {
+      ...{ expiresAt: life.endsAt!, db, key: Buffer.from(key), commands: kept, from },
+    });
     for (const raw of kept) this.bytes += raw.length;
     return true;
   }

@@ -15,20 +15,37 @@ export async function info(connection: RedisConnection, section: string): Promis
   );
 }
 
+interface Position {
+  replid: string;
+  offset: number;
+}
+
+function seen(position: Position, replication: Info) {
+  return {
+    number: (name: string): number => Number(replication.get(name) ?? -1),
+    next: position.offset + 1,
+    isNow: position.replid === replication.get('master_replid'),
+    isFormer: position.replid === replication.get('master_replid2'),
+  };
+}
+
+/** Whether the source has what comes behind a position that it had itself. */
+export function continues(position: Position, replication: Info): boolean {
+  const { number, next, isNow, isFormer } = seen(position, replication);
+  const first = number('repl_backlog_first_byte_offset');
+  const reaches =
+    replication.get('repl_backlog_active') === '1' &&
+    next >= first &&
+    next <= first + number('repl_backlog_histlen');
+  return (isNow || isFormer) && reaches;
+}
+
 /**
  * Whether a source goes on behind a position, by what INFO says. Hazard: PSYNC of one that does not makes the source save and send everything.
  * @throws InterlockError NeedsOperator, state `diverged` or `resync-required`
  */
-export function requireContinues(
-  link: string,
-  from: string,
-  position: { replid: string; offset: number },
-  replication: Info,
-): void {
-  const number = (name: string): number => Number(replication.get(name) ?? -1);
-  const next = position.offset + 1;
-  const isNow = position.replid === replication.get('master_replid');
-  const isFormer = position.replid === replication.get('master_replid2');
+export function requireContinues(link: string, from: string, position: Position, replication: Info): void {
+  const { number, next, isNow, isFormer } = seen(position, replication);
   const forked = isFormer && next > number('second_repl_offset');
   if (forked || (isNow && position.offset > number('master_repl_offset'))) {
     const at = `${replication.get('master_replid')}:${number('master_repl_offset')}`;
@@ -38,12 +55,7 @@ export function requireContinues(
       { details: { link, state: 'diverged', checkpoint: positionOf(position), source: at } },
     );
   }
-  const first = number('repl_backlog_first_byte_offset');
-  const reaches =
-    replication.get('repl_backlog_active') === '1' &&
-    next >= first &&
-    next <= first + number('repl_backlog_histlen');
-  if ((isNow || isFormer) && reaches) return;
+  if (continues(position, replication)) return;
   throw resyncRequired(
     link,
     from,
@@ -54,12 +66,7 @@ export function requireContinues(
   );
 }
 
-export function resyncRequired(
-  link: string,
-  from: string,
-  position: { replid: string; offset: number },
-  why: string,
-): InterlockError {
+export function resyncRequired(link: string, from: string, position: Position, why: string): InterlockError {
   return new InterlockError(
     'NeedsOperator',
     `${link} is at ${positionOf(position)}, and ${from} no longer has what comes behind: ${why}. Copy all again: interlock replicate resync ${link} (onGap: resync does so by itself; a larger repl-backlog-size makes it rarer)`,

@@ -1,6 +1,7 @@
 import { Block, CommandBytes } from './block.js';
 import type { Marker } from './block.js';
 import { LINK_KEY_PREFIX } from './checkpoint.js';
+import type { StreamPlace } from './checkpoint.js';
 import type { CommandSpec, CommandTable } from './commands.js';
 import { encodeCommand } from './connection.js';
 import { isControl } from './judge.js';
@@ -14,6 +15,8 @@ import type { StreamCommand } from './resp/command-reader.js';
 import type { ShortLived } from './short-lived.js';
 
 export const MARKER_KEY = 'interlock:marker';
+/** A marker of nobody: the last fence's stays where it is. */
+export const PASSAGE_KEY = 'interlock:passage';
 
 /** Conflicts that the policy decides are logged; a flood of them must not become one on the target. */
 const LOGGED_PER_BLOCK = 100;
@@ -42,7 +45,7 @@ export interface TargetLimits {
  * the other side, which begin with a link's auxiliary key, are left out.
  */
 export class SourceStream {
-  block = new Block();
+  block: Block;
   readonly counts: StreamCounts = {
     commands: 0,
     transactions: 0,
@@ -69,13 +72,19 @@ export class SourceStream {
     private readonly judge: Judge,
     private readonly ownership: Ownership,
     private readonly shortLived: ShortLived,
-    from: { offset: number; db: number },
+    from: StreamPlace,
     private readonly target: TargetLimits,
+    /** Up to here everything is applied: what `from` has before it is only remembered. */
+    private readonly appliedTo = from.offset,
   ) {
     this.db = from.db;
     this.base = from.offset;
-    this.block.endOffset = from.offset;
-    this.block.db = from.db;
+    this.block = new Block(from);
+  }
+
+  /** What is read was applied by an attempt before. */
+  get isRereading(): boolean {
+    return this.block.endOffset < this.appliedTo;
   }
 
   /** Nothing of a transaction is under way: the block may be written. */
@@ -91,13 +100,39 @@ export class SourceStream {
   /** The block so far; the next command begins a new one. */
   takeBlock(): Block {
     const { block } = this;
-    this.block = new Block();
-    this.block.endOffset = block.endOffset;
-    this.block.db = block.db;
+    block.rereadFrom = this.shortLived.oldest();
+    this.block = new Block({ offset: block.endOffset, db: block.db });
     return block;
   }
 
   take(command: StreamCommand): void {
+    if (this.isRereading) this.reread(command);
+    else this.takeNext(command);
+  }
+
+  /**
+   * Hazard: what an attempt before has left out was in its memory only; a command that makes such a key live longer would find nothing on the target.
+   * Guard: it is read again into memory. Time has passed: more may be left out now than then, so what is in memory is removed from the target.
+   */
+  private reread(command: StreamCommand): void {
+    const counts = { ...this.counts };
+    this.takeNext(command);
+    Object.assign(this.counts, counts);
+    if (this.unit !== null) return;
+    const { endOffset, db, start, commands } = this.block;
+    const isLast = !this.isRereading;
+    commands.drop();
+    this.block = isLast ? new Block({ offset: endOffset, db }) : new Block(start, commands);
+    Object.assign(this.block, { endOffset, db });
+    if (!isLast) return;
+    for (const { key, db: itsDb } of this.shortLived.all()) {
+      if (this.judge.keyVerdict(key, true) === 'carried')
+        this.block.commands.addRaw(encodeCommand(['UNLINK', key]), itsDb);
+      else this.shortLived.gone(key, itsDb);
+    }
+  }
+
+  private takeNext(command: StreamCommand): void {
     const name = command.name;
     switch (name) {
       case 'select':
@@ -204,7 +239,9 @@ export class SourceStream {
     const into = this.unit ?? this.block.commands;
     const { onlyKey } = spec;
     if (onlyKey !== 0) {
-      if (this.shortLived.carries(name, command, command.arg(onlyKey), this.db, into)) this.carry(command);
+      const { start } = this.block;
+      if (this.shortLived.carries(name, command, command.arg(onlyKey), this.db, into, start))
+        this.carry(command);
       else this.count();
       return;
     }
@@ -212,7 +249,7 @@ export class SourceStream {
     if (spec.kind === 'delete') {
       const there = keys.filter((key) => !this.shortLived.gone(key, this.db));
       if (there.length === keys.length) this.carry(command);
-      else this.carryRaw(there.length === 0 ? null : encodeCommand([name, ...there]));
+      else this.carryRaw(command, there.length === 0 ? null : encodeCommand([name, ...there]));
       return;
     }
     this.shortLived.need(keys, this.db, into);
@@ -238,7 +275,7 @@ export class SourceStream {
       } else if (verdict === 'control') this.takeControl(name, command);
       else this.counts.filtered += 1;
     }
-    this.carryRaw(parts.length === 0 ? null : encodeCommand([deletes ? name : 'MSET', ...parts]));
+    this.carryRaw(command, parts.length === 0 ? null : encodeCommand([deletes ? name : 'MSET', ...parts]));
   }
 
   private takeConflict(name: string, spec: CommandSpec, command: StreamCommand): void {
@@ -286,8 +323,11 @@ export class SourceStream {
     this.count();
   }
 
-  private carryRaw(raw: Buffer | null): void {
-    if (raw !== null) (this.unit ?? this.block.commands).addRaw(raw, this.db);
+  /** A part of a command of several keys. */
+  private carryRaw(command: StreamCommand, raw: Buffer | null): void {
+    const into = this.unit ?? this.block.commands;
+    if (raw !== null) into.addRaw(raw, this.db);
+    into.note(command, this.db);
     this.count();
   }
 
@@ -333,7 +373,7 @@ export class SourceStream {
     if (this.db !== 0) return;
     const { block } = this;
     const key = command.arg(1).toString('latin1');
-    if (name === 'set' && key === MARKER_KEY) {
+    if (name === 'set' && (key === MARKER_KEY || key === PASSAGE_KEY)) {
       const marker = markerOf(command.arg(2));
       if (marker !== null) block.markers.push(marker);
       return;

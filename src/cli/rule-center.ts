@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { openStores } from '../fence/connect.js';
+import { openRedisFences, openStores } from '../fence/connect.js';
 import { GatewayAdmin } from '../gateway/admin-client.js';
 import { createLogger } from '../observability/logger.js';
 import { RuleCenterClient } from '../rule-center/client.js';
@@ -46,6 +46,7 @@ async function run(options: Options): Promise<void> {
     ]),
   );
   const stores = openStores(topology, dc, resolveSecret);
+  const others = openRedisFences(topology, other, resolveSecret);
   const peer = new RuleCenterClient({ dc: other, url: datacenter(topology, other).ruleCenter.url });
   const center = new RuleCenter({
     dc,
@@ -59,7 +60,9 @@ async function run(options: Options): Promise<void> {
     rules: stores.rules,
     states: [
       ...[...stores.fences.values()].map((fence) => new FenceStates(fence)),
-      ...[...stores.redis.values()].map((fence) => new RedisStates(fence)),
+      ...[...stores.redis].map(
+        ([store, fence]) => new RedisStates(fence, { history: stores.rules, source: others.get(store) }),
+      ),
     ],
     gateways: admins,
     peer,
@@ -73,6 +76,7 @@ async function run(options: Options): Promise<void> {
     log.info({ signal }, 'stopping');
     await center.stop();
   } finally {
+    for (const { client } of others.values()) client.disconnect();
     await Promise.allSettled([stores.close(), peer.close()]);
   }
 }

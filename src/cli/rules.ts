@@ -4,9 +4,10 @@ import { openAllStores } from '../fence/connect.js';
 import type { DcStores } from '../fence/connect.js';
 import { diagnose } from '../fence/diagnosis.js';
 import { initialise, newest } from '../fence/init.js';
+import { reassertFresh } from '../fence/redis-freshness.js';
 import type { StoredRules } from '../fence/rules-store.js';
 import type { DcId } from '../routing/units.js';
-import { datacenter, initialRules } from '../topology/derive.js';
+import { datacenter, initialRules, otherDc } from '../topology/derive.js';
 import { loadTopology, resolveSecret } from '../topology/load.js';
 import type { Topology } from '../topology/schema.js';
 import { EXIT, print, printJson, progress, table, topologyFile, topologyOption } from './output.js';
@@ -36,7 +37,7 @@ export function register(program: Command): void {
     .requiredOption('--dc <dc>', 'the data center of the server')
     .option(
       '--accept-loss <store...>',
-      'open redis/NAME although it has lost its states, and its data with them',
+      'open redis/NAME although it has lost its states, or came back with older data',
     )
     .option('--json', 'print one JSON document')
     .action(reassert);
@@ -134,11 +135,18 @@ async function reassert(options: Options & { dc: string; acceptLoss?: string[] }
     }
     const result: { store: string; server: string; written: number }[] = [];
     const failures: unknown[] = [];
-    for (const fence of stores.get(options.dc)!.all) {
+    const here = stores.get(options.dc)!;
+    for (const fence of here.all) {
       const acceptLoss = accepted.includes(`${fence.kind}/${fence.store}`);
-      const asserted = await fence
-        .reassert(current.rules, acceptLoss)
-        .catch((error: unknown) => void failures.push(error));
+      const redis = acceptLoss || fence.kind !== 'redis' ? undefined : here.redis.get(fence.store);
+      const work =
+        redis === undefined
+          ? fence.reassert(current.rules, acceptLoss)
+          : reassertFresh(redis, current.rules, {
+              history: here.rules,
+              source: stores.get(otherDc(topology, options.dc))!.redis.get(fence.store),
+            });
+      const asserted = await work.catch((error: unknown) => void failures.push(error));
       if (asserted === undefined) continue;
       const { written, server } = asserted;
       result.push({ store: fence.name, server, written: written.length });

@@ -60,12 +60,7 @@ export function openStores(topology: Topology, dc: DcId, secrets: Secrets): DcSt
       `datacenters.${dc}.stores.mysql: one store must have \`control: true\``,
     );
   }
-  const redis = new Map(
-    Object.entries(datacenter.stores.redis).map(([store, settings]) => [
-      store,
-      new RedisFence(dc, store, openRedis(redisAddress(settings, secrets), 'interlock')),
-    ]),
-  );
+  const redis = openRedisFences(topology, dc, secrets);
   const others = [...fences.values()].filter((fence) => fence !== control);
   return {
     ...{ dc, fences, pools, redis, control },
@@ -82,6 +77,16 @@ export function openStores(topology: Topology, dc: DcId, secrets: Secrets): DcSt
       await Promise.allSettled([...pools.values()].map((pool) => pool.end()));
     },
   };
+}
+
+/** The Redis stores of a DC, by name. Nothing is connected yet. */
+export function openRedisFences(topology: Topology, dc: DcId, secrets: Secrets): Map<string, RedisFence> {
+  return new Map(
+    Object.entries(topology.datacenters[dc]!.stores.redis).map(([store, settings]) => [
+      store,
+      new RedisFence(dc, store, openRedis(redisAddress(settings, secrets), 'interlock')),
+    ]),
+  );
 }
 
 /** A pool for Interlock's own account of one store. */

@@ -3,6 +3,7 @@ import { ReplyError } from 'ioredis';
 import type { Redis } from 'ioredis';
 import { auxiliaryKey, parseCheckpoint, positionOf } from '../../replicators/redis/checkpoint.js';
 import { conflictsKey, quarantineKey } from '../../replicators/redis/quarantine.js';
+import { markerOf } from '../../replicators/redis/source-stream.js';
 import { InterlockError, messageOf } from '../errors.js';
 import { Router, unitsOf } from '../routing/rules.js';
 import type { Rules } from '../routing/rules.js';
@@ -56,7 +57,7 @@ const ATTEMPTS = 5;
 const LOOK_AGAIN_MS = 10;
 
 /** What was read in one look. */
-interface Seen {
+export interface Seen {
   /** run_id of the server that answers. */
   server: string;
   /** On which one the states were asserted; '' when there is none. */
@@ -161,9 +162,22 @@ export class RedisFence implements UnitFence {
     return this.assert(rules, { foreign: false, mayBeLost: !known });
   }
 
-  /** @throws InterlockError NeedsOperator: states are missing, and the data with them, unless `acceptLoss` */
-  async reassert(rules: Rules, acceptLoss = false): Promise<{ written: UnitId[]; server: string }> {
-    return this.assert(rules, { foreign: true, mayBeLost: acceptLoss });
+  /**
+   * @param on this server alone: the one that was judged
+   * @throws InterlockError NeedsOperator: states are missing, and the data with them, unless `acceptLoss`; Unavailable: another server answers
+   */
+  async reassert(
+    rules: Rules,
+    acceptLoss = false,
+    on?: string,
+  ): Promise<{ written: UnitId[]; server: string }> {
+    return this.assert(rules, { foreign: true, mayBeLost: acceptLoss, on });
+  }
+
+  /** Of the last fence here; null: there was none. */
+  async lastMarker(): Promise<string | null> {
+    const text = await this.guarded(() => this.client.get(MARKER_KEY));
+    return text === null ? null : (markerOf(Buffer.from(text))?.id ?? null);
   }
 
   /**
@@ -172,11 +186,15 @@ export class RedisFence implements UnitFence {
    */
   private async assert(
     rules: Rules,
-    { foreign: foreignToo, mayBeLost }: { foreign: boolean; mayBeLost: boolean },
+    { foreign: foreignToo, mayBeLost, on }: { foreign: boolean; mayBeLost: boolean; on?: string | undefined },
   ): Promise<{ written: UnitId[]; server: string }> {
     const router = new Router(rules);
     return this.swapping(DEFAULT_BUDGET_MS, (seen) => {
       const { server, asserted, states } = seen;
+      if (on !== undefined && server !== on)
+        throw new InterlockError('Unavailable', `${this.name} was restarted again: look at it anew`, {
+          ...{ retryable: true, details: { what: this.name } },
+        });
       // States without a server are of nobody: the first assertion, or what was left of one.
       const foreign = asserted !== server && (foreignToo || states.size === 0);
       const units = unitsOf(rules);
@@ -304,7 +322,7 @@ export class RedisFence implements UnitFence {
   }
 
   /** The server, and the states of `units`; of all: null. */
-  private async look(units: readonly UnitId[] | null): Promise<Seen> {
+  async look(units: readonly UnitId[] | null): Promise<Seen> {
     return this.guarded(async () => {
       const pipeline = this.client.pipeline().info('server').hget(UNITS_KEY, SERVER_FIELD);
       if (units === null) pipeline.hgetall(UNITS_KEY);

@@ -5,6 +5,7 @@ import type { Marker, UnitState, UnitStateName } from './types.js';
 
 /** Interlock's keys in a Redis store, in database 0. No link carries them. */
 export const UNITS_KEY = 'interlock:units';
+/** The last fence's. */
 export const MARKER_KEY = 'interlock:marker';
 /** The field of `interlock:units` with the run_id of the server on which the states were asserted. */
 export const SERVER_FIELD = '#server';

@@ -36,6 +36,11 @@ export class RulesStore {
     return this.one('WHERE epoch = ?', [epoch]);
   }
 
+  /** The next lower one. */
+  async before(epoch: number): Promise<StoredRules | undefined> {
+    return this.one('WHERE epoch < ? ORDER BY epoch DESC LIMIT 1', [epoch]);
+  }
+
   /** 0 when there are none. */
   async highestEpoch(): Promise<number> {
     try {

@@ -1,6 +1,8 @@
 import type { RowDataPacket } from 'mysql2/promise';
 import type { FenceStore } from '../fence/fence-store.js';
 import type { RedisFence } from '../fence/redis-fence.js';
+import { reassertFresh } from '../fence/redis-freshness.js';
+import type { Witnesses } from '../fence/redis-freshness.js';
 import type { Rules } from '../routing/rules.js';
 import type { StatesPort } from './reassertion.js';
 
@@ -41,7 +43,10 @@ export class RedisStates implements StatesPort {
   readonly name: string;
   readonly dc: string;
 
-  constructor(private readonly fence: RedisFence) {
+  constructor(
+    private readonly fence: RedisFence,
+    private readonly witnesses: Witnesses,
+  ) {
     this.name = fence.name;
     this.dc = fence.dc;
   }
@@ -53,7 +58,7 @@ export class RedisStates implements StatesPort {
   }
 
   async reassert(rules: Rules): Promise<{ written: readonly string[]; server: string }> {
-    return this.fence.reassert(rules);
+    return reassertFresh(this.fence, rules, this.witnesses);
   }
 
   async mendReadOnly(): Promise<undefined> {

@@ -1,4 +1,4 @@
-import { messageOf } from '../errors.js';
+import { isInterlockError, messageOf } from '../errors.js';
 import type { Logger } from '../observability/logger.js';
 import type { Rules } from '../routing/rules.js';
 import { unitsOf } from '../routing/rules.js';
@@ -13,7 +13,7 @@ export interface StatesPort {
   readonly dc: DcId;
   /** The server that answers now, and on which servers the rows were asserted, with how many are write-disabled. */
   look(): Promise<{ server: string; asserted: { server: string; rows: number; writeDisabled: number }[] }>;
-  /** FenceStore.reassert */
+  /** Throws NeedsOperator: the store itself speaks against it. */
   reassert(rules: Rules): Promise<{ written: readonly string[]; server: string }>;
   /** FenceStore.mendReadOnly */
   mendReadOnly(): Promise<'turned on' | 'turned off' | undefined>;
@@ -120,6 +120,8 @@ export class Reassertion {
       );
       return undefined;
     } catch (error) {
+      if (isInterlockError(error, 'NeedsOperator'))
+        return { code: 'ServerIdentityChanged', message: error.message };
       return { code: 'StoreUnavailable', message: `${store.name}: ${messageOf(error)}` };
     }
   }

@@ -141,6 +141,38 @@ describe('a link survives', () => {
     },
   );
 
+  it('kill -9 of its process while it leaves out keys that are then made to live longer', async () => {
+    const config = await fresh({ minTtlMs: 60_000 });
+    const first = await linkProcess(config);
+    await first.prints('state streaming');
+    await pair.a.client.askAll([
+      ['SET', 'kept', 'v', 'EX', 50],
+      ['APPEND', 'kept', 'x'],
+      ...[['MULTI'], ['SET', 'prolonged', 'v'], ['EXPIRE', 'prolonged', 50], ['INCR', 'n'], ['EXEC']],
+      ['SET', 'ends', 'v', 'EX', 50],
+      ['INCR', 'n'],
+    ]);
+    await passMarker(pair.a, pair.b, config.link);
+    expect(await pair.b.run('EXISTS', 'kept', 'prolonged', 'ends')).toBe(0);
+    await first.kill('SIGKILL');
+    // What the second has read again, the third has to find again.
+    const second = await linkProcess(config);
+    await second.prints('state streaming');
+    await pair.a.run('INCR', 'n');
+    await passMarker(pair.a, pair.b, config.link);
+    await second.kill('SIGKILL');
+    await pair.a.run('PERSIST', 'kept');
+    await linkProcess(config);
+    await pair.a.client.askAll([
+      ['EXPIRE', 'prolonged', 1000],
+      ['DEL', 'ends'],
+    ]);
+    await passMarker(pair.a, pair.b, config.link);
+    expect(await pair.b.text('GET', 'kept')).toBe('vx');
+    expect(await pair.b.text('GET', 'n')).toBe('3');
+    expect(await redisDifferences(pair.a, pair.b)).toEqual([]);
+  });
+
   it('kill -9 of the target while a block is on its way', async () => {
     const config = await fresh();
     for (const point of ['before-target-commit', 'after-target-commit']) {
