@@ -58,6 +58,9 @@ function beforeNextSwap(meanwhile: () => Promise<unknown>): void {
   }) as typeof client.evalsha;
 }
 
+/** No other data center has a Redis of that name, and the rules are the first. */
+const witnesses = { history: { before: async () => undefined }, source: undefined };
+
 /** What a rule center of dc-a does when both data centers have the same rules. */
 function reassertion(over: { rules?: ReturnType<typeof rulesAt>; peerEpoch?: number } = {}): Reassertion {
   const rules = over.rules ?? testRules();
@@ -65,7 +68,13 @@ function reassertion(over: { rules?: ReturnType<typeof rulesAt>; peerEpoch?: num
   book.offer({ rules, hash: rulesHash(rules) });
   const epoch = over.peerEpoch ?? rules.epoch;
   const peer = { dc: 'dc-b', health: async () => ({ epoch, hash: rulesHash(rules), storeEpoch: epoch }) };
-  return new Reassertion([new RedisStates(fence)], peer, book, async () => rules.epoch, silentLogger());
+  return new Reassertion(
+    [new RedisStates(fence, witnesses)],
+    peer,
+    book,
+    async () => rules.epoch,
+    silentLogger(),
+  );
 }
 
 describe('states, as those of MySQL', () => {

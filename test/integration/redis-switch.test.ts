@@ -1,14 +1,24 @@
 /* eslint-disable @typescript-eslint/unbound-method -- activities are plain functions, they do not use `this` */
+import { cp, rm } from 'node:fs/promises';
+import path from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { auxiliaryKey } from '../../replicators/redis/checkpoint.js';
+import { RedisConnection } from '../../replicators/redis/connection.js';
 import { initialise } from '../../src/fence/init.js';
+import { openRedis } from '../../src/fence/redis-client.js';
+import { RedisFence } from '../../src/fence/redis-fence.js';
+import { silentLogger } from '../../src/observability/logger.js';
+import { rulesHash } from '../../src/routing/hash.js';
 import type { Rules } from '../../src/routing/rules.js';
+import { RedisStates } from '../../src/rule-center/fence-states.js';
+import { Reassertion } from '../../src/rule-center/reassertion.js';
+import { RuleBook } from '../../src/rule-center/rule-book.js';
 import { initialRules } from '../../src/topology/derive.js';
 import type { LinkMarker, WriteDisableInput } from '../../workflows/contract.js';
-import { redisLinkConfig, redisSide, startRedisLink, until } from '../support/redis-link.js';
+import { redisLinkConfig, redisSide, runRedisLink, startRedisLink, until } from '../support/redis-link.js';
 import type { RedisPair, RunningRedisLink } from '../support/redis-link.js';
 import { startRedis } from '../support/redis.js';
-import { failure, run, startActivities, step } from './activities-fixture.js';
+import { RUN, failure, run, startActivities, step } from './activities-fixture.js';
 import type { ActivitiesFixture } from './activities-fixture.js';
 import { buckets } from './fence-fixture.js';
 
@@ -181,6 +191,112 @@ it('one that is lost behind the point of no return is named, stays closed, and t
     fence.change = change;
   }
   expect(await seen('dc-b')).toBe('open of dc-b at 3, ');
+});
+
+describe('a Redis that comes back with an older snapshot', () => {
+  const dump = () => path.join(pair.b.server.directory, 'older');
+  const appendOnly = () => path.join(pair.b.server.directory, 'appendonlydir');
+  /** The files of `b` as they are now, in the place where the next start looks for them. */
+  async function keep(): Promise<void> {
+    await rm(dump(), { recursive: true, force: true });
+    await cp(appendOnly(), dump(), { recursive: true });
+  }
+  async function comeBack(): Promise<void> {
+    await link.stop();
+    await pair.b.server.kill('SIGKILL');
+    await rm(appendOnly(), { recursive: true });
+    await cp(dump(), appendOnly(), { recursive: true });
+    await pair.b.server.restart();
+    pair.b.client = await RedisConnection.open({ host: '127.0.0.1', port: pair.b.server.port }, 'test');
+  }
+  /** The rule center of dc-b, once both have the rules of epoch 3. */
+  async function look(rules = switchInput().rules, source = redisOf('dc-a')): Promise<string | undefined> {
+    const { rules: history } = f.stores.get('dc-b')!;
+    const book = new RuleBook();
+    const hash = rulesHash(rules);
+    book.offer({ rules, hash });
+    const peer = { dc: 'dc-a', health: async () => ({ epoch: rules.epoch, hash, storeEpoch: rules.epoch }) };
+    const states = new RedisStates(redisOf('dc-b'), { history, source });
+    const center = new Reassertion([states], peer, book, async () => rules.epoch, silentLogger());
+    await center.look();
+    expect(center.problems.every(({ code }) => code === 'ServerIdentityChanged')).toBe(true);
+    return center.problems[0]?.message;
+  }
+  const counts = async (): Promise<boolean> => {
+    const { server, asserted } = await redisOf('dc-b').summary();
+    return server === asserted;
+  };
+
+  it('of before the switch is not opened, caught up or not, but by a word', async () => {
+    await keep();
+    await run(f.dc['dc-b']!.switchTarget, switchInput());
+    await run(f.dc['dc-a']!.handOverSource, switchInput());
+    await pair.b.server.cli('SET', 'own', 'acknowledged');
+    await comeBack();
+    const message = await look();
+    expect(message).toContain('100 units that dc-b owns now are there as before a switchover');
+    expect(message).toContain('interlock replicate resync');
+    expect(message).toContain('interlock rules reassert --dc dc-b --accept-loss redis/cache');
+    link = await startRedisLink(redisLinkConfig(pair, 'a'), { resync: true });
+    await until('copied', async () =>
+      (await pair.b.text('GET', auxiliaryKey(REDIS)))!.includes('"streaming"'),
+    );
+    expect(await look()).toContain('as before a switchover');
+    expect(await counts()).toBe(false);
+    await redisOf('dc-b').reassert(switchInput().rules, true);
+    expect(await counts()).toBe(true);
+    expect(await seen('dc-b')).toBe('open of dc-b at 3, open of dc-b at 3');
+  });
+
+  it('of before the marker, to which the switch then writes, opens when its link has caught up', async () => {
+    await link.stop();
+    await keep();
+    link = runRedisLink(link.config);
+    await pair.a.run('SET', 'k', 'last of dc-a');
+    // Before its units are fenced again: behind the snapshot.
+    await run(f.dc['dc-a']!.writeDisable, { ...fenceInput(), ...refenced() });
+    await until('the marker is there', () => link.markers.some(({ markerId }) => markerId === 'm-again'));
+    await comeBack();
+    // The point of no return was passed before.
+    await redisOf('dc-b').change({ ...opened(), epoch: 5 });
+    const { rules } = step(base, UNITS, 5, { owner: 'dc-b', state: 'open' });
+    expect(await look(rules)).toMatch(/does not stand behind the last fence of dc-a.*m-again.*accept-loss/s);
+    const gone = new RedisFence('dc-a', 'cache', openRedis({ host: '127.0.0.1', port: 1 }, 'test'));
+    expect(await look(rules, gone)).toContain('dc-a redis/cache does not answer');
+    gone.client.disconnect();
+    expect(await counts()).toBe(false);
+    link = runRedisLink(link.config);
+    await until('it has caught up', () => link.status().lastMarker === 'm-again');
+    expect(await look(rules)).toBeUndefined();
+    expect(await counts()).toBe(true);
+    expect(await pair.b.server.cli('GET', 'k')).toBe('last of dc-a');
+  });
+  const refenced = () => ({
+    ...step(base, UNITS, 4, { owner: 'dc-a', state: 'write_disabled' }),
+    links: [{ link: REDIS, store: 'redis/cache', markerId: 'm-again' }],
+  });
+  const opened = () => ({ units: UNITS, to: 'open' as const, owner: 'dc-b', holder: RUN });
+
+  it('as new as its last fence is opened by itself', async () => {
+    await run(f.dc['dc-b']!.switchTarget, switchInput());
+    await keep();
+    await comeBack();
+    expect(await look()).toBeUndefined();
+    expect(await counts()).toBe(true);
+    expect(await seen('dc-b')).toBe('open of dc-b at 3, open of dc-b at 3');
+  });
+
+  it('of an earlier time as the owner is not opened', async () => {
+    await run(f.dc['dc-b']!.switchTarget, switchInput());
+    await keep();
+    const { rules } = f.stores.get('dc-b')!;
+    await rules.publish(step(base, UNITS, 5, { owner: 'dc-a', state: 'open' }).rules);
+    const again = step(base, UNITS, 7, { owner: 'dc-b', state: 'open' }).rules;
+    await rules.publish(again);
+    await comeBack();
+    expect(await look(again)).toContain('open of dc-b at epoch 3');
+    expect(await counts()).toBe(false);
+  });
 });
 
 it('`rules init` leaves a Redis closed that has lost its states, does all else, and says what to do', async () => {
