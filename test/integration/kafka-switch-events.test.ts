@@ -163,6 +163,15 @@ async function allHandled(): Promise<void> {
   }
 }
 
+/** For a failure: what was written and handled last. */
+const seen = (): string =>
+  JSON.stringify(
+    USERS.map((user) => {
+      const last = handled.findLast((one) => one.user === user);
+      return { user, written: written.get(user), handled: last?.n, at: last?.at };
+    }),
+  );
+
 const handledBy = (user: string): Set<Dc> =>
   new Set(handled.filter((one) => one.user === user).map(({ at }) => at));
 
@@ -205,25 +214,27 @@ test('a relay that does not get through opens the source again, and its events a
 test('the new owner handles what the old one left, then what is new; the rollback goes the same way', async () => {
   const load = writing();
   const before = handled.length;
-  await until(() => handled.length > before + 100, 'it is under load', 60_000);
+  await until(() => handled.length > before + 100, 'it is under load', 150_000, seen);
   const moved = await rig.cli<SwitchStatus>('switch', 'start', ...MOVE);
   expect([moved.code, moved.json.outcome], moved.json.summary).toEqual([0, 'running']);
   const here = written.get(USERS[0]!)! + 20;
   await until(
     () => handled.some(({ user, n, at }) => user === USERS[0] && n > here && at === 'b'),
-    'b handles',
-    60_000,
+    `b handles what is behind ${here} of the first user`,
+    150_000,
+    seen,
   );
   const back = await rig.cli<SwitchStatus>('switch', 'rollback');
   expect([back.code, back.json.outcome], back.json.summary).toEqual([0, 'rolled-back']);
   const again = written.get(USERS[0]!)! + 20;
   await until(
     () => handled.some(({ user, n, at }) => user === USERS[0] && n > again && at === 'a'),
-    'a handles',
-    60_000,
+    `a handles what is behind ${again} of the first user`,
+    150_000,
+    seen,
   );
   await load.end();
   await allHandled();
   expect(handledBy(USERS[0]!)).toEqual(new Set(['a', 'b']));
   expect(handledBy(USERS[2]!)).toEqual(new Set(['a']));
-});
+}, 600_000);
