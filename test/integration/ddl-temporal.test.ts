@@ -352,11 +352,13 @@ describe('interlock ddl on Temporal', () => {
     const other = await apply('ALTER TABLE shop.fresh ADD COLUMN x INT NULL', '--yes');
     expect(other.report.summary).toContain('links have to stream');
     const again = await apply(sql, '--yes');
-    expect(again.report.warnings).toEqual([
+    expect(again.report.warnings).toContain(
       `${link} has stopped as shop.item differs; when this is done: interlock replicate resume '${link}'`,
-    ]);
+    );
     expect(again.code).toBe(0);
     expect((await run('replicate', 'resume', link)).code).toBe(0);
+    // It may have stopped on the difference, too.
+    await run('replicate', 'resume', 'mysql/main:dc-b>dc-a');
     let seen = '';
     await until(
       async () => ((seen = (await run('replicate', 'status', '--json')).stdout), streaming()),

@@ -10,7 +10,7 @@ const target = vi.hoisted(() => ({
 /** Sessions that were opened; how many of them do not answer the preflight, and how many were closed. */
 const sessions = vi.hoisted(() => ({ opened: 0, silent: 0, closed: 0 }));
 
-vi.mock('../../replicators/mysql/session.js', () => {
+vi.mock('../../replicators/mysql/session.js', async (importOriginal) => {
   const connect = (): Promise<unknown> => {
     sessions.opened += 1;
     return Promise.resolve({
@@ -20,6 +20,7 @@ vi.mock('../../replicators/mysql/session.js', () => {
     });
   };
   return {
+    ...(await importOriginal<object>()),
     connect,
     connectTarget: connect,
     takeLock: () => Promise.resolve(),
