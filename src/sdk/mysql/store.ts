@@ -158,7 +158,7 @@ export class FencedMysql implements Statements {
   }
 
   format(sql: string, values?: unknown): string {
-    return this.pool.format(sql, values as never);
+    return this.pool.format(sql, values);
   }
 
   escape(value: unknown): string {
