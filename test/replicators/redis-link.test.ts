@@ -372,6 +372,77 @@ describe('a transaction of the source', () => {
   });
 });
 
+describe('keys that live too short, in an attempt behind another', () => {
+  const config = {
+    ...REDIS_LINK_DEFAULTS,
+    keys: [],
+    ...{ link: 'redis/c:a>b', from: 'a', to: 'b' },
+    source: { host: '', port: 1 },
+    target: { host: '', port: 1 },
+    mapping: { defaultRegion: 'eu', regions: ['eu'], segments: {} },
+  };
+  let now = 0;
+  const begin = (offset: number, appliedTo?: number): SourceStream => {
+    const ownership = new Ownership('a', []);
+    return new SourceStream(
+      ...([config, new CommandTable(), new Judge(config, ownership), ownership] as const),
+      new ShortLived(3000, () => now),
+      { offset, db: 0 },
+      { databases: 16, refused: new Map() },
+      appliedTo,
+    );
+  };
+  const text = (block: SourceStream['block']): string[] =>
+    new CommandReader()
+      .push(Buffer.concat(block.commands.take().parts))
+      .map((one) => one.args.map(String).join(' '));
+
+  it('are read again into memory; nothing that was applied is applied again', () => {
+    const before = [
+      ['SET', 'prolonged', 1],
+      // Long enough then, too short when it is read again.
+      ['SET', 'edge', 1, 'PXAT', 4_000],
+      ['INCR', 'n'],
+      ['PEXPIREAT', 'prolonged', 2_500],
+      ['APPEND', 'edge', 'x'],
+    ];
+    const raw = (commands: (string | number)[][]): Buffer => Buffer.concat(commands.map(encodeCommand));
+    now = 0;
+    const first = begin(1000);
+    for (const one of new CommandReader().push(raw(before))) first.take(one);
+    const block = first.takeBlock();
+    expect(text(block)).toEqual(['SET edge 1 PXAT 4000', 'INCR n', 'UNLINK prolonged', 'APPEND edge x']);
+    expect(block.rereadFrom).toEqual({ offset: 1000, db: 0 });
+    const appliedTo = 1000 + raw(before).length;
+    expect(block.endOffset).toBe(appliedTo);
+
+    now = 2_000;
+    const second = begin(1000, appliedTo);
+    const again = new CommandReader();
+    for (const one of again.push(raw(before))) {
+      expect(second.isRereading).toBe(true);
+      second.take(one);
+    }
+    expect(second.isRereading).toBe(false);
+    expect(second.counts.commands).toBe(0);
+    expect(second.block).toMatchObject({ endOffset: appliedTo, rows: 0 });
+    const resumed = second.takeBlock();
+    expect(text(resumed).sort()).toEqual(['UNLINK edge', 'UNLINK prolonged']);
+    expect(resumed.rereadFrom).toEqual({ offset: 1000, db: 0 });
+    const after = [
+      ['PERSIST', 'prolonged'],
+      ['PERSIST', 'edge'],
+    ];
+    for (const one of again.push(raw(after))) second.take(one);
+    const last = second.takeBlock();
+    expect(text(last)).toEqual([
+      ...['SET prolonged 1', 'PEXPIREAT prolonged 2500', 'PERSIST prolonged'],
+      ...['SET edge 1 PXAT 4000', 'APPEND edge x', 'PERSIST edge'],
+    ]);
+    expect(last.rereadFrom).toBeNull();
+  });
+});
+
 describe('the replica', () => {
   const mark = 'f'.repeat(20) + '0'.repeat(20);
   const rdb = Buffer.from(`REDIS0010${'f'.repeat(30)}data${'f'.repeat(19)}`);
