@@ -12,6 +12,9 @@ import { CommittedOnly } from '../../../replicators/kafka/committed-only.js';
 import { startTestKafka } from '../../support/kafka.js';
 import type { TestKafka } from '../../support/kafka.js';
 
+/** Until what a contestant copies into is there. */
+const OPEN_MS = 120_000;
+
 /** Two brokers and what fills and reads them. */
 export class KafkaRig {
   private servers: TestKafka[] = [];
@@ -109,6 +112,7 @@ export class Watcher {
 
   /** Waits for the topics, and reads from their beginning. */
   async open(topics: string[], partitions: number): Promise<void> {
+    const deadline = performance.now() + OPEN_MS;
     for (;;) {
       const found = (await this.cluster.metadata(topics)).topics;
       if (
@@ -118,6 +122,8 @@ export class Watcher {
         )
       )
         break;
+      if (performance.now() > deadline)
+        throw new Error(`not all of ${topics.length} topics (${topics[0]}, …) are there after ${OPEN_MS} ms`);
       await new Promise((resolve) => setTimeout(resolve, 50));
     }
     for (const topic of topics)
@@ -131,9 +137,10 @@ export class Watcher {
         });
   }
 
-  async run(): Promise<void> {
+  /** @param end the sum of the offsets to read up to; else it reads until it is stopped */
+  async run(end = Number.POSITIVE_INFINITY): Promise<void> {
     const connection = await this.cluster.broker(1, 'watch');
-    while (!this.stopped) {
+    while (!this.stopped && this.position < end) {
       const isNew = this.session.epoch === 0;
       const changed = [...this.offsets.values()].filter(
         (p) => isNew || this.told.get(`${p.topic}-${p.partition}`) !== p.offset,
@@ -174,6 +181,10 @@ export class Watcher {
       }
       at.offset = batch.lastOffset + 1;
     }
+  }
+
+  private get position(): number {
+    return [...this.offsets.values()].reduce((sum, { offset }) => sum + offset, 0);
   }
 
   stop(): void {

@@ -82,6 +82,8 @@ export async function runBacklog(
         throw new Error(`${who} does not go on: ${seen} of ${records}`);
       await sleep(20);
     }
+    if (first!.seen >= last.seen)
+      throw new Error(`${who}: all was there at the first look; measure more than ${records} --records`);
     const seconds = (last.at - first!.at) / 1000;
     const run = {
       recordsPerSecond: (records * (1 - first!.seen / last.seen)) / seconds,
@@ -105,10 +107,13 @@ async function requireEachOnce(rig: KafkaRig, copy: string, records: number): Pr
     if (seen[number] !== 0) throw new Error(`${copy}: record ${number} is there twice`);
     seen[number] = 1;
     count += 1;
-    if (count === records) watcher.stop();
   });
   await watcher.open([copy], BACKLOG_PARTITIONS);
-  await watcher.run();
+  const timer = setTimeout(() => watcher.stop(), START_MS);
+  // To the end: a record may be there again behind all others.
+  await watcher.run(await offsets(rig.target, copy, BACKLOG_PARTITIONS, true));
+  clearTimeout(timer);
+  if (count !== records) throw new Error(`${copy}: ${count} of ${records} records are there`);
 }
 
 export interface LatencyRun {
