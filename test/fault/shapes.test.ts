@@ -207,7 +207,7 @@ describe('two MySQL stores per data center', () => {
     writers.push(atHome);
     await atHome.some();
     const moved = await rig.switchover(`cn-east:${MOVED / 10}%`, 'dc-a', 'dc-b');
-    expect(moved.outcome).toBe('done');
+    expect(moved.outcome, moved.summary).toBe('done');
     // It wrote on until the second store itself refused it; all that was acknowledged has been drained.
     expect(await atHome.refused()).toMatch(/WriteDisabled|NotOwner/);
     expect(await atHome.missingIn('dc-b')).toEqual([]);
@@ -218,7 +218,7 @@ describe('two MySQL stores per data center', () => {
     await away.some();
     await here.served('dc-b', walletOf('cn-east', MOVED));
     const back = await rig.rollback();
-    expect(back.outcome).toBe('rolled-back');
+    expect(back.outcome, back.summary).toBe('rolled-back');
     expect(await away.refused()).toMatch(/WriteDisabled|NotOwner/);
     expect(await away.missingIn('dc-a')).toEqual([]);
     await here.expectOwners(home);
@@ -332,13 +332,13 @@ describe('MariaDB', () => {
     );
     await here.served('dc-a', walletOf('cn-east', MOVED));
     const moved = await rig.switchover('cn-east:10%', 'dc-a', 'dc-b');
-    expect(moved.outcome).toBe('done');
+    expect(moved.outcome, moved.summary).toBe('done');
     await here.served('dc-b', walletOf('cn-east', MOVED));
     await here.expectOwners((unit) => (bucketIn(unit, 'cn-east', MOVED) ? 'dc-b' : home(unit)));
     await here.check();
     await rig.load.start();
     const back = await rig.rollback();
-    expect(back.outcome).toBe('rolled-back');
+    expect(back.outcome, back.summary).toBe('rolled-back');
     await here.served('dc-a', walletOf('cn-east', MOVED));
     await here.expectOwners(home);
     await here.check();
@@ -381,12 +381,12 @@ describe('MySQL with 10 ms between the data centers', () => {
     await rig.load.start();
     for (const keys of Object.values(of)) await here.served('dc-a', keys);
     const moved = await rig.switchover(scope, 'dc-a', 'dc-b');
-    expect(moved.outcome).toBe('done');
+    expect(moved.outcome, moved.summary).toBe('done');
     for (const keys of Object.values(of)) await here.served('dc-b', keys);
     await here.expectOwners((unit) => (moves(unit) ? 'dc-b' : home(unit)));
     expect(await here.readOnly()).toEqual(scope === 'dc:dc-a' ? ['dc-a'] : []);
     const back = await rig.rollback();
-    expect(back.outcome).toBe('rolled-back');
+    expect(back.outcome, back.summary).toBe('rolled-back');
     expect(await here.readOnly()).toEqual([]);
     for (const keys of Object.values(of)) await here.served('dc-a', keys);
     await here.expectOwners(home);
