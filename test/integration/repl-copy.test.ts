@@ -5,6 +5,7 @@ import { initialiseLink } from '../../replicators/mysql/initialise.js';
 import type { InitialiseOptions } from '../../replicators/mysql/initialise.js';
 import type { LinkConfig } from '../../replicators/mysql/link-config.js';
 import {
+  copied,
   createOnBoth,
   dump,
   linkConfig,
@@ -47,18 +48,6 @@ describe.each(['mysql', 'mariadb'] as const)('initial copy on %s', (flavour) => 
 
   const unrouted = (schema: string, tables: string[]): LinkConfig['tables'] =>
     Object.fromEntries(tables.map((table) => [`${schema}.${table}`, { unrouted: true as const }]));
-  const copied = async (running: RunningLink): Promise<void> => {
-    await until(
-      () => {
-        const { state, lastError } = running.status();
-        if (state === 'failed') throw new Error(lastError?.message);
-        return state === 'streaming';
-      },
-      'the copy is done',
-      60_000,
-      () => JSON.stringify(running.status()),
-    );
-  };
   const start = async (config: LinkConfig, options: InitialiseOptions): Promise<RunningLink> => {
     await initialiseLink(config, options);
     return runLink(config, null);

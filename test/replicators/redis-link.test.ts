@@ -304,16 +304,18 @@ describe('what empties or exchanges databases', () => {
   );
 });
 
+/** A link of which every key is carried. */
+const plainLink = {
+  ...REDIS_LINK_DEFAULTS,
+  keys: [],
+  ...{ link: 'redis/c:a>b', from: 'a', to: 'b' },
+  source: { host: '', port: 1 },
+  target: { host: '', port: 1 },
+  mapping: { defaultRegion: 'eu', regions: ['eu'], segments: {} },
+};
+
 describe('a transaction of the source', () => {
   it('moves nothing before its end, wherever the stream is split', () => {
-    const config = {
-      ...REDIS_LINK_DEFAULTS,
-      keys: [],
-      ...{ link: 'redis/c:a>b', from: 'a', to: 'b' },
-      source: { host: '', port: 1 },
-      target: { host: '', port: 1 },
-      mapping: { defaultRegion: 'eu', regions: ['eu'], segments: {} },
-    };
     const before = encodeCommand(['SET', 'before', 1]);
     const unit = Buffer.concat([
       ...[
@@ -327,9 +329,9 @@ describe('a transaction of the source', () => {
     for (let split = 1; split < unit.length; split++) {
       const ownership = new Ownership('a', []);
       const stream = new SourceStream(
-        config,
+        plainLink,
         new CommandTable(),
-        new Judge(config, ownership),
+        new Judge(plainLink, ownership),
         ownership,
         new ShortLived(3000, Date.now),
         { offset: 1000, db: 0 },
@@ -373,19 +375,11 @@ describe('a transaction of the source', () => {
 });
 
 describe('keys that live too short, in an attempt behind another', () => {
-  const config = {
-    ...REDIS_LINK_DEFAULTS,
-    keys: [],
-    ...{ link: 'redis/c:a>b', from: 'a', to: 'b' },
-    source: { host: '', port: 1 },
-    target: { host: '', port: 1 },
-    mapping: { defaultRegion: 'eu', regions: ['eu'], segments: {} },
-  };
   let now = 0;
   const begin = (offset: number, appliedTo?: number): SourceStream => {
     const ownership = new Ownership('a', []);
     return new SourceStream(
-      ...([config, new CommandTable(), new Judge(config, ownership), ownership] as const),
+      ...([plainLink, new CommandTable(), new Judge(plainLink, ownership), ownership] as const),
       new ShortLived(3000, () => now),
       { offset, db: 0 },
       { databases: 16, refused: new Map() },
