@@ -1,5 +1,13 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { createOnBoth, linkConfig, rows, runLink, settled, startPair } from '../support/replication.js';
+import {
+  createOnBoth,
+  linkConfig,
+  roomForLargeValues,
+  rows,
+  runLink,
+  settled,
+  startPair,
+} from '../support/replication.js';
 import type { Pair, RunningLink, Side } from '../support/replication.js';
 
 describe.each(['mysql', 'mariadb'] as const)('large rows on %s', (flavour) => {
@@ -8,11 +16,7 @@ describe.each(['mysql', 'mariadb'] as const)('large rows on %s', (flavour) => {
 
   beforeAll(async () => {
     pair = await startPair(flavour);
-    // MySQL takes no more than a tenth of its redo log in large values of one transaction.
-    if (flavour === 'mysql') {
-      for (const side of [pair.a, pair.b])
-        await side.pool.query('SET GLOBAL innodb_redo_log_capacity = 2147483648');
-    }
+    await roomForLargeValues(pair, flavour);
     await createOnBoth(pair, [
       'CREATE DATABASE t_large',
       `CREATE TABLE t_large.big (id INT PRIMARY KEY, b LONGBLOB, t LONGTEXT, g LONGTEXT CHARACTER SET gbk, j JSON, n INT) CHARSET utf8mb4`,

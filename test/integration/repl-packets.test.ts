@@ -3,6 +3,7 @@ import { readConflicts, readQuarantine } from '../../replicators/mysql/records.j
 import {
   createOnBoth,
   linkConfig,
+  roomForLargeValues,
   rows,
   runLink,
   settled,
@@ -19,10 +20,7 @@ describe.each(['mysql', 'mariadb'] as const)('a target that takes smaller packet
 
   beforeAll(async () => {
     pair = await startPair(flavour);
-    if (flavour === 'mysql') {
-      for (const side of [pair.a, pair.b])
-        await side.pool.query('SET GLOBAL innodb_redo_log_capacity = 2147483648');
-    }
+    await roomForLargeValues(pair, flavour);
   });
   afterEach(async () => {
     await link?.stop();

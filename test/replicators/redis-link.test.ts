@@ -27,6 +27,16 @@ import { bucketOf } from '../../src/routing/units.js';
 const command = (...args: (string | number)[]): StreamCommand =>
   new CommandReader().push(encodeCommand(args))[0]!;
 
+/** A link of which every key is carried. */
+const plainLink = {
+  ...REDIS_LINK_DEFAULTS,
+  keys: [],
+  ...{ link: 'redis/c:a>b', from: 'a', to: 'b' },
+  source: { host: '', port: 1 },
+  target: { host: '', port: 1 },
+  mapping: { defaultRegion: 'eu', regions: ['eu'], segments: {} },
+};
+
 describe('what waits for the target', () => {
   it('comes out as it went in, whatever lies on disk', async () => {
     await fc.assert(
@@ -278,15 +288,7 @@ describe('what empties or exchanges databases', () => {
   ] as const)(
     '%j with database %i selected, of which 1 is carried: recorded %s, ownership %s',
     (args, db, recorded, units) => {
-      const config = {
-        ...REDIS_LINK_DEFAULTS,
-        keys: [],
-        ...{ link: 'redis/c:a>b', from: 'a', to: 'b' },
-        source: { host: '', port: 1 },
-        target: { host: '', port: 1 },
-        mapping: { defaultRegion: 'eu', regions: ['eu'], segments: {} },
-        filters: { includeDatabases: [1] },
-      };
+      const config = { ...plainLink, filters: { includeDatabases: [1] } };
       const ownership = new Ownership('a', [['eu/1', 'open:a:1:1']]);
       const stream = new SourceStream(
         config,
@@ -303,16 +305,6 @@ describe('what empties or exchanges databases', () => {
     },
   );
 });
-
-/** A link of which every key is carried. */
-const plainLink = {
-  ...REDIS_LINK_DEFAULTS,
-  keys: [],
-  ...{ link: 'redis/c:a>b', from: 'a', to: 'b' },
-  source: { host: '', port: 1 },
-  target: { host: '', port: 1 },
-  mapping: { defaultRegion: 'eu', regions: ['eu'], segments: {} },
-};
 
 describe('a transaction of the source', () => {
   it('moves nothing before its end, wherever the stream is split', () => {
