@@ -1,4 +1,5 @@
 import { InterlockError } from '../src/errors.js';
+import { howToReopen } from '../src/fence/redis-loss.js';
 import type { ChangeResult } from '../src/fence/types.js';
 import type { UnitFence } from '../src/fence/unit-fence.js';
 import type { StepInput } from '../workflows/contract.js';
@@ -27,7 +28,7 @@ async function checkStates(fence: UnitFence, { units }: StepInput): Promise<void
   if (states.length < units.length)
     throw new InterlockError(
       'Refused',
-      `${fence.name} has no state of ${units.length - states.length} of the ${units.length} units: it has lost its data; the switch was not made. ${howToMend(fence)}`,
+      `${fence.name} has no state of ${units.length - states.length} of the ${units.length} units: it has lost its data; the switch was not made. ${howToReopen(fence)}`,
       { details },
     );
   const foreign = states.find((row) => row.server !== server);
@@ -66,12 +67,8 @@ export function requireOpened(opened: readonly { fence: UnitFence; result: Chang
     if ((result.missing ?? 0) === 0) continue;
     throw new InterlockError(
       'NeedsOperator',
-      `${fence.name} has no state of ${result.missing} units: it has lost its data behind the switch and stays closed. ${howToMend(fence)}`,
+      `${fence.name} has no state of ${result.missing} units: it has lost its data behind the switch and stays closed. ${howToReopen(fence)}`,
       { details: { store: fence.name, missing: result.missing } },
     );
   }
-}
-
-function howToMend({ dc, store }: UnitFence): string {
-  return `Copy it again (\`interlock replicate resync\` of its inbound link), then \`interlock rules reassert --dc ${dc} --accept-loss redis/${store}\``;
 }

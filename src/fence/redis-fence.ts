@@ -12,6 +12,7 @@ import { assertedState, checkAssertion } from './assertion.js';
 import { checkChange, verdictOf } from './guard.js';
 import type { GuardContext } from './guard.js';
 import { infoField, redisUnavailable } from './redis-client.js';
+import { howToReopen } from './redis-loss.js';
 import { MARKER_KEY, SERVER_FIELD, UNITS_KEY, formatMarker, formatUnit, parseUnit } from './redis-units.js';
 import type { ChangeResult, FenceBudget, Marker, UnitChange, UnitState } from './types.js';
 import type { Evidence, LinkCheckpoint, UnitFence } from './unit-fence.js';
@@ -214,10 +215,9 @@ export class RedisFence implements UnitFence {
   }
 
   private lost(missing: number, of: number): InterlockError {
-    const { dc, store } = this;
     return new InterlockError(
       'NeedsOperator',
-      `${this.name} has no state of ${missing} of ${of} units: it has lost its data, or is new to the topology, and stays closed. Let its inbound link copy (\`interlock replicate resync\`); what ${dc} itself owned is then in the other data center only: compare, and put it back. Then: \`interlock rules reassert --dc ${dc} --accept-loss redis/${store}\``,
+      `${this.name} has no state of ${missing} of ${of} units: it has lost its data, or is new to the topology, and stays closed. ${howToReopen(this)}`,
       { details: { store: this.name, missing } },
     );
   }

@@ -4,6 +4,7 @@ import { Router, unitsOf } from '../routing/rules.js';
 import type { Rules } from '../routing/rules.js';
 import type { UnitId } from '../routing/units.js';
 import type { RedisFence } from './redis-fence.js';
+import { howToReopen } from './redis-loss.js';
 import type { RulesStore } from './rules-store.js';
 import type { UnitState } from './types.js';
 
@@ -57,7 +58,7 @@ async function missedMarker(fence: RedisFence, source: RedisFence): Promise<stri
   if (marker === (checkpoint?.marker ?? null)) return undefined;
   return (
     `${link} does not stand behind the last fence of ${source.dc} (marker ${marker ?? 'none'}, it has ${checkpoint?.marker ?? 'none'}): older data came back, or the link was behind. ` +
-    `It is re-asserted when the link has caught up; when it cannot: ${howToMend(fence, link)}`
+    `It is re-asserted when the link has caught up; when it cannot: ${howToReopen(fence, link)}`
   );
 }
 
@@ -90,10 +91,6 @@ async function missedChange(
   const { state, owner, epoch } = states.get(first)!;
   return (
     `${older.size} units that ${dc} owns now are there as before a switchover (${first}: ${state} of ${owner} at epoch ${epoch}): it came back with older data, and has lost what was written since. ` +
-    howToMend(fence, `redis/${fence.store}`)
+    howToReopen(fence)
   );
-}
-
-function howToMend({ dc, store }: RedisFence, link: string): string {
-  return `Copy it again (\`interlock replicate resync\` of its inbound link, ${link}); what ${dc} itself owned is then in the other data center only: compare, and put it back. Then: \`interlock rules reassert --dc ${dc} --accept-loss redis/${store}\``;
 }
