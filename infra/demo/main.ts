@@ -7,7 +7,6 @@ import path from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { InterlockError, messageOf } from '../../src/errors.js';
-import { labDown } from '../lab/lab.js';
 import { interlockHome } from '../mysql-server.js';
 import type { Flavour } from '../mysql-server.js';
 import type { CheckReport } from './checker/checker.js';
@@ -107,7 +106,7 @@ export async function demo(options: DemoOptions, signal: AbortSignal): Promise<D
     if (!keep) {
       // What went wrong can be looked for: logs, data and journal stay until the next run.
       say(sound ? 'ending everything' : `ending everything; logs and journal stay in ${options.directory}`);
-      await (rig?.down(sound) ?? labDown({ directory: options.directory }));
+      await rig?.down(sound);
     }
   }
 }

@@ -63,8 +63,17 @@ export class DemoRig {
     readonly checker: Checker,
   ) {}
 
-  /** Lab, schema, shop, links both ways, load generator (not started yet). */
+  /** Lab, schema, shop, links both ways, load generator (not started yet). What fails in between leaves nothing running. */
   static async up(options: RigOptions): Promise<DemoRig> {
+    try {
+      return await DemoRig.start(options);
+    } catch (error) {
+      await labDown({ directory: options.directory });
+      throw error;
+    }
+  }
+
+  private static async start(options: RigOptions): Promise<DemoRig> {
     const { directory, progress = () => undefined } = options;
     await labDown({ directory, wipe: true });
     const lab = await labUp({

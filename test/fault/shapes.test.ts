@@ -24,7 +24,7 @@ import type { Interlock } from '../../src/sdk/index.js';
 import type { SwitchPlan, SwitchReport, SwitchStatus } from '../../workflows/contract.js';
 
 /** Labs of other shapes than the default, scopes of other kinds than buckets, and what operators type beside the straight way. */
-const RATE = 40;
+const RATE = 20;
 const DEADLINE = { timeout: 60_000, interval: 100 };
 const OTHER: Record<string, string> = { 'dc-a': 'dc-b', 'dc-b': 'dc-a' };
 

@@ -29,7 +29,7 @@ describe('parts die during a switchover under load', () => {
     stops = path.join(root, 'stops');
     await mkdir(stops);
     process.env['INTERLOCK_STOP_DIR'] = stops;
-    rig = await DemoRig.up({ directory: path.join(root, 'lab'), rate: 50 });
+    rig = await DemoRig.up({ directory: path.join(root, 'lab'), rate: 20 });
   }, 180_000);
   afterAll(async () => {
     delete process.env['INTERLOCK_STOP_DIR'];
