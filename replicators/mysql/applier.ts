@@ -326,6 +326,8 @@ export class Applier {
     const { connection, answerMs } = this.options;
     const [result] = await connection.query<ResultSetHeader>({
       sql: texts.join(';'),
+      // Nothing to put in: without this, the text is searched for places.
+      values: null,
       rowsAsArray: true,
       typeCast: false,
       timeout: answerMs + bytes / BYTES_PER_MS,

@@ -18,6 +18,12 @@ export interface CarriedConfig {
   rows?: Record<string, RowFilter>;
 }
 
+/** A column that each side has values of its own in; the table's name is that of the source. */
+export interface StoredApart {
+  table: string;
+  column: string;
+}
+
 /** Whether a row is carried. */
 export type RowTest = (row: readonly Literal[]) => boolean;
 
@@ -90,15 +96,28 @@ export class Carried {
     return this.withoutWriting(await readCatalog(connection, this.targetFilter));
   }
 
-  /** Both catalogs, and why they cannot be carried in this way. */
+  /** Both catalogs, why they cannot be carried in this way, and the columns that are left out although both sides store them. */
   async catalogs(
     source: Pick<Connection, 'query'>,
     target: Pick<Connection, 'query'>,
-  ): Promise<{ source: Catalog; target: Catalog; problems: string[] }> {
+  ): Promise<{ source: Catalog; target: Catalog; problems: string[]; apart: StoredApart[] }> {
     const here = await readCatalog(source, this.sourceFilter);
     const there = await readCatalog(target, this.targetFilter);
     const problems = this.problems(here, there);
-    return { source: this.asOnTarget(here), target: this.withoutWriting(there), problems };
+    const apart = this.storedApart(here, there);
+    return { source: this.asOnTarget(here), target: this.withoutWriting(there), problems, apart };
+  }
+
+  private storedApart(source: Catalog, target: Catalog): StoredApart[] {
+    const isStored = (table: CatalogTable | undefined, column: string): boolean =>
+      table?.columns.get(column)?.generated === false;
+    return Object.entries(this.config.columns ?? {}).flatMap(([table, { without }]) =>
+      without
+        .filter((column) =>
+          [source.get(table), target.get(this.targetName(table))].every((side) => isStored(side, column)),
+        )
+        .map((column) => ({ table, column })),
+    );
   }
 
   private asOnTarget(catalog: Catalog): Catalog {

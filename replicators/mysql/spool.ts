@@ -91,8 +91,7 @@ export class Spool {
       at += RECORD_BYTES + body.length;
       const table = this.tables[head.readUInt32LE(4)]!;
       const before = changes.length;
-      for (const row of rowsOf(head.readUInt8(8), new Cursor(body, 0, body.length), table))
-        changes.push({ table, ...row });
+      for (const row of rowsOf(head.readUInt8(8), new Cursor(body, 0, body.length), table)) changes.push(row);
       size += body.length;
       this.rows += changes.length - before;
       if (changes.length < rows && size < bytes) continue;

@@ -5,6 +5,7 @@ import { mysqlConnectionOptions } from '../../src/topology/mysql-address.js';
 import type { TableFilter } from '../../src/topology/table-filter.js';
 import { BinlogReading } from './binlog-place.js';
 import { changesRows } from './ddl-effects.js';
+import { GtidReader, isBegin, isPlainGtid } from './group-events.js';
 import { NULL, textOf } from './literal.js';
 import type { Literal } from './literal.js';
 import { MariadbReading } from './mariadb-reading.js';
@@ -67,6 +68,7 @@ export class BinlogStream {
   /** Where in the source's files the stream is. */
   readonly reading = new BinlogReading();
   private readonly prepared = new PreparedTransactions();
+  private readonly gtids = new GtidReader();
   private readonly mariadb: MariadbReading | undefined;
   /** The position has it: it was sent again. */
   private isPassed = false;
@@ -116,7 +118,6 @@ export class BinlogStream {
         'mariadbgtid',
         'tablemap',
         'query',
-        'xid',
         'xaprepare',
         'transactionpayload',
         'partialupdaterows',
@@ -202,7 +203,7 @@ export class BinlogStream {
     }
   }
 
-  /** Row events and repeated table maps are read here; every other packet goes on to zongji. */
+  /** What each transaction has is read here: rows, repeated table maps, its beginning and its end. Every other packet goes on to zongji. */
   private takePackets(): void {
     const connection = seam(this.zongji).connection;
     this.connection = connection;
@@ -225,6 +226,15 @@ export class BinlogStream {
       if (EVENT.rows.has(type)) {
         connection._bumpSequenceId(packet.numPackets);
         this.guarded(() => this.onRows(type, cursor));
+      } else if (type === EVENT.xid) {
+        connection._bumpSequenceId(packet.numPackets);
+        this.guarded(() => this.complete());
+      } else if (type === EVENT.query && isBegin(cursor)) {
+        connection._bumpSequenceId(packet.numPackets);
+        this.begun = true;
+      } else if (type === EVENT.gtid && isPlainGtid(cursor)) {
+        connection._bumpSequenceId(packet.numPackets);
+        this.guarded(() => this.begin(this.gtids.read(cursor), packet.buffer.readUInt32LE(start) * 1000));
       } else if (type === EVENT.tableMap) {
         const body = packet.buffer.subarray(cursor.at, cursor.end);
         const tableId = body.readUIntLE(0, 6);
@@ -283,9 +293,6 @@ export class BinlogStream {
       }
       case 'Query':
         this.onQuery(event.query!.trim(), event.schema ?? '');
-        return;
-      case 'Xid':
-        this.complete();
         return;
       case 'XaPrepare':
         if (event.onePhase === true) this.complete();
@@ -445,9 +452,9 @@ export class BinlogStream {
       return;
     }
     if (table.control === null && this.spooled(transaction, type, cursor, table)) return;
-    for (const { before, after, unchecked } of rowsOf(type, cursor, table)) {
-      if (table.control === null) transaction.changes.push({ table, before, after, unchecked });
-      else readControlRow(transaction, table, before, after);
+    for (const row of rowsOf(type, cursor, table)) {
+      if (table.control === null) transaction.changes.push(row);
+      else readControlRow(transaction, table, row.before, row.after);
     }
   }
 
@@ -465,7 +472,7 @@ export class BinlogStream {
 
   private pass(type: number, cursor: Cursor, table: SourceTable): void {
     if (this.options.watches?.(table.name) !== true) return;
-    this.options.onPassing?.(Array.from(rowsOf(type, cursor, table), (row) => ({ table, ...row })));
+    this.options.onPassing?.(rowsOf(type, cursor, table));
   }
 
   private sawRowsOf: SourceTransaction | undefined;

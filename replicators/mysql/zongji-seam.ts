@@ -47,7 +47,10 @@ export const HEADER_BYTES = 19;
 
 /** Event types: MySQL 8.0 libbinlogevents/include/binlog_event.h; MariaDB 10.11 sql/log_event.h. */
 export const EVENT = {
+  query: 2,
+  xid: 16,
   tableMap: 19,
+  gtid: 33,
   rows: new Set([23, 24, 25, 30, 31, 32]),
   rowsV2: new Set([30, 31, 32]),
   updateRows: new Set([24, 31]),

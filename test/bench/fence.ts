@@ -119,7 +119,7 @@ async function main(): Promise<void> {
   if (flavour !== 'mysql' && flavour !== 'mariadb') {
     refuse(`--mysql: ${JSON.stringify(flavour)}: expected mysql or mariadb`);
   }
-  const server = await startTestMysql(flavour);
+  const server = await startTestMysql(flavour, { durable: true });
   try {
     const admin = server.pool({ multipleStatements: true });
     const fence = new FenceStore({ dc: 'dc-a', store: 'main', pool: admin, flavour });

@@ -587,6 +587,11 @@ describe.each(['mysql', 'mariadb'] as const)('activities on %s', (flavour) => {
         f.topology.links = [there, back];
         expect(await wrong('dc-a', none)).toEqual([]);
         expect(await wrong('dc-b', none)).toEqual([]);
+        // Both sides store it: the new owner's values would be others.
+        await sql('dc-b', 'ALTER TABLE app.there ADD COLUMN only_a INT');
+        expect(await wrong('dc-b', none)).toEqual(definitions);
+        await sql('dc-b', 'ALTER TABLE app.there DROP COLUMN only_a');
+        expect(await wrong('dc-b', none)).toEqual([]);
         // Either way alone would bring a column that the other side has not.
         f.topology.links = [{ ...there, columns: {} }, back];
         expect(await wrong('dc-b', none)).toEqual(definitions);

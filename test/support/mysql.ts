@@ -58,10 +58,10 @@ const UNSYNCED: Record<Flavour, string[]> = {
   mariadb: [],
 };
 
-/** A real server for one test file, ended by `stop`. */
+/** A real server for one test file, ended by `stop`. `durable`: as it comes, with each commit synced to the disk; benchmarks say so. */
 export async function startTestMysql(
   flavour: Flavour,
-  options: { offset?: 1 | 2; extra?: string[] } = {},
+  options: { offset?: 1 | 2; extra?: string[]; durable?: boolean } = {},
 ): Promise<TestMysql> {
   const directory = await mkdtemp(path.join(tmpdir(), `interlock-${flavour}-`));
   const password = 'test';
@@ -82,7 +82,7 @@ export async function startTestMysql(
       serverId,
       autoIncrement,
       rootPassword: password,
-      extra: [...UNSYNCED[flavour], ...(options.extra ?? [])],
+      extra: [...(options.durable === true ? [] : UNSYNCED[flavour]), ...(options.extra ?? [])],
     });
   let running = await start();
   const pools: mysql.Pool[] = [];

@@ -184,7 +184,7 @@ export class MysqlRig {
   }
 
   private async server(): Promise<TestMysql> {
-    const server = await startTestMysql('mysql');
+    const server = await startTestMysql('mysql', { durable: true });
     this.servers.push(server);
     return server;
   }

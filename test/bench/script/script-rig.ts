@@ -63,7 +63,7 @@ export class ScriptRig {
   private async start(rate: number, clients: number | undefined, signal: AbortSignal): Promise<void> {
     const { sites } = this;
     for (const [index, dc] of DCS.entries()) {
-      const server = await startTestMysql('mysql', { offset: (index + 1) as 1 | 2 });
+      const server = await startTestMysql('mysql', { offset: (index + 1) as 1 | 2, durable: true });
       const site: Site = {
         ...{ dc, server, children: [] },
         shops: [],
