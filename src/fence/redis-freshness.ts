@@ -80,17 +80,7 @@ async function missedChange(
   const current = new Router(rules);
   const own = unitsOf(rules).filter((unit) => opens(current, unit));
   const cameWith = (unit: UnitId): UnitState => was.get(unit) ?? states.get(unit)!;
-  // Its own fence, which a compensation has opened again, loses nothing.
-  const held = ({ state, owner }: UnitState): boolean => state === 'write_disabled' && owner === dc;
-  const older = new Set(
-    own.filter((unit) => {
-      const before = was.get(unit);
-      return (
-        states.get(unit)!.state !== 'open' ||
-        (before !== undefined && before.state !== 'open' && !held(before))
-      );
-    }),
-  );
+  const older = new Set(own.filter((unit) => states.get(unit)!.state !== 'open'));
   let lowest = Math.min(...own.map((unit) => cameWith(unit).epoch));
   if (older.size > 0) lowest = Infinity;
   for (let at = rules.epoch; at > lowest && older.size === 0;) {
@@ -98,7 +88,13 @@ async function missedChange(
     if (document === undefined) break;
     at = document.rules.epoch;
     const router = new Router(document.rules);
-    for (const unit of own) if (cameWith(unit).epoch < at && !opens(router, unit)) older.add(unit);
+    for (const unit of own) {
+      const { owner, epoch } = cameWith(unit);
+      // What was another's then and is this DC's now comes by the link, but for what this one wrote in between.
+      const missed =
+        owner === dc ? !opens(router, unit) : opens(router, unit) && at < states.get(unit)!.epoch;
+      if (epoch < at && missed) older.add(unit);
+    }
   }
   const [first] = older;
   if (first === undefined) return undefined;
