@@ -5,6 +5,8 @@ export type StopPoint =
   | 'before-read'
   | 'after-read'
   | 'before-target-write'
+  /** A part of a value that is too large for memory was sent. */
+  | 'within-target-write'
   | 'before-target-commit'
   | 'after-target-commit'
   | 'before-acknowledge'

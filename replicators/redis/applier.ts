@@ -1,17 +1,18 @@
 import { InterlockError } from '../../src/errors.js';
 import { NOBODY } from '../core/contract.js';
 import type { StopPoint } from '../core/stop-points.js';
-import type { Block, CommandBytes } from './block.js';
+import type { Block, CommandBytes, Picked } from './block.js';
 import { auxiliaryKey, heldByOther, keyIsGone, parseCheckpoint, unitCommands } from './checkpoint.js';
 import type { RedisCheckpoint } from './checkpoint.js';
 import { encodeCommand } from './connection.js';
 import type { RedisConnection } from './connection.js';
 import { UNITS_KEY } from './ownership.js';
-import { conflictsKey, quarantineKey, recordCommands } from './quarantine.js';
+import { conflictsKey, quarantineKey, recordCommands, recordOf } from './quarantine.js';
+import type { QuarantineRecord } from './quarantine.js';
 import { refusalCheck, unreadRecord } from './refusals.js';
-import type { StreamCommand } from './resp/command-reader.js';
 import { ReplyError } from './resp/reply-reader.js';
 import type { Reply } from './resp/reply-reader.js';
+import { Spool, SpooledBytes } from './spool.js';
 
 const MULTI = encodeCommand(['MULTI']);
 const EXEC = encodeCommand(['EXEC']);
@@ -21,28 +22,31 @@ const PASSING = new Set([
   'LOADING', 'BUSY', 'MISCONF', 'READONLY', 'MASTERDOWN', 'NOREPLICAS', 'OOM', 'CLUSTERDOWN', 'TRYAGAIN', 'NOAUTH', 'NOPERM',
 ]); // prettier-ignore
 
+/** Of what lies on disk, so much is in memory at a time. */
+const PIECE_BYTES = 256 * 1024;
+/** So many commands that the target refused are named; what it says of a block is in memory. */
+const MOST_NAMED = 1000;
+
 /** A command that the target did not take. */
 export interface Refusal {
-  command: StreamCommand;
+  record: QuarantineRecord;
   /** Of its last byte in the source's stream; null: it is of the link's own making. */
   offset: number | null;
-  db: number;
-  message: string;
 }
 
 export interface Applied {
   checkpoint: RedisCheckpoint;
-  /** The rest of the block was applied. */
+  /** The first ones; the rest of the block was applied. */
   refusals: Refusal[];
-  /** Id of the record that stands for `refusals` on the target; null: there are none. */
-  unread: string | null;
+  /** The record that stands on the target for what was refused; null: nothing was. `isNamed`: `refusals` has all of it. */
+  unread: { id: string; isNamed: boolean } | null;
   /** What was open as of this commit; asked for with a marker only. */
   open: { conflicts: number; quarantined: number } | null;
 }
 
 /** Commands were refused before EXEC, so nothing of the block was applied. */
 export class BlockRefused extends Error {
-  constructor(readonly refusals: readonly Refusal[]) {
+  constructor(readonly refusals: readonly { offset: number | null; message: string }[]) {
     super(refusals[0]!.message);
   }
 }
@@ -126,9 +130,15 @@ export class Applier {
     const check = count === 0 ? null : refusalCheck(link, unread);
     const own = [...unitCommands(link, block), ...recordCommands(link, block)];
     if (block.markers.length > 0) own.push(...openCounts(link));
-    const head = [MULTI, encodeCommand(['SET', this.key, JSON.stringify(next)])];
-    if (check !== null) head.push(check.before, ...parts, check.behind);
+    const head: (Buffer | SpooledBytes)[] = [MULTI, encodeCommand(['SET', this.key, JSON.stringify(next)])];
+    if (check !== null) {
+      head.push(check.before);
+      for (const part of parts) head.push(part);
+      head.push(check.behind);
+    }
     head.push(...own);
+    const inMemory = head.every((part): part is Buffer => !(part instanceof SpooledBytes)) ? head : null;
+    const atOnce = isReady && inMemory !== null;
     /** The place of the first command of the source among the answers of EXEC. */
     const first = check === null ? 1 : 2;
     const answers = first + count + (check === null ? 0 : 1) + own.length;
@@ -151,13 +161,14 @@ export class Applier {
       const returnTo = this.unitsInForce ? before : undefined;
       connection.expect(1, exec);
       const tail = [EXEC, this.watch()];
-      connection.write(isReady ? [...head, ...tail] : tail);
+      connection.write(atOnce ? [...inMemory, ...tail] : tail);
       rearm(this.arm(next, answered, returnTo));
     };
     let sent = Promise.resolve();
-    if (isReady) commit();
+    if (atOnce) commit();
+    else if (inMemory === null) sent = Promise.all([this.pipe(head), armed]).then(commit);
     else {
-      connection.write(head);
+      connection.write(inMemory);
       sent = armed.then(commit);
     }
     sent.catch((error: Error) => rearm(Promise.reject(error)));
@@ -170,11 +181,13 @@ export class Applier {
         throw new UnitsMoved(`${link}: the units of the target have changed`);
       }
       this.stopAt('after-target-commit');
-      const refusals = this.refusalsOf(reply, first, block.commands);
+      const refused = this.refusedAt(reply, first, count);
+      const refusals = this.named(refused.slice(0, MOST_NAMED), block.commands);
+      block.commands.release();
       return {
         checkpoint: next,
         refusals,
-        unread: refusals.length > 0 ? unread.id : null,
+        unread: refused.length === 0 ? null : { id: unread.id, isNamed: refused.length === refusals.length },
         open:
           block.markers.length === 0
             ? null
@@ -182,6 +195,27 @@ export class Applier {
       };
     });
     return { sent, done };
+  }
+
+  /** What lies on disk goes on piece by piece, no faster than the target reads. */
+  private async pipe(parts: readonly (Buffer | SpooledBytes)[]): Promise<void> {
+    const { connection } = this;
+    let waiting: Buffer[] = [];
+    for (const part of parts) {
+      if (!(part instanceof SpooledBytes)) {
+        waiting.push(part);
+        continue;
+      }
+      for (let at = part.start; at < part.end;) {
+        const piece = await part.spool.read(at, Math.min(PIECE_BYTES, part.end - at));
+        at += piece.length;
+        connection.write([...waiting, piece]);
+        waiting = [];
+        await connection.drained();
+        this.stopAt('within-target-write');
+      }
+    }
+    if (waiting.length > 0) connection.write(waiting);
   }
 
   private nextCheckpoint(block: Block, fields: Partial<RedisCheckpoint>): RedisCheckpoint {
@@ -267,16 +301,27 @@ export class Applier {
         retryable: true,
       });
     }
-    return new BlockRefused(errors.map(({ at, error }) => ({ ...commands.at(at), message: error.message })));
+    const refusals: { offset: number | null; message: string }[] = [];
+    this.pick(
+      commands,
+      errors.map(({ at }) => at),
+      ({ offset }, i) => refusals.push({ offset, message: errors[i]!.error.message }),
+    );
+    return new BlockRefused(refusals);
   }
 
-  private refusalsOf(replies: readonly Reply[], first: number, commands: CommandBytes): Refusal[] {
+  /** Places among the block's commands, with what the target says of each. */
+  private refusedAt(
+    replies: readonly Reply[],
+    first: number,
+    count: number,
+  ): { at: number; message: string }[] {
     const { link } = this;
-    const refusals: Refusal[] = [];
+    const refused: { at: number; message: string }[] = [];
     for (const [i, reply] of replies.entries()) {
       if (!(reply instanceof ReplyError)) continue;
       const at = i - first;
-      if (at >= 0 && at < commands.count) refusals.push({ ...commands.at(at), message: reply.message });
+      if (at >= 0 && at < count) refused.push({ at, message: reply.message });
       else
         throw new InterlockError(
           'NeedsOperator',
@@ -284,7 +329,35 @@ export class Applier {
           { details: { link } },
         );
     }
+    return refused;
+  }
+
+  private named(refused: readonly { at: number; message: string }[], commands: CommandBytes): Refusal[] {
+    const refusals: Refusal[] = [];
+    this.pick(
+      commands,
+      refused.map(({ at }) => at),
+      ({ command, offset, db }, i) => {
+        const key = command.argc > 1 ? command.arg(1) : null;
+        const record = recordOf('refused', command, { db, key, detail: refused[i]!.message });
+        refusals.push({ record, offset });
+      },
+    );
     return refusals;
+  }
+
+  private pick(
+    commands: CommandBytes,
+    indexes: readonly number[],
+    take: (found: Picked, i: number) => void,
+  ): void {
+    const spool = new Spool('a large command cannot be kept');
+    try {
+      let i = 0;
+      for (const found of commands.pick(indexes, spool)) take(found, i++);
+    } finally {
+      spool.close();
+    }
   }
 }
 

@@ -9,9 +9,13 @@ import type { Replica } from './replica.js';
 import { CommandReader } from './resp/command-reader.js';
 import type { StreamCommand } from './resp/command-reader.js';
 import type { SourceStream } from './source-stream.js';
+import { Spool } from './spool.js';
 
 const BLOCK_COMMANDS = 4_000;
 const BLOCK_BYTES = 1024 * 1024;
+/** Hazard: where little is carried, a block of a few commands would keep as many chunks of the stream in memory. */
+const HELD_BYTES = 8 * 1024 * 1024;
+const RECORD_BYTES = 1024 * 1024;
 /** From here on it is worth while to send a block while the target is at the one before. */
 const AHEAD_BYTES = 32 * 1024;
 /**
@@ -29,7 +33,10 @@ export interface LoopEvents {
 
 /** Takes what the source sends, makes blocks of it, and keeps the target busy with one while the next is sent. */
 export class ApplyLoop {
-  private readonly reader = new CommandReader();
+  private readonly spool = new Spool('a large command cannot be kept');
+  private readonly reader = new CommandReader(this.spool);
+  /** Of `spool`: what is before it was taken into blocks, or left out. */
+  private taken = 0;
   private commands: StreamCommand[] = [];
   private next = 0;
   /** The block before has not been told to begin. */
@@ -64,6 +71,8 @@ export class ApplyLoop {
   end(): void {
     this.ended = true;
     clearTimeout(this.timer);
+    this.spool.close();
+    this.stream.close();
   }
 
   /** Everything that has come is applied. */
@@ -98,8 +107,15 @@ export class ApplyLoop {
   }
 
   private get isFull(): boolean {
-    const { commands } = this.stream.block;
-    return this.stream.isCut || commands.count >= this.most.rows || commands.bytes >= this.most.bytes;
+    const { stream, most } = this;
+    const { commands, recordBytes } = stream.block;
+    return (
+      stream.isCut ||
+      commands.count >= most.rows ||
+      commands.bytes >= most.bytes ||
+      commands.heldBytes >= HELD_BYTES ||
+      recordBytes >= RECORD_BYTES
+    );
   }
 
   private fill(): void {
@@ -114,7 +130,9 @@ export class ApplyLoop {
         if (this.commands.length > 0) this.stopAt('after-read');
         continue;
       }
-      stream.take(this.commands[this.next++]!);
+      const command = this.commands[this.next++]!;
+      stream.take(command);
+      if (command.data === this.spool) this.taken = command.end;
     }
   }
 
@@ -124,6 +142,7 @@ export class ApplyLoop {
     if (this.sending || !stream.isWhole || stream.isRereading) return;
     if (!block.hasEffect) {
       if (this.inFlight > 0) return;
+      this.spool.release(this.taken);
       if (block.endOffset !== this.moved) this.reached(block.endOffset, null, null);
       if (block.endOffset - this.persisted < LEFT_OUT_BYTES) return;
     }
@@ -152,6 +171,7 @@ export class ApplyLoop {
     }
     this.inFlight += 1;
     this.sending = true;
+    const { taken } = this;
     const { sent, done } = this.applier.apply(block, { replid: this.replid });
     sent.then(
       () => {
@@ -163,6 +183,7 @@ export class ApplyLoop {
     done.then(
       (applied) => {
         this.inFlight -= 1;
+        this.spool.release(taken);
         this.persisted = applied.checkpoint.offset;
         this.reached(applied.checkpoint.offset, block, applied);
         if (!this.sending) this.pumpSoon();

@@ -19,7 +19,7 @@ import { FullSync } from './full-sync.js';
 import { Judge } from './judge.js';
 import type { RedisLinkConfig } from './link-config.js';
 import { Ownership, UNITS_KEY } from './ownership.js';
-import { conflictsKey, quarantineKey, recordOf } from './quarantine.js';
+import { conflictsKey, quarantineKey } from './quarantine.js';
 import type { QuarantineRecord } from './quarantine.js';
 import { isUnread } from './refusals.js';
 import { rdbVersionOf } from './rdb/types.js';
@@ -275,14 +275,12 @@ export class Attempt {
     tracker.rows += block.rows;
     tracker.transactions += block.transactions;
     for (const [db, rows] of block.rowsByDb) tracker.count(`db${db}`, rows);
-    for (const { command, offset: at, db, message } of applied.refusals) {
-      const key = command.argc > 1 ? command.arg(1) : null;
-      const record = recordOf('refused', command, { db, key, detail: message });
+    for (const { record, offset: at } of applied.refusals) {
       record.id = at === null ? `${offset}-own` : String(at + this.base);
-      stream!.block.records.push(record);
+      stream!.block.record(record);
     }
     if (applied.unread !== null) {
-      stream!.block.settled.push(applied.unread);
+      if (applied.unread.isNamed) stream!.block.settled.push(applied.unread.id);
       this.open.quarantined += 1;
     }
     this.open.quarantined -= block.settled.length;

@@ -3,18 +3,30 @@ import type { StreamPlace } from './checkpoint.js';
 import { encodeCommand } from './connection.js';
 import type { QuarantineRecord } from './quarantine.js';
 import { CommandReader } from './resp/command-reader.js';
-import type { StreamCommand } from './resp/command-reader.js';
+import type { Bytes, StreamCommand } from './resp/command-reader.js';
+import { Spool, SpooledBytes } from './spool.js';
 
 interface Range {
-  data: Buffer;
+  data: Bytes;
   start: number;
   end: number;
   /** Of `end` in the source's stream; null: these bytes are of the link's own making. */
   endOffset: number | null;
+  /** See `addParts`. */
+  isFixed?: true;
+}
+
+export interface Picked {
+  command: StreamCommand;
+  /** Of its last byte in the source's stream; null: it is of the link's own making. */
+  offset: number | null;
+  db: number;
 }
 
 /** So many commands back, what gave a key its value is found when a later one gives it a short life. */
 const RECENT = 64;
+/** Of what lies on disk, so much is read at a time. */
+const PIECE_BYTES = 256 * 1024;
 
 /**
  * Commands for the target, as the bytes that came from the source: those that follow each other there go on as one slice.
@@ -22,6 +34,8 @@ const RECENT = 64;
 export class CommandBytes {
   count = 0;
   bytes = 0;
+  /** What its parts keep in memory: the chunks that they are slices of. */
+  heldBytes = 0;
   private ranges: Range[] = [];
   private readonly recent: ({ command: StreamCommand; db: number } | undefined)[] = [];
   private recentCount = 0;
@@ -32,10 +46,18 @@ export class CommandBytes {
     this.select(db);
     const { data, start, end, endOffset } = command;
     const last = this.ranges[this.ranges.length - 1];
-    if (last !== undefined && last.end === start && last.data === data) {
+    if (
+      last !== undefined &&
+      last.end === start &&
+      last.data === data &&
+      last.endOffset === endOffset - (end - start)
+    ) {
       last.end = end;
       last.endOffset = endOffset;
-    } else this.ranges.push({ data, start, end, endOffset });
+    } else {
+      if (data instanceof Buffer && last?.data !== data) this.heldBytes += data.length;
+      this.ranges.push({ data, start, end, endOffset });
+    }
     this.count += 1;
     this.bytes += end - start;
     this.note(command, db);
@@ -44,18 +66,35 @@ export class CommandBytes {
   /** Of the link's own making: not among `latest`. */
   addRaw(raw: Buffer, db: number): void {
     this.select(db);
-    this.ranges.push({ data: raw, start: 0, end: raw.length, endOffset: null });
+    this.own(raw);
     this.count += 1;
-    this.bytes += raw.length;
+  }
+
+  /** As `addRaw`: a command of `name` with some of another's arguments, by their numbers in rising order. */
+  addArguments(name: string, command: StreamCommand, indexes: readonly number[], db: number): void {
+    this.select(db);
+    this.own(Buffer.from(`*${indexes.length + 1}\r\n$${name.length}\r\n${name}\r\n`));
+    const { data } = command;
+    for (let i = 0; i < indexes.length;) {
+      const first = i;
+      do i += 1;
+      while (i < indexes.length && indexes[i] === indexes[i - 1]! + 1);
+      const { start, end } = command.range(indexes[first]!, indexes[i - 1]!);
+      this.ranges.push({ data, start, end, endOffset: null });
+      this.bytes += end - start;
+    }
+    if (data instanceof Buffer) this.heldBytes += data.length;
+    this.count += 1;
   }
 
   /** Behind what is there. `other` began with database 0 selected. */
   merge(other: CommandBytes): void {
     if (other.count === 0) return;
     this.select(0);
-    this.ranges.push(...other.ranges);
+    for (const range of other.ranges) this.ranges.push(range);
     this.count += other.count;
     this.bytes += other.bytes;
+    this.heldBytes += other.heldBytes;
     this.selected = other.selected;
     this.recentCount = 0;
   }
@@ -83,7 +122,32 @@ export class CommandBytes {
     this.ranges = [];
     this.count = 0;
     this.bytes = 0;
+    this.heldBytes = 0;
     this.selected = 0;
+  }
+
+  /** Moves what is in memory to the disk. There are no `latest` then: `remove` would not find them. */
+  spill(spool: Spool): void {
+    const ranges: Range[] = [];
+    for (const range of this.ranges) {
+      const { data, start, end, endOffset } = range;
+      if (!(data instanceof Buffer)) {
+        ranges.push(range);
+        continue;
+      }
+      const at = spool.append(data.subarray(start, end));
+      const last = ranges[ranges.length - 1];
+      const length = end - start;
+      const follows =
+        last?.data === spool &&
+        last.end === at &&
+        (endOffset === null ? last.endOffset === null : last.endOffset === endOffset - length);
+      if (follows) Object.assign(last, { end: at + length, endOffset });
+      else ranges.push({ data: spool, start: at, end: at + length, endOffset });
+    }
+    this.ranges = ranges;
+    this.heldBytes = 0;
+    this.recentCount = 0;
   }
 
   /** Takes out one of `latest`. */
@@ -103,15 +167,16 @@ export class CommandBytes {
     }
   }
 
-  /**
-   * Takes out what is not kept. Only for commands of the link's own making: they have no offsets.
-   * @returns how many
-   */
-  retain(keeps: (command: StreamCommand) => boolean): number {
+  /** Takes out what is not kept. Only for commands of the link's own making: they have no offsets. */
+  retain(keeps: (command: StreamCommand) => boolean): void {
     const reader = new CommandReader();
-    const before = this.count;
     const ranges: Range[] = [];
-    for (const { data, start, end } of this.ranges)
+    for (const range of this.ranges) {
+      if (range.isFixed) {
+        ranges.push(range);
+        continue;
+      }
+      const { data, start, end } = range;
       for (const command of reader.push(data.subarray(start, end))) {
         if (keeps(command)) {
           ranges.push({ data: command.data, start: command.start, end: command.end, endOffset: null });
@@ -120,58 +185,92 @@ export class CommandBytes {
         this.count -= 1;
         this.bytes -= command.bytes;
       }
+    }
     this.ranges = ranges;
-    return before - this.count;
   }
 
-  /** Bytes that are whole commands together. */
-  addParts(parts: readonly Buffer[], count: number, db: number): void {
+  /** Bytes that are whole commands together. @param isFixed `retain` keeps them */
+  addParts(parts: readonly (Buffer | SpooledBytes)[], count: number, db: number, isFixed = false): void {
     this.select(db);
-    for (const data of parts) {
-      this.ranges.push({ data, start: 0, end: data.length, endOffset: null });
-      this.bytes += data.length;
+    for (const part of parts) {
+      const range: Range =
+        part instanceof SpooledBytes
+          ? { data: part.spool, start: part.start, end: part.end, endOffset: null }
+          : { data: part, start: 0, end: part.length, endOffset: null };
+      if (isFixed) range.isFixed = true;
+      this.ranges.push(range);
+      this.bytes += part.length;
     }
     this.count += count;
   }
 
-  /** The command number `index`, with what the source's stream says of it. */
-  at(index: number): { command: StreamCommand; offset: number | null; db: number } {
-    const reader = new CommandReader();
-    let left = index;
+  /**
+   * The commands of these numbers (in rising order), with what the source's stream says of each.
+   * @param spool takes those that are large
+   */
+  *pick(indexes: Iterable<number>, spool: Spool): Generator<Picked> {
+    const wanted = indexes[Symbol.iterator]();
+    let next = wanted.next();
+    const reader = new CommandReader(spool);
+    let index = 0;
     let db = 0;
     let read = 0;
-    for (const { data, start, end, endOffset } of this.ranges) {
-      read += end - start;
-      for (const command of reader.push(data.subarray(start, end))) {
-        if (left === 0) {
-          const offset = endOffset === null ? null : endOffset - (read - command.endOffset);
-          return { command, offset, db };
+    for (const range of this.ranges) {
+      const { endOffset } = range;
+      read += range.end - range.start;
+      for (const piece of pieces(range))
+        for (const command of reader.push(piece)) {
+          if (next.done === true) return;
+          if (index === next.value) {
+            yield { command, offset: endOffset === null ? null : endOffset - (read - command.endOffset), db };
+            next = wanted.next();
+          }
+          if (endOffset === null && command.name === 'select') db = Number(command.arg(1).toString('latin1'));
+          index += 1;
         }
-        if (endOffset === null && command.name === 'select') db = Number(command.arg(1).toString('latin1'));
-        left -= 1;
-      }
     }
-    throw new Error(`a block has no command number ${index}`);
   }
 
-  /** Database 0 is selected again behind them: the auxiliary key lies there. */
-  take(): { parts: Buffer[]; count: number } {
+  /** The bytes, in order. Database 0 is selected again behind them: the auxiliary key lies there. */
+  take(): { parts: (Buffer | SpooledBytes)[]; count: number } {
     this.select(0);
     return {
-      parts: this.ranges.map(({ data, start, end }) => data.subarray(start, end)),
+      parts: this.ranges.map(({ data, start, end }) =>
+        data instanceof Spool ? new SpooledBytes(data, start, end) : data.subarray(start, end),
+      ),
       count: this.count,
     };
+  }
+
+  /** They are on the target: their place on the disk is given back. */
+  release(): void {
+    for (const { data, end } of this.ranges) if (data instanceof Spool) data.release(end);
   }
 
   private select(db: number): void {
     if (this.selected === db) return;
     this.selected = db;
-    const raw = encodeCommand(['SELECT', db]);
-    this.ranges.push({ data: raw, start: 0, end: raw.length, endOffset: null });
+    this.own(encodeCommand(['SELECT', db]));
     this.count += 1;
+  }
+
+  private own(raw: Buffer): void {
+    this.ranges.push({ data: raw, start: 0, end: raw.length, endOffset: null });
     this.bytes += raw.length;
+    this.heldBytes += raw.length;
   }
 }
+
+function* pieces({ data, start, end }: Range): Generator<Buffer> {
+  if (data instanceof Buffer) yield data.subarray(start, end);
+  else
+    for (let at = start; at < end; at += PIECE_BYTES)
+      yield data.subarray(at, Math.min(at + PIECE_BYTES, end));
+}
+
+const MOST_RECORD_BYTES = 4 * 1024 * 1024;
+/** Of one, without its command. */
+const RECORD_BYTES = 256;
 
 export interface Marker {
   id: string;
@@ -181,6 +280,8 @@ export interface Marker {
 
 /** What the source has sent, up to a place where it may be cut, as one transaction of the target. */
 export class Block {
+  /** Of the commands in `records`. */
+  recordBytes = 0;
   /** The source's, that are applied with it. */
   rows = 0;
   transactions = 0;
@@ -207,6 +308,13 @@ export class Block {
   ) {
     this.endOffset = start.offset;
     this.db = start.db;
+  }
+
+  /** Hazard: a transaction may have any number of them. Guard: with so many, the others are without the command's bytes. */
+  record(record: QuarantineRecord): void {
+    if (this.recordBytes > MOST_RECORD_BYTES) record.bytes = null;
+    this.recordBytes += RECORD_BYTES + (record.bytes?.length ?? 0);
+    this.records.push(record);
   }
 
   /** Whether the target has to be told. */

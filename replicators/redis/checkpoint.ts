@@ -51,6 +51,11 @@ export function unitsKey(link: string): string {
   return `${LINK_KEY_PREFIX}${link}:units`;
 }
 
+/** Where a full synchronisation makes values that come in pieces, in the database of each. */
+export function copyKey(link: string): string {
+  return `${LINK_KEY_PREFIX}${link}:copy`;
+}
+
 /** @throws InterlockError NeedsOperator: the key holds something else */
 export function parseCheckpoint(text: string | null, link: string): RedisCheckpoint | undefined {
   if (text === null) return undefined;

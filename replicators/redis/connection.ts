@@ -97,7 +97,7 @@ interface Waiter {
 export class RedisConnection {
   private readonly waiters: (Waiter | undefined)[] = [];
   private first = 0;
-  private readonly reader = new ReplyReader();
+  private readonly reader: ReplyReader;
   private broken: Error | undefined;
   private readonly rejects = new Set<(error: Error) => void>();
   /** Since when an answer is due; undefined: none is. */
@@ -108,7 +108,9 @@ export class RedisConnection {
   private constructor(
     readonly address: RedisAddress,
     private readonly socket: net.Socket,
+    skipsStrings: boolean,
   ) {
+    this.reader = new ReplyReader(skipsStrings);
     socket.on('data', (chunk: Buffer) => {
       try {
         for (const reply of this.reader.push(chunk)) this.took(reply);
@@ -121,8 +123,13 @@ export class RedisConnection {
     socket.on('close', () => this.destroy(new Error('the connection was closed')));
   }
 
-  static async open(address: RedisAddress, name: string): Promise<RedisConnection> {
-    const connection = new RedisConnection(address, await openSocket(address));
+  /** @param options.skipsStrings of ReplyReader */
+  static async open(
+    address: RedisAddress,
+    name: string,
+    { skipsStrings = false } = {},
+  ): Promise<RedisConnection> {
+    const connection = new RedisConnection(address, await openSocket(address), skipsStrings);
     try {
       const login = loginOf(address);
       if (login !== null) requireOk(address, 'the login', await connection.ask(...login));
@@ -183,6 +190,21 @@ export class RedisConnection {
     for (const part of parts) room = socket.write(part);
     socket.uncork();
     return room;
+  }
+
+  /** Resolves when the server has read most of what was written. @throws InterlockError Unavailable when the connection is lost */
+  async drained(): Promise<void> {
+    if (this.broken !== undefined) throw unavailable(this.address, this.broken);
+    if (this.socket.writableNeedDrain)
+      await new Promise<void>((resolve, reject) => {
+        this.rejects.add(reject);
+        this.socket.once('drain', () => {
+          this.rejects.delete(reject);
+          resolve();
+        });
+      });
+    // It answers when it has read the whole: what it reads says that it is there.
+    if (this.dueSince !== undefined) this.dueSince = Date.now();
   }
 
   /** Ends what waits with an error. */

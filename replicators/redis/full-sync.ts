@@ -6,7 +6,7 @@ import { pause } from '../core/pause.js';
 import { UnitsMoved } from './applier.js';
 import type { Applied, Applier } from './applier.js';
 import { Block } from './block.js';
-import { pairs } from './checkpoint.js';
+import { copyKey, pairs } from './checkpoint.js';
 import type { RedisCheckpoint } from './checkpoint.js';
 import { RedisConnection } from './connection.js';
 import type { Judge } from './judge.js';
@@ -15,11 +15,12 @@ import type { RedisLinkConfig } from './link-config.js';
 import { UNITS_KEY } from './ownership.js';
 import { printable } from './quarantine.js';
 import type { QuarantineRecord } from './quarantine.js';
-import type { DecodedValue, RdbEvent } from './rdb/events.js';
+import type { Argument, DecodedValue, RdbEvent } from './rdb/events.js';
 import { readRdb } from './rdb/read-rdb.js';
 import type { RestorableValue } from './rdb/restorable-value.js';
 import type { Replica, Resync } from './replica.js';
 import { CommandWriter } from './resp/command-writer.js';
+import { Spool, SpooledBytes } from './spool.js';
 
 const BLOCK_KEYS = 2_000;
 const BLOCK_BYTES = 1024 * 1024;
@@ -28,6 +29,9 @@ const RAW_LIMIT_BYTES = 4 * 1024 * 1024;
 
 /** Of the commands of a copy, those whose first argument is no key. */
 const NO_KEY = new Set(['select', 'function']);
+
+const RENAME = Buffer.from('RENAME');
+const CRLF = Buffer.from('\r\n');
 
 export interface FullSyncParts {
   config: RedisLinkConfig;
@@ -61,8 +65,14 @@ export class FullSync {
   private block = new Block();
   private count = 0;
   private db = 0;
-  /** The value that comes in pieces now expires too soon. */
+  /** The value that comes in pieces now expires too soon, or is left to the other side. */
   private skipsValue = false;
+  /** Where values of several pieces are made: nobody sees one until it has its name. */
+  private readonly pieceKey: Buffer;
+  private readonly pieceDatabases = new Set<number>();
+  /** Keys of `block` of which it has pieces. */
+  private piecesOf = new Set<string>();
+  private readonly spool = new Spool('a large element of a value cannot be kept');
   private inFlight: Promise<void> = Promise.resolve();
   /** What the target's units were when `judge` read them, and when the keys of `block` began to be judged. */
   private unitsDigest = '';
@@ -84,16 +94,29 @@ export class FullSync {
 
   constructor(private readonly parts: FullSyncParts) {
     this.seen = parts.prune ? new KeySet() : null;
+    this.pieceKey = Buffer.from(copyKey(parts.config.link));
     parts.tracker.copy = this.progress;
   }
 
   /** @returns when all is sent; the caller writes the block that says that the link streams. */
   async run(): Promise<void> {
-    const { replica, wait, targetRdbVersion, applier } = this.parts;
+    try {
+      await this.copy();
+    } finally {
+      this.spool.close();
+    }
+  }
+
+  private async copy(): Promise<void> {
+    const { replica, wait, targetRdbVersion, targetDatabases, applier } = this.parts;
+    const { spool, pieceKey } = this;
     applier.watchUnits();
     const form = await replica.rdbForm();
     const chunks = replica.rdb(form, wait);
-    for await (const events of readRdb(chunks, { rawLimitBytes: RAW_LIMIT_BYTES, targetRdbVersion })) {
+    // A copy that was broken off may have left one.
+    this.removePieces(Array.from({ length: targetDatabases }, (_, db) => db));
+    const options = { rawLimitBytes: RAW_LIMIT_BYTES, targetRdbVersion, spool, pieceKey };
+    for await (const events of readRdb(chunks, options)) {
       for (const event of events) {
         this.take(event);
         if (this.count >= BLOCK_KEYS || this.writer.bytes + this.block.commands.bytes >= BLOCK_BYTES)
@@ -102,6 +125,7 @@ export class FullSync {
       if (this.parts.signal.aborted)
         throw new InterlockError('Unavailable', 'the link stops', { retryable: true });
     }
+    this.removePieces(this.pieceDatabases);
     await this.flush();
     if (this.seen !== null) await this.removeOthers(this.seen);
     await Promise.race([this.inFlight, this.parts.failed]);
@@ -133,7 +157,7 @@ export class FullSync {
         this.count += 1;
         return;
       case 'undecodable':
-        this.putAside(event.key, event.reason);
+        this.putAside(printable(event.key), event.reason);
         return;
       case 'value':
       case 'commands':
@@ -149,12 +173,15 @@ export class FullSync {
     if (isFirst) progress.comparedRows += 1;
     if (!judge.filter.carriesDatabase(db)) return;
     if (db >= targetDatabases) {
-      if (isFirst) this.putAside(key, `the target has no database ${db}`);
+      if (isFirst) this.putAside(printable(key), `the target has no database ${db}`);
       return;
     }
     const verdict = judge.copyVerdict(key);
-    if (verdict === 'other-side' && isFirst) progress.keptRows += 1;
-    if (verdict !== 'carried') return;
+    if (verdict === 'other-side' && (isFirst || !this.skipsValue)) progress.keptRows += 1;
+    if (verdict !== 'carried') {
+      this.skipsValue = true;
+      return;
+    }
     // The first piece of a value decides for all: the time of expiry is the last one's.
     if (isFirst) this.skipsValue = expireAtMs !== null && expireAtMs - sourceNow() < config.minTtlMs;
     if (this.skipsValue) {
@@ -172,14 +199,47 @@ export class FullSync {
       this.count += 1;
       return;
     }
-    for (const command of event.commands) this.writer.command(...command);
-    this.count += event.commands.length;
+    for (const command of event.commands) this.writeCommand(command, key);
+    this.seal();
+  }
+
+  /** What makes a value of several pieces stays in the block, whoever owns its key by then: only that it gets its name does not. */
+  private writeCommand(command: readonly Argument[], key: Buffer): void {
+    const [name, first] = command;
+    const isPiece = first === this.pieceKey && !(name as Buffer).equals(RENAME);
+    if (isPiece !== this.writesPiece) this.seal();
+    this.writesPiece = isPiece;
+    if (isPiece) {
+      this.pieceDatabases.add(this.db);
+      this.piecesOf.add(printable(key));
+    }
+    if (command.every((one): one is Buffer => !(one instanceof SpooledBytes))) {
+      this.writer.command(...command);
+      this.count += 1;
+      return;
+    }
+    this.seal();
+    this.block.commands.addParts(partsOf(command), 1, this.db, true);
+  }
+  private writesPiece = false;
+
+  private removePieces(databases: Iterable<number>): void {
+    this.seal();
+    const { db } = this;
+    for (this.db of databases) {
+      this.writer.command('UNLINK', this.pieceKey);
+      this.count += 1;
+      this.seal();
+    }
+    this.db = db;
   }
 
   /** What the writer has becomes a part of the block. */
   private seal(): void {
-    if (this.count > 0) this.block.commands.addParts(this.writer.take(), this.count, this.db);
+    if (this.count > 0)
+      this.block.commands.addParts(this.writer.take(), this.count, this.db, this.writesPiece);
     this.count = 0;
+    this.writesPiece = false;
   }
 
   /** Sends the block when the one before is on its way. */
@@ -193,14 +253,17 @@ export class FullSync {
     const waitMs = parts.pace?.waitMs(block.rows, block.commands.bytes, performance.now()) ?? 0;
     if (waitMs > 0) await pause(waitMs, parts.signal);
     const { resync, prune } = parts;
-    const judgedBy = this.judgedBy;
+    const { judgedBy, piecesOf } = this;
+    this.piecesOf = new Set();
     this.judgedBy = this.unitsDigest;
     await Promise.race([this.inFlight, parts.failed]);
     const fields: Partial<RedisCheckpoint> = { phase: 'syncing', replid: resync.replid, prune };
     this.inFlight = this.write(block, fields, judgedBy).then(({ refusals, unread }) => {
-      for (const { command, message } of refusals)
-        this.putAside(command.argc > 1 ? command.arg(1) : null, message);
-      if (unread !== null) this.block.settled.push(unread);
+      for (const { record } of refusals) {
+        const isPiece = record.key === copyKey(this.parts.config.link);
+        this.putAside(isPiece ? [...piecesOf].join(', ') : record.key, record.detail!);
+      }
+      if (unread?.isNamed) this.block.settled.push(unread.id);
       parts.tracker.rows += block.rows;
       this.showRate();
     });
@@ -219,9 +282,16 @@ export class FullSync {
       if (applier.unitsDigest !== judgedBy) {
         judgedBy = applier.unitsDigest;
         if (judgedBy !== this.unitsDigest) await this.readUnits(judgedBy);
-        this.progress.keptRows += block.commands.retain(
-          (command) => NO_KEY.has(command.name) || command.argc < 2 || !judge.isOpenOnTarget(command.arg(1)),
-        );
+        const kept = new Set<string>();
+        block.commands.retain((command) => {
+          const { name, argc } = command;
+          if (NO_KEY.has(name) || argc < 2) return true;
+          const key = command.arg(name === 'rename' ? 2 : 1);
+          if (!judge.isOpenOnTarget(key)) return true;
+          kept.add(key.toString('latin1'));
+          return false;
+        });
+        this.progress.keptRows += kept.size;
       }
       try {
         return await Promise.race([applier.apply(block, fields).done, failed]);
@@ -241,18 +311,18 @@ export class FullSync {
     this.unitsDigest = digest;
   }
 
-  private putAside(key: Buffer | null, detail: string): void {
+  private putAside(key: string | null, detail: string): void {
     const record: QuarantineRecord = {
       id: `${this.parts.resync.offset}-sync-${this.progress.comparedRows}-${this.block.records.length}`,
       reason: 'refused',
       detail,
       command: 'restore',
-      key: key === null ? null : printable(key),
+      key,
       unit: null,
       db: this.db,
       bytes: null,
     };
-    this.block.records.push(record);
+    this.block.record(record);
   }
 
   private showRate(): void {
@@ -298,4 +368,11 @@ export class FullSync {
       scanner.destroy();
     }
   }
+}
+
+/** The command as the bytes of a request. */
+function partsOf(command: readonly Argument[]): Argument[] {
+  const parts: Argument[] = [Buffer.from(`*${command.length}\r\n`)];
+  for (const argument of command) parts.push(Buffer.from(`$${argument.length}\r\n`), argument, CRLF);
+  return parts;
 }

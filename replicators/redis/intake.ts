@@ -1,22 +1,8 @@
-import { randomUUID } from 'node:crypto';
-import { closeSync, openSync, read, unlinkSync, writeSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import path from 'node:path';
-import { promisify } from 'node:util';
-import { spoolFailure } from '../core/spool-failure.js';
-
-const readAt = promisify(read);
+import { Spool } from './spool.js';
 
 const MEMORY_BYTES = 8 * 1024 * 1024;
 const PIECE_BYTES = 256 * 1024;
-const SEGMENT_BYTES = 64 * 1024 * 1024;
-
-/** A file without a name, private to the process: it is gone with its process, however that ends. */
-interface Segment {
-  fd: number;
-  written: number;
-  read: number;
-}
+const LOAD_PIECES = 8;
 
 /**
  * What the source has sent and the target has not taken, in order: in memory, and beyond that on disk. Hazard: a source whose replica does not
@@ -28,11 +14,11 @@ export class Intake {
   bytes = 0;
   private readonly memory: Buffer[] = [];
   private memoryBytes = 0;
-  private readonly segments: Segment[] = [];
-  private diskBytes = 0;
+  private readonly spool = new Spool('what the source sends cannot be kept');
+  /** What is before it was brought back from the disk. */
+  private loaded = 0;
   private loading = false;
   private closed = false;
-  private readonly directory = tmpdir();
 
   constructor(
     private readonly mostBytes: number,
@@ -50,29 +36,19 @@ export class Intake {
   }
 
   get onDisk(): number {
-    return this.diskBytes;
+    return this.spool.end - this.loaded;
   }
 
   /** @throws InterlockError Unavailable, retryable: the disk does not take it */
   push(chunk: Buffer): void {
     if (this.closed) return;
     this.bytes += chunk.length;
-    if (this.diskBytes === 0 && !this.loading && this.memoryBytes < this.memoryMost) {
-      this.memory.push(chunk);
-      this.memoryBytes += chunk.length;
+    if (this.onDisk > 0 || this.loading || this.memoryBytes >= this.memoryMost) {
+      this.spool.append(chunk);
       return;
     }
-    let segment = this.segments.at(-1);
-    if (segment === undefined || segment.written >= SEGMENT_BYTES) {
-      segment = { fd: this.open(), written: 0, read: 0 };
-      this.segments.push(segment);
-    }
-    for (let at = 0; at < chunk.length;) {
-      const written = this.disk(() => writeSync(segment.fd, chunk, at, chunk.length - at, segment.written));
-      at += written;
-      segment.written += written;
-    }
-    this.diskBytes += chunk.length;
+    this.memory.push(chunk);
+    this.memoryBytes += chunk.length;
   }
 
   /** What comes next, when it is in memory; undefined: there is nothing, or `load` has to bring it. */
@@ -93,7 +69,7 @@ export class Intake {
 
   /** Whether what comes next lies on disk. */
   get mustLoad(): boolean {
-    return this.memory.length === 0 && this.diskBytes > 0;
+    return this.memory.length === 0 && this.onDisk > 0;
   }
 
   /** Brings the next pieces from disk. @throws InterlockError Unavailable, retryable: the disk does not give them back */
@@ -101,59 +77,24 @@ export class Intake {
     if (this.loading) return;
     this.loading = true;
     try {
-      for (let i = 0; i < 8 && this.diskBytes > 0; i++) {
-        const segment = this.segments[0]!;
-        const piece = Buffer.allocUnsafe(Math.min(PIECE_BYTES, segment.written - segment.read));
-        const { bytesRead } = await readAt(segment.fd, piece, 0, piece.length, segment.read).catch(
-          (error: unknown) => this.failed(error),
-        );
+      for (let i = 0; i < LOAD_PIECES && this.onDisk > 0; i++) {
+        const piece = await this.spool.read(this.loaded, PIECE_BYTES);
         if (this.closed) return;
-        if (bytesRead === 0) this.failed(new Error('the file has ended too early'));
-        segment.read += bytesRead;
-        this.diskBytes -= bytesRead;
-        this.memory.push(piece.subarray(0, bytesRead));
-        this.memoryBytes += bytesRead;
-        if (segment.read === segment.written) {
-          this.segments.shift();
-          closeSync(segment.fd);
-        }
+        this.loaded += piece.length;
+        this.memory.push(piece);
+        this.memoryBytes += piece.length;
+        this.spool.release(this.loaded);
       }
     } finally {
       this.loading = false;
-      if (this.closed) this.release();
     }
   }
 
   /** Frees memory and disk. */
   close(): void {
-    if (this.closed) return;
     this.closed = true;
     this.memory.length = 0;
     this.bytes = 0;
-    // A read that is under way has the file open.
-    if (!this.loading) this.release();
-  }
-
-  private release(): void {
-    for (const { fd } of this.segments.splice(0)) closeSync(fd);
-  }
-
-  private open(): number {
-    const file = path.join(this.directory, `interlock-intake-${randomUUID()}`);
-    const fd = this.disk(() => openSync(file, 'wx+', 0o600));
-    this.disk(() => unlinkSync(file));
-    return fd;
-  }
-
-  private disk<T>(work: () => T): T {
-    try {
-      return work();
-    } catch (error) {
-      return this.failed(error);
-    }
-  }
-
-  private failed(error: unknown): never {
-    throw spoolFailure('what the source sends cannot be kept', this.directory, error);
+    this.spool.close();
   }
 }

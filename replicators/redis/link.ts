@@ -76,7 +76,10 @@ export class RedisLink implements RunnableLink {
     const { source: sourceServer, target: targetServer, link } = config;
     const target = opened.add(await RedisConnection.open(targetServer, 'interlock-link'), destroy);
     await this.requireHeld(target);
-    const data = opened.add(await RedisConnection.open(targetServer, 'interlock-link-data'), destroy);
+    const data = opened.add(
+      await RedisConnection.open(targetServer, 'interlock-link-data', { skipsStrings: true }),
+      destroy,
+    );
     const source = opened.add(await RedisConnection.open(sourceServer, 'interlock-link'), destroy);
     this.taking = true;
     const checkpoint = await takeGeneration(target, link, this.held);

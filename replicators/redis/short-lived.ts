@@ -98,10 +98,13 @@ export class ShortLived {
       this.bringBack(id, found, into);
       return true;
     }
+    if (this.bytes + command.bytes > MOST_BYTES) {
+      this.bringBack(id, found, into);
+      return true;
+    }
     if (short) found.expiresAt = life.endsAt!;
     found.commands.push(Buffer.from(command.raw));
     this.bytes += command.bytes;
-    if (this.bytes > MOST_BYTES) this.bringBack(id, found, into);
     return false;
   }
 
@@ -147,10 +150,12 @@ export class ShortLived {
     into: CommandBytes | null,
     from: StreamPlace,
   ): boolean {
-    if (this.keys.size >= MOST_KEYS || this.bytes + command.raw.length > MOST_BYTES) return false;
+    if (this.keys.size >= MOST_KEYS || this.bytes + command.bytes > MOST_BYTES) return false;
     const commands = life.overwrites ? [] : into === null ? null : madeHere(key, db, into);
     // An older key that is given a short life lies on the target: it takes it over, and the deletion that ends it.
     if (commands === null) return false;
+    const bytes = commands.reduce((sum, made) => sum + made.bytes, command.bytes);
+    if (this.bytes + bytes > MOST_BYTES) return false;
     for (const made of commands) into!.remove(made);
     if (into !== null) {
       into.addRaw(encodeCommand(['UNLINK', key]), db);
@@ -160,7 +165,7 @@ export class ShortLived {
     this.keys.set(idOf(db, key), {
       ...{ expiresAt: life.endsAt!, db, key: Buffer.from(key), commands: kept, from },
     });
-    for (const raw of kept) this.bytes += raw.length;
+    this.bytes += bytes;
     return true;
   }
 }
@@ -186,7 +191,8 @@ function madeHere(key: Buffer, db: number, into: CommandBytes): StreamCommand[] 
 }
 
 function mentions(command: StreamCommand, key: Buffer): boolean {
-  for (let i = 2; i < command.argc; i++) if (command.arg(i).equals(key)) return true;
+  for (let i = 2; i < command.argc; i++)
+    if (command.argBytes(i) === key.length && command.arg(i).equals(key)) return true;
   return false;
 }
 

@@ -13,10 +13,16 @@ import { recordOf } from './quarantine.js';
 import type { QuarantineReason } from './quarantine.js';
 import type { StreamCommand } from './resp/command-reader.js';
 import type { ShortLived } from './short-lived.js';
+import { Spool } from './spool.js';
 
 export const MARKER_KEY = 'interlock:marker';
 /** A marker of nobody: the last fence's stays where it is. */
 export const PASSAGE_KEY = 'interlock:passage';
+
+/** Of a transaction, so much is in memory. */
+const UNIT_BYTES = 8 * 1024 * 1024;
+/** A marker is never longer. */
+const MARKER_BYTES = 64 * 1024;
 
 /** Conflicts that the policy decides are logged; a flood of them must not become one on the target. */
 const LOGGED_PER_BLOCK = 100;
@@ -63,6 +69,9 @@ export class SourceStream {
   private unitRows = 0;
   private isForeign = false;
   private unitBegins = false;
+  /** What of a transaction is too large for memory. */
+  private readonly spool = new Spool('a large transaction cannot be kept');
+  private lastId = { id: '', times: 0 };
   /** Where the reader's offsets begin. */
   readonly base: number;
 
@@ -105,6 +114,11 @@ export class SourceStream {
     return block;
   }
 
+  /** Frees the disk. */
+  close(): void {
+    this.spool.close();
+  }
+
   take(command: StreamCommand): void {
     if (this.isRereading) this.reread(command);
     else this.takeNext(command);
@@ -121,6 +135,7 @@ export class SourceStream {
     if (this.unit !== null) return;
     const { endOffset, db, start, commands } = this.block;
     const isLast = !this.isRereading;
+    commands.release();
     commands.drop();
     this.block = isLast ? new Block({ offset: endOffset, db }) : new Block(start, commands);
     Object.assign(this.block, { endOffset, db });
@@ -154,7 +169,10 @@ export class SourceStream {
       default:
         if (!this.isForeign) this.takeWrite(name, command);
     }
-    if (this.unit !== null) return;
+    if (this.unit !== null) {
+      if (this.unit.heldBytes > UNIT_BYTES) this.unit.spill(this.spool);
+      return;
+    }
     this.block.endOffset = this.base + command.endOffset;
     this.block.db = this.db;
   }
@@ -247,9 +265,11 @@ export class SourceStream {
     }
     const keys = spec.keysOf(command).map((index) => command.arg(index));
     if (spec.kind === 'delete') {
-      const there = keys.filter((key) => !this.shortLived.gone(key, this.db));
+      const there = spec
+        .keysOf(command)
+        .filter((index) => !this.shortLived.gone(command.arg(index), this.db));
       if (there.length === keys.length) this.carry(command);
-      else this.carryRaw(command, there.length === 0 ? null : encodeCommand([name, ...there]));
+      else this.carryPart(name, command, there);
       return;
     }
     this.shortLived.need(keys, this.db, into);
@@ -261,11 +281,11 @@ export class SourceStream {
     const deletes = spec.kind === 'delete';
     const splits = deletes || name === 'mset' || name === 'msetnx';
     if (!splits) return this.record('split', command, this.firstKey(spec, command));
-    const parts: Buffer[] = [];
+    const parts: number[] = [];
     for (const index of spec.keysOf(command)) {
       const key = command.arg(index);
       const verdict = this.judge.keyVerdict(key, deletes);
-      const args = deletes ? [key] : [key, command.arg(index + 1)];
+      const args = deletes ? [index] : [index, index + 1];
       if (verdict === 'carried') {
         if (!deletes) this.shortLived.need([key], this.db, this.unit ?? this.block.commands);
         if (!deletes || !this.shortLived.gone(key, this.db)) parts.push(...args);
@@ -275,7 +295,7 @@ export class SourceStream {
       } else if (verdict === 'control') this.takeControl(name, command);
       else this.counts.filtered += 1;
     }
-    this.carryRaw(command, parts.length === 0 ? null : encodeCommand([deletes ? name : 'MSET', ...parts]));
+    this.carryPart(deletes ? name : 'MSET', command, parts);
   }
 
   private takeConflict(name: string, spec: CommandSpec, command: StreamCommand): void {
@@ -289,7 +309,7 @@ export class SourceStream {
     this.counts.conflicts += 1;
     const record = recordOf('not-owned', command, { db: this.db, key, unit: this.judge.unitOf(key) });
     record.id = this.idOf(command);
-    if (conflicts === 'quarantine') this.block.records.push(record);
+    if (conflicts === 'quarantine') this.block.record(record);
     else if (this.block.log.length < LOGGED_PER_BLOCK) this.block.log.push(record);
     return conflicts === 'source-wins';
   }
@@ -307,15 +327,14 @@ export class SourceStream {
   ): void {
     const record = recordOf(reason, command, { db: this.db, key, ...(detail !== undefined && { detail }) });
     record.id = this.idOf(command);
-    this.block.records.push(record);
+    this.block.record(record);
   }
 
   private idOf(command: StreamCommand): string {
     const id = String(this.base + command.endOffset);
-    const before = [...this.block.records, ...this.block.log].filter(
-      (one) => one.id.split('-')[0] === id,
-    ).length;
-    return before === 0 ? id : `${id}-${before}`;
+    const times = this.lastId.id === id ? this.lastId.times + 1 : 0;
+    this.lastId = { id, times };
+    return times === 0 ? id : `${id}-${times}`;
   }
 
   private carry(command: StreamCommand): void {
@@ -323,10 +342,10 @@ export class SourceStream {
     this.count();
   }
 
-  /** A part of a command of several keys. */
-  private carryRaw(command: StreamCommand, raw: Buffer | null): void {
+  /** Of a command of several keys, these arguments. */
+  private carryPart(name: string, command: StreamCommand, indexes: readonly number[]): void {
     const into = this.unit ?? this.block.commands;
-    if (raw !== null) into.addRaw(raw, this.db);
+    if (indexes.length > 0) into.addArguments(name, command, indexes, this.db);
     into.note(command, this.db);
     this.count();
   }
@@ -374,7 +393,7 @@ export class SourceStream {
     const { block } = this;
     const key = command.arg(1).toString('latin1');
     if (name === 'set' && (key === MARKER_KEY || key === PASSAGE_KEY)) {
-      const marker = markerOf(command.arg(2));
+      const marker = command.argBytes(2) > MARKER_BYTES ? null : markerOf(command.arg(2));
       if (marker !== null) block.markers.push(marker);
       return;
     }

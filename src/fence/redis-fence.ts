@@ -13,14 +13,16 @@ import { checkChange, verdictOf } from './guard.js';
 import type { GuardContext } from './guard.js';
 import { infoField, redisUnavailable } from './redis-client.js';
 import { howToReopen } from './redis-loss.js';
-import { MARKER_KEY, SERVER_FIELD, UNITS_KEY, formatMarker, formatUnit, parseUnit } from './redis-units.js';
+import { MARKER_KEY, SERVER_FIELD, UNITS_KEY, WAS_PREFIX } from './redis-units.js';
+import { formatMarker, formatUnit, parseUnit } from './redis-units.js';
 import type { ChangeResult, FenceBudget, Marker, UnitChange, UnitState } from './types.js';
 import type { Evidence, LinkCheckpoint, UnitFence } from './unit-fence.js';
 
 /**
  * Writes states, the server's identity and the marker when everything is as it was read: the server (ARGV[1]), the identity on which the
  * states were asserted (ARGV[2]) and each unit's state ('' for none). The next identity is ARGV[3]; ARGV[4] is the marker, '' for none; then unit,
- * state, next state. Answers 1, or 0 when something was other than read: nothing is written then.
+ * state, next state. Answers 1, or 0 when something was other than read: nothing is written then. On a server on which the states were not asserted,
+ * what it came back with is kept beside what is written, until they are.
  */
 const SWAP = `
 local info = redis.call('INFO', 'server')
@@ -38,11 +40,17 @@ end
 local fields = {}
 for i = 5, #ARGV, 3 do
   if ARGV[i + 1] ~= ARGV[i + 2] then
+    if ARGV[1] ~= ARGV[3] and ARGV[i + 1] ~= '' then
+      redis.call('HSETNX', KEYS[1], '${WAS_PREFIX}' .. ARGV[i], ARGV[i + 1])
+    end
     fields[#fields + 1] = ARGV[i]
     fields[#fields + 1] = ARGV[i + 2]
   end
 end
 if ARGV[2] ~= ARGV[3] then
+  for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
+    if string.sub(field, 1, ${WAS_PREFIX.length}) == '${WAS_PREFIX}' then redis.call('HDEL', KEYS[1], field) end
+  end
   fields[#fields + 1] = '${SERVER_FIELD}'
   fields[#fields + 1] = ARGV[3]
 end
@@ -64,6 +72,8 @@ export interface Seen {
   /** On which one the states were asserted; '' when there is none. */
   asserted: string;
   states: Map<UnitId, UnitState>;
+  /** What the server came back with, where `states` was written since; with a look at all units. */
+  was: Map<UnitId, UnitState>;
 }
 
 /**
@@ -335,11 +345,14 @@ export class RedisFence implements UnitFence {
           ? Object.entries(answers[2] as Record<string, string>)
           : units.map((unit, i) => [unit, (answers[2] as (string | null)[])[i]!]);
       const states = new Map<UnitId, UnitState>();
-      for (const [unit, text] of found) {
-        if (text === null || unit.startsWith('#')) continue;
-        states.set(unit, parseUnit(this.name, unit, text, asserted));
+      const was = new Map<UnitId, UnitState>();
+      for (const [field, text] of found) {
+        if (text === null) continue;
+        const unit = field.startsWith(WAS_PREFIX) ? field.slice(WAS_PREFIX.length) : field;
+        if (unit.startsWith('#')) continue;
+        (unit === field ? states : was).set(unit, parseUnit(this.name, unit, text, asserted));
       }
-      return { server, asserted, states };
+      return { server, asserted, states, was };
     });
   }
 

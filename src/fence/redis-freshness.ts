@@ -3,7 +3,7 @@ import { InterlockError, isInterlockError } from '../errors.js';
 import { Router, unitsOf } from '../routing/rules.js';
 import type { Rules } from '../routing/rules.js';
 import type { UnitId } from '../routing/units.js';
-import type { RedisFence } from './redis-fence.js';
+import type { RedisFence, Seen } from './redis-fence.js';
 import { howToReopen } from './redis-loss.js';
 import type { RulesStore } from './rules-store.js';
 import type { UnitState } from './types.js';
@@ -29,12 +29,12 @@ export async function reassertFresh(
   rules: Rules,
   { history, source }: Witnesses,
 ): Promise<{ written: UnitId[]; server: string }> {
-  const { server, asserted, states } = await fence.look(null);
+  const { server, asserted, states, was } = await fence.look(null);
   const isWhole = unitsOf(rules).every((unit) => states.has(unit));
   if (server !== asserted && isWhole) {
     const why =
       (source === undefined ? undefined : await missedMarker(fence, source)) ??
-      (await missedChange(fence, rules, states, history));
+      (await missedChange(fence, rules, { states, was }, history));
     if (why !== undefined)
       throw new InterlockError(
         'NeedsOperator',
@@ -62,11 +62,14 @@ async function missedMarker(fence: RedisFence, source: RedisFence): Promise<stri
   );
 }
 
-/** Each document in which a unit was not open here is of before its state. */
+/**
+ * Each document in which a unit was not open here is of before its state. Hazard: a compensation writes over the states that an older snapshot came
+ * back with, and they look new. Guard: what they were says how old the data is.
+ */
 async function missedChange(
   fence: RedisFence,
   rules: Rules,
-  states: ReadonlyMap<UnitId, UnitState>,
+  { states, was }: Pick<Seen, 'states' | 'was'>,
   history: Witnesses['history'],
 ): Promise<string | undefined> {
   const { dc } = fence;
@@ -76,19 +79,26 @@ async function missedChange(
   };
   const current = new Router(rules);
   const own = unitsOf(rules).filter((unit) => opens(current, unit));
+  const cameWith = (unit: UnitId): UnitState => was.get(unit) ?? states.get(unit)!;
   const older = new Set(own.filter((unit) => states.get(unit)!.state !== 'open'));
-  let lowest = Math.min(...own.map((unit) => states.get(unit)!.epoch));
+  let lowest = Math.min(...own.map((unit) => cameWith(unit).epoch));
   if (older.size > 0) lowest = Infinity;
   for (let at = rules.epoch; at > lowest && older.size === 0;) {
     const document = await history.before(at);
     if (document === undefined) break;
     at = document.rules.epoch;
     const router = new Router(document.rules);
-    for (const unit of own) if (states.get(unit)!.epoch < at && !opens(router, unit)) older.add(unit);
+    for (const unit of own) {
+      const { owner, epoch } = cameWith(unit);
+      // What was another's then and is this DC's now comes by the link, but for what this one wrote in between.
+      const missed =
+        owner === dc ? !opens(router, unit) : opens(router, unit) && at < states.get(unit)!.epoch;
+      if (epoch < at && missed) older.add(unit);
+    }
   }
   const [first] = older;
   if (first === undefined) return undefined;
-  const { state, owner, epoch } = states.get(first)!;
+  const { state, owner, epoch } = cameWith(first);
   return (
     `${older.size} units that ${dc} owns now are there as before a switchover (${first}: ${state} of ${owner} at epoch ${epoch}): it came back with older data, and has lost what was written since. ` +
     howToReopen(fence)

@@ -9,6 +9,11 @@ export const UNITS_KEY = 'interlock:units';
 export const MARKER_KEY = 'interlock:marker';
 /** The field of `interlock:units` with the run_id of the server on which the states were asserted. */
 export const SERVER_FIELD = '#server';
+/**
+ * `#was:<unit>`: the state that a server came back with, when something was written over it before the states were asserted there. It alone says how old
+ * the data is.
+ */
+export const WAS_PREFIX = '#was:';
 
 const STATES: readonly UnitStateName[] = ['open', 'write_disabled', 'remote'];
 

@@ -2,6 +2,7 @@
  * `npm run bench -- redis`: how fast a link applies, and in the same run how fast Redis' own replica applies the same commands of the same source. A
  * backlog is written while both are detached; the time runs from the order to attach until the target has the last command.
  * Then the SDK's fenced writes against plain ioredis.
+ * `worker memory`: the most that the process of a link ever has, with values and transactions of 512 MB.
  *   --commands N (1000000; the mix half of it, latency a twentieth, fenced writes a quarter)  --rounds N (1)  --only WORK  --json
  */
 import { loadavg } from 'node:os';
@@ -9,6 +10,7 @@ import { messageOf } from '../../src/errors.js';
 import { benchFlags, positive, refuse } from './flags.js';
 import { IN_FLIGHT, PACKED, fencedWrites } from './redis/fenced.js';
 import { RedisRig } from './redis/rig.js';
+import { MEMORY, workerMemory } from './redis/memory.js';
 import { LATENCIES, RATES, steady } from './redis/works.js';
 import { compare, machine, median, printReport } from './report.js';
 import type { BenchResult } from './report.js';
@@ -90,7 +92,7 @@ async function main(): Promise<void> {
   });
   const commands = positive('--commands', flags.commands);
   const rounds = positive('--rounds', flags.rounds);
-  const all = [...Object.keys(RATES), ...LATENCIES, ...FENCED];
+  const all = [...Object.keys(RATES), ...LATENCIES, ...MEMORY, ...FENCED];
   const { only } = flags;
   if (only !== undefined && !all.includes(only))
     refuse(`--only: ${JSON.stringify(only)}: expected one of ${all.join(', ')}`);
@@ -111,6 +113,10 @@ async function main(): Promise<void> {
       outcomes.push(await rate(rig, work, rounds, commands));
     const latencies = works.filter((name) => LATENCIES.some((one) => one === name));
     if (latencies.length > 0) outcomes.push(await latency(rig, latencies, rounds, commands));
+    if (works.some((name) => MEMORY.some((one) => one === name))) {
+      say(`${MEMORY[0]}: ${rounds} rounds`);
+      outcomes.push(await workerMemory(rig, rounds));
+    }
     const writes = works.filter((name) => FENCED.some((one) => one === name));
     if (writes.length > 0) outcomes.push({ results: await fenced(writes, rounds, commands), link: {} });
     printReport(

@@ -1,10 +1,12 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { openRedis } from '../../src/fence/redis-client.js';
 import { RedisFence } from '../../src/fence/redis-fence.js';
+import type { Witnesses } from '../../src/fence/redis-freshness.js';
 import { preflightRedis } from '../../src/fence/redis-preflight.js';
 import type { UnitChange } from '../../src/fence/types.js';
 import { silentLogger } from '../../src/observability/logger.js';
 import { rulesHash } from '../../src/routing/hash.js';
+import { switchRules } from '../../src/routing/plan.js';
 import { unitsOf } from '../../src/routing/rules.js';
 import { RedisStates } from '../../src/rule-center/fence-states.js';
 import { Reassertion } from '../../src/rule-center/reassertion.js';
@@ -62,14 +64,16 @@ function beforeNextSwap(meanwhile: () => Promise<unknown>): void {
 const witnesses = { history: { before: async () => undefined }, source: undefined };
 
 /** What a rule center of dc-a does when both data centers have the same rules. */
-function reassertion(over: { rules?: ReturnType<typeof rulesAt>; peerEpoch?: number } = {}): Reassertion {
+function reassertion(
+  over: { rules?: ReturnType<typeof rulesAt>; peerEpoch?: number; history?: Witnesses['history'] } = {},
+): Reassertion {
   const rules = over.rules ?? testRules();
   const book = new RuleBook();
   book.offer({ rules, hash: rulesHash(rules) });
   const epoch = over.peerEpoch ?? rules.epoch;
   const peer = { dc: 'dc-b', health: async () => ({ epoch, hash: rulesHash(rules), storeEpoch: epoch }) };
   return new Reassertion(
-    [new RedisStates(fence, witnesses)],
+    [new RedisStates(fence, { ...witnesses, ...(over.history && { history: over.history }) })],
     peer,
     book,
     async () => rules.epoch,
@@ -222,6 +226,36 @@ describe('a server that has forgotten', () => {
     // What is closed may always be closed.
     await restart();
     await fence.change(change({ epoch: 4, to: 'remote', owner: 'dc-b' }));
+  });
+
+  test('restarted with older data: a compensation does not make it look new', async () => {
+    // Its units were moved away at epoch 2 and back at 4, and it has slept through that.
+    await restart();
+    await fence.reopen(change({ epoch: 4, to: 'open' }));
+    await restart();
+    await fence.reopen(change({ epoch: 6, to: 'open' }));
+    expect((await fence.states(UNITS)).every(({ state, epoch }) => state === 'open' && epoch === 6)).toBe(
+      true,
+    );
+    const away = switchRules(testRules(), UNITS, 'dc-b', 2, 'away');
+    const back = switchRules(away, UNITS, 'dc-a', 4, 'back');
+    const documents = [testRules(), away, back].map((rules) => ({ rules }));
+    const history = {
+      before: async (epoch: number) => documents.filter(({ rules }) => rules.epoch < epoch).at(-1),
+    } as unknown as Witnesses['history'];
+    const rules = { ...back, epoch: 6 };
+    const center = reassertion({ rules, history });
+    await center.look();
+    expect(center.problems[0]!.message).toMatch(
+      /20 units that dc-a owns now are there as before a switchover \(.*: open of dc-a at epoch 1\).*--accept-loss redis\/cache/,
+    );
+    await expect(fence.change(change({ epoch: 7 }))).rejects.toMatchObject({ code: 'ServerIdentityChanged' });
+    // A person's word; from then on it is as any other.
+    await fence.reassert(rules, true);
+    await restart();
+    const later = reassertion({ rules, history });
+    await later.look();
+    expect(later.problems).toEqual([]);
   });
 
   test('flushed: nobody asserts by itself what was lost with the data; an operator does, and a compensation is not held up', async () => {

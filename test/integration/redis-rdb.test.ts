@@ -6,6 +6,7 @@ import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import type { RdbEvent } from '../../replicators/redis/rdb/events.js';
 import { readRdb } from '../../replicators/redis/rdb/read-rdb.js';
 import type { RdbOptions } from '../../replicators/redis/rdb/read-rdb.js';
+import { Spool, SpooledBytes } from '../../replicators/redis/spool.js';
 import { CommandWriter } from '../../replicators/redis/resp/command-writer.js';
 import { ReplyError, ReplyReader } from '../../replicators/redis/resp/reply-reader.js';
 import { OLD_FORMATS, rdbFile } from '../support/rdb-fixture.js';
@@ -62,7 +63,8 @@ async function apply(events: AsyncIterable<RdbEvent[]>, port: number): Promise<s
       if (event.kind === 'select') writer.command('SELECT', event.db);
       else if (event.kind === 'value') event.writeTo(writer);
       else if (event.kind === 'function') writer.command('FUNCTION', 'LOAD', 'REPLACE', event.code);
-      else if (event.kind === 'commands') for (const command of event.commands) writer.command(...command);
+      else if (event.kind === 'commands')
+        for (const command of event.commands) writer.command(...command.map(inMemory));
       sent +=
         event.kind === 'commands'
           ? event.commands.length
@@ -118,6 +120,10 @@ async function fullSync(port: number, capabilities: string): Promise<Buffer> {
   }
 }
 
+function inMemory(one: Buffer | SpooledBytes): Buffer {
+  return one instanceof SpooledBytes ? one.spool.subarray(one.start, one.end) : one;
+}
+
 /** What only Redis 7 knows. */
 const REDIS_7_ONLY = ['entries-added', 'max-deleted-entry-id', 'entries-read', 'lag'];
 
@@ -151,10 +157,18 @@ function asMadeByCommands(image: KeyImage, redis6: boolean): void {
       for (const name of REDIS_7_ONLY) Reflect.deleteProperty(one, name);
 }
 
+/** On disk is what is longer than a piece. */
+const ELSEWHERE: RdbOptions = {
+  rawLimitBytes: 10,
+  spool: new Spool('test'),
+  pieceKey: Buffer.from('interlock:link:test:copy'),
+};
+
 const WAYS: [string, RdbOptions, number][] = [
   ['RESTORE', { rawLimitBytes: 1 << 30 }, 65_536],
   ['RESTORE, pieces of what is over 2000 bytes, in chunks of 700', { rawLimitBytes: 2000 }, 700],
   ['pieces of all that is over 10 bytes', { rawLimitBytes: 10 }, 65_536],
+  ['pieces, made under another name', ELSEWHERE, 700],
   ['commands only', { rawLimitBytes: 1 << 20, decode: 'all' }, 65_536],
   [
     'commands, where Redis 6 does not know the format',

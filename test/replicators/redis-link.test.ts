@@ -22,6 +22,7 @@ import type { StreamCommand } from '../../replicators/redis/resp/command-reader.
 import { ShortLived } from '../../replicators/redis/short-lived.js';
 import { requireContinues } from '../../replicators/redis/source-info.js';
 import { SourceStream } from '../../replicators/redis/source-stream.js';
+import { Spool, SpooledBytes } from '../../replicators/redis/spool.js';
 import { bucketOf } from '../../src/routing/units.js';
 
 const command = (...args: (string | number)[]): StreamCommand =>
@@ -214,9 +215,13 @@ describe('a block', () => {
     for (const each of [one, two, four]) made.add(each, 0);
     made.add(three, 5);
     made.remove(one);
-    expect(made.at(2)).toMatchObject({ offset: null, db: 0 });
-    expect(made.at(3)).toMatchObject({ offset: three.endOffset, db: 5 });
-    const { parts, count } = made.take();
+    const spool = new Spool('a large command cannot be kept');
+    expect([...made.pick([2, 3], spool)]).toMatchObject([
+      { offset: null, db: 0 },
+      { offset: three.endOffset, db: 5 },
+    ]);
+    const { count } = made.take();
+    const parts = made.take().parts as Buffer[];
     expect(count).toBe(5);
     expect(Buffer.concat(parts)).toEqual(
       Buffer.concat([
@@ -228,6 +233,94 @@ describe('a block', () => {
       ]),
     );
     expect(parts).toHaveLength(5);
+  });
+});
+
+describe('a transaction that is too large for memory', () => {
+  it('is the same on disk, and its commands keep their places in the stream', async () => {
+    const spool = new Spool('test');
+    const limits = { bulkBytes: 1000, commandBytes: 10_000, largeBytes: 40 };
+    const reader = new CommandReader(spool, limits);
+    const bytes = Buffer.concat(
+      Array.from({ length: 30 }, (_, i) => encodeCommand(['SET', `k${i}`, 'v'.repeat((i * 7) % 90)])),
+    );
+    const commands: StreamCommand[] = [];
+    for (let at = 0; at < bytes.length; at += 33)
+      commands.push(...reader.push(Buffer.from(bytes.subarray(at, at + 33))));
+    expect(new Set(commands.map(({ data }) => data === spool)).size).toBe(2);
+    const carried = commands.filter((_, i) => i % 5 !== 2);
+    const inMemory = new CommandBytes();
+    const made = new CommandBytes();
+    const disk = new Spool('test');
+    for (const [i, one] of carried.entries()) {
+      inMemory.add(one, i < 10 ? 0 : 3);
+      made.add(one, i < 10 ? 0 : 3);
+      if (i % 4 === 0) made.spill(disk);
+      if (i % 4 === 0) expect(made.heldBytes).toBe(0);
+    }
+    const all = Array.from({ length: carried.length + 1 }, (_, i) => i);
+    const picked = [...made.pick(all, new Spool('test'))];
+    expect(picked.filter(({ offset }) => offset !== null).map(({ offset }) => offset)).toEqual(
+      carried.map(({ endOffset }) => endOffset),
+    );
+    expect(picked.map(({ db }) => db)).toEqual(
+      [...inMemory.pick(all, new Spool('test'))].map(({ db }) => db),
+    );
+    const bytesOf = (some: CommandBytes): Buffer =>
+      Buffer.concat(
+        some
+          .take()
+          .parts.map((part) =>
+            part instanceof SpooledBytes ? part.spool.subarray(part.start, part.end) : part,
+          ),
+      );
+    expect(bytesOf(made)).toEqual(bytesOf(inMemory));
+    expect([...made.latest()].length).toBeLessThan(4);
+    made.release();
+    expect(disk.bytes).toBeLessThan(bytes.length);
+    await expect(disk.read(disk.end, 1)).rejects.toThrow('is not there');
+    disk.close();
+    spool.close();
+  });
+
+  it('goes to the disk, and with many refused writes keeps only the first of them', () => {
+    const judge = new Judge(
+      { ...plainLink, keys: [{ pattern: 'user:{userId}' }], conflicts: 'quarantine' },
+      new Ownership('a', []),
+    );
+    const stream = new SourceStream(
+      { ...plainLink, conflicts: 'quarantine' },
+      new CommandTable(),
+      judge,
+      new Ownership('a', []),
+      new ShortLived(0, Date.now),
+      { offset: 0, db: 0 },
+      { databases: 16, refused: new Map() },
+    );
+    const reader = new CommandReader();
+    const take = (...args: string[]): void => {
+      for (const one of reader.push(encodeCommand(args))) stream.take(one);
+    };
+    take('MULTI');
+    for (let i = 0; i < 100; i++) take('APPEND', 'shared', 'x'.repeat(200_000));
+    for (let i = 0; i < 300; i++) take('SET', 'user:1', 'y'.repeat(40_000));
+    take('EXEC');
+    const { block } = stream;
+    expect(block.commands.bytes).toBeGreaterThan(20_000_000);
+    expect(block.commands.heldBytes).toBeLessThan(9_000_000);
+    expect(block.records).toHaveLength(300);
+    expect(block.records.filter(({ bytes }) => bytes !== null).length).toBeLessThan(100);
+    expect(block.records[0]!.bytes).not.toBeNull();
+    stream.close();
+  });
+
+  it('of a command of several keys, what is carried is cut out where it lies', () => {
+    const mset = command('MSET', 'a', 1, 'user:1', 2, 'c', 3, 'd', 4);
+    const made = new CommandBytes();
+    made.addArguments('MSET', mset, [1, 2, 5, 6, 7, 8], 0);
+    expect(Buffer.concat(made.take().parts as Buffer[]).toString()).toBe(
+      encodeCommand(['MSET', 'a', 1, 'c', 3, 'd', 4]).toString(),
+    );
   });
 });
 
@@ -380,7 +473,7 @@ describe('keys that live too short, in an attempt behind another', () => {
   };
   const text = (block: SourceStream['block']): string[] =>
     new CommandReader()
-      .push(Buffer.concat(block.commands.take().parts))
+      .push(Buffer.concat(block.commands.take().parts as Buffer[]))
       .map((one) => one.args.map(String).join(' '));
 
   it('are read again into memory; nothing that was applied is applied again', () => {

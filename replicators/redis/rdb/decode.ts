@@ -1,12 +1,13 @@
 import { streamCommands } from './decode-stream.js';
-import { stringCommands } from './decode-string.js';
+import { element, stringCommands } from './decode-string.js';
 import { whole } from './decoding.js';
 import type { Decoding } from './decoding.js';
 import type { OpenValue } from './entry-reader.js';
-import type { DecodedValue, UndecodableValue } from './events.js';
+import type { Argument, DecodedValue, UndecodableValue } from './events.js';
 import { intsetElements, listpackElements, zipmapElements, ziplistElements } from './packed.js';
 import { Pieces } from './pieces.js';
 import { skipModuleField } from './skip.js';
+import type { Spool } from '../spool.js';
 import { RDB } from './types.js';
 import type { Window } from './window.js';
 
@@ -16,6 +17,8 @@ const HASH_TTL_SINCE = 12;
 export interface DecodeOptions {
   rawLimitBytes: number;
   targetRdbVersion: number;
+  spool: Spool | null;
+  pieceKey: Buffer | null;
 }
 
 /** The value at which the window stands, as commands. */
@@ -25,7 +28,7 @@ export function* decodeValue(
   options: DecodeOptions,
 ): Generator<DecodedValue | UndecodableValue | undefined> {
   const reason = undecodable(value.rdbType, options.targetRdbVersion);
-  const pieces = new Pieces(value, options.rawLimitBytes);
+  const pieces = new Pieces(value, options.rawLimitBytes, options.pieceKey);
   const decoding = commands(window, value.rdbType, pieces, options);
   if (reason !== null) {
     for (const piece of decoding) if (piece === undefined) yield undefined;
@@ -46,19 +49,20 @@ function undecodable(rdbType: number, targetRdbVersion: number): string | null {
 }
 
 function* commands(window: Window, rdbType: number, pieces: Pieces, options: DecodeOptions): Decoding {
+  const one = (): Decoding<Argument> => element(window, options.spool, pieces.limitBytes);
   switch (rdbType) {
     case RDB.STRING:
       return yield* stringCommands(window, pieces);
     case RDB.LIST:
-      return yield* strings(window, pieces, 'RPUSH', 1);
+      return yield* strings(window, pieces, 'RPUSH', one);
     case RDB.SET:
-      return yield* strings(window, pieces, 'SADD', 1);
+      return yield* strings(window, pieces, 'SADD', one);
     case RDB.HASH:
-      return yield* strings(window, pieces, 'HSET', 2);
+      return yield* strings(window, pieces, 'HSET', one);
     case RDB.ZSET:
-      return yield* members(window, pieces, () => textScore(window));
+      return yield* members(window, pieces, one, () => textScore(window));
     case RDB.ZSET_2:
-      return yield* members(window, pieces, () => exact(window.take(8).readDoubleLE()));
+      return yield* members(window, pieces, one, () => exact(window.take(8).readDoubleLE()));
     case RDB.HASH_ZIPMAP:
       return yield* packed(window, pieces, 'HSET', zipmapElements);
     case RDB.LIST_ZIPLIST:
@@ -77,10 +81,10 @@ function* commands(window: Window, rdbType: number, pieces: Pieces, options: Dec
       return yield* packed(window, pieces, 'SADD', listpackElements);
     case RDB.LIST_QUICKLIST:
     case RDB.LIST_QUICKLIST_2:
-      return yield* quicklist(window, pieces, rdbType === RDB.LIST_QUICKLIST_2);
+      return yield* quicklist(window, pieces, one, rdbType === RDB.LIST_QUICKLIST_2);
     case RDB.HASH_METADATA:
     case RDB.HASH_METADATA_PRE_GA:
-      return yield* hashWithLives(window, pieces, rdbType === RDB.HASH_METADATA);
+      return yield* hashWithLives(window, pieces, one, rdbType === RDB.HASH_METADATA);
     case RDB.HASH_LISTPACK_EX:
     case RDB.HASH_LISTPACK_EX_PRE_GA:
       return yield* packedHashWithLives(window, pieces, rdbType === RDB.HASH_LISTPACK_EX);
@@ -94,28 +98,24 @@ function* commands(window: Window, rdbType: number, pieces: Pieces, options: Dec
   }
 }
 
-function* strings(window: Window, pieces: Pieces, name: string, perElement: 1 | 2): Decoding {
+type ReadElement = () => Decoding<Argument>;
+
+function* strings(window: Window, pieces: Pieces, name: string, one: ReadElement): Decoding {
   const count = yield* whole(window, () => window.length());
-  const read = (): void => {
-    const one = window.string();
-    if (perElement === 1) pieces.element(name, one);
-    else pieces.element(name, one, window.string());
-  };
   for (let index = 0; index < count; index += 1) {
     if (pieces.full) yield pieces.take();
-    yield* whole(window, read);
+    const first = yield* one();
+    if (name === 'HSET') pieces.element(name, first, yield* one());
+    else pieces.element(name, first);
   }
 }
 
-function* members(window: Window, pieces: Pieces, score: () => string): Decoding {
+function* members(window: Window, pieces: Pieces, one: ReadElement, score: () => string): Decoding {
   const count = yield* whole(window, () => window.length());
-  const read = (): void => {
-    const member = window.string();
-    pieces.element('ZADD', Buffer.from(score(), 'latin1'), member);
-  };
   for (let index = 0; index < count; index += 1) {
     if (pieces.full) yield pieces.take();
-    yield* whole(window, read);
+    const member = yield* one();
+    pieces.element('ZADD', Buffer.from(yield* whole(window, score), 'latin1'), member);
   }
 }
 
@@ -167,37 +167,33 @@ function* packed(
 /** A node that holds one long element as it is. */
 const PLAIN_NODE = 1;
 
-function* quicklist(window: Window, pieces: Pieces, hasContainers: boolean): Decoding {
+function* quicklist(window: Window, pieces: Pieces, one: ReadElement, hasContainers: boolean): Decoding {
   const nodes = yield* whole(window, () => window.length());
   for (let node = 0; node < nodes; node += 1) {
     const container = hasContainers ? yield* whole(window, () => window.length()) : 0;
     if (container === PLAIN_NODE) {
       if (pieces.full) yield pieces.take();
-      pieces.element('RPUSH', yield* whole(window, () => window.string()));
+      pieces.element('RPUSH', yield* one());
     } else {
       yield* packed(window, pieces, 'RPUSH', hasContainers ? listpackElements : ziplistElements);
     }
   }
 }
 
-function field(pieces: Pieces, name: Buffer, value: Buffer, expireAtMs: bigint): void {
+function field(pieces: Pieces, name: Argument, value: Argument, expireAtMs: bigint): void {
   pieces.element('HSET', name, value);
   if (expireAtMs > 0n) pieces.command('HPEXPIREAT', String(expireAtMs), 'FIELDS', '1', name);
 }
 
-function* hashWithLives(window: Window, pieces: Pieces, relative: boolean): Decoding {
+function* hashWithLives(window: Window, pieces: Pieces, one: ReadElement, relative: boolean): Decoding {
   const earliest = relative ? yield* whole(window, () => window.milliseconds()) : 1n;
   const count = yield* whole(window, () => window.length());
-  const read = (): void => {
-    // 0: for ever; else from the earliest on, plus 1.
-    const life = window.number();
-    const name = window.string();
-    const value = window.string();
-    field(pieces, name, value, life === 0n ? 0n : life + earliest - 1n);
-  };
   for (let index = 0; index < count; index += 1) {
     if (pieces.full) yield pieces.take();
-    yield* whole(window, read);
+    // 0: for ever; else from the earliest on, plus 1.
+    const life = yield* whole(window, () => window.number());
+    const name = yield* one();
+    field(pieces, name, yield* one(), life === 0n ? 0n : life + earliest - 1n);
   }
 }
 

@@ -6,7 +6,7 @@ import type { Window } from './window.js';
 export type Decoding<Result = void> = Generator<DecodedValue | undefined, Result>;
 
 /** `read` on the window, once all that it reads is there. It must change nothing before it has read all. */
-export function* whole<T>(window: Window, read: () => T): Decoding<T> {
+export function* whole<T>(window: Window, read: () => T): Generator<undefined, T> {
   for (;;) {
     const start = window.pos;
     try {

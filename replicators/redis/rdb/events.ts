@@ -1,3 +1,4 @@
+import type { SpooledBytes } from '../spool.js';
 import type { RestorableValue } from './restorable-value.js';
 import type { RedisType } from './types.js';
 
@@ -18,9 +19,13 @@ export type RdbEvent =
   /** `checksumOk`: null when the source writes no checksums (`rdbchecksum no`); a wrong one is an error. `bytes`: length of the file. */
   | { kind: 'end'; checksumOk: true | null; bytes: number };
 
+/** Of a command; on disk when it is an element that is too large for memory. */
+export type Argument = Buffer | SpooledBytes;
+
 /**
  * A value, or a piece of one, as commands: it is too large to be sent whole, or the target does not know its format. The first command of the first
- * piece removes what the key held, the last of the last sets its time to live; until then the key has none.
+ * piece removes what the key held, the last of the last sets its time to live; until then the key has none. With a `pieceKey`, a value of several pieces
+ * is made there, and the last one gives it its name: nobody sees a part of it.
  */
 export interface DecodedValue {
   kind: 'commands';
@@ -28,7 +33,7 @@ export interface DecodedValue {
   key: Buffer;
   type: RedisType;
   expireAtMs: number | null;
-  commands: Buffer[][];
+  commands: Argument[][];
   first: boolean;
   last: boolean;
 }

@@ -3,15 +3,20 @@ import type { DecodeOptions } from './decode.js';
 import { EntryReader } from './entry-reader.js';
 import type { OpenValue } from './entry-reader.js';
 import type { RdbEvent } from './events.js';
+import type { Spool } from '../spool.js';
 import { NEWEST_RDB_VERSION } from './types.js';
 import { Window } from './window.js';
 
 export interface RdbOptions {
   /**
    * A value whose saved form is larger is given as commands, in pieces of about this size (1 MB at most). It bounds what is in memory of one value, but
-   * for one element of a collection (up to 512 MB), and for 32 bytes for each pending entry of one consumer group.
+   * for a key, for one node of a stream, and for 32 bytes for each pending entry of one consumer group; without a `spool`, for one element of a collection.
    */
   rawLimitBytes: number;
+  /** Takes elements of a collection that are larger than a piece. */
+  spool?: Spool;
+  /** A key of the target's where values of several pieces are made. */
+  pieceKey?: Buffer;
   /** What the target takes (`rdbVersionOf` its version): what it does not know is given as commands. */
   targetRdbVersion?: number;
   /** `all`: every value is given as commands, for a target that takes no RESTORE. */
@@ -30,6 +35,7 @@ export async function* readRdb(
 ): AsyncGenerator<RdbEvent[]> {
   const window = new Window(chunks);
   const { rawLimitBytes, targetRdbVersion = NEWEST_RDB_VERSION, decode = 'where-needed' } = options;
+  const { spool = null, pieceKey = null } = options;
   const entries = new EntryReader(window, { rawLimitBytes, targetRdbVersion, decode });
   try {
     for (;;) {
@@ -38,7 +44,7 @@ export async function* readRdb(
       if (events.length > 0) yield events;
       if (stop === 'end') return;
       if (stop === 'more') await window.fill(window.missing);
-      else yield* pieces(window, stop, { rawLimitBytes, targetRdbVersion });
+      else yield* pieces(window, stop, { rawLimitBytes, targetRdbVersion, spool, pieceKey });
     }
   } finally {
     await window.close();

@@ -149,6 +149,20 @@ export class Window {
     return Buffer.from(String(this.data.readIntLE(this.pos - bytes, bytes)), 'latin1');
   }
 
+  /** How long the string is that comes next; where the window stands does not change. */
+  nextStringBytes(): number {
+    const start = this.pos;
+    try {
+      const first = this.byte();
+      if (first === 0xc3) this.length();
+      else if (first >= 0xc0) return 0;
+      else this.pos = start;
+      return this.stringLength();
+    } finally {
+      this.pos = start;
+    }
+  }
+
   /** Length of what follows, which will be taken as one. */
   stringLength(): number {
     const at = this.pos;

@@ -1,3 +1,5 @@
+const NOTHING = Buffer.alloc(0);
+
 /**
  * The bytes of an item that is not complete yet, over any number of chunks. What is complete stays in the chunk that brought it: slices of it are
  * handed out and never written again.
@@ -7,7 +9,7 @@
  */
 export class Accumulator {
   /** Where the items are read from. */
-  data: Buffer = Buffer.alloc(0);
+  data: Buffer = NOTHING;
   /** Bytes of `data` that have arrived. */
   end = 0;
   /** `data` is ours: it has room behind `end`, and nothing of `data` was handed out. */
@@ -37,7 +39,7 @@ export class Accumulator {
   /** Keeps only what begins at `start`, the first byte of the item that is not complete; slices of what is before it may be in use. */
   keep(start: number): void {
     if (start === 0) return;
-    this.data = this.data.subarray(start, this.end);
+    this.data = start === this.end ? NOTHING : this.data.subarray(start, this.end);
     this.end -= start;
     this.owned = false;
   }

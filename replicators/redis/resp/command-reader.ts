@@ -1,5 +1,7 @@
 import { InterlockError } from '../../../src/errors.js';
+import type { Spool } from '../spool.js';
 import { Accumulator } from './accumulator.js';
+import { LargeCommand } from './large-command.js';
 
 const ASTERISK = 0x2a;
 const DOLLAR = 0x24;
@@ -11,8 +13,13 @@ const MAX_BULK_BYTES = 512 * 1024 * 1024;
 /** Of one command with all its arguments; a Buffer takes no more than 4 GB. */
 const MAX_COMMAND_BYTES = 1024 * 1024 * 1024;
 const MAX_ARGUMENTS = 2 ** 31 - 1;
+/** A command that is larger is not gathered in memory, where there is a disk for it. */
+const LARGE_BYTES = 4 * 1024 * 1024;
 /** Digits of the largest number that a header may hold. */
 const MAX_DIGITS = 10;
+
+/** Bytes in memory, or on the worker's disk. */
+export type Bytes = Buffer | Spool;
 
 /**
  * One command of a stream. Its bytes are a slice of what arrived: commands that follow one another in `data` are forwarded with one slice from the
@@ -20,7 +27,7 @@ const MAX_DIGITS = 10;
  */
 export class StreamCommand {
   constructor(
-    readonly data: Buffer,
+    readonly data: Bytes,
     readonly start: number,
     readonly end: number,
     /** How many arguments, with the name. */
@@ -35,6 +42,18 @@ export class StreamCommand {
   arg(index: number): Buffer {
     const at = this.at + 2 * index;
     return this.data.subarray(this.start + this.places[at]!, this.start + this.places[at + 1]!);
+  }
+
+  argBytes(index: number): number {
+    const at = this.at + 2 * index;
+    return this.places[at + 1]! - this.places[at]!;
+  }
+
+  /** Where arguments `from` to `to`, with their lengths, lie in `data`. */
+  range(from: number, to: number): { start: number; end: number } {
+    const { start, places } = this;
+    const end = (index: number): number => start + places[this.at + 2 * index + 1]! + 2;
+    return { start: end(from - 1), end: end(to) };
   }
 
   get args(): Buffer[] {
@@ -73,8 +92,17 @@ export class CommandReader {
   private next = 0;
   /** Bytes that the command under way has at least. */
   private expected = 0;
+  private large: LargeCommand | null = null;
 
-  constructor(private readonly limits = { bulkBytes: MAX_BULK_BYTES, commandBytes: MAX_COMMAND_BYTES }) {}
+  /** @param spool takes the bytes of large commands; null: they stay in memory */
+  constructor(
+    private readonly spool: Spool | null = null,
+    private readonly limits = {
+      bulkBytes: MAX_BULK_BYTES,
+      commandBytes: MAX_COMMAND_BYTES,
+      largeBytes: LARGE_BYTES,
+    },
+  ) {}
 
   /** Bytes of complete commands and of keep-alives so far. */
   get offset(): number {
@@ -83,26 +111,40 @@ export class CommandReader {
 
   /** Bytes of a command that is not complete. */
   get pendingBytes(): number {
-    return this.pending.end;
+    return this.large?.bytes ?? this.pending.end;
   }
 
   /** The commands that are complete with this chunk. The chunk must not be written to afterwards. */
   push(chunk: Buffer): StreamCommand[] {
     const { pending } = this;
     const commands: StreamCommand[] = [];
-    let rest = chunk;
+    let rest = this.large === null ? chunk : this.pushLarge(chunk, commands);
     // What the chunks before began is completed with no more than it needs: what follows is read where it lies.
     while (pending.end > 0 && rest.length > 0) {
       const missing = Math.max(this.expected - pending.end, 1);
       pending.append(rest.subarray(0, missing), this.expected);
       rest = rest.subarray(missing);
       if (pending.end >= this.expected) this.read(commands);
+      if (this.large !== null) rest = this.pushLarge(rest, commands);
     }
     if (rest.length > 0) {
       pending.append(rest);
       this.read(commands);
     }
     return commands;
+  }
+
+  /** @returns what is behind the large command */
+  private pushLarge(chunk: Buffer, commands: StreamCommand[]): Buffer {
+    const large = this.large!;
+    const taken = large.push(chunk);
+    if (large.isComplete) {
+      const { start, bytes, argc, places } = large;
+      this.base += bytes;
+      commands.push(new StreamCommand(this.spool!, start, start + bytes, argc, this.base, places, 0));
+      this.large = null;
+    }
+    return chunk.subarray(taken);
   }
 
   private read(commands: StreamCommand[]): void {
@@ -131,6 +173,8 @@ export class CommandReader {
 
   /** Keeps what is not complete. Places of the command under way move to a list of its own: the old one belongs to the batch. */
   private keep(start: number): void {
+    if (this.argc >= 0 && this.spool !== null && this.expected > this.limits.largeBytes)
+      return this.keepOnDisk(this.spool, start);
     if (this.argc < 0) {
       this.places = [];
       this.next = 0;
@@ -141,6 +185,17 @@ export class CommandReader {
     this.expected = this.argc < 0 ? 0 : this.expected;
     this.base += start;
     this.pending.keep(start);
+  }
+
+  private keepOnDisk(spool: Spool, start: number): void {
+    const { data, end } = this.pending;
+    this.base += start;
+    this.large = new LargeCommand(spool, this.limits, (at, what) => this.bad(at, what));
+    this.large.push(data.subarray(start, end));
+    this.pending.keep(end);
+    this.places = [];
+    this.at = this.next = this.expected = 0;
+    this.argc = -1;
   }
 
   /** Reads on in the arguments of the command at `start`; true when it is complete. */

@@ -34,10 +34,22 @@ export class ReplyReader {
   private base = 0;
   private readonly open: OpenArray[] = [];
   private expected = 0;
+  /** Of a string that is read over: bytes that have not come. */
+  private left = 0;
+  private lastError = new ReplyError('');
+
+  /** @param skipsStrings what EXEC answers may be long: strings in arrays are read over, with null in their place */
+  constructor(private readonly skipsStrings = false) {}
 
   /** The replies that are complete with this chunk, in order. The chunk must not be written to afterwards. */
   push(chunk: Buffer): Reply[] {
     const { pending } = this;
+    if (this.left > 0) {
+      const over = Math.min(this.left, chunk.length);
+      this.left -= over;
+      this.base += over;
+      chunk = chunk.subarray(over);
+    }
     pending.append(chunk, this.expected);
     const replies: Reply[] = [];
     if (pending.end < this.expected) return replies;
@@ -63,7 +75,7 @@ export class ReplyReader {
         this.add(simple(data, at + 1, lineEnd), replies);
         return next;
       case 0x2d: // -
-        this.add(new ReplyError(data.toString('utf8', at + 1, lineEnd)), replies);
+        this.add(this.error(data.toString('utf8', at + 1, lineEnd)), replies);
         return next;
       case 0x3a: // :
         this.add(this.integer(at, lineEnd), replies);
@@ -75,6 +87,11 @@ export class ReplyReader {
           return next;
         }
         const stop = next + length;
+        if (this.skipsStrings && this.open.length > 0) {
+          this.add(null, replies);
+          this.left = Math.max(0, stop + 2 - end);
+          return Math.min(stop + 2, end);
+        }
         if (stop + 2 > end) {
           this.expected = stop + 2 - at;
           return -1;
@@ -124,6 +141,12 @@ export class ReplyReader {
       this.open.pop();
       value = array.values;
     }
+  }
+
+  /** A million commands may be refused with the same words. */
+  private error(message: string): ReplyError {
+    if (this.lastError.message !== message) this.lastError = new ReplyError(message);
+    return this.lastError;
   }
 
   private integer(at: number, lineEnd: number): number | bigint {

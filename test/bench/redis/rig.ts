@@ -98,10 +98,12 @@ export class RedisRig {
   }
 
   async requireEqual(): Promise<void> {
-    for (const side of this.sides) {
-      const found = await redisDifferences(this.source, side.target);
-      if (found.length > 0) throw new Error(`${side.name} differs in ${found.length} keys: ${found[0]}`);
-    }
+    for (const side of this.sides) await this.requireEqualTo(side);
+  }
+
+  async requireEqualTo(side: Side): Promise<void> {
+    const found = await redisDifferences(this.source, side.target);
+    if (found.length > 0) throw new Error(`${side.name} differs in ${found.length} keys: ${found[0]}`);
   }
 
   async down(): Promise<void> {
