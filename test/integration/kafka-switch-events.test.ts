@@ -228,19 +228,23 @@ test('an operator aborts between hand-over and switch: the old owner goes on wit
     ...{ transactionalId: 'legacy', maxInFlightRequests: 1, transactionTimeout: 600_000 },
   });
   await producer.connect();
+  await writeFile(path.join(stops, POINT), '');
+  const load = writing();
+  const switching = rig.cli<SwitchStatus>('switch', 'start', ...MOVE, '--drain-timeout', '5m');
+  const ended = switching.then(({ json }) => {
+    throw new Error(`it ended before: ${JSON.stringify(json)}`);
+  });
+  const reached = until(() => existsSync(path.join(stops, `${POINT}.reached`)), 'the fence is next', 60_000);
+  await Promise.race([reached, ended]);
   // A link does not pass what is not decided.
   const transaction = await producer.transaction();
   await transaction.send({ topic: 'late', messages: [{ key: USERS[2]!, value: 'open' }] });
-  const load = writing();
-  const switching = rig.cli<SwitchStatus>('switch', 'start', ...MOVE, '--drain-timeout', '5m');
+  await rm(path.join(stops, POINT));
+  await rm(path.join(stops, `${POINT}.reached`));
   const step = async (): Promise<unknown> => (await rig.cli<SwitchStatus>('switch', 'status')).json.step;
-  await Promise.race([
-    until(async () => (await step()) === 'drain', 'it drains', 120_000),
-    switching.then(({ json }) => {
-      throw new Error(`it ended before: ${JSON.stringify(json)}`);
-    }),
-  ]);
+  await Promise.race([until(async () => (await step()) === 'drain', 'it drains', 120_000), ended]);
   expect(await handOvers('b')).toBeGreaterThan(0);
+  ended.catch(() => undefined);
   const aborted = await rig.cli<SwitchStatus>('switch', 'abort');
   expect([aborted.code, aborted.json.outcome], aborted.stderr).toEqual([0, 'aborted']);
   expect((await switching).json.outcome).toBe('aborted');
