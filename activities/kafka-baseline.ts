@@ -12,8 +12,8 @@ import { allOrForemost } from './failures.js';
 import { kafkaMember, relaysOf } from './links.js';
 
 const ASK_LIMIT_MS = 3_000;
-/** What an instance may take to finish its sends; then its producers are fenced in Kafka, and what is under way is undone. */
-const ACKNOWLEDGE_MS = 200;
+/** What an instance may take to finish what is under way; then its producers and consumers are fenced in Kafka, and that is undone or comes again. */
+const ACKNOWLEDGE_MS = 500;
 /** For what happens in other processes: a rule center, instances, relays. */
 const POLL_MS = 10;
 const HEARTBEAT_MS = 1_000;
@@ -61,7 +61,9 @@ export async function writeKafkaBaseline(
       })),
     );
     ended('markers');
-    deps.log.info({ epoch, groups: handedOver.flat(), stepsMs: steps }, 'baseline of Kafka written');
+    const groups = handedOver.flatMap((one) => one.groups);
+    const consumers = handedOver.flatMap((one) => one.fenced);
+    deps.log.info({ epoch, groups, fenced: consumers, stepsMs: steps }, 'baseline of Kafka written');
     return written;
   } finally {
     clearInterval(beat);

@@ -40,10 +40,14 @@ export interface ConsumerHandOver {
 }
 
 export interface HandedOver {
-  group: string;
-  topic: string;
-  /** Records at most that the new owner handles before what is new. */
-  left: number;
+  groups: {
+    group: string;
+    topic: string;
+    /** Records at most that the new owner handles before what is new. */
+    left: number;
+  }[];
+  /** Transactional ids of members that had not acknowledged. */
+  fenced: string[];
 }
 
 /**
@@ -54,10 +58,10 @@ export interface HandedOver {
  * Members that have acknowledged the fence go on with their other units. The others are fenced first: what they commit later is refused, so the
  * positions that are read now are the last ones. One that lives takes its partitions again, asks the rule center, and goes on where it was.
  */
-export async function handOverConsumers(input: ConsumerHandOver): Promise<HandedOver[]> {
+export async function handOverConsumers(input: ConsumerHandOver): Promise<HandedOver> {
   const { from, to } = input;
   const deadline = performance.now() + input.undecidedMs;
-  await endMembers(input, deadline);
+  const fenced = await endMembers(input, deadline);
   const found = from.tail.groups(from.dc).map(async ({ group, topic, progress }) => {
     const [own, others] = await Promise.all(
       [from, to].map(({ cluster }) => behindLastRecords(cluster, topic, deadline)),
@@ -68,21 +72,27 @@ export async function handOverConsumers(input: ConsumerHandOver): Promise<Handed
   });
   const groups = await Promise.all(found);
   await written(input, groups);
-  return groups.map(({ group, topic, value }) => ({
-    group,
-    topic,
-    left: Math.max(0, ...value.map(leftOf)),
-  }));
+  return {
+    groups: groups.map(({ group, topic, value }) => ({
+      group,
+      topic,
+      left: Math.max(0, ...value.map(leftOf)),
+    })),
+    fenced,
+  };
 }
 
 /** When it returns, nobody commits anything of the units any more, and the tail has what was committed. */
-async function endMembers({ from, hasAcknowledged }: ConsumerHandOver, deadline: number): Promise<void> {
+async function endMembers({ from, hasAcknowledged }: ConsumerHandOver, deadline: number): Promise<string[]> {
   const isDecided = await from.tail.read(DECIDED_MS);
   const ids = from.tail.heldBy((holder) => holder === undefined || !hasAcknowledged(holder));
-  if (isDecided && ids.size === 0) return;
-  await fenceAll(from.cluster, (id) => (isDecided ? ids.has(id) : isConsumerId(id) || id.startsWith(PREFIX)));
+  if (isDecided && ids.size === 0) return [];
+  const fenced = await fenceAll(from.cluster, (id) =>
+    isDecided ? ids.has(id) : isConsumerId(id) || id.startsWith(PREFIX),
+  );
   if (!(await from.tail.read(deadline - performance.now())))
     throw unavailable(`${CONSUMERS} of ${from.dc}: a transaction is open, and hides positions of consumers`);
+  return fenced;
 }
 
 function leftOf({ stages, from }: HandOver): number {

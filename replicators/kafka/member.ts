@@ -74,7 +74,7 @@ export class KafkaMember {
   handOverConsumers(
     to: KafkaMember,
     of: Pick<ConsumerHandOver, 'epoch' | 'units' | 'hasAcknowledged' | 'undecidedMs'>,
-  ): Promise<HandedOver[]> {
+  ): Promise<HandedOver> {
     return this.ask(({ cluster, tail }) =>
       to.ask((there) =>
         handOverConsumers({
