@@ -175,6 +175,14 @@ const seen = (): string =>
     }),
   );
 
+/** A topic that the links carry and that nobody consumes, if it is not there. */
+async function createLate(): Promise<void> {
+  const admin = rig.kafka.a.admin();
+  await admin.connect();
+  await admin.createTopics({ topics: [{ topic: 'late', numPartitions: 1 }] });
+  await admin.disconnect();
+}
+
 /** Records of hand-overs to a data center. */
 async function handOvers(dc: Dc): Promise<number> {
   const server = { address: `127.0.0.1:${rig.lab.ports[`dc-${dc}.kafka.events`]}` };
@@ -213,10 +221,7 @@ test('a relay that does not get through opens the source again, and its events a
   const { code, json } = await switching;
   expect([code, json.outcome]).toEqual([1, 'compensated']);
   expect(json.summary).toMatch(/outbox\/main:dc-a did not relay what was written before the fence/);
-  const admin = rig.kafka.a.admin();
-  await admin.connect();
-  await admin.createTopics({ topics: [{ topic: 'late', numPartitions: 1 }] });
-  await admin.disconnect();
+  await createLate();
   await until(() => handled.length > 20, 'the relay goes on', 60_000);
   await load.end();
   await allHandled();
@@ -224,6 +229,7 @@ test('a relay that does not get through opens the source again, and its events a
 });
 
 test('an operator aborts between hand-over and switch: the old owner goes on with all of it', async () => {
+  await createLate();
   const producer = rig.kafka.a.producer({
     ...{ transactionalId: 'legacy', maxInFlightRequests: 1, transactionTimeout: 600_000 },
   });
