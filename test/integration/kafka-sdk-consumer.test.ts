@@ -47,6 +47,8 @@ interface Handled {
 class Shop {
   readonly handled: Handled[] = [];
   readonly warnings: string[] = [];
+  /** Transactional ids that the hand-overs have taken. */
+  readonly fenced: string[] = [];
   readonly rules: Record<Side, FixedRules> = {
     a: new FixedRules(testRules(1)),
     b: new FixedRules(testRules(1)),
@@ -158,12 +160,13 @@ class Shop {
     const past = this.handled.length;
     if (outcome !== 'abort-early') {
       await kafkaSettled(this.link[from]);
-      await members[from].handOverConsumers(members[to], {
+      const { fenced } = await members[from].handOverConsumers(members[to], {
         epoch: this.epoch,
         units: moved.map((bucket) => `cn-east/${bucket}`),
         hasAcknowledged: ({ instance }) => instance !== 'process',
         undecidedMs: 30_000,
       });
+      this.fenced.push(...fenced);
     }
     const users = new Set(moved.flatMap((bucket) => [userIn(bucket), userIn(bucket, 1)]));
     expect(this.handled.slice(past).filter(({ user }) => users.has(user))).toEqual([]);
@@ -226,6 +229,8 @@ describe('the consumer of the SDK', () => {
     expect(where('b', 3)).toEqual([]);
     expect(where('a', 3)).toHaveLength(50);
     expect(shop.handled.filter(({ redelivered }) => redelivered)).toEqual([]);
+    // Who has acknowledged goes on with the partitions.
+    expect(shop.fenced).toEqual([]);
   });
 
   it('switches of overlapping units, aborts and rollbacks, one after the other', async () => {
@@ -282,6 +287,7 @@ describe('the consumer of the SDK', () => {
     const count = (): number => (zombie.output().match(/handled/g) ?? []).length;
     const paused = count();
     await shop.switch('a', [1, 2]);
+    expect(shop.fenced).toHaveLength(2 * PARTITIONS);
     zombie.child.kill('SIGCONT');
     await zombie.prints('warned');
     await shop.produce(1, 5);
