@@ -142,7 +142,7 @@ async function write(
 }
 
 /** Of the topic's partitions, the nodes; it is created when nobody has consumed there. */
-export async function leadersOfConsumers(cluster: Cluster): Promise<Map<number, number>> {
+async function leadersOfConsumers(cluster: Cluster): Promise<Map<number, number>> {
   for (let created = false; ; created = true) {
     const topic = (await cluster.metadata([CONSUMERS])).topics[0];
     if (created || topic?.error === 0)
