@@ -24,7 +24,7 @@ import { reachedMarkers } from './baselines.js';
 import { checkDatacenter, checkOutcome } from './checks.js';
 import type { DatacenterDeps } from './dependencies.js';
 import { allOrForemost, foremost, withFailures } from './failures.js';
-import { endAbandonedProducers, writeKafkaBaseline } from './kafka-baseline.js';
+import { endAbandoned, prepareKafka, writeKafkaBaseline } from './kafka-baseline.js';
 import { isOf, planLink, relaysOf } from './links.js';
 import { checkTargetRedis, requireOpened } from './target-redis.js';
 import { checkReverse } from './undecided.js';
@@ -85,6 +85,7 @@ export function createDatacenterActivities(deps: DatacenterDeps): DatacenterActi
         clearTimeout(holding);
         throw error;
       };
+      void prepareKafka(deps, input);
       const fenced = await allOrForemost(
         own.all.map(async (fence) => {
           const link = input.links.find((one) => isOf(one.link, fence));
@@ -231,7 +232,7 @@ async function rehearse(deps: DatacenterDeps, { from, to, units, rules }: Switch
     const ways = [
       ...[from, to].map((dc) => announce(deps, dc, rules)),
       ...fences.map((fence) => fence.evidence(units).then(() => fence.warm())),
-      ...(round === 0 && deps.dc === from ? [endAbandonedProducers(deps)] : []),
+      ...(round === 0 && deps.dc === from ? [endAbandoned(deps)] : []),
     ];
     await within(Promise.allSettled(ways), deadline - Date.now());
   }

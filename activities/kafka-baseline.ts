@@ -1,7 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { heartbeat } from '@temporalio/activity';
 import { parseLinkId } from '../replicators/core/contract.js';
 import type { KafkaMember } from '../replicators/kafka/member.js';
-import { InterlockError, isInterlockError } from '../src/errors.js';
+import { InterlockError, isInterlockError, messageOf } from '../src/errors.js';
+import type { Member } from '../src/kafka/consumer-records.js';
 import type { InstanceView } from '../src/rule-center/api.js';
 import type { LinkMarker, WriteDisableInput } from '../workflows/contract.js';
 import { within } from './announce.js';
@@ -9,16 +11,12 @@ import type { DatacenterDeps } from './dependencies.js';
 import { allOrForemost } from './failures.js';
 import { kafkaMember, relaysOf } from './links.js';
 
-/** A gateway that is slower than this does not hold up the fence of the producers. */
-const GATEWAYS_MS = 300;
 const ASK_LIMIT_MS = 3_000;
-/** What an instance may take to finish its sends; then its producers are fenced in Kafka, and what is under way is undone. */
-const ACKNOWLEDGE_MS = 200;
-const ACKNOWLEDGE_POLL_MS = 10;
-/** Within the time-out of the fence's activity. A relay that takes longer keeps the units from moving: the source opens again. */
-const RELAY_MS = 8_000;
-/** For relays that run in another process; those of this one say when they have committed a marker. */
-const RELAY_POLL_MS = 10;
+/** What an instance may take to finish what is under way; then its producers and consumers are fenced in Kafka, and that is undone or comes again. */
+const ACKNOWLEDGE_MS = 500;
+/** For what happens in other processes: a rule center, instances, relays. */
+const POLL_MS = 10;
+const HEARTBEAT_MS = 1_000;
 
 /**
  * The Kafka part of the steps 4 and 5, when the units are fenced in every other store: from here on no outbox row and no event of theirs begins.
@@ -31,36 +29,73 @@ export async function writeKafkaBaseline(
   deps: DatacenterDeps,
   input: WriteDisableInput,
 ): Promise<(LinkMarker & { position: string })[]> {
-  const { from, to, epoch, units, holder } = input;
-  const links = input.links.flatMap((link) => {
+  const { epoch, units, holder } = input;
+  const links = kafkaLinks(deps, input);
+  if (links.length === 0) return [];
+  const begunAt = performance.now();
+  const deadline = begunAt + input.drainTimeoutMs;
+  // Each step, when it had ended: from the fence of the other stores.
+  const steps: Record<string, number> = {};
+  const ended = (step: string): void => void (steps[step] = Math.round(performance.now() - begunAt));
+  const beat = setInterval(heartbeat, HEARTBEAT_MS);
+  try {
+    const sources = links.map(({ member }) => member);
+    const producers = endProducers(deps, input, sources);
+    await allOrForemost([
+      relaysDrained(deps, input, deadline).then(() => ended('relays')),
+      producers.then(() => ended('producers')),
+    ]);
+    const hasAcknowledged = await producers;
+    const undecidedMs = deadline - performance.now();
+    const handedOver = await allOrForemost(
+      links.map(({ member, target }) =>
+        member.handOverConsumers(target, { epoch, units, hasAcknowledged, undecidedMs }),
+      ),
+    );
+    ended('handOver');
+    const { workflowId, runId } = holder;
+    const written = await allOrForemost(
+      links.map(async ({ link, member }) => ({
+        ...link,
+        position: await member.writeMarker({ id: link.markerId, workflowId, runId }),
+      })),
+    );
+    ended('markers');
+    const groups = handedOver.flatMap((one) => one.groups);
+    const consumers = handedOver.flatMap((one) => one.fenced);
+    deps.log.info({ epoch, groups, fenced: consumers, stepsMs: steps }, 'baseline of Kafka written');
+    return written;
+  } finally {
+    clearInterval(beat);
+  }
+}
+
+/** Beside the fence of the other stores. Proves nothing, and never fails. */
+export async function prepareKafka(deps: DatacenterDeps, input: WriteDisableInput): Promise<void> {
+  try {
+    const members = kafkaLinks(deps, input).flatMap(({ member, target }) => [member, target]);
+    await Promise.allSettled(members.map((member) => member.prepare()));
+  } catch (error) {
+    deps.log.info({ epoch: input.epoch, error: messageOf(error) }, 'Kafka is not prepared for the fence');
+  }
+}
+
+function kafkaLinks(
+  deps: DatacenterDeps,
+  { from, to, links }: WriteDisableInput,
+): { link: LinkMarker; member: KafkaMember; target: KafkaMember }[] {
+  return links.flatMap((link) => {
     const member = kafkaMember(deps, from, link.link);
     return member === undefined ? [] : [{ link, member, target: kafkaMember(deps, to, link.link)! }];
   });
-  if (links.length === 0) return [];
-  await allOrForemost([
-    relaysDrained(deps, input),
-    endProducers(
-      deps,
-      input,
-      links.map(({ member }) => member),
-    ),
-  ]);
-  const handedOver = await allOrForemost(
-    links.map(({ member, target }) => member.handOverConsumers(target, { epoch, units })),
-  );
-  for (const groups of handedOver)
-    if (groups.length > 0) deps.log.info({ epoch, groups }, 'consumers handed over');
-  const { workflowId, runId } = holder;
-  return allOrForemost(
-    links.map(async ({ link, member }) => ({
-      ...link,
-      position: await member.writeMarker({ id: link.markerId, workflowId, runId }),
-    })),
-  );
 }
 
 /** The relays of the source have met the marker that its store's fence has in the binlog: all rows of before are in Kafka. */
-async function relaysDrained(deps: DatacenterDeps, { from, links }: WriteDisableInput): Promise<void> {
+async function relaysDrained(
+  deps: DatacenterDeps,
+  { from, links, drainTimeoutMs }: WriteDisableInput,
+  deadline: number,
+): Promise<void> {
   const awaited = relaysOf(deps.topology, from).flatMap((relay) => {
     const { store } = parseLinkId(relay)!;
     const marker = links.find(({ link }) => {
@@ -73,7 +108,6 @@ async function relaysDrained(deps: DatacenterDeps, { from, links }: WriteDisable
   });
   if (awaited.length === 0) return;
   const arrivals = deps.markers.await(awaited.map(({ id }) => id));
-  const deadline = performance.now() + RELAY_MS;
   try {
     for (;;) {
       const missing: string[] = [];
@@ -85,10 +119,10 @@ async function relaysDrained(deps: DatacenterDeps, { from, links }: WriteDisable
       if (performance.now() > deadline)
         throw new InterlockError(
           'LinkStopped',
-          `${missing.join(', ')} did not relay what was written before the fence in ${RELAY_MS} ms: see \`interlock replicate status\``,
+          `${missing.join(', ')} did not relay what was written before the fence in ${drainTimeoutMs} ms: see \`interlock replicate status\``,
           { details: { links: missing } },
         );
-      await arrivals.next(RELAY_POLL_MS);
+      await arrivals.next(POLL_MS);
     }
   } finally {
     arrivals.end();
@@ -96,36 +130,40 @@ async function relaysDrained(deps: DatacenterDeps, { from, links }: WriteDisable
 }
 
 /**
- * Before anything is fenced: ends the producers of processes that are gone, or that are paused and have lost their lease, so that the window is not
- * spent on them. One that wakes up takes its id again, and asks for the rules.
+ * Before anything is fenced: ends the producers and consumers of processes that are gone, or that are paused and have lost their lease, so that the window
+ * is not spent on them. One that wakes up takes its id again, and asks for the rules.
  */
-export async function endAbandonedProducers(deps: DatacenterDeps): Promise<void> {
+export async function endAbandoned(deps: DatacenterDeps): Promise<void> {
   const members = [...(deps.kafka.get(deps.dc)?.values() ?? [])];
   if (members.length === 0) return;
   const living = await deps.ruleCenters.get(deps.dc)!.instances(AbortSignal.timeout(ASK_LIMIT_MS));
-  const isLiving = (producer: { application: string; instance: string }): boolean =>
-    living.some((one) => one.application === producer.application && one.instance === producer.instance);
-  await allOrForemost(members.map((member) => member.fenceProducers(isLiving)));
+  const isLiving = isAmong(living);
+  await allOrForemost(members.map((member) => member.endAbandoned(isLiving)));
 }
 
-/** Every producer of the SDK has finished what it sends of these units, or Kafka refuses it. */
+/**
+ * Every producer of the SDK has finished what it sends of these units, or Kafka refuses it.
+ * @returns whether an instance has acknowledged the fence: then its consumers have finished, too
+ */
 async function endProducers(
   deps: DatacenterDeps,
   input: WriteDisableInput,
   members: readonly KafkaMember[],
-): Promise<void> {
+): Promise<(instance: Member) => boolean> {
   await publishFence(deps, input);
   const instances = await acknowledged(deps, input);
-  const hasAcknowledged = (producer: { application: string; instance: string }): boolean =>
-    instances.some(
-      ({ application, instance, epoch }) =>
-        epoch >= input.epoch && application === producer.application && instance === producer.instance,
-    );
+  const hasAcknowledged = isAmong(instances.filter(({ epoch }) => epoch >= input.epoch));
   const fenced = await allOrForemost(
     [...new Set(members)].map((member) => member.fenceProducers(hasAcknowledged)),
   );
   const ids = fenced.flat();
   if (ids.length > 0) deps.log.info({ epoch: input.epoch, producers: ids }, 'producers fenced in Kafka');
+  return hasAcknowledged;
+}
+
+function isAmong(instances: readonly Member[]): (instance: Member) => boolean {
+  return ({ application, instance }) =>
+    instances.some((one) => one.application === application && one.instance === instance);
 }
 
 /**
@@ -147,9 +185,11 @@ async function publishFence(
       },
     );
   published.catch(() => undefined);
-  if ((await within(published, GATEWAYS_MS)) === true) return;
-  const seen = await ruleCenter.owns(units[0]!, AbortSignal.timeout(ASK_LIMIT_MS));
-  if (seen.epoch < epoch) await published;
+  // Its answer comes when the gateways have the rules, too.
+  while ((await within(published, POLL_MS)) !== true) {
+    const seen = await ruleCenter.owns(units[0]!, AbortSignal.timeout(ASK_LIMIT_MS));
+    if (seen.epoch >= epoch) return;
+  }
 }
 
 /** The living instances, when all have the fence's epoch, or have had the time for it. */
@@ -162,6 +202,6 @@ async function acknowledged(
   for (;;) {
     const instances = await ruleCenter.instances(AbortSignal.timeout(ASK_LIMIT_MS));
     if (instances.every((one) => one.epoch >= epoch) || performance.now() > deadline) return instances;
-    await sleep(ACKNOWLEDGE_POLL_MS);
+    await sleep(POLL_MS);
   }
 }

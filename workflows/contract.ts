@@ -156,6 +156,8 @@ export interface WriteDisableInput extends StepInput {
   readOnly?: boolean;
   /** The marker of each store goes into its stream with the fence. */
   links: LinkMarker[];
+  /** What the outboxes, and what is open in Kafka, may take. */
+  drainTimeoutMs: number;
 }
 
 export interface SwitchWhenDrainedInput extends StepInput {

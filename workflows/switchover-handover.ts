@@ -163,13 +163,15 @@ export class HandOver {
     this.askQuickly();
     const words = `Write-disabling ${this.units.length} units in ${this.from} (epoch ${this.fenceEpoch}).`;
     this.fence = await run.log.step('write-disable', words, async (detail) => {
-      const budgetMs = run.policies.fenceBudgetMs;
+      const { fenceBudgetMs: budgetMs, drainTimeoutMs } = run.policies;
       const fence = await run.interruptible(() =>
         fencing.writeDisable.executeWithOptions(
           {
             taskQueue: this.queue(this.from),
-            startToCloseTimeout: budgetMs + 10_000,
-            scheduleToCloseTimeout: budgetMs + 15_000,
+            // With Kafka, the outboxes drain in this step.
+            startToCloseTimeout: budgetMs + 10_000 + drainTimeoutMs,
+            scheduleToCloseTimeout: budgetMs + 15_000 + drainTimeoutMs,
+            heartbeatTimeout: budgetMs + 10_000,
             summary: `Hold writes of ${this.units.length} units in ${this.from}, fence them, write the markers`,
           },
           [
@@ -177,6 +179,7 @@ export class HandOver {
               ...this.fenceStep(this.fenceEpoch),
               ...(this.wholeDc ? { readOnly: true } : {}),
               fenceBudgetMs: budgetMs,
+              drainTimeoutMs,
               links: this.markers,
             },
           ],

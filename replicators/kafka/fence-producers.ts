@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { Member } from '../../src/kafka/consumer-records.js';
 import { parseProducerId } from '../../src/kafka/transactional-id.js';
-import { Cluster } from './client/cluster.js';
-import type { KafkaAddress } from './client/connection.js';
+import type { Cluster } from './client/cluster.js';
 import { describeTransactions, listTransactions } from './client/open-transactions-api.js';
 import { TransactionalProducer } from './client/producer.js';
 import { isKafkaError } from './client/protocol-errors.js';
@@ -13,13 +13,8 @@ const LOADING_MS = 30_000;
 const COORDINATOR_LOAD_IN_PROGRESS = 14;
 
 /** Takes a transactional id: what a process has open with it is undone, and Kafka refuses what that process sends later. */
-export async function fenceProducer(address: KafkaAddress, transactionalId: string): Promise<void> {
-  const cluster = new Cluster(address);
-  try {
-    await TransactionalProducer.take(cluster, transactionalId, FENCED_MS);
-  } finally {
-    cluster.close();
-  }
+export async function fenceProducer(cluster: Cluster, transactionalId: string): Promise<void> {
+  await TransactionalProducer.take(cluster, transactionalId, FENCED_MS);
 }
 
 /**
@@ -31,33 +26,30 @@ export async function fenceProducer(address: KafkaAddress, transactionalId: stri
  * @returns the transactional ids that were fenced now
  */
 export function fenceProducers(
-  address: KafkaAddress,
-  hasAcknowledged: (instance: { application: string; instance: string }) => boolean,
+  cluster: Cluster,
+  hasAcknowledged: (instance: Member) => boolean,
 ): Promise<string[]> {
-  return fenceAll(address, (id) => {
-    const producer = parseProducerId(id);
-    return producer !== undefined && !hasAcknowledged(producer);
-  });
+  return fenceAll(cluster, (id) => isProducerOf(id, (instance) => !hasAcknowledged(instance)));
+}
+
+/** Whether a transactional id is of the SDK's producer of an instance for which this holds. */
+export function isProducerOf(transactionalId: string, isWanted: (instance: Member) => boolean): boolean {
+  const producer = parseProducerId(transactionalId);
+  return producer !== undefined && isWanted(producer);
 }
 
 /**
  * Takes every transactional id that is wanted and can write. One that is fenced already stays so: what it takes goes by those that were taken since
  * the last fence, and not by all that there ever were.
  */
-export async function fenceAll(address: KafkaAddress, isWanted: (id: string) => boolean): Promise<string[]> {
-  const cluster = new Cluster(address);
-  try {
-    const wanted = await unfenced(cluster, isWanted);
-    const left = [...wanted];
-    const worker = async (): Promise<void> => {
-      for (let id = left.pop(); id !== undefined; id = left.pop())
-        await TransactionalProducer.take(cluster, id, FENCED_MS);
-    };
-    await Promise.all(Array.from({ length: AT_ONCE }, worker));
-    return wanted.sort();
-  } finally {
-    cluster.close();
-  }
+export async function fenceAll(cluster: Cluster, isWanted: (id: string) => boolean): Promise<string[]> {
+  const wanted = await unfenced(cluster, isWanted);
+  const left = [...wanted];
+  const worker = async (): Promise<void> => {
+    for (let id = left.pop(); id !== undefined; id = left.pop()) await fenceProducer(cluster, id);
+  };
+  await Promise.all(Array.from({ length: AT_ONCE }, worker));
+  return wanted.sort();
 }
 
 async function unfenced(cluster: Cluster, isWanted: (id: string) => boolean): Promise<string[]> {

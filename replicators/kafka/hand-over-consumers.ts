@@ -7,38 +7,47 @@ import {
   isConsumerId,
   partitionOfSubscription,
 } from '../../src/kafka/consumer-records.js';
-import type { RecordKey } from '../../src/kafka/consumer-records.js';
-import { GroupProgress } from '../../src/kafka/hand-over.js';
+import type { Member, RecordKey } from '../../src/kafka/consumer-records.js';
 import type { HandOver } from '../../src/kafka/hand-over.js';
-import type { PartitionState } from '../../src/kafka/partition-progress.js';
 import type { DcId, UnitId } from '../../src/routing/units.js';
-import { Cluster } from './client/cluster.js';
+import type { Cluster } from './client/cluster.js';
 import { unavailable } from './client/connection.js';
-import type { KafkaAddress } from './client/connection.js';
 import { TransactionalProducer } from './client/producer.js';
 import { isKafkaError } from './client/protocol-errors.js';
 import { BatchBuilder } from './client/record-batch.js';
 import { createTopics } from './client/topics-api.js';
+import type { ConsumersTail } from './consumers-tail.js';
 import { fenceAll } from './fence-producers.js';
-import { boundsOf, readCommitted } from './read-committed.js';
+import { behindLastRecords } from './last-records.js';
 
 const TRANSACTION_MS = 15_000;
 const WRITE_MS = 30_000;
 const TOPIC_ALREADY_EXISTS = 36;
+/** A living member decides what it has begun within this; one that does not is fenced. */
+const DECIDED_MS = 200;
+const PREFIX = 'interlock-hand-over:';
 
 export interface ConsumerHandOver {
-  from: { dc: DcId; kafka: KafkaAddress };
-  to: { dc: DcId; kafka: KafkaAddress };
+  from: { dc: DcId; cluster: Cluster; tail: ConsumersTail };
+  to: { dc: DcId; cluster: Cluster };
   /** Of the fence. */
   epoch: number;
   units: readonly UnitId[];
+  /** Handles nothing of the units any more, and has committed what it handled: a living lease with the fence's epoch, or a higher one. */
+  hasAcknowledged: (instance: Member) => boolean;
+  /** For what is open in a topic to be decided. */
+  undecidedMs: number;
 }
 
 export interface HandedOver {
-  group: string;
-  topic: string;
-  /** Records at most that the new owner handles before what is new. */
-  left: number;
+  groups: {
+    group: string;
+    topic: string;
+    /** Records at most that the new owner handles before what is new. */
+    left: number;
+  }[];
+  /** Transactional ids of members that had not acknowledged. */
+  fenced: string[];
 }
 
 /**
@@ -46,42 +55,44 @@ export interface HandedOver {
  * producers have acknowledged or are fenced: no record of theirs is added to a topic any more. Before the marker of the baseline, behind which the
  * units open at the new owner. May be repeated.
  *
- * Every member at the old owner is fenced first: what it commits later is refused, so the positions that are read now are the last ones. One that lives
- * takes its partitions again, asks the rule center, and goes on with its other units where it was.
+ * Members that have acknowledged the fence go on with their other units. The others are fenced first: what they commit later is refused, so the
+ * positions that are read now are the last ones. One that lives takes its partitions again, asks the rule center, and goes on where it was.
  */
-export async function handOverConsumers(input: ConsumerHandOver): Promise<HandedOver[]> {
-  await fenceAll(input.from.kafka, isConsumerId);
-  const [from, to] = [new Cluster(input.from.kafka), new Cluster(input.to.kafka)];
-  try {
-    const groups = await readGroups(from, input.from.dc);
-    const written: { key: RecordKey; value: HandOver[]; partition: number }[] = [];
-    const handedOver: HandedOver[] = [];
-    for (const { group, topic, progress } of groups) {
-      const ends = {
-        [input.from.dc]: await endsOf(from, topic),
-        [input.to.dc]: await endsOf(to, topic),
-      };
-      const value = progress.handOver(input.units, input.epoch, input.to.dc, ends);
-      const partition = partitionOfSubscription({ group, topic });
-      written.push({ key: ['hand-over', group, topic, input.epoch], value, partition });
-      handedOver.push({ group, topic, left: Math.max(0, ...value.map(leftOf)) });
-    }
-    const deadline = performance.now() + WRITE_MS;
-    while (written.length > 0) {
-      try {
-        await write(to, input, written);
-        break;
-      } catch (error) {
-        // The topic may have been created just now.
-        if (!isInterlockError(error) || !error.retryable || performance.now() > deadline) throw error;
-        await sleep(100);
-      }
-    }
-    return handedOver;
-  } finally {
-    from.close();
-    to.close();
-  }
+export async function handOverConsumers(input: ConsumerHandOver): Promise<HandedOver> {
+  const { from, to } = input;
+  const deadline = performance.now() + input.undecidedMs;
+  const fenced = await endMembers(input, deadline);
+  const found = from.tail.groups(from.dc).map(async ({ group, topic, progress }) => {
+    const [own, others] = await Promise.all(
+      [from, to].map(({ cluster }) => behindLastRecords(cluster, topic, deadline)),
+    );
+    const ends = { [from.dc]: own!, [to.dc]: others! };
+    const value = progress.handOver(input.units, input.epoch, to.dc, ends);
+    return { group, topic, value };
+  });
+  const groups = await Promise.all(found);
+  await written(input, groups);
+  return {
+    groups: groups.map(({ group, topic, value }) => ({
+      group,
+      topic,
+      left: Math.max(0, ...value.map(leftOf)),
+    })),
+    fenced,
+  };
+}
+
+/** When it returns, nobody commits anything of the units any more, and the tail has what was committed. */
+async function endMembers({ from, hasAcknowledged }: ConsumerHandOver, deadline: number): Promise<string[]> {
+  const isDecided = await from.tail.read(DECIDED_MS);
+  const ids = from.tail.heldBy((holder) => holder === undefined || !hasAcknowledged(holder));
+  if (isDecided && ids.size === 0) return [];
+  const fenced = await fenceAll(from.cluster, (id) =>
+    isDecided ? ids.has(id) : isConsumerId(id) || id.startsWith(PREFIX),
+  );
+  if (!(await from.tail.read(deadline - performance.now())))
+    throw unavailable(`${CONSUMERS} of ${from.dc}: a transaction is open, and hides positions of consumers`);
+  return fenced;
 }
 
 function leftOf({ stages, from }: HandOver): number {
@@ -92,81 +103,53 @@ function leftOf({ stages, from }: HandOver): number {
     .reduce((sum, records) => sum + records, 0);
 }
 
-interface FoundGroup {
+interface NewHandOver {
   group: string;
   topic: string;
-  progress: GroupProgress;
+  value: HandOver[];
 }
 
-async function readGroups(cluster: Cluster, dc: DcId): Promise<FoundGroup[]> {
-  const found = new Map<string, FoundGroup>();
-  const records = new Map<string, unknown>();
-  for (const { partition, leader } of await partitionsOf(cluster, CONSUMERS)) {
-    const ref = { topic: CONSUMERS, partition };
-    const bounds = await boundsOf(cluster, leader, ref);
-    await readCommitted(cluster, ref, bounds, bounds.earliest, (cursor) => {
-      const value = cursor.value();
-      if (value !== null) records.set(cursor.key()!.toString(), JSON.parse(value.toString()));
-    });
-  }
-  for (const [text, value] of records) {
-    const key = JSON.parse(text) as RecordKey;
-    const [kind, group, topic] = key;
-    const name = JSON.stringify([group, topic]);
-    const one = found.get(name) ?? { group, topic, progress: new GroupProgress(dc) };
-    found.set(name, one);
-    if (kind === 'hand-over') one.progress.add(value as HandOver[]);
-    else if (kind === 'state') one.progress.at(key[3], key[4]).load(value as PartitionState);
-  }
-  return [...found.values()];
-}
-
-async function partitionsOf(
-  cluster: Cluster,
-  topic: string,
-): Promise<{ partition: number; leader: number }[]> {
-  return (await cluster.metadata([topic])).topics[0]?.partitions ?? [];
-}
-
-/** Behind the last record of each partition. Not the end of its log: a consumer never gets to a control record that is there. */
-async function endsOf(cluster: Cluster, topic: string): Promise<Record<number, number>> {
-  const ends: Record<number, number> = {};
-  for (const { partition, leader } of await partitionsOf(cluster, topic)) {
-    const ref = { topic, partition };
-    const bounds = await boundsOf(cluster, leader, ref);
-    ends[partition] = bounds.earliest;
-    for (let back = 10; ; back *= 10) {
-      const from = Math.max(bounds.earliest, bounds.end - back);
-      await readCommitted(cluster, ref, bounds, from, ({ offset }) => void (ends[partition] = offset + 1));
-      if (ends[partition] > bounds.earliest || from === bounds.earliest) break;
+async function written(input: ConsumerHandOver, groups: readonly NewHandOver[]): Promise<void> {
+  if (groups.length === 0) return;
+  const deadline = performance.now() + WRITE_MS;
+  for (;;) {
+    try {
+      return await write(input, groups);
+    } catch (error) {
+      // The topic may have been created just now.
+      if (!isInterlockError(error) || !error.retryable || performance.now() > deadline) throw error;
+      await sleep(100);
     }
   }
-  return ends;
 }
 
 async function write(
-  to: Cluster,
-  { from, to: { dc } }: ConsumerHandOver,
-  records: readonly { key: RecordKey; value: HandOver[]; partition: number }[],
+  { from, to: { dc, cluster }, epoch }: ConsumerHandOver,
+  groups: readonly NewHandOver[],
 ): Promise<void> {
-  const configs = CONSUMERS_CONFIG;
-  const [created] = await to.onController(
-    createTopics([{ name: CONSUMERS, partitions: CONSUMERS_PARTITIONS, configs }]),
-  );
-  if (created?.error !== undefined && !isKafkaError(created.error, TOPIC_ALREADY_EXISTS))
-    throw created.error as Error;
-  const leaders = await partitionsOf(to, CONSUMERS);
-  const producer = await TransactionalProducer.take(
-    to,
-    `interlock-hand-over:${from.dc}>${dc}`,
-    TRANSACTION_MS,
-  );
-  for (const { key, value, partition } of records) {
+  const leaders = await leadersOfConsumers(cluster);
+  const producer = await TransactionalProducer.take(cluster, `${PREFIX}${from.dc}>${dc}`, TRANSACTION_MS);
+  for (const { group, topic, value } of groups) {
+    const key: RecordKey = ['hand-over', group, topic, epoch];
+    const partition = partitionOfSubscription({ group, topic });
     const builder = new BatchBuilder(4096);
     builder.add(Date.now(), Buffer.from(JSON.stringify(key)), Buffer.from(JSON.stringify(value)));
-    const leader = leaders.find((one) => one.partition === partition)?.leader ?? -1;
+    const leader = leaders.get(partition) ?? -1;
     if (leader < 0) throw unavailable(`${CONSUMERS}-${partition} has no leader yet`);
     await producer.send([{ topic: CONSUMERS, partition, leader, builder }]);
   }
   await producer.commit();
+}
+
+/** Of the topic's partitions, the nodes; it is created when nobody has consumed there. */
+async function leadersOfConsumers(cluster: Cluster): Promise<Map<number, number>> {
+  for (let created = false; ; created = true) {
+    const topic = (await cluster.metadata([CONSUMERS])).topics[0];
+    if (created || topic?.error === 0)
+      return new Map(topic?.partitions.map(({ partition, leader }) => [partition, leader]));
+    const [made] = await cluster.onController(
+      createTopics([{ name: CONSUMERS, partitions: CONSUMERS_PARTITIONS, configs: CONSUMERS_CONFIG }]),
+    );
+    if (made?.error !== undefined && !isKafkaError(made.error, TOPIC_ALREADY_EXISTS)) throw made.error;
+  }
 }

@@ -1,12 +1,10 @@
 import { InterlockError } from '../../src/errors.js';
 import { NOBODY } from '../core/contract.js';
-import { Cluster } from './client/cluster.js';
-import type { KafkaAddress } from './client/connection.js';
-import { byLeader, listOffsets } from './client/data-api.js';
+import type { Cluster } from './client/cluster.js';
+import { byLeader, listOffsets, produce } from './client/data-api.js';
 import type { PartitionRef } from './client/data-api.js';
 import { KafkaError, check, isKafkaError } from './client/protocol-errors.js';
 import { BatchBuilder, RecordCursor } from './client/record-batch.js';
-import { TransactionalProducer } from './client/producer.js';
 import { createTopics } from './client/topics-api.js';
 import type { QueuedBatch } from './source-partition.js';
 
@@ -85,34 +83,29 @@ export async function ensureMarkerTopic(source: Cluster): Promise<void> {
   if (created?.error !== undefined && !isKafkaError(created.error, 36)) throw created.error;
 }
 
-const WRITE_MS = 30_000;
+const WRITE_MS = 6_000;
+const OF_NO_TRANSACTION = { producerId: -1n, producerEpoch: -1, baseSequence: -1 };
 
 /**
  * Writes a marker into the source; after the fence, so that every record that was acknowledged before it lies before the ends that a link
- * takes when it reads the marker. The topic is there once a link was initialised.
+ * takes when it reads the marker. The topic is there once a link was initialised. Of no transaction: who reads it needs not wait for a commit. One that
+ * is written twice is reached twice.
  * @returns where it is: `interlock.markers-0:<offset>`
  */
-export async function writeMarker(source: KafkaAddress, marker: MarkerRecord): Promise<string> {
-  const cluster = new Cluster(source);
-  try {
-    const topic = (await cluster.metadata([MARKERS])).topics[0];
-    if (topic === undefined || topic.error !== 0) {
-      throw new InterlockError(
-        'Refused',
-        `${MARKERS} cannot be written at ${source.brokers.join(',')}: ${new KafkaError(topic?.error ?? 3, MARKERS).message}; a link that starts makes it`,
-        { retryable: true },
-      );
-    }
-    const leader = topic.partitions[0]!.leader;
-    const producer = await TransactionalProducer.take(cluster, `interlock.marker.${marker.id}`, WRITE_MS);
-    const builder = new BatchBuilder(512);
-    builder.add(Date.now(), Buffer.from(marker.id), Buffer.from(JSON.stringify(marker)));
-    let offset = -1;
-    const onOffset = (base: number): void => void (offset = base);
-    await producer.send([{ topic: MARKERS, partition: 0, leader, builder, onOffset }]);
-    await producer.commit();
-    return `${MARKERS}-0:${offset}`;
-  } finally {
-    cluster.close();
+export async function writeMarker(source: Cluster, marker: MarkerRecord): Promise<string> {
+  const topic = (await source.metadata([MARKERS])).topics[0];
+  if (topic === undefined || topic.error !== 0) {
+    throw new InterlockError(
+      'Refused',
+      `${MARKERS} cannot be written: ${new KafkaError(topic?.error ?? 3, MARKERS).message}; a link that starts makes it`,
+      { retryable: true },
+    );
   }
+  const builder = new BatchBuilder(512);
+  builder.add(Date.now(), Buffer.from(marker.id), Buffer.from(JSON.stringify(marker)));
+  const batch = builder.finish(OF_NO_TRANSACTION);
+  const request = produce(null, [{ topic: MARKERS, partition: 0, batch }], WRITE_MS);
+  const [written] = await source.call(topic.partitions[0]!.leader, request, WRITE_MS * 2);
+  check(written!.error, `writing to ${MARKERS}`, written!.message);
+  return `${MARKERS}-0:${written!.baseOffset}`;
 }

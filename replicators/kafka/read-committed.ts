@@ -9,14 +9,6 @@ const FETCH_BYTES = 2 ** 22;
 /** A broker answers so late when there is nothing yet. */
 export const WAIT_MS = 500;
 
-interface Bounds {
-  /** Node id. */
-  leader: number;
-  /** The first offset that is there, and the one behind the last transaction that is decided. */
-  earliest: number;
-  end: number;
-}
-
 /** @param committed up to where all transactions are decided (LSO), instead of to the end */
 export async function offsetAt(
   cluster: Cluster,
@@ -31,14 +23,6 @@ export async function offsetAt(
   );
   check(found!.error, `the offsets of ${topic}-${partition}`);
   return found!.offset;
-}
-
-export async function boundsOf(cluster: Cluster, leader: number, ref: PartitionRef): Promise<Bounds> {
-  const [earliest, end] = await Promise.all([
-    offsetAt(cluster, leader, ref, 'earliest', true),
-    offsetAt(cluster, leader, ref, 'latest', true),
-  ]);
-  return { leader, earliest, end };
 }
 
 /** Reads the committed records of one partition, a fetch at a time. */
@@ -88,7 +72,7 @@ export class CommittedReader {
 export async function readCommitted(
   cluster: Cluster,
   ref: PartitionRef,
-  { leader, end }: Pick<Bounds, 'leader' | 'end'>,
+  { leader, end }: { leader: number; end: number },
   from: number,
   onRecord: (cursor: RecordCursor) => boolean | void,
 ): Promise<void> {

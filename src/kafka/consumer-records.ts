@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import type { DcId } from '../routing/units.js';
+import type { PartitionState } from './partition-progress.js';
 
 /** A compacted topic of each DC: how far the groups of the SDK's consumers are there, and what was handed over to them. */
 export const CONSUMERS = 'interlock.consumers';
@@ -21,8 +22,17 @@ export interface Subscription {
   topic: string;
 }
 
+/** An instance of an application. */
+export interface Member {
+  application: string;
+  instance: string;
+}
+
+/** The state of a partition, and who has committed it; without that, it is of an SDK that does not say so. */
+export type StoredState = PartitionState & { holder?: Member };
+
 export type RecordKey =
-  /** `PartitionState` */
+  /** `StoredState` */
   | ['state', group: string, topic: string, origin: DcId, partition: number]
   /** `HandOver[]` of one epoch */
   | ['hand-over', group: string, topic: string, epoch: number]

@@ -41,6 +41,7 @@ describe.each(['mysql', 'mariadb'] as const)('activities on %s', (flavour) => {
     ...step(base, UNITS, epoch, { owner: 'dc-a', state: 'write_disabled' }, holder),
     fenceBudgetMs: 1_000,
     blockers: 'kill',
+    drainTimeoutMs: 10_000,
     links: [{ link: LINK, store: 'main', markerId: `m${epoch}` }],
   });
   const switchInput = (epoch = 3) => step(base, UNITS, epoch, { owner: 'dc-b', state: 'open' });
@@ -119,6 +120,7 @@ describe.each(['mysql', 'mariadb'] as const)('activities on %s', (flavour) => {
       ...step(base, ALL, 2, { owner: 'dc-a', state: 'write_disabled' }),
       readOnly: true,
       links: [],
+      drainTimeoutMs: 10_000,
     });
     const isOn = async (dc: string) => (await f.stores.get(dc)!.control.readOnly.view()).on;
 
@@ -148,6 +150,7 @@ describe.each(['mysql', 'mariadb'] as const)('activities on %s', (flavour) => {
         from: 'dc-b',
         to: 'dc-a',
         links: [],
+        drainTimeoutMs: 10_000,
       });
       await run(f.dc['dc-a']!.switchTarget, all(5, 'dc-a', 'dc-b', 'dc-a'));
       expect([await isOn('dc-a'), await isOn('dc-b')]).toEqual([false, false]);

@@ -1,5 +1,5 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import { handOverConsumers } from '../../replicators/kafka/hand-over-consumers.js';
+import { KafkaMember } from '../../replicators/kafka/member.js';
 import { withAssignments } from '../../src/routing/rules.js';
 import type { Assignment, Rules } from '../../src/routing/rules.js';
 import { createInterlock, FixedRules } from '../../src/sdk/index.js';
@@ -16,12 +16,15 @@ type Side = (typeof SIDES)[number];
 const PARTITIONS = 2;
 
 let pair: KafkaPair;
+const members = {} as Record<Side, KafkaMember>;
 const consumers: FencedConsumer[] = [];
 const links: RunningKafkaLink[] = [];
 const programs: Program[] = [];
 
 beforeAll(async () => {
   pair = await startKafkaPair();
+  for (const side of SIDES)
+    members[side] = new KafkaMember(`dc-${side}`, 'events', { brokers: [pair[side].server.address] });
 });
 afterEach(async () => {
   await Promise.all(programs.splice(0).map((program) => program.kill('SIGKILL')));
@@ -29,6 +32,7 @@ afterEach(async () => {
   await Promise.all(links.splice(0).map((link) => link.stop()));
 });
 afterAll(async () => {
+  for (const member of Object.values(members)) member.close();
   await pair?.stop();
 });
 
@@ -43,6 +47,8 @@ interface Handled {
 class Shop {
   readonly handled: Handled[] = [];
   readonly warnings: string[] = [];
+  /** Transactional ids that the hand-overs have taken. */
+  readonly fenced: string[] = [];
   readonly rules: Record<Side, FixedRules> = {
     a: new FixedRules(testRules(1)),
     b: new FixedRules(testRules(1)),
@@ -154,12 +160,13 @@ class Shop {
     const past = this.handled.length;
     if (outcome !== 'abort-early') {
       await kafkaSettled(this.link[from]);
-      await handOverConsumers({
-        from: { dc: `dc-${from}`, kafka: { brokers: [pair[from].server.address] } },
-        to: { dc: `dc-${to}`, kafka: { brokers: [pair[to].server.address] } },
+      const { fenced } = await members[from].handOverConsumers(members[to], {
         epoch: this.epoch,
         units: moved.map((bucket) => `cn-east/${bucket}`),
+        hasAcknowledged: ({ instance }) => instance !== 'process',
+        undecidedMs: 30_000,
       });
+      this.fenced.push(...fenced);
     }
     const users = new Set(moved.flatMap((bucket) => [userIn(bucket), userIn(bucket, 1)]));
     expect(this.handled.slice(past).filter(({ user }) => users.has(user))).toEqual([]);
@@ -222,6 +229,8 @@ describe('the consumer of the SDK', () => {
     expect(where('b', 3)).toEqual([]);
     expect(where('a', 3)).toHaveLength(50);
     expect(shop.handled.filter(({ redelivered }) => redelivered)).toEqual([]);
+    // Who has acknowledged goes on with the partitions.
+    expect(shop.fenced).toEqual([]);
   });
 
   it('switches of overlapping units, aborts and rollbacks, one after the other', async () => {
@@ -278,6 +287,7 @@ describe('the consumer of the SDK', () => {
     const count = (): number => (zombie.output().match(/handled/g) ?? []).length;
     const paused = count();
     await shop.switch('a', [1, 2]);
+    expect(shop.fenced).toHaveLength(2 * PARTITIONS);
     zombie.child.kill('SIGCONT');
     await zombie.prints('warned');
     await shop.produce(1, 5);

@@ -5,6 +5,7 @@ import path from 'node:path';
 import mysql from 'mysql2/promise';
 import type { Pool } from 'mysql2/promise';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { CONSUMERS, CONSUMERS_PARTITIONS } from '../../src/kafka/consumer-records.js';
 import { createInterlock, isInterlockError, outboxTable } from '../../src/sdk/index.js';
 import type { FencedConsumer, FencedMysql, Interlock, Outbox } from '../../src/sdk/index.js';
 import type { SwitchStatus } from '../../workflows/contract.js';
@@ -12,6 +13,8 @@ import type { LinkReport } from '../../workers/link-report.js';
 import { userIn } from '../sdk/support.js';
 import { startKafkaLab } from '../support/kafka-lab.js';
 import type { KafkaLab } from '../support/kafka-lab.js';
+import { readPartition } from '../support/kafka-replication.js';
+import type { KafkaSide } from '../support/kafka-replication.js';
 import { until } from '../support/replication.js';
 
 const DCS = ['a', 'b'] as const;
@@ -172,6 +175,23 @@ const seen = (): string =>
     }),
   );
 
+/** A topic that the links carry and that nobody consumes, if it is not there. */
+async function createLate(): Promise<void> {
+  const admin = rig.kafka.a.admin();
+  await admin.connect();
+  await admin.createTopics({ topics: [{ topic: 'late', numPartitions: 1 }] });
+  await admin.disconnect();
+}
+
+/** Records of hand-overs to a data center. */
+async function handOvers(dc: Dc): Promise<number> {
+  const server = { address: `127.0.0.1:${rig.lab.ports[`dc-${dc}.kafka.events`]}` };
+  const partitions = Array.from({ length: CONSUMERS_PARTITIONS }, (_, partition) =>
+    readPartition({ server } as KafkaSide, CONSUMERS, partition),
+  );
+  return (await Promise.all(partitions)).flat().filter(({ key }) => key?.startsWith('["hand-over"')).length;
+}
+
 const handledBy = (user: string): Set<Dc> =>
   new Set(handled.filter((one) => one.user === user).map(({ at }) => at));
 
@@ -201,15 +221,52 @@ test('a relay that does not get through opens the source again, and its events a
   const { code, json } = await switching;
   expect([code, json.outcome]).toEqual([1, 'compensated']);
   expect(json.summary).toMatch(/outbox\/main:dc-a did not relay what was written before the fence/);
-  const admin = rig.kafka.a.admin();
-  await admin.connect();
-  await admin.createTopics({ topics: [{ topic: 'late', numPartitions: 1 }] });
-  await admin.disconnect();
+  await createLate();
   await until(() => handled.length > 20, 'the relay goes on', 60_000);
   await load.end();
   await allHandled();
   expect(handledBy(USERS[0]!)).toEqual(new Set(['a']));
 });
+
+test('an operator aborts between hand-over and switch: the old owner goes on with all of it', async () => {
+  await createLate();
+  const producer = rig.kafka.a.producer({
+    ...{ transactionalId: 'legacy', maxInFlightRequests: 1, transactionTimeout: 600_000 },
+  });
+  await producer.connect();
+  await writeFile(path.join(stops, POINT), '');
+  const load = writing();
+  const switching = rig.cli<SwitchStatus>('switch', 'start', ...MOVE, '--drain-timeout', '5m');
+  const ended = switching.then(({ json }) => {
+    throw new Error(`it ended before: ${JSON.stringify(json)}`);
+  });
+  const reached = until(() => existsSync(path.join(stops, `${POINT}.reached`)), 'the fence is next', 60_000);
+  await Promise.race([reached, ended]);
+  // A link does not pass what is not decided.
+  const transaction = await producer.transaction();
+  await transaction.send({ topic: 'late', messages: [{ key: USERS[2]!, value: 'open' }] });
+  await rm(path.join(stops, POINT));
+  await rm(path.join(stops, `${POINT}.reached`));
+  const step = async (): Promise<unknown> => (await rig.cli<SwitchStatus>('switch', 'status')).json.step;
+  await Promise.race([until(async () => (await step()) === 'drain', 'it drains', 120_000), ended]);
+  expect(await handOvers('b')).toBeGreaterThan(0);
+  ended.catch(() => undefined);
+  const aborted = await rig.cli<SwitchStatus>('switch', 'abort');
+  expect([aborted.code, aborted.json.outcome], aborted.stderr).toEqual([0, 'aborted']);
+  expect((await switching).json.outcome).toBe('aborted');
+  await transaction.abort();
+  await producer.disconnect();
+  const here = written.get(USERS[0]!)! + 20;
+  await until(
+    () => handled.some(({ user, n }) => user === USERS[0] && n > here),
+    `a handles what is behind ${here} of the first user`,
+    120_000,
+    seen,
+  );
+  await load.end();
+  await allHandled();
+  expect(handledBy(USERS[0]!)).toEqual(new Set(['a']));
+}, 400_000);
 
 test('the new owner handles what the old one left, then what is new; the rollback goes the same way', async () => {
   const load = writing();

@@ -54,6 +54,7 @@ afterAll(async () => {
 const fenceInput = (): WriteDisableInput => ({
   ...step(base, UNITS, 2, { owner: 'dc-a', state: 'write_disabled' }),
   links: MARKERS,
+  drainTimeoutMs: 10_000,
 });
 const switchInput = (epoch = 3) => ({
   ...step(base, UNITS, epoch, { owner: 'dc-b', state: 'open' }),

@@ -5,6 +5,7 @@ import { Cluster } from '../../replicators/kafka/client/cluster.js';
 import { fetch, listOffsets } from '../../replicators/kafka/client/data-api.js';
 import { RecordCursor, readBatches } from '../../replicators/kafka/client/record-batch.js';
 import { CommittedOnly } from '../../replicators/kafka/committed-only.js';
+import type { KafkaAddress } from '../../replicators/kafka/client/connection.js';
 import { initialiseKafkaLink } from '../../replicators/kafka/initialise.js';
 import { KafkaLink } from '../../replicators/kafka/link.js';
 import type { KafkaLinkConfig } from '../../replicators/kafka/link-config.js';
@@ -129,11 +130,25 @@ export async function runKafkaLink(
   return running;
 }
 
+export async function withCluster<T>(
+  address: KafkaAddress,
+  work: (cluster: Cluster) => Promise<T>,
+): Promise<T> {
+  const cluster = new Cluster(address);
+  try {
+    return await work(cluster);
+  } finally {
+    cluster.close();
+  }
+}
+
 let markerCount = 0;
 
 export async function writeTestMarker(config: KafkaLinkConfig): Promise<string> {
   const id = `m-${process.pid}-${++markerCount}`;
-  await writeMarker(config.source, { id, workflowId: 'switchover/test', runId: 'run' });
+  await withCluster(config.source, (source) =>
+    writeMarker(source, { id, workflowId: 'switchover/test', runId: 'run' }),
+  );
   return id;
 }
 

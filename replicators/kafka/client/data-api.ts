@@ -188,8 +188,9 @@ export interface Produced extends PartitionRef {
   baseOffset: number;
 }
 
+/** @param transactionalId null: as part of no transaction */
 export function produce(
-  transactionalId: string,
+  transactionalId: string | null,
   partitions: readonly ProducePartition[],
   timeoutMs: number,
 ): Api<Produced[]> {

@@ -309,7 +309,10 @@ export class BatchBuilder {
     this.buffer[this.at++] = rest;
   }
 
-  /** @param encoded another form of the records, when it is smaller */
+  /**
+   * @param identity without a producer id: of no transaction
+   * @param encoded another form of the records, when it is smaller
+   */
   finish(identity: BatchIdentity, encoded?: { codec: number; payload: Buffer }): Buffer {
     let batch = this.buffer.subarray(0, this.at);
     if (encoded !== undefined) batch = Buffer.concat([batch.subarray(0, AT.records), encoded.payload]);
@@ -318,7 +321,8 @@ export class BatchBuilder {
     batch.writeInt32BE(batch.length - AT.leaderEpoch, AT.length);
     batch.writeInt32BE(-1, AT.leaderEpoch);
     batch[AT.magic] = 2;
-    batch.writeInt16BE(TRANSACTIONAL | (encoded?.codec ?? 0), AT.attributes);
+    const transactional = identity.producerId < 0n ? 0 : TRANSACTIONAL;
+    batch.writeInt16BE(transactional | (encoded?.codec ?? 0), AT.attributes);
     batch.writeInt32BE(this.count - 1, AT.lastOffsetDelta);
     batch.writeBigInt64BE(BigInt(this.baseTimestamp), AT.baseTimestamp);
     batch.writeBigInt64BE(BigInt(this.maxTimestamp), AT.maxTimestamp);

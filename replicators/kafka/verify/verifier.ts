@@ -46,7 +46,7 @@ export async function verifyKafkaLink(
       source,
       topics.flatMap(({ name, partitions }) => partitions.map((p) => ({ ...p, topic: name }))),
     );
-    const positions = await passed(config, target, ends, waitMs);
+    const positions = await passed(config, { source, target }, ends, waitMs);
     const compared: ComparedTopic[] = [];
     for (const topic of topics.sort((a, b) => (a.name < b.name ? -1 : 1))) {
       const copy = filter.copyOf(topic.name);
@@ -66,12 +66,12 @@ export async function verifyKafkaLink(
 /** How far the link has come: all of `ends`, or as far as it gets in the time. Its marker makes it write that down. */
 async function passed(
   config: KafkaLinkConfig,
-  target: Cluster,
+  { source, target }: { source: Cluster; target: Cluster },
   ends: ReadonlyMap<string, number>,
   waitMs: number,
 ): Promise<ReadonlyMap<string, PartitionPosition>> {
   const tail = new CheckpointTail(target);
-  await writeMarker(config.source, { id: `verify-${randomUUID()}`, workflowId: NOBODY, runId: NOBODY });
+  await writeMarker(source, { id: `verify-${randomUUID()}`, workflowId: NOBODY, runId: NOBODY });
   const deadline = performance.now() + waitMs;
   for (;;) {
     const checkpoint = await tail.read(config.link, checkpointPartition(config.link));

@@ -29,6 +29,18 @@ export class ProducerConnection {
    * or the fence is still to come and ends this life too.
    */
   static async open(kafka: Kafka, transactionalId: string, rules: RulesSource): Promise<ProducerConnection> {
+    const connection = await ProducerConnection.take(kafka, transactionalId);
+    try {
+      await rules.confirm();
+      return connection;
+    } catch (error) {
+      await connection.close().catch(() => undefined);
+      throw error;
+    }
+  }
+
+  /** Who takes an id has to ask for the rules after that, before it writes by them. */
+  static async take(kafka: Kafka, transactionalId: string): Promise<ProducerConnection> {
     const producer = kafka.producer({
       transactionalId,
       idempotent: true,
@@ -42,7 +54,6 @@ export class ProducerConnection {
       await producer.connect();
       // Begins nothing at the coordinator, which hears of a transaction by its first partition.
       await (await producer.transaction()).abort();
-      await rules.confirm();
       return new ProducerConnection(producer);
     } catch (error) {
       await producer.disconnect().catch(() => undefined);

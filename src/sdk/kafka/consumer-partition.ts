@@ -6,14 +6,15 @@ import {
   ORIGIN_HEADER,
   partitionOfSubscription,
 } from '../../kafka/consumer-records.js';
-import type { RecordKey, Subscription } from '../../kafka/consumer-records.js';
+import type { Member, RecordKey, StoredState, Subscription } from '../../kafka/consumer-records.js';
 import type { GroupProgress } from '../../kafka/hand-over.js';
-import type { PartitionProgress, PartitionState, Range } from '../../kafka/partition-progress.js';
+import type { PartitionProgress, Range } from '../../kafka/partition-progress.js';
 import type { Router } from '../../routing/rules.js';
 import type { DcId, UnitId } from '../../routing/units.js';
 import type { RulesSource } from '../rules-source.js';
 import { ProducerConnection } from './connection.js';
 import type { ConsumerStates } from './consumer-states.js';
+import { Grants } from './grants.js';
 import { isWritable } from './writable.js';
 
 /** Records between two commits. */
@@ -25,6 +26,8 @@ const BACKOFF_MS = { first: 50, most: 5_000 };
 export interface PartitionParts {
   kafka: Kafka;
   dc: DcId;
+  /** This instance. */
+  holder: Member;
   rules: RulesSource;
   states: ConsumerStates;
   subscription: Subscription;
@@ -64,7 +67,7 @@ export class ConsumerPartition {
   private turn: Promise<unknown> = Promise.resolve();
   private isInterrupted = false;
   private isClosed = false;
-  private granted: Router | undefined;
+  private readonly grants: Grants;
   private isLooking = false;
   /** The last states that were sent; one of them was committed last, when nobody else has. */
   private written: string[] = [];
@@ -81,6 +84,7 @@ export class ConsumerPartition {
 
   constructor(private readonly parts: PartitionParts) {
     this.progress = parts.group.at(parts.origin, parts.partition);
+    this.grants = new Grants(parts.dc);
     parts.setPaused(true);
   }
 
@@ -100,7 +104,7 @@ export class ConsumerPartition {
   /** The rules have changed: what they give is granted when every hand-over that belongs to them has been read. */
   grant(): Promise<void> {
     return this.guarded(async () => {
-      await this.readAll();
+      if (this.grants.isDue) await this.readAll();
       await this.adopt();
       this.goOn(true);
     });
@@ -120,7 +124,8 @@ export class ConsumerPartition {
   }
 
   /** Resolves when nothing is under way by older rules, and what was handled is committed, or will be handled again. */
-  async settle(): Promise<void> {
+  async settle(router: Router): Promise<void> {
+    this.grants.learned(router);
     this.isInterrupted = true;
     await this.exclusive(async () => undefined);
     await this.opening;
@@ -214,9 +219,7 @@ export class ConsumerPartition {
   /** By the rules of now, and by those whose hand-overs are all read. */
   private isActive(unit: UnitId): boolean {
     const now = this.parts.rules.current();
-    const { granted, parts } = this;
-    if (now === undefined || granted === undefined) return false;
-    return isWritable(unit, now, parts.dc) && isWritable(unit, granted, parts.dc);
+    return now !== undefined && isWritable(unit, now, this.parts.dc) && this.grants.allows(unit);
   }
 
   /** Where to read next, or nothing. @param moves what is fetched next is not what the client would fetch */
@@ -285,9 +288,9 @@ export class ConsumerPartition {
     const { kafka, subscription, origin, partition, rules, states } = this.parts;
     if (this.isClosed) return;
     const id = consumerTransactionalId(subscription, origin, partition);
-    this.writer = await ProducerConnection.open(kafka, id, rules);
+    this.writer = await ProducerConnection.take(kafka, id);
     await this.readAll();
-    const stored = states.valueOf(this.key('state')) as PartitionState | undefined;
+    const stored = states.valueOf(this.key('state')) as StoredState | undefined;
     // Nobody has read on since this member's last commit: what it knows, is so. Else what was committed counts.
     if (stored === undefined || !this.written.includes(JSON.stringify(stored))) {
       const first = { adopted: 0, position: null, apart: [], doubtful: null };
@@ -296,6 +299,9 @@ export class ConsumerPartition {
     }
     this.parts.group.adopt(this.progress);
     await this.commit(null);
+    // Hazard: a member that has just taken the partition knows the rules from before a fence, and a switchover that looks who holds it finds the one
+    // before, who has acknowledged. Guard: it writes its name, then asks for the rules: either the switchover finds it, or it finds the fence.
+    await rules.confirm();
     this.goOn(true);
   }
 
@@ -306,11 +312,11 @@ export class ConsumerPartition {
   private async readAll(): Promise<void> {
     const router = this.parts.rules.current();
     await this.parts.states.mark((value) => this.write(this.key('mark'), value));
-    this.granted = router;
+    if (router !== undefined) this.grants.readUpTo(router);
   }
 
   private async commit(attempt: Range | null): Promise<void> {
-    const state = this.progress.state(attempt);
+    const state: StoredState = { ...this.progress.state(attempt), holder: this.parts.holder };
     const text = JSON.stringify(state);
     this.written = [...this.written.slice(-1), text];
     const sentAt = performance.now();

@@ -56,7 +56,12 @@ export class ConsumerStates {
       for (let left = CREATIONS; ; left--) {
         try {
           await admin.createTopics({ topics });
-          return;
+          // Hazard: a partition without a leader yet, or that another member is making just now, would not be assigned to the reader.
+          const found = await admin.fetchTopicMetadata({ topics: [CONSUMERS] });
+          const { partitions } = found.topics[0]!;
+          if (partitions.length === CONSUMERS_PARTITIONS && partitions.every(({ leader }) => leader >= 0))
+            return;
+          throw new InterlockError('Unavailable', `${CONSUMERS} has no leaders yet`, { retryable: true });
         } catch (error) {
           // kafkajs looks for the leaders at once, and a broker under load does not know them yet.
           if (left === 0) throw error;

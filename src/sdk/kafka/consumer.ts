@@ -1,7 +1,7 @@
 import type { Consumer, IHeaders, Kafka, KafkaMessage } from 'kafkajs';
 import { InterlockError } from '../../errors.js';
 import { copyName, DEFAULT_NAMING } from '../../kafka/copy-naming.js';
-import type { RecordKey } from '../../kafka/consumer-records.js';
+import type { Member, RecordKey } from '../../kafka/consumer-records.js';
 import { GroupProgress } from '../../kafka/hand-over.js';
 import type { HandOver } from '../../kafka/hand-over.js';
 import type { PartitionState } from '../../kafka/partition-progress.js';
@@ -46,6 +46,8 @@ export interface ConsumerOptions {
 export interface FencedConsumerParts {
   kafka: Kafka;
   dc: DcId;
+  /** This instance. */
+  holder: Member;
   rules: RulesSource;
   options: ConsumerOptions;
 }
@@ -103,8 +105,8 @@ export class FencedConsumer {
     const { rules } = this.parts;
     if (rules.current() === undefined) await rules.refresh();
     await this.states.start();
-    this.forget = rules.onRules(async () => {
-      await Promise.all(this.all((partition) => partition.settle()));
+    this.forget = rules.onRules(async (router) => {
+      await Promise.all(this.all((partition) => partition.settle(router)));
       void Promise.all(this.all((partition) => partition.grant()));
     });
     const { consumer } = this;
@@ -143,8 +145,9 @@ export class FencedConsumer {
 
   /** Finishes the records that are under way, commits, and leaves the group. */
   async stop(): Promise<void> {
-    this.forget();
+    // A fence that comes now is acknowledged when the records under way are committed.
     await Promise.all(this.all((partition) => partition.close()));
+    this.forget();
     await this.consumer.disconnect();
     await this.states.stop();
   }
@@ -182,7 +185,7 @@ export class FencedConsumer {
   }
 
   private make(read: string, partition: number): ConsumerPartition {
-    const { kafka, dc, rules, options } = this.parts;
+    const { kafka, dc, holder, rules, options } = this.parts;
     const { topic, isLocal } = this.read.get(read)!;
     const origin = isLocal ? dc : options.peer;
     const recordOf = (message: KafkaMessage, offset: number, redelivered: boolean): ConsumedRecord => ({
@@ -193,7 +196,7 @@ export class FencedConsumer {
       timestamp: Number(message.timestamp),
     });
     return new ConsumerPartition({
-      ...{ kafka, dc, rules, origin, partition },
+      ...{ kafka, dc, holder, rules, origin, partition },
       states: this.states,
       subscription: { group: options.groupId, topic },
       group: this.groups.get(topic)!,

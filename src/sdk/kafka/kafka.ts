@@ -36,7 +36,8 @@ export class FencedKafka {
 
   /** A member of a group that follows the owners of its records' units. `start` it, and `stop` it. */
   consumer(options: ConsumerOptions): FencedConsumer {
-    const { dc, rules } = this.parts;
-    return new FencedConsumer({ kafka: this.kafka, dc, rules, options });
+    const { dc, application, instance, rules } = this.parts;
+    const holder = { application, instance };
+    return new FencedConsumer({ kafka: this.kafka, dc, holder, rules, options });
   }
 }

@@ -1,0 +1,103 @@
+import { CONSUMERS, consumerTransactionalId } from '../../src/kafka/consumer-records.js';
+import type { Member, RecordKey, StoredState } from '../../src/kafka/consumer-records.js';
+import { GroupProgress } from '../../src/kafka/hand-over.js';
+import type { HandOver } from '../../src/kafka/hand-over.js';
+import type { DcId } from '../../src/routing/units.js';
+import type { Cluster } from './client/cluster.js';
+import type { PartitionMetadata } from './client/metadata-api.js';
+import { CommittedReader, offsetAt } from './read-committed.js';
+
+/** A fetch waits so long for what is open to be decided; then the time that is left is looked at. */
+const WAIT_MS = 50;
+
+export interface FoundGroup {
+  group: string;
+  topic: string;
+  progress: GroupProgress;
+}
+
+/**
+ * What the consumers of a DC have committed last, read on from where the last look ended: a switchover has no time to read all of it behind its fence.
+ */
+export class ConsumersTail {
+  /** By key, as JSON. */
+  private readonly values = new Map<string, unknown>();
+  private readonly offsets = new Map<number, number>();
+  private topicId: string | null | undefined;
+  private turn: Promise<unknown> = Promise.resolve();
+
+  constructor(private readonly cluster: Cluster) {}
+
+  /**
+   * Reads all that is there now, with what is not decided yet. Hazard: up to the last decided offset only, a commit would be missed that lies behind
+   * another member's open transaction.
+   * @returns false: something is open for longer than that
+   */
+  read(undecidedMs: number): Promise<boolean> {
+    // One at a time: each goes on where the other ended.
+    const look = this.turn.then(() => this.look(performance.now() + undecidedMs));
+    this.turn = look.catch(() => undefined);
+    return look;
+  }
+
+  private async look(deadline: number): Promise<boolean> {
+    const topic = (await this.cluster.metadata([CONSUMERS])).topics[0];
+    const id = topic?.error === 0 ? topic.id : undefined;
+    if (this.topicId !== id) {
+      this.values.clear();
+      this.offsets.clear();
+      this.topicId = id;
+    }
+    // No consumer was ever started here.
+    if (topic === undefined || id === undefined) return true;
+    const read = await Promise.all(topic.partitions.map((partition) => this.readOne(partition, deadline)));
+    return read.every(Boolean);
+  }
+
+  private async readOne({ partition, leader }: PartitionMetadata, deadline: number): Promise<boolean> {
+    const { cluster, offsets } = this;
+    const ref = { topic: CONSUMERS, partition };
+    const end = await offsetAt(cluster, leader, ref, 'latest', false);
+    const from = offsets.get(partition) ?? (await offsetAt(cluster, leader, ref, 'earliest', false));
+    const reader = new CommittedReader(cluster, leader, ref, from, WAIT_MS);
+    while (reader.offset < end) {
+      const before = reader.offset;
+      await reader.fetch((cursor) => {
+        const value = cursor.value();
+        const key = cursor.key()!.toString();
+        if (value === null) this.values.delete(key);
+        else this.values.set(key, JSON.parse(value.toString()));
+      });
+      offsets.set(partition, reader.offset);
+      if (reader.offset === before && performance.now() > deadline) return false;
+    }
+    return true;
+  }
+
+  groups(dc: DcId): FoundGroup[] {
+    const found = new Map<string, FoundGroup>();
+    for (const [text, value] of this.values) {
+      const key = JSON.parse(text) as RecordKey;
+      const [kind, group, topic] = key;
+      if (kind === 'mark') continue;
+      const name = JSON.stringify([group, topic]);
+      const one = found.get(name) ?? { group, topic, progress: new GroupProgress(dc) };
+      found.set(name, one);
+      if (kind === 'hand-over') one.progress.add(value as HandOver[]);
+      else one.progress.at(key[3], key[4]).load(value as StoredState);
+    }
+    return [...found.values()];
+  }
+
+  /** The transactional ids of partitions whose state was committed last by somebody for whom this holds. */
+  heldBy(isWanted: (holder: Member | undefined) => boolean): Set<string> {
+    const ids = new Set<string>();
+    for (const [text, value] of this.values) {
+      const key = JSON.parse(text) as RecordKey;
+      const [kind, group, topic] = key;
+      if (kind === 'state' && isWanted((value as StoredState).holder))
+        ids.add(consumerTransactionalId({ group, topic }, key[3], key[4]));
+    }
+    return ids;
+  }
+}
