@@ -30,8 +30,9 @@ const ALREADY_EXISTS = 36;
 const UNKNOWN = 3;
 const NOT_LEADER = 6;
 const TOPICS_AT_ONCE = 100;
-/** A topic that was made is not known to every broker at once. */
-const APPEAR_MS = 30_000;
+/** A broker makes some hundred new partitions in seconds, a busy one in a minute. */
+const APPEAR_MS = 120_000;
+const LOOK_MS = 500;
 
 export interface CarriedTopic {
   source: TopicMetadata;
@@ -116,7 +117,7 @@ export class Catalog {
   /** Waits until every copy has the partitions, each with a leader that takes records. */
   private async appear(topics: TopicMetadata[]): Promise<Map<string, TopicMetadata>> {
     const deadline = performance.now() + APPEAR_MS;
-    for (;;) {
+    for (let wait = 20; ; wait = Math.min(wait * 2, LOOK_MS)) {
       const copies = await this.lookUp(topics.map(({ name }) => this.filter.copyOf(name)));
       const late = topics.find(({ name, partitions }) => {
         const copy = copies.get(this.filter.copyOf(name));
@@ -134,7 +135,7 @@ export class Catalog {
           { retryable: true },
         );
       }
-      await new Promise((resolve) => setTimeout(resolve, 20));
+      await new Promise((resolve) => setTimeout(resolve, wait));
     }
   }
 

@@ -142,11 +142,12 @@ export async function runLatency(
   const contestant = await start(rig, who, prefix);
   const latencies: number[] = [];
   const expected = RATE * seconds;
+  let warm = 0;
   let measured = 0;
   let broken: Error | undefined;
   const watcher = new Watcher(rig.target, (_topic, _partition, cursor) => {
     const [number, at] = cursor.value()!.toString('latin1').split(' ', 2).map(Number) as [number, number];
-    if (number < 0) return;
+    if (number < 0) return void (warm += 1);
     latencies.push(performance.now() - at);
     measured += 1;
   });
@@ -157,17 +158,22 @@ export async function runLatency(
     );
     const watching = watcher.run().catch((error: unknown) => (broken = error as Error));
     const sender = await Sender.open(rig.from, RATE);
-    // Negative numbers are not measured.
-    await sender.send(names, PARTITIONS, -(RATE * WARM_UP_MS) / 1000, 0);
+    const arrived = async (count: () => number, wanted: number): Promise<void> => {
+      const deadline = performance.now() + START_MS;
+      while (count() < wanted && broken === undefined) {
+        contestant.requireRunning();
+        if (performance.now() > deadline) throw new Error(`${who}: ${count()} of ${wanted} records came`);
+        await sleep(20);
+      }
+    };
+    // Negative numbers are not measured; when they have come, all copies are there and take records.
+    const first = (RATE * WARM_UP_MS) / 1000;
+    await sender.send(names, PARTITIONS, -first, 0);
+    await arrived(() => warm, first);
     const cpu = contestant.cpuSeconds();
     await sender.send(names, PARTITIONS, 0, expected);
     await sender.close();
-    const deadline = performance.now() + START_MS;
-    while (measured < expected && broken === undefined) {
-      contestant.requireRunning();
-      if (performance.now() > deadline) throw new Error(`${who}: ${measured} of ${expected} records came`);
-      await sleep(20);
-    }
+    await arrived(() => measured, expected);
     const run = {
       p50: quantile(latencies, 0.5),
       p99: quantile(latencies, 0.99),
