@@ -10,6 +10,7 @@ import type { Cluster } from './client/cluster.js';
 import type { Outgoing, TransactionalProducer } from './client/producer.js';
 import { encode } from './encoder.js';
 import type { EncodedBatch } from './encoder.js';
+import { Follower } from './follower.js';
 import { GroupTranslator } from './groups.js';
 import type { KafkaLinkConfig } from './link-config.js';
 import { lagOf, linkReport, summary } from './link-report.js';
@@ -43,7 +44,7 @@ export class Attempt {
   private readonly baselines: Baselines;
   private failure: InterlockError | undefined;
   private wake: (() => void) | undefined;
-  private followDue = false;
+  private readonly follower: Follower;
   private readonly begunAt = performance.now();
   private movedAt = performance.now();
   private readonly groups: GroupTranslator;
@@ -69,8 +70,12 @@ export class Attempt {
       onFailure: (error) => this.fail(error),
       stopAt,
     });
+    this.follower = new Follower(this.reader, this.writer, {
+      onSeen: () => this.notify(),
+      onFailure: (error) => this.fail(error),
+    });
     this.baselines = new Baselines(source, this.reader, this.writer, {
-      follow: () => this.follow(),
+      follow: () => this.follower.follow(),
       onReached: (marker) => {
         this.tracker.lastMarker = marker.id;
         this.tell(marker);
@@ -92,13 +97,10 @@ export class Attempt {
     await this.writer.commitGeneration();
     const onAbort = (): void => this.notify();
     signal.addEventListener('abort', onAbort, { once: true });
-    const timer = setInterval(() => {
-      this.followDue = true;
-      this.notify();
-    }, FOLLOW_MS);
+    const timer = setInterval(() => this.follower.lookAhead(), FOLLOW_MS);
     try {
       this.stopAt('before-read');
-      await this.follow();
+      await this.follower.follow();
       tracker.state = 'streaming';
       tracker.lastError = null;
       this.hasLooked = true;
@@ -112,11 +114,6 @@ export class Attempt {
       signal.removeEventListener('abort', onAbort);
       this.reader.close();
     }
-  }
-
-  private async follow(): Promise<void> {
-    // Hazard: without a position, one that has lost its first records later would seem to have begun behind them.
-    for (const begun of await this.reader.follow()) this.writer.reached(begun);
   }
 
   lag(): LinkLag {
@@ -160,17 +157,14 @@ export class Attempt {
   private async applyUntil(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       if (this.failure !== undefined) throw this.failure;
-      if (this.followDue) {
-        this.followDue = false;
-        await this.follow();
-      }
+      await this.follower.adopt();
       const [records, bytes] = await this.transaction();
       await this.baselines.reach();
       if (records + bytes === 0) {
         if (!this.reader.hasWork && !this.reader.hasMarkers)
           await new Promise<void>((resolve) => {
             this.wake = resolve;
-            if (signal.aborted || this.failure !== undefined || this.followDue) this.notify();
+            if (signal.aborted || this.failure !== undefined || this.follower.hasSeen) this.notify();
           });
         continue;
       }

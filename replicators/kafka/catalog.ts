@@ -1,5 +1,6 @@
 import { InterlockError } from '../../src/errors.js';
 import type { Cluster } from './client/cluster.js';
+import { byLeader, listOffsets } from './client/data-api.js';
 import type { TopicMetadata } from './client/metadata-api.js';
 import { KafkaError, isKafkaError } from './client/protocol-errors.js';
 import { alterConfigs, createPartitions, createTopics, describeConfigs } from './client/topics-api.js';
@@ -26,9 +27,12 @@ const OF_A_COPY: Record<string, string> = {
 /** What the header of the origin may add to a batch of one record, generously. */
 const HEADER_ROOM = 2048;
 const ALREADY_EXISTS = 36;
+const UNKNOWN = 3;
+const NOT_LEADER = 6;
 const TOPICS_AT_ONCE = 100;
-/** A topic that was made is not known to every broker at once. */
-const APPEAR_MS = 30_000;
+/** A broker makes some hundred new partitions in seconds, a busy one in a minute. */
+const APPEAR_MS = 120_000;
+const LOOK_MS = 500;
 
 export interface CarriedTopic {
   source: TopicMetadata;
@@ -110,10 +114,10 @@ export class Catalog {
     }
   }
 
-  /** Waits until every copy has the partitions, each with a leader. */
+  /** Waits until every copy has the partitions, each with a leader that takes records. */
   private async appear(topics: TopicMetadata[]): Promise<Map<string, TopicMetadata>> {
     const deadline = performance.now() + APPEAR_MS;
-    for (;;) {
+    for (let wait = 20; ; wait = Math.min(wait * 2, LOOK_MS)) {
       const copies = await this.lookUp(topics.map(({ name }) => this.filter.copyOf(name)));
       const late = topics.find(({ name, partitions }) => {
         const copy = copies.get(this.filter.copyOf(name));
@@ -123,16 +127,36 @@ export class Catalog {
           copy.partitions.some(({ leader }) => leader < 0)
         );
       });
-      if (late === undefined) return copies;
+      if (late === undefined && (await this.isLed([...copies.values()]))) return copies;
       if (performance.now() > deadline) {
         throw new InterlockError(
           'Unavailable',
-          `${this.filter.copyOf(late.name)} is not complete after ${APPEAR_MS} ms`,
+          `${late === undefined ? 'a copy' : this.filter.copyOf(late.name)} is not complete after ${APPEAR_MS} ms`,
           { retryable: true },
         );
       }
-      await new Promise((resolve) => setTimeout(resolve, 20));
+      await new Promise((resolve) => setTimeout(resolve, wait));
     }
+  }
+
+  /**
+   * Hazard: a broker names the leader of a partition before that broker leads it. What is written then is refused, and the transaction cannot be
+   * undone until it does.
+   */
+  private async isLed(copies: TopicMetadata[]): Promise<boolean> {
+    const partitions = copies.flatMap(({ name, partitions: of }) =>
+      of.map(({ partition, leader }) => ({ topic: name, partition, leader, leaderEpoch: -1 })),
+    );
+    const listed = await Promise.all(
+      [...byLeader(partitions)].map(([leader, of]) =>
+        this.target.call(leader, listOffsets(of, 'latest', false)),
+      ),
+    );
+    for (const { topic, partition, error } of listed.flat()) {
+      if (error !== 0 && error !== UNKNOWN && error !== NOT_LEADER)
+        throw new KafkaError(error, `the end of ${topic}-${partition}`);
+    }
+    return listed.flat().every(({ error }) => error === 0);
   }
 
   /** By the name of the source's topic. */
@@ -190,7 +214,7 @@ async function describe(
   for (const some of slices(names)) {
     for (const { topic, error, configs } of await cluster.onController(describeConfigs(some))) {
       if (error === undefined) described.push({ topic, configs });
-      else if (!isKafkaError(error, 3)) throw error;
+      else if (!isKafkaError(error, UNKNOWN)) throw error;
     }
   }
   return described;

@@ -6,6 +6,7 @@ import type { CarriedTopic } from './catalog.js';
 import type { PartitionPosition } from './checkpoint.js';
 import type { Cluster } from './client/cluster.js';
 import { byLeader, listOffsets } from './client/data-api.js';
+import type { TopicMetadata } from './client/metadata-api.js';
 import { check } from './client/protocol-errors.js';
 import { FetchRefused, Fetcher } from './fetcher.js';
 import { beginAtEarliest } from './fresh-partitions.js';
@@ -35,6 +36,12 @@ export interface ReaderHooks {
 export interface Stretch {
   partition: SourcePartition;
   batches: QueuedBatch[];
+}
+
+/** What a look at both clusters has found. */
+export interface SourceTopics {
+  carried: CarriedTopic[];
+  markers: TopicMetadata | undefined;
 }
 
 /** The source's topics, and what was read of them and is not applied. */
@@ -81,13 +88,17 @@ export class SourceReader {
     return this.leaders.get(`${copy}-${partition}`) ?? -1;
   }
 
+  /** Looks for new topics and partitions, and for what leads them; copies are made, and nothing here is changed. */
+  async look(): Promise<SourceTopics> {
+    const carried = await this.catalog.follow();
+    return { carried, markers: (await this.source.metadata([MARKERS])).topics[0] };
+  }
+
   /**
-   * Looks for new topics and partitions, and for what leads them.
+   * Goes on with what a look has found. It waits for a broker only where something is new.
    * @returns the partitions that it has found for the first time
    */
-  async follow(): Promise<SourcePartition[]> {
-    const carried = await this.catalog.follow();
-    const markers = (await this.source.metadata([MARKERS])).topics[0];
+  async adopt({ carried, markers }: SourceTopics): Promise<SourcePartition[]> {
     const found = new Set<SourcePartition>();
     const fresh: FreshPartition[] = [];
     const add = (topic: CarriedTopic): void => {
@@ -287,7 +298,7 @@ export class SourceReader {
   }
 }
 
-function asInterlockError(error: unknown): InterlockError {
+export function asInterlockError(error: unknown): InterlockError {
   if (error instanceof InterlockError) return error;
   return new InterlockError('Internal', String(error), { cause: error });
 }

@@ -3,7 +3,8 @@ import { createHash } from 'node:crypto';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
+import { Catalog } from '../../replicators/kafka/catalog.js';
 import { initialiseKafkaLink } from '../../replicators/kafka/initialise.js';
 import {
   differences,
@@ -180,6 +181,26 @@ describe('a Kafka link', () => {
     ]);
     const counts = [...consumed.matchAll(/"records_consumed".*?"count":(\d+)/g)].map(([, n]) => Number(n));
     expect(counts.reduce((sum, n) => sum + n, 0)).toBe(3000);
+  });
+
+  it('copies on while brokers take their time to say what topics they have', async () => {
+    await create(pair.a, 't-slow-look');
+    await run(kafkaLinkConfig(pair, 'a', 't-slow-look'));
+    const answers: (() => void)[] = [];
+    const look = vi
+      .spyOn(Catalog.prototype, 'follow')
+      .mockImplementation(() => new Promise((resolve) => answers.push(() => resolve([]))));
+    try {
+      await until(() => answers.length > 0, 'it looks for topics');
+      await pair.a.producer.send({ topic: 't-slow-look', messages: [{ value: 'meanwhile' }] });
+      await until(
+        async () => (await values(pair.b, 'dc-a.t-slow-look')).length === 1,
+        'the record is copied',
+      );
+    } finally {
+      look.mockRestore();
+      for (const answer of answers) answer();
+    }
   });
 
   it('copies in both directions without a loop, whatever the topics are called', async () => {

@@ -2,6 +2,8 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { kafkaLibs } from '../../infra/components/kafka.js';
+import { kafkaCommand } from '../../infra/kafka-broker.js';
 import { claimLink, transactionalId } from '../../replicators/kafka/claim.js';
 import { Cluster } from '../../replicators/kafka/client/cluster.js';
 import { TransactionalProducer } from '../../replicators/kafka/client/producer.js';
@@ -16,7 +18,8 @@ import {
   initialiseTestLink,
 } from '../support/kafka-replication.js';
 import type { KafkaPair } from '../support/kafka-replication.js';
-import { startProgram } from '../support/programs.js';
+import { kafkaTool } from '../support/kafka.js';
+import { startCommand, startProgram } from '../support/programs.js';
 import type { Program } from '../support/programs.js';
 import { until } from '../support/replication.js';
 
@@ -196,4 +199,58 @@ describe('a Kafka link survives', () => {
     expect(link.output()).not.toContain('ended');
     expect(await differences(pair, 'a', topic, PARTITIONS)).toEqual({ records: 100, wrong: [] });
   });
+
+  it('kills of its process while a VerifiableProducer writes: a VerifiableConsumer of the copy has each of its records once, in order', async () => {
+    const topic = 't-verifiable';
+    const { config, file } = await prepare(topic);
+    const producer = startCommand(
+      'java',
+      kafkaCommand(kafkaLibs(), 'org.apache.kafka.tools.VerifiableProducer', [
+        ...['--bootstrap-server', pair.a.server.address, '--topic', topic, '--throughput', '300'],
+      ]),
+    );
+    programs.push(producer);
+    for (const point of ['before-target-commit', 'after-target-commit', 'before-target-write']) {
+      for (const pass of [1, 4]) {
+        const link = start(file, `${point}:${pass}`);
+        await link.prints(`stopped at ${point}`);
+        await link.kill('SIGKILL');
+      }
+    }
+    // It waits for what it has sent.
+    await producer.kill('SIGTERM');
+    const acknowledged = events(producer.output(), 'producer_send_success');
+    await start(file).prints(`marker ${await writeTestMarker(config)}`);
+
+    const committed = path.join(directory, 'committed.properties');
+    await writeFile(committed, 'isolation.level=read_committed\n');
+    const consumed = await kafkaTool('VerifiableConsumer', [
+      ...['--bootstrap-server', pair.b.server.address, '--topic', `dc-a.${topic}`, '--group-id', 'verify'],
+      ...['--max-messages', `${acknowledged.length}`, '--reset-policy', 'earliest', '--verbose'],
+      ...['--consumer.config', committed],
+    ]);
+    const inOrder = (of: ToolEvent[]): string[][] =>
+      [0, 1].map((partition) => of.filter((e) => e.partition === partition).map(({ value }) => value));
+    expect(inOrder(events(consumed, 'record_data'))).toEqual(
+      inOrder(acknowledged.sort((a, b) => a.offset - b.offset)),
+    );
+    // The consumer ends with the last one: behind it there is none.
+    expect(await copied(topic)).toBe(acknowledged.length);
+  });
 });
+
+interface ToolEvent {
+  name: string;
+  partition: number;
+  offset: number;
+  value: string;
+}
+
+/** The lines of one of Kafka's verifiable clients that have a name. */
+function events(output: string, name: string): ToolEvent[] {
+  return output
+    .split('\n')
+    .filter((line) => line.startsWith('{'))
+    .map((line) => JSON.parse(line) as ToolEvent)
+    .filter((event) => event.name === name);
+}

@@ -26,6 +26,8 @@ const PRODUCE_MS = 6_000;
 const TAKE_MS = 90_000;
 /** Until the markers of the transaction before are written. */
 const MARKERS_MS = 30_000;
+/** Between two looks whether they are: records wait for it. */
+const MARKERS_LOOK_MS = 4;
 const IN_FLIGHT_BYTES = 8 * 2 ** 20;
 /** As many as a broker remembers of a producer. */
 const IN_FLIGHT = 5;
@@ -161,7 +163,7 @@ export class TransactionalProducer {
     const missing = batches.filter(({ topic, partition }) => !this.added.has(keyOf(topic, partition)));
     if (missing.length === 0) return;
     const deadline = performance.now() + MARKERS_MS;
-    for (let wait = 1; ; wait = Math.min(wait * 2, 50)) {
+    for (let wait = 1; ; wait = Math.min(wait * 2, MARKERS_LOOK_MS)) {
       try {
         await this.cluster.call(
           this.coordinator,

@@ -10,21 +10,21 @@ import { ROOT } from '../../support/programs.js';
 
 /** A replicator under test. */
 export interface Contestant {
-  child: ChildProcess;
   /** User and system time until now. */
   cpuSeconds: () => number;
   peakRssMb: () => number;
+  /** Throws when it has ended by itself. */
+  requireRunning: () => void;
   stop: () => Promise<void>;
 }
 
 const TICKS_PER_SECOND = 100;
 
-function contestant(child: ChildProcess): Contestant {
+function contestant(child: ChildProcess, log: string): Contestant {
   const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()));
   const onExit = (): void => void child.kill('SIGKILL');
   process.once('exit', onExit);
   return {
-    child,
     cpuSeconds: () => {
       const fields = readFileSync(`/proc/${child.pid}/stat`, 'utf8').split(') ')[1]!.split(' ');
       return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND;
@@ -32,6 +32,11 @@ function contestant(child: ChildProcess): Contestant {
     peakRssMb: () => {
       const status = readFileSync(`/proc/${child.pid}/status`, 'utf8');
       return Math.round(Number(/^VmHWM:\s+(\d+) kB$/m.exec(status)?.[1] ?? Number.NaN) / 1024);
+    },
+    requireRunning: () => {
+      if (child.exitCode === null && child.signalCode === null) return;
+      const said = readFileSync(log, 'utf8').trimEnd().split('\n').slice(-10).join('\n');
+      throw new Error(`a contestant has ended (${child.signalCode ?? `exit ${child.exitCode}`}):\n${said}`);
     },
     stop: async () => {
       child.kill('SIGTERM');
@@ -50,8 +55,9 @@ export async function startLink(directory: string, config: KafkaLinkConfig): Pro
   const child = spawn(process.execPath, [path.join(ROOT, 'dist/test/bench/kafka/link-child.js'), file], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });
-  child.stdout.pipe(createWriteStream(path.join(directory, 'link.log')));
-  return contestant(child);
+  const log = path.join(directory, 'link.log');
+  child.stdout.pipe(createWriteStream(log));
+  return contestant(child, log);
 }
 
 export interface MirrorOptions {
@@ -100,8 +106,9 @@ export async function startMirrorMaker(directory: string, options: MirrorOptions
     ['-Xms256M', '-Xmx2G', '-cp', `${kafkaLibs()}/*`, 'org.apache.kafka.connect.mirror.MirrorMaker', file],
     { cwd: directory, stdio: ['ignore', 'pipe', 'pipe'] },
   );
-  const log = createWriteStream(path.join(directory, 'mm2.log'));
-  child.stdout.pipe(log);
-  child.stderr.pipe(log);
-  return contestant(child);
+  const log = path.join(directory, 'mm2.log');
+  const written = createWriteStream(log);
+  child.stdout.pipe(written);
+  child.stderr.pipe(written);
+  return contestant(child, log);
 }

@@ -13,7 +13,9 @@ import { startTestKafka } from '../../support/kafka.js';
 import type { TestKafka } from '../../support/kafka.js';
 
 /** Until what a contestant copies into is there. */
-const OPEN_MS = 120_000;
+const OPEN_MS = 300_000;
+/** Of a broker to a reader, on a machine that is busy. */
+const ANSWER_MS = 60_000;
 
 /** Two brokers and what fills and reads them. */
 export class KafkaRig {
@@ -104,10 +106,10 @@ export class Watcher {
   private stopped = false;
   private readonly cursor = new RecordCursor();
 
-  /** @param onRecords the last records of a batch: how many, and when they were seen */
+  /** @param onRecord the cursor stands at the record */
   constructor(
     private readonly cluster: Cluster,
-    private readonly onBatch: (topic: string, partition: number, cursor: RecordCursor) => void,
+    private readonly onRecord: (topic: string, partition: number, cursor: RecordCursor) => void,
   ) {}
 
   /** Waits for the topics, and reads from their beginning. */
@@ -154,6 +156,7 @@ export class Watcher {
           session: this.session,
           forgotten: [],
         }),
+        ANSWER_MS,
       );
       check(answer.error, 'watching');
       this.session =
@@ -177,7 +180,7 @@ export class Watcher {
       if (committed.holds(batch)) {
         this.cursor.open(batch);
         while (this.cursor.next())
-          if (this.cursor.offset >= at.offset) this.onBatch(fetched.topic, fetched.partition, this.cursor);
+          if (this.cursor.offset >= at.offset) this.onRecord(fetched.topic, fetched.partition, this.cursor);
       }
       at.offset = batch.lastOffset + 1;
     }
@@ -202,6 +205,10 @@ export async function offsets(
   const found = (await cluster.metadata([topic])).topics[0];
   if (found?.error !== 0 || found.partitions.length < partitions) return 0;
   const refs = found.partitions.map((p) => ({ topic, partition: p.partition, leaderEpoch: -1 }));
-  const listed = await cluster.call(found.partitions[0]!.leader, listOffsets(refs, 'latest', committed));
+  const listed = await cluster.call(
+    found.partitions[0]!.leader,
+    listOffsets(refs, 'latest', committed),
+    ANSWER_MS,
+  );
   return listed.reduce((sum, { offset }) => sum + Math.max(offset, 0), 0);
 }

@@ -11,8 +11,9 @@ import { Sender } from './sender.js';
 
 export type Who = 'ours' | 'exactly-once' | 'plain';
 
-const START_MS = 120_000;
-const BACKLOG_PARTITIONS = 8;
+/** Without anything new at the target; MirrorMaker 2 takes a minute to start on a machine that is busy. */
+const START_MS = 300_000;
+const PARTITIONS = 8;
 const RECORD_BYTES = 200;
 
 function linkConfig(rig: KafkaRig, name: string, include: string): KafkaLinkConfig {
@@ -61,8 +62,8 @@ export async function runBacklog(
   records: number,
 ): Promise<BacklogRun> {
   const topic = `backlog-${who}-${round}`;
-  await rig.createTopics([topic], BACKLOG_PARTITIONS);
-  await rig.fill(topic, BACKLOG_PARTITIONS, records, RECORD_BYTES);
+  await rig.createTopics([topic], PARTITIONS);
+  await rig.fill(topic, PARTITIONS, records, RECORD_BYTES);
   const copy = `dc-a.${topic}`;
   const startedAt = performance.now();
   const contestant = await start(rig, who, topic);
@@ -70,12 +71,13 @@ export async function runBacklog(
     let first: { at: number; seen: number } | undefined;
     let last = { at: startedAt, seen: 0 };
     while (last.seen < records || performance.now() - last.at < 1_500) {
+      contestant.requireRunning();
       if (first === undefined) {
         // What is written before its transaction is committed, too: the time of the first one counts.
-        const written = await offsets(rig.target, copy, BACKLOG_PARTITIONS, false);
+        const written = await offsets(rig.target, copy, PARTITIONS, false);
         if (written > 0) first = { at: performance.now(), seen: written };
       }
-      const seen = await offsets(rig.target, copy, BACKLOG_PARTITIONS, true);
+      const seen = await offsets(rig.target, copy, PARTITIONS, true);
       const at = performance.now();
       if (seen > last.seen) last = { at, seen };
       if (at - Math.max(last.at, startedAt) > START_MS)
@@ -108,10 +110,10 @@ async function requireEachOnce(rig: KafkaRig, copy: string, records: number): Pr
     seen[number] = 1;
     count += 1;
   });
-  await watcher.open([copy], BACKLOG_PARTITIONS);
+  await watcher.open([copy], PARTITIONS);
   const timer = setTimeout(() => watcher.stop(), START_MS);
   // To the end: a record may be there again behind all others.
-  await watcher.run(await offsets(rig.target, copy, BACKLOG_PARTITIONS, true));
+  await watcher.run(await offsets(rig.target, copy, PARTITIONS, true));
   clearTimeout(timer);
   if (count !== records) throw new Error(`${copy}: ${count} of ${records} records are there`);
 }
@@ -132,40 +134,46 @@ export async function runLatency(
   who: Who,
   name: string,
   topics: number,
-  partitions: number,
   seconds: number,
 ): Promise<LatencyRun> {
   const prefix = `${name}-${who}`;
   const names = Array.from({ length: topics }, (_, i) => `${prefix}-${i}`);
-  await rig.createTopics(names, partitions);
+  await rig.createTopics(names, PARTITIONS);
   const contestant = await start(rig, who, prefix);
   const latencies: number[] = [];
   const expected = RATE * seconds;
+  let warm = 0;
   let measured = 0;
   let broken: Error | undefined;
   const watcher = new Watcher(rig.target, (_topic, _partition, cursor) => {
     const [number, at] = cursor.value()!.toString('latin1').split(' ', 2).map(Number) as [number, number];
-    if (number < 0) return;
+    if (number < 0) return void (warm += 1);
     latencies.push(performance.now() - at);
     measured += 1;
   });
   try {
     await watcher.open(
       names.map((topic) => `dc-a.${topic}`),
-      partitions,
+      PARTITIONS,
     );
     const watching = watcher.run().catch((error: unknown) => (broken = error as Error));
     const sender = await Sender.open(rig.from, RATE);
-    // Negative numbers are not measured.
-    await sender.send(names, partitions, -(RATE * WARM_UP_MS) / 1000, 0);
+    const arrived = async (count: () => number, wanted: number): Promise<void> => {
+      const deadline = performance.now() + START_MS;
+      while (count() < wanted && broken === undefined) {
+        contestant.requireRunning();
+        if (performance.now() > deadline) throw new Error(`${who}: ${count()} of ${wanted} records came`);
+        await sleep(20);
+      }
+    };
+    // Negative numbers are not measured; when they have come, all copies are there and take records.
+    const first = (RATE * WARM_UP_MS) / 1000;
+    await sender.send(names, PARTITIONS, -first, 0);
+    await arrived(() => warm, first);
     const cpu = contestant.cpuSeconds();
-    await sender.send(names, partitions, 0, expected);
+    await sender.send(names, PARTITIONS, 0, expected);
     await sender.close();
-    const deadline = performance.now() + 60_000;
-    while (measured < expected && broken === undefined) {
-      if (performance.now() > deadline) throw new Error(`${who}: ${measured} of ${expected} records came`);
-      await sleep(20);
-    }
+    await arrived(() => measured, expected);
     const run = {
       p50: quantile(latencies, 0.5),
       p99: quantile(latencies, 0.99),
