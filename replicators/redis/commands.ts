@@ -13,6 +13,8 @@ export type CommandKind =
   | 'keyless'
   /** Empties or exchanges whole databases. */
   | 'whole'
+  /** Changes what a value caches, and nothing that it says: PFCOUNT, which is a read. */
+  | 'cache'
   /** Nobody knows its keys. */
   | 'unknown';
 
@@ -79,6 +81,7 @@ export class CommandTable {
     // Fields of a hash that expire are deleted like that; a server that knows no such expiry has people delete them.
     if (knows(reply, 'hpexpireat')) this.specs.set('hdel', positioned('delete', ONE));
     for (const name of KEYLESS) this.specs.set(name, { kind: 'keyless', keysOf: () => [], onlyKey: 0 });
+    this.specs.set('pfcount', { kind: 'cache', keysOf: () => [], onlyKey: 0 });
     for (const name of WHOLE) this.specs.set(name, { kind: 'whole', keysOf: () => [], onlyKey: 0 });
   }
 

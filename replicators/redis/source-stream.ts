@@ -182,6 +182,7 @@ export class SourceStream {
       }
     }
     this.unitBegins = false;
+    if (spec.kind === 'cache') return;
     if (spec.kind === 'whole') return this.takeWhole(name, command);
     if (this.db >= this.target.databases && this.judge.filter.carriesDatabase(this.db))
       return this.record('refused', command, null, `the target has no database ${this.db}`);
@@ -195,11 +196,10 @@ export class SourceStream {
     }
     switch (spec.kind) {
       case 'keyless':
-        if (this.judge.filter.carriesCommand(name)) this.carry(command);
-        else this.counts.filtered += 1;
-        return;
       case 'unknown':
-        this.record('unknown-command', command, null);
+        if (!this.judge.filter.carriesCommand(name)) this.counts.filtered += 1;
+        else if (spec.kind === 'keyless') this.carry(command);
+        else this.record('unknown-command', command, null);
         return;
       case 'write':
       case 'delete':

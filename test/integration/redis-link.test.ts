@@ -246,6 +246,23 @@ describe('filters', () => {
     ]);
   });
 
+  it('PFCOUNT is a read, on either side, also in a transaction', async () => {
+    const forth = await linked();
+    const back = await keep(startRedisLink(redisLinkConfig(pair, 'b')));
+    await pair.a.run('PFADD', 'h', 'a', 'b', 'c');
+    await passed(forth);
+    expect(await pair.a.run('PFCOUNT', 'h')).toBe(3);
+    expect(await pair.b.run('PFCOUNT', 'h')).toBe(3);
+    await pair.a.client.askAll([['MULTI'], ['PFADD', 'h', 'd'], ['PFCOUNT', 'h'], ['SET', 'x', 1], ['EXEC']]);
+    await passed(forth);
+    await passMarker(pair.b, pair.a, back.config.link);
+    expect(await keysOfB()).toEqual(['h', 'x']);
+    expect(await pair.b.run('PFCOUNT', 'h')).toBe(4);
+    await pair.b.run('PFADD', 'h', 'e');
+    await passMarker(pair.b, pair.a, back.config.link);
+    expect(await pair.a.run('PFCOUNT', 'h')).toBe(5);
+  });
+
   it('keys that live shorter than 3 s are left out, whatever gives them their life', async () => {
     const link = await linked();
     const { a } = pair;

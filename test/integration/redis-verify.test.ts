@@ -381,6 +381,22 @@ describe('between two servers that are both written', () => {
     expect(await verify({ carried: () => false })).toMatchObject({ compared: 0, done: true });
   });
 
+  test('HyperLogLogs that count the same are the same, whoever has counted; a string of that form is not', async () => {
+    for (const on of [a, b]) {
+      await done(on, 'PFADD', 'sparse', 'x', 'y');
+      await done(on, 'PFADD', 'dense', ...Array.from({ length: 5_000 }, (_, i) => i));
+      await done(on, 'PFADD', 'other', 'x', on === a ? 'y' : 'z');
+      await done(on, 'SET', 'string', `HYLL\x05${'\0'.repeat(11)}`);
+    }
+    for (const key of ['sparse', 'dense']) {
+      await done(b, 'PFCOUNT', key);
+      expect(await a.ask('GET', key)).not.toEqual(await b.ask('GET', key));
+    }
+    await done(b, 'SETRANGE', 'string', 9, 'z');
+    const { differences } = await verify();
+    expect(differences.map(({ key }) => key).sort()).toEqual(['"other"', '"string"']);
+  });
+
   test('modes look as far as they say', async () => {
     for (const on of [a, b]) {
       await done(on, 'SET', 'value', on === a ? 'x' : 'y');

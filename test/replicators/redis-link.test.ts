@@ -15,6 +15,7 @@ import { Judge } from '../../replicators/redis/judge.js';
 import { KeySet } from '../../replicators/redis/key-set.js';
 import { KeyUnitReader } from '../../replicators/redis/key-units.js';
 import { REDIS_LINK_DEFAULTS } from '../../replicators/redis/link-config.js';
+import type { RedisLinkConfig } from '../../replicators/redis/link-config.js';
 import { Ownership } from '../../replicators/redis/ownership.js';
 import { Replica } from '../../replicators/redis/replica.js';
 import { CommandReader } from '../../replicators/redis/resp/command-reader.js';
@@ -36,6 +37,17 @@ const plainLink = {
   target: { host: '', port: 1 },
   mapping: { defaultRegion: 'eu', regions: ['eu'], segments: {} },
 };
+
+function streamOf(
+  config: RedisLinkConfig,
+  ownership = new Ownership('a', []),
+  from = { offset: 0, db: 0 },
+): SourceStream {
+  const judge = new Judge(config, ownership);
+  const shortLived = new ShortLived(config.minTtlMs, Date.now);
+  const target = { databases: 16, refused: new Map<number, string>() };
+  return new SourceStream(config, new CommandTable(), judge, ownership, shortLived, from, target);
+}
 
 describe('what waits for the target', () => {
   it('comes out as it went in, whatever lies on disk', async () => {
@@ -290,20 +302,25 @@ describe('what empties or exchanges databases', () => {
     (args, db, recorded, units) => {
       const config = { ...plainLink, filters: { includeDatabases: [1] } };
       const ownership = new Ownership('a', [['eu/1', 'open:a:1:1']]);
-      const stream = new SourceStream(
-        config,
-        new CommandTable(),
-        new Judge(config, ownership),
-        ownership,
-        new ShortLived(3000, Date.now),
-        { offset: 0, db },
-        { databases: 16, refused: new Map() },
-      );
+      const stream = streamOf(config, ownership, { offset: 0, db });
       stream.take(command(...args));
       expect(stream.block.records.map(({ reason }) => reason)).toEqual(recorded ? ['whole-database'] : []);
       expect(ownership.isOpen('eu/1')).toBe(units === 'kept');
     },
   );
+});
+
+describe('a command that nobody knows the keys of', () => {
+  it.each([
+    [{}, ['unknown-command'], 0],
+    [{ excludeCommands: ['NOBODY.KNOWS'] }, [], 1],
+    [{ includeCommands: ['set'] }, [], 1],
+  ])('with filters %j: recorded %j, filtered %i', (filters, recorded, filtered) => {
+    const stream = streamOf({ ...plainLink, filters });
+    stream.take(command('NOBODY.KNOWS', 'x'));
+    expect(stream.block.records.map(({ reason }) => reason)).toEqual(recorded);
+    expect(stream.counts.filtered).toBe(filtered);
+  });
 });
 
 describe('a transaction of the source', () => {
@@ -320,15 +337,7 @@ describe('a transaction of the source', () => {
     ]);
     for (let split = 1; split < unit.length; split++) {
       const ownership = new Ownership('a', []);
-      const stream = new SourceStream(
-        plainLink,
-        new CommandTable(),
-        new Judge(plainLink, ownership),
-        ownership,
-        new ShortLived(3000, Date.now),
-        { offset: 1000, db: 0 },
-        { databases: 16, refused: new Map() },
-      );
+      const stream = streamOf(plainLink, ownership, { offset: 1000, db: 0 });
       const chunks = [Buffer.concat([before, unit.subarray(0, split)]), unit.subarray(split)];
       const sent: { offset: number; db: number; count: number; units: number }[] = [];
       const never = new Promise<never>(() => undefined);
