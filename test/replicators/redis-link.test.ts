@@ -268,24 +268,28 @@ describe('a source goes on', () => {
     ['repl_backlog_first_byte_offset', '101'],
     ['repl_backlog_histlen', '900'],
   ]);
-  const state = (replid: string, offset: number): unknown => {
+  const state = (replid: string, offset: number, onGap: 'stop' | 'resync'): unknown => {
     try {
-      requireContinues('redis/c:a>b', 'a', { replid, offset }, replication);
-      return 'continues';
+      requireContinues('redis/c:a>b', 'a', { replid, offset }, replication, onGap);
+      return 'goes on';
     } catch (error) {
       return (error as { details: Record<string, unknown> }).details['state'];
     }
   };
 
   it.each([
-    ['now', 1000, 'continues'],
-    ['now', 100, 'continues'],
-    ['now', 99, 'resync-required'],
-    ['now', 1001, 'diverged'],
-    ['former', 500, 'continues'],
-    ['former', 501, 'diverged'],
-    ['other', 500, 'resync-required'],
-  ])('behind %s:%i: %s', (replid, offset, expected) => expect(state(replid, offset)).toBe(expected));
+    ['now', 1000, 'goes on', 'goes on'],
+    ['now', 100, 'goes on', 'goes on'],
+    ['now', 99, 'resync-required', 'goes on'],
+    ['now', 1001, 'diverged', 'diverged'],
+    ['former', 500, 'goes on', 'goes on'],
+    ['former', 99, 'resync-required', 'goes on'],
+    ['former', 501, 'diverged', 'diverged'],
+    ['other', 500, 'resync-required', 'resync-required'],
+  ] as const)('behind %s:%i: %s; with onGap: resync: %s', (replid, offset, stop, resync) => {
+    expect(state(replid, offset, 'stop')).toBe(stop);
+    expect(state(replid, offset, 'resync')).toBe(resync);
+  });
 });
 
 describe('what empties or exchanges databases', () => {

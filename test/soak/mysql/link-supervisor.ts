@@ -21,6 +21,8 @@ export class LinkSupervisor {
     private readonly name: string,
     private readonly configFile: string,
     private readonly script = 'test/support/link-process.js',
+    /** What an operator does when a link has stopped on these words; undefined: nothing. Does not reject. */
+    private readonly operator: (words: string) => Promise<void> | undefined = () => undefined,
   ) {
     this.program = this.spawn();
   }
@@ -38,13 +40,16 @@ export class LinkSupervisor {
     const superseded = how?.[1] === 'HeldByOther';
     if (superseded) this.superseded += 1;
     // A process that was killed says nothing; what the link stopped on, nobody may pass over.
-    else if (how !== null && how[2] === 'final') this.failure ??= `${this.name}: ${how[1]}: ${how[3]}`;
+    const mending = how?.[1] === 'NeedsOperator' ? this.operator(how[3]!) : undefined;
+    if (how !== null && how[2] === 'final' && mending === undefined)
+      this.failure ??= `${this.name}: ${how[1]}: ${how[3]}`;
     else if (how === null && program.child.signalCode === null && !this.stopped)
       this.failure ??= `${this.name}: its process ended:\n${program.output().slice(-2000)}`;
     if (this.duelling || program !== this.program || this.stopped || this.failure !== undefined) return;
-    setTimeout(() => {
+    const again = (): void => {
       if (program === this.program && !this.stopped) this.program = this.spawn();
-    }, RESPAWN_MS);
+    };
+    setTimeout(() => void Promise.resolve(mending).then(again), RESPAWN_MS);
   }
 
   kill(): void {
