@@ -19,6 +19,7 @@ import type { DecodedValue, RdbEvent } from './rdb/events.js';
 import { readRdb } from './rdb/read-rdb.js';
 import type { RestorableValue } from './rdb/restorable-value.js';
 import type { Replica, Resync } from './replica.js';
+import type { StreamCommand } from './resp/command-reader.js';
 import { CommandWriter } from './resp/command-writer.js';
 
 const BLOCK_KEYS = 2_000;
@@ -26,8 +27,15 @@ const BLOCK_BYTES = 1024 * 1024;
 /** A value that is larger is given to the target piece by piece. */
 const RAW_LIMIT_BYTES = 4 * 1024 * 1024;
 
-/** Of the commands of a copy, those whose first argument is no key. */
+/** Of the commands of a copy, those without a key. */
 const NO_KEY = new Set(['select', 'function']);
+
+/** The key of one of the commands that a copy consists of. */
+export function keyOfCopy(command: StreamCommand): Buffer | null {
+  const { name, argc } = command;
+  if (NO_KEY.has(name) || argc < 2) return null;
+  return command.arg(name === 'xgroup' ? 2 : 1);
+}
 
 export interface FullSyncParts {
   config: RedisLinkConfig;
@@ -198,8 +206,7 @@ export class FullSync {
     await Promise.race([this.inFlight, parts.failed]);
     const fields: Partial<RedisCheckpoint> = { phase: 'syncing', replid: resync.replid, prune };
     this.inFlight = this.write(block, fields, judgedBy).then(({ refusals, unread }) => {
-      for (const { command, message } of refusals)
-        this.putAside(command.argc > 1 ? command.arg(1) : null, message);
+      for (const { command, message } of refusals) this.putAside(keyOfCopy(command), message);
       if (unread !== null) this.block.settled.push(unread);
       parts.tracker.rows += block.rows;
       this.showRate();
@@ -219,9 +226,10 @@ export class FullSync {
       if (applier.unitsDigest !== judgedBy) {
         judgedBy = applier.unitsDigest;
         if (judgedBy !== this.unitsDigest) await this.readUnits(judgedBy);
-        this.progress.keptRows += block.commands.retain(
-          (command) => NO_KEY.has(command.name) || command.argc < 2 || !judge.isOpenOnTarget(command.arg(1)),
-        );
+        this.progress.keptRows += block.commands.retain((command) => {
+          const key = keyOfCopy(command);
+          return key === null || !judge.isOpenOnTarget(key);
+        });
       }
       try {
         return await Promise.race([applier.apply(block, fields).done, failed]);

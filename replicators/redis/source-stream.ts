@@ -2,6 +2,7 @@ import { Block, CommandBytes } from './block.js';
 import type { Marker } from './block.js';
 import { LINK_KEY_PREFIX } from './checkpoint.js';
 import type { StreamPlace } from './checkpoint.js';
+import { otherDatabase } from './commands.js';
 import type { CommandSpec, CommandTable } from './commands.js';
 import { encodeCommand } from './connection.js';
 import { isControl } from './judge.js';
@@ -191,6 +192,9 @@ export class SourceStream {
       if (words !== undefined) return this.record('refused', command, this.firstKey(spec, command), words);
     }
     if (!this.judge.filter.carriesDatabase(this.db) && !this.isOurs(spec, command)) {
+      // The target does not have what the source moves or copies into a database that is carried.
+      if (spec.kind === 'across' && this.judge.filter.carriesDatabase(otherDatabase(command) ?? this.db))
+        return this.record('split', command, this.firstKey(spec, command));
       this.counts.filtered += 1;
       return;
     }
@@ -198,13 +202,37 @@ export class SourceStream {
       case 'keyless':
       case 'unknown':
         if (!this.judge.filter.carriesCommand(name)) this.counts.filtered += 1;
-        else if (spec.kind === 'keyless') this.carry(command);
-        else this.record('unknown-command', command, null);
+        else if (spec.kind === 'unknown') this.record('unknown-command', command, null);
+        else if (name === 'function') this.takeFunction(command);
+        else this.carry(command);
         return;
+      case 'across':
+        return this.takeAcross(name, spec, command);
       case 'write':
       case 'delete':
         this.takeKeys(name, spec, command);
     }
+  }
+
+  /** The target may have functions of its own: what would take them all away leaves them there. */
+  private takeFunction(command: StreamCommand): void {
+    const word = (index: number): string => command.arg(index).toString('latin1').toLowerCase();
+    const what = word(1);
+    if (what === 'flush') this.counts.filtered += 1;
+    else if (what === 'restore' && command.argc > 3 && word(3) === 'flush')
+      this.carryRaw(command, encodeCommand(['FUNCTION', 'RESTORE', command.arg(2), 'REPLACE']));
+    else this.carry(command);
+  }
+
+  private takeAcross(name: string, spec: CommandSpec, command: StreamCommand): void {
+    const to = otherDatabase(command);
+    if (to === null || this.judge.filter.carriesDatabase(to)) return this.takeKeys(name, spec, command);
+    const key = command.arg(1);
+    const verdict = this.judge.keyVerdict(key, true);
+    if (name === 'copy' || !this.judge.filter.carriesCommand(name)) this.counts.filtered += 1;
+    else if (verdict !== 'carried') this.takeAlike(name, spec, command, verdict);
+    // It leaves what is carried.
+    else this.carryRaw(command, this.shortLived.gone(key, this.db) ? null : encodeCommand(['UNLINK', key]));
   }
 
   private takeKeys(name: string, spec: CommandSpec, command: StreamCommand): void {
@@ -238,6 +266,7 @@ export class SourceStream {
   private carryKeys(name: string, spec: CommandSpec, command: StreamCommand): void {
     const into = this.unit ?? this.block.commands;
     const { onlyKey } = spec;
+    if (spec.kind === 'across') this.needAcross(spec, command, into);
     if (onlyKey !== 0) {
       const { start } = this.block;
       if (this.shortLived.carries(name, command, command.arg(onlyKey), this.db, into, start))
@@ -254,6 +283,15 @@ export class SourceStream {
     }
     this.shortLived.need(keys, this.db, into);
     this.carry(command);
+  }
+
+  private needAcross(spec: CommandSpec, command: StreamCommand, into: CommandBytes): void {
+    const keys = spec.keysOf(command).map((index) => command.arg(index));
+    const written = keys.at(-1)!;
+    const to = otherDatabase(command) ?? this.db;
+    this.shortLived.need(keys, this.db, into);
+    this.shortLived.need([written], to, into);
+    into.forget(written, to);
   }
 
   /** What can be split is; the parts are judged alone. */

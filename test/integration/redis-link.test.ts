@@ -16,7 +16,7 @@ import {
   startRedisPair,
   until,
 } from '../support/redis-link.js';
-import type { RedisPair, RunningRedisLink } from '../support/redis-link.js';
+import type { RedisPair, RedisSide, RunningRedisLink } from '../support/redis-link.js';
 
 let pair: RedisPair;
 const running: RunningRedisLink[] = [];
@@ -244,6 +244,32 @@ describe('filters', () => {
     expect((await inQuarantine(link)).map(({ reason, command }) => [reason, command])).toEqual([
       ['split', 'sunionstore'],
     ]);
+  });
+
+  it('functions are loaded, deleted and restored; the own ones of the target stay', async () => {
+    const link = await linked();
+    const code = (name: string): string =>
+      `#!lua name=${name}\nredis.register_function('${name}', function() return 1 end)`;
+    const libraries = async (side: RedisSide): Promise<string[]> =>
+      ((await side.run('FUNCTION', 'LIST')) as Buffer[][]).map((one) => one[1]!.toString()).sort();
+    try {
+      await pair.b.run('FUNCTION', 'LOAD', code('own'));
+      for (const name of ['first', 'second']) await pair.a.run('FUNCTION', 'LOAD', code(name));
+      await pair.a.run('FUNCTION', 'DELETE', 'second');
+      const dump = (await pair.a.run('FUNCTION', 'DUMP')) as Buffer;
+      await passed(link);
+      expect(await libraries(pair.b)).toEqual(['first', 'own']);
+      await pair.a.run('FUNCTION', 'FLUSH');
+      await passed(link);
+      expect(await libraries(pair.b)).toEqual(['first', 'own']);
+      await pair.b.run('FUNCTION', 'DELETE', 'first');
+      await pair.a.run('FUNCTION', 'RESTORE', dump, 'FLUSH');
+      await passed(link);
+      expect(await libraries(pair.b)).toEqual(['first', 'own']);
+      expect(link.status()).toMatchObject({ quarantined: 0, state: 'streaming' });
+    } finally {
+      for (const side of [pair.a, pair.b]) await side.run('FUNCTION', 'FLUSH');
+    }
   });
 
   it('PFCOUNT is a read, on either side, also in a transaction', async () => {

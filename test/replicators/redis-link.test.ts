@@ -10,6 +10,7 @@ import { firstCheckpoint } from '../../replicators/redis/checkpoint.js';
 import { CommandTable } from '../../replicators/redis/commands.js';
 import { encodeCommand } from '../../replicators/redis/connection.js';
 import { CommandFilter } from '../../replicators/redis/filter.js';
+import { keyOfCopy } from '../../replicators/redis/full-sync.js';
 import { Intake } from '../../replicators/redis/intake.js';
 import { Judge } from '../../replicators/redis/judge.js';
 import { KeySet } from '../../replicators/redis/key-set.js';
@@ -47,6 +48,13 @@ function streamOf(
   const shortLived = new ShortLived(config.minTtlMs, Date.now);
   const target = { databases: 16, refused: new Map<number, string>() };
   return new SourceStream(config, new CommandTable(), judge, ownership, shortLived, from, target);
+}
+
+/** What its block has for the target, up to where database 0 is selected again. */
+function sentBy({ block }: SourceStream): string[] {
+  const bytes = Buffer.concat(block.commands.take().parts);
+  const sent = new CommandReader().push(bytes).map(({ args }) => args.map(String).join(' '));
+  return sent.at(-1) === 'SELECT 0' ? sent.slice(0, -1) : sent;
 }
 
 describe('what waits for the target', () => {
@@ -162,6 +170,17 @@ describe('the keys of a command', () => {
     const learnt = new CommandTable([[Buffer.from('JSON.SET'), -4, ['write', 'denyoom'], 1, 1, 1, []]]);
     expect(learnt.of('json.set')).toMatchObject({ kind: 'write', onlyKey: 1 });
     expect(table.of('json.set').kind).toBe('unknown');
+  });
+});
+
+describe('a command of a copy', () => {
+  it.each([
+    [['SET', 'k', 'v'], 'k'],
+    [['XGROUP', 'CREATE', 'k', 'g', '0'], 'k'],
+    [['SELECT', 1], null],
+    [['FUNCTION', 'LOAD', 'REPLACE', 'x'], null],
+  ])('%j is of the key %s', (args, key) => {
+    expect(keyOfCopy(command(...args))?.toString() ?? null).toBe(key);
   });
 });
 
@@ -324,6 +343,60 @@ describe('a command that nobody knows the keys of', () => {
     stream.take(command('NOBODY.KNOWS', 'x'));
     expect(stream.block.records.map(({ reason }) => reason)).toEqual(recorded);
     expect(stream.counts.filtered).toBe(filtered);
+  });
+});
+
+describe('a command of two databases, of which 0 and 2 are carried', () => {
+  it.each([
+    [0, ['MOVE', 'k', 2], ['MOVE k 2'], 0, []],
+    [0, ['MOVE', 'k', 1], ['UNLINK k'], 0, []],
+    [0, ['COPY', 'k', 'l', 'DB', 2, 'REPLACE'], ['COPY k l DB 2 REPLACE'], 0, []],
+    [0, ['COPY', 'k', 'l', 'REPLACE', 'DB', 1], [], 1, []],
+    [0, ['COPY', 'db', 'db', 'REPLACE'], ['COPY db db REPLACE'], 0, []],
+    [1, ['MOVE', 'k', 2], [], 0, ['split']],
+    [1, ['COPY', 'k', 'l', 'DB', 2], [], 0, ['split']],
+    [1, ['COPY', 'k', 'l'], [], 1, []],
+    [1, ['MOVE', 'k', 3], [], 1, []],
+  ] as const)('with %i selected, %j: %j', (db, args, sent, filtered, recorded) => {
+    const stream = streamOf({ ...plainLink, filters: { includeDatabases: [0, 2] } }, undefined, {
+      offset: 0,
+      db,
+    });
+    stream.take(command(...args));
+    expect(sentBy(stream)).toEqual(sent);
+    expect(stream.counts.filtered).toBe(filtered);
+    expect(stream.block.records.map(({ reason }) => reason)).toEqual(recorded);
+  });
+
+  it.each([
+    ['MOVE', 'k', 2],
+    ['COPY', 'k', 'l', 'DB', 2],
+  ])('%s %s %s brings what was left out', (...args) => {
+    const stream = streamOf(plainLink);
+    stream.take(command('SET', 'k', 'v', 'PX', 2000));
+    stream.take(command(...args));
+    expect(sentBy(stream)).toEqual(['UNLINK k', 'SET k v PX 2000', args.join(' ')]);
+  });
+
+  it('what was left out in the other database is overwritten, and its time of expiry is that of the copy', () => {
+    const stream = streamOf(plainLink);
+    stream.take(command('SELECT', 2));
+    stream.take(command('SET', 'l', 'old'));
+    stream.take(command('SELECT', 0));
+    stream.take(command('COPY', 'k', 'l', 'DB', 2, 'REPLACE'));
+    stream.take(command('SELECT', 2));
+    stream.take(command('PEXPIRE', 'l', 2000));
+    stream.take(command('PERSIST', 'l'));
+    const at = [
+      'SELECT 2',
+      'SET l old',
+      'SELECT 0',
+      'COPY k l DB 2 REPLACE',
+      'SELECT 2',
+      'PEXPIRE l 2000',
+      'PERSIST l',
+    ];
+    expect(sentBy(stream)).toEqual(at);
   });
 });
 
