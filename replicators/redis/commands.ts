@@ -89,6 +89,10 @@ export class CommandTable {
     for (const name of WHOLE) this.specs.set(name, { kind: 'whole', keysOf: () => [], onlyKey: 0 });
   }
 
+  get names(): string[] {
+    return [...this.specs.keys()];
+  }
+
   of(name: string): CommandSpec {
     return this.specs.get(name) ?? UNKNOWN;
   }

@@ -397,8 +397,8 @@ export class SourceStream {
           ? [this.db]
           : null;
     if (databases === null || databases.includes(0)) this.ownershipIsLost();
-    if (databases === null || databases.some((db) => filter.carriesDatabase(db)))
-      this.record('whole-database', command, null);
+    const reaches = databases === null || databases.some((db) => filter.carriesDatabase(db));
+    if (reaches && filter.carriesCommand(name)) this.record('whole-database', command, null);
     else this.counts.filtered += 1;
   }
 

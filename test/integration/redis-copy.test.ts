@@ -1,5 +1,3 @@
-import { createServer, connect } from 'node:net';
-import type { AddressInfo } from 'node:net';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
 import { initialiseRedisLink } from '../../replicators/redis/initialise.js';
 import type { RedisLinkConfig } from '../../replicators/redis/link-config.js';
@@ -14,7 +12,7 @@ import {
   until,
 } from '../support/redis-link.js';
 import type { RedisPair, RunningRedisLink } from '../support/redis-link.js';
-import { startRedis } from '../support/redis.js';
+import { asVersion, startRedis } from '../support/redis.js';
 
 let pair: RedisPair;
 const running: RunningRedisLink[] = [];
@@ -133,29 +131,3 @@ it('gives an older target commands for what its RESTORE does not know', async ()
     older.close();
   }
 });
-
-/** The server behind `port`, as one that says another version of itself. */
-async function asVersion(port: number, version: string): Promise<{ port: number; close: () => void }> {
-  const server = createServer((client) => {
-    const upstream = connect(port, '127.0.0.1');
-    client.pipe(upstream);
-    upstream.on('data', (data) =>
-      client.write(
-        // The answer keeps its length.
-        data
-          .toString('latin1')
-          .replace(/redis_version:\d[\d.]*/, (said) => `redis_version:${version}`.padEnd(said.length, '9')),
-        'latin1',
-      ),
-    );
-    for (const [one, other] of [
-      [client, upstream],
-      [upstream, client],
-    ] as const) {
-      one.on('error', () => undefined);
-      one.on('close', () => other.destroy());
-    }
-  });
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  return { port: (server.address() as AddressInfo).port, close: () => void server.close() };
-}

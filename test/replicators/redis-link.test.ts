@@ -346,6 +346,20 @@ describe('a command that nobody knows the keys of', () => {
   });
 });
 
+describe('filters by command', () => {
+  it.each([
+    [{ includeCommands: ['SET'] }, ['SET k v']],
+    [{ excludeCommands: ['SET', 'FlushAll'] }, ['INCR n', 'PUBLISH c m']],
+    [{ includeCommands: ['set', 'incr'], excludeCommands: ['incr'] }, ['SET k v']],
+  ])('%j: %j', (filters, sent) => {
+    const stream = streamOf({ ...plainLink, filters });
+    for (const args of [['SET', 'k', 'v'], ['INCR', 'n'], ['PUBLISH', 'c', 'm'], ['FLUSHALL']])
+      stream.take(command(...args));
+    expect(sentBy(stream)).toEqual(sent);
+    expect(stream.block.records).toEqual([]);
+  });
+});
+
 describe('a command of two databases, of which 0 and 2 are carried', () => {
   it.each([
     [0, ['MOVE', 'k', 2], ['MOVE k 2'], 0, []],
