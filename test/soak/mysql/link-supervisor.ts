@@ -38,10 +38,10 @@ export class LinkSupervisor {
   private onEnd(program: Program): void {
     const how = /^ended (\w+) (\w+) (.*)$/m.exec(program.output());
     const superseded = how?.[1] === 'HeldByOther';
-    if (superseded) this.superseded += 1;
-    // A process that was killed says nothing; what the link stopped on, nobody may pass over.
     const mending = how?.[1] === 'NeedsOperator' ? this.operator(how[3]!) : undefined;
-    if (how !== null && how[2] === 'final' && mending === undefined)
+    // A process that was killed says nothing; what the link stopped on, nobody may pass over.
+    if (superseded) this.superseded += 1;
+    else if (how !== null && how[2] === 'final' && mending === undefined)
       this.failure ??= `${this.name}: ${how[1]}: ${how[3]}`;
     else if (how === null && program.child.signalCode === null && !this.stopped)
       this.failure ??= `${this.name}: its process ended:\n${program.output().slice(-2000)}`;
