@@ -338,7 +338,8 @@ export class Applier {
       commands,
       refused.map(({ at }) => at),
       ({ command, offset, db }, i) => {
-        const key = command.argc > 1 ? command.arg(1) : null;
+        const at = command.name === 'xgroup' ? 2 : 1;
+        const key = command.argc > at ? command.arg(at) : null;
         const record = recordOf('refused', command, { db, key, detail: refused[i]!.message });
         refusals.push({ record, offset });
       },

@@ -27,7 +27,7 @@ import { Replica } from './replica.js';
 import type { Resync } from './replica.js';
 import type { Reply } from './resp/reply-reader.js';
 import { ShortLived } from './short-lived.js';
-import { continues, info, requireContinues, resyncRequired } from './source-info.js';
+import { continues, info, otherHistory, requireContinues, resyncRequired } from './source-info.js';
 import type { Info } from './source-info.js';
 import { MARKER_KEY, SourceStream, markerOf } from './source-stream.js';
 
@@ -173,9 +173,11 @@ export class Attempt {
     const { config, checkpoint, connections } = this;
     const goesOn = checkpoint.phase === 'streaming';
     const replication = await info(connections.source, 'replication');
-    if (goesOn && config.onGap === 'stop')
-      requireContinues(config.link, config.from, checkpoint, replication);
     const { replid, rereadFrom } = checkpoint;
+    // A copy that was cut off also removes: of this history, it goes on by itself.
+    const removes = goesOn || (checkpoint.prune && replid !== '');
+    if (removes)
+      requireContinues(config.link, config.from, checkpoint, replication, goesOn ? config.onGap : 'resync');
     // Without what was left out, the link still goes on: that much less is carried after all.
     if (rereadFrom && continues({ replid, ...rereadFrom }, replication)) this.begin = rereadFrom;
     const before = await this.sourceStates();
@@ -189,6 +191,19 @@ export class Attempt {
     }
     if (goesOn && config.onGap === 'stop')
       throw resyncRequired(config.link, config.from, checkpoint, 'it answered with a full synchronisation');
+    if (removes && resync.replid !== replication.get('master_replid'))
+      throw otherHistory(
+        config.link,
+        config.from,
+        checkpoint,
+        new Map([...replication, ['master_replid', resync.replid]]),
+      );
+    if (resync.offset < before.offset)
+      throw new InterlockError(
+        'Unavailable',
+        `the source's copy is as of ${resync.offset}, and it was at ${before.offset} before the link asked (it saves for another replica); it begins again`,
+        { retryable: true },
+      );
     // As of the RDB: what is the same before and after was so in between (epochs only grow, and no two markers are the same).
     const after = await this.sourceStates();
     if (before.text !== after.text)
@@ -202,16 +217,28 @@ export class Attempt {
     return resync;
   }
 
-  private async sourceStates(): Promise<{ units: [string, string][]; marker: Marker | null; text: string }> {
-    const [units, marker] = await this.connections.source.askAll([
-      ['HGETALL', UNITS_KEY],
-      ['GET', MARKER_KEY],
+  /** `offset`: of the source's stream, not before they were so. */
+  private async sourceStates(): Promise<{
+    units: [string, string][];
+    marker: Marker | null;
+    text: string;
+    offset: number;
+  }> {
+    const { source } = this.connections;
+    // In their order, over one connection.
+    const [[units, marker], replication] = await Promise.all([
+      source.askAll([
+        ['HGETALL', UNITS_KEY],
+        ['GET', MARKER_KEY],
+      ]),
+      info(source, 'replication'),
     ]);
     const states = pairs(units).sort();
     return {
       units: states,
       marker: Buffer.isBuffer(marker) ? markerOf(marker) : null,
       text: JSON.stringify([states, textOf(marker)]),
+      offset: Number(replication.get('master_repl_offset') ?? 0),
     };
   }
 

@@ -7,12 +7,16 @@ import type { StreamCommand } from './resp/command-reader.js';
 export type CommandKind =
   /** Writes keys. */
   | 'write'
+  /** Writes keys, maybe in another database than is selected: MOVE, COPY. */
+  | 'across'
   /** DEL, UNLINK: an expiry and an eviction look like them. HDEL, where fields of a hash can expire. */
   | 'delete'
   /** Has no keys: PUBLISH, FUNCTION. */
   | 'keyless'
   /** Empties or exchanges whole databases. */
   | 'whole'
+  /** Changes what a value caches, and nothing that it says: PFCOUNT, which is a read. */
+  | 'cache'
   /** Nobody knows its keys. */
   | 'unknown';
 
@@ -40,9 +44,9 @@ const BY_POSITION: readonly (readonly [Positions, string])[] = [
      zadd zincrby zrem zremrangebyscore zremrangebyrank zremrangebylex zpopmin zpopmax
      hset hmset hsetnx hincrby hincrbyfloat hdel hexpire hpexpire hexpireat hpexpireat hpersist hsetex hgetex hgetdel
      geoadd pfadd xadd xtrim xdel xack xclaim xautoclaim xsetid
-     expire pexpire expireat pexpireat persist restore restore-asking move`,
+     expire pexpire expireat pexpireat persist restore restore-asking`,
   ],
-  [TWO, 'rename renamenx rpoplpush lmove smove copy zrangestore geosearchstore'],
+  [TWO, 'rename renamenx rpoplpush lmove smove zrangestore geosearchstore'],
   [ALL, 'pfmerge sinterstore sunionstore sdiffstore'],
   [[1, -1, 2], 'mset msetnx'],
   [[2, 2, 1], 'xgroup'],
@@ -74,12 +78,19 @@ export class CommandTable {
     for (const [positions, names] of BY_POSITION)
       for (const name of names.trim().split(/\s+/)) this.specs.set(name, positioned('write', positions));
     for (const name of ['del', 'unlink']) this.specs.set(name, positioned('delete', ALL));
+    this.specs.set('move', positioned('across', ONE));
+    this.specs.set('copy', positioned('across', TWO));
     for (const [name, keysOf] of Object.entries(BY_FORM))
       this.specs.set(name, { kind: 'write', keysOf, onlyKey: 0 });
     // Fields of a hash that expire are deleted like that; a server that knows no such expiry has people delete them.
     if (knows(reply, 'hpexpireat')) this.specs.set('hdel', positioned('delete', ONE));
     for (const name of KEYLESS) this.specs.set(name, { kind: 'keyless', keysOf: () => [], onlyKey: 0 });
+    this.specs.set('pfcount', { kind: 'cache', keysOf: () => [], onlyKey: 0 });
     for (const name of WHOLE) this.specs.set(name, { kind: 'whole', keysOf: () => [], onlyKey: 0 });
+  }
+
+  get names(): string[] {
+    return [...this.specs.keys()];
   }
 
   of(name: string): CommandSpec {
@@ -130,6 +141,16 @@ function positioned(kind: CommandKind, [first, last, step]: Positions): CommandS
 function destinationAndNumbered(command: StreamCommand): number[] {
   const count = Number(command.arg(2).toString('latin1'));
   return [1, ...Array.from({ length: Math.min(count, command.argc - 3) }, (_, i) => i + 3)];
+}
+
+/** MOVE key database, COPY key destination … DB database. @returns null: the one that is selected */
+export function otherDatabase(command: StreamCommand): number | null {
+  const at = command.name === 'move' ? 2 : command.argc;
+  const number = (index: number): number => Number(command.arg(index).toString('latin1'));
+  if (at < command.argc) return number(at);
+  for (let i = 3; i + 1 < command.argc; i++)
+    if (command.arg(i).toString('latin1').toLowerCase() === 'db') return number(i + 1);
+  return null;
 }
 
 /** SORT key … STORE destination, GEORADIUS key … STORE|STOREDIST destination. */

@@ -12,7 +12,8 @@ export function redisLinkConfig(
   wanted: WantedRedisLink,
   secret: (reference: SecretReference) => string,
 ): RedisLinkConfig {
-  const { store, from, to, include, exclude, databases, excludeCommands, throttle } = wanted;
+  const { store, from, to, include, exclude, throttle } = wanted;
+  const { databases, excludeDatabases, includeCommands, excludeCommands } = wanted;
   const { minTtlMs, conflicts, unmapped, onQuarantine, onGap } = wanted;
   const server = (dc: string): RedisLinkConfig['source'] =>
     redisAddress(topology.datacenters[dc]!.stores.redis[store]!, secret);
@@ -23,6 +24,8 @@ export function redisLinkConfig(
       includeKeys: include,
       excludeKeys: exclude,
       ...(databases !== undefined && { includeDatabases: databases }),
+      ...(excludeDatabases !== undefined && { excludeDatabases }),
+      ...(includeCommands !== undefined && { includeCommands }),
       excludeCommands,
     },
     keys: topology.keys,

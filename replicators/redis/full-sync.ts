@@ -19,6 +19,7 @@ import type { Argument, DecodedValue, RdbEvent } from './rdb/events.js';
 import { readRdb } from './rdb/read-rdb.js';
 import type { RestorableValue } from './rdb/restorable-value.js';
 import type { Replica, Resync } from './replica.js';
+import type { StreamCommand } from './resp/command-reader.js';
 import { CommandWriter } from './resp/command-writer.js';
 import { Spool, SpooledBytes } from './spool.js';
 
@@ -27,11 +28,18 @@ const BLOCK_BYTES = 1024 * 1024;
 /** A value that is larger is given to the target piece by piece. */
 const RAW_LIMIT_BYTES = 4 * 1024 * 1024;
 
-/** Of the commands of a copy, those whose first argument is no key. */
+/** Of the commands of a copy, those without a key. */
 const NO_KEY = new Set(['select', 'function']);
 
 const RENAME = Buffer.from('RENAME');
 const CRLF = Buffer.from('\r\n');
+
+/** The key of one of the commands that a copy consists of. */
+export function keyOfCopy(command: StreamCommand): Buffer | null {
+  const { name, argc } = command;
+  if (NO_KEY.has(name) || argc < 2) return null;
+  return command.arg(name === 'xgroup' || name === 'rename' ? 2 : 1);
+}
 
 export interface FullSyncParts {
   config: RedisLinkConfig;
@@ -284,10 +292,8 @@ export class FullSync {
         if (judgedBy !== this.unitsDigest) await this.readUnits(judgedBy);
         const kept = new Set<string>();
         block.commands.retain((command) => {
-          const { name, argc } = command;
-          if (NO_KEY.has(name) || argc < 2) return true;
-          const key = command.arg(name === 'rename' ? 2 : 1);
-          if (!judge.isOpenOnTarget(key)) return true;
+          const key = keyOfCopy(command);
+          if (key === null || !judge.isOpenOnTarget(key)) return true;
           kept.add(key.toString('latin1'));
           return false;
         });

@@ -13,7 +13,7 @@ const CONTROL = Buffer.from('interlock:');
 export type KeyVerdict =
   /** Carried. */
   | 'carried'
-  /** Left out: Interlock's own, filtered, of no known unit (by policy), or a deletion of what the source does not own. */
+  /** Left out: Interlock's own, filtered, a deletion of a key of no known unit (by policy) or of what the source does not own. */
   | 'control'
   | 'filtered'
   | 'unmapped'
@@ -49,10 +49,8 @@ export class Judge {
     if (!this.filter.carriesKey(text)) return 'filtered';
     if (this.unitReader.isEmpty) return 'carried';
     const unit = this.unitReader.unitOf(text);
-    if (unit === undefined) {
-      const { unmapped } = this.config;
-      return unmapped === 'apply' || (unmapped === 'ignore-deletes' && !deletes) ? 'carried' : 'unmapped';
-    }
+    if (unit === undefined)
+      return deletes && this.config.unmapped === 'ignore-deletes' ? 'unmapped' : 'carried';
     if (unit === null || this.ownership.isOpen(unit)) return 'carried';
     return deletes ? 'late-deletion' : 'not-owned';
   }
@@ -64,9 +62,7 @@ export class Judge {
     const text = key.toString('latin1');
     if (!this.filter.carriesKey(text)) return 'filtered';
     const unit = this.unitReader.unitOf(text);
-    if (unit === undefined)
-      return this.unitReader.isEmpty || this.config.unmapped !== 'drop' ? 'carried' : 'filtered';
-    if (unit === null) return 'carried';
+    if (unit === undefined || unit === null) return 'carried';
     return this.ownership.isHeld(unit) && !this.openOnTarget.has(unit) ? 'carried' : 'other-side';
   }
 

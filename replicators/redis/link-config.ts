@@ -25,8 +25,8 @@ export interface UserMapping {
 /** A write to a unit that the source does not own: left out; applied; kept aside. Each is counted. */
 export type RedisConflictPolicy = 'owner-wins' | 'source-wins' | 'quarantine';
 
-/** A key that no pattern gives a unit: carried; carried but for deletions; left out. */
-export type UnmappedPolicy = 'apply' | 'ignore-deletes' | 'drop';
+/** A key that no pattern gives a unit: carried; carried but for deletions. */
+export type UnmappedPolicy = 'apply' | 'ignore-deletes';
 
 /** All that a link's thread needs; plain data, passwords resolved. */
 export interface RedisLinkConfig {

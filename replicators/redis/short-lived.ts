@@ -79,7 +79,7 @@ export class ShortLived {
   ): boolean {
     if (this.minTtlMs === 0) return true;
     const found = this.keys.size === 0 ? undefined : this.keys.get(idOf(db, key));
-    const life = lifeOf(name, command, this.now);
+    const life = lifeOf(name, command);
     if (found === undefined && life === NOTHING) return true;
     const short = life.endsAt !== null && life.endsAt - this.now() < this.minTtlMs;
     if (found === undefined) return short ? !this.leaveOut(command, key, db, life, into, from) : true;
@@ -183,7 +183,7 @@ function madeHere(key: Buffer, db: number, into: CommandBytes): StreamCommand[] 
       continue;
     }
     commands.unshift(command);
-    const life = lifeOf(name, command, Date.now);
+    const life = lifeOf(name, command);
     if (life.overwrites) return commands;
     if (!SIMPLE.has(name)) return null;
   }
@@ -198,63 +198,40 @@ function mentions(command: StreamCommand, key: Buffer): boolean {
 
 /** Of one key, and do not read others. */
 const SIMPLE = new Set([
-  'append', 'setrange', 'setbit', 'incr', 'decr', 'incrby', 'decrby', 'pexpireat', 'pexpire', 'expire', 'expireat', 'persist',
+  'append', 'setrange', 'setbit', 'incr', 'decr', 'incrby', 'decrby', 'pexpireat', 'persist',
 ]); // prettier-ignore
 
 function idOf(db: number, key: Buffer): string {
   return `${db}:${key.toString('latin1')}`;
 }
 
-function lifeOf(name: string, command: StreamCommand, now: () => number): Life {
+/** Of what a source sends: Redis 7 makes every other command that gives a life one of these, with the time at which it ends. */
+function lifeOf(name: string, command: StreamCommand): Life {
   switch (name) {
     case 'set':
-      return lifeOfSet(command, now);
-    case 'setex':
-      return { endsAt: now() + numberAt(command, 2) * 1000, overwrites: true };
-    case 'psetex':
-      return { endsAt: now() + numberAt(command, 2), overwrites: true };
+      return lifeOfSet(command);
     case 'pexpireat':
       return { endsAt: numberAt(command, 2), overwrites: false };
-    case 'expireat':
-      return { endsAt: numberAt(command, 2) * 1000, overwrites: false };
-    case 'pexpire':
-      return { endsAt: now() + numberAt(command, 2), overwrites: false };
-    case 'expire':
-      return { endsAt: now() + numberAt(command, 2) * 1000, overwrites: false };
     case 'persist':
       return { endsAt: Infinity, overwrites: false };
-    case 'getex':
-      return lifeOfOptions(command, 2, false, now);
     case 'restore': {
-      const ttl = numberAt(command, 2);
-      const absolute = wordsFrom(command, 4).includes('absttl');
-      return { endsAt: ttl === 0 ? Infinity : absolute ? ttl : now() + ttl, overwrites: true };
+      const endsAt = numberAt(command, 2);
+      return { endsAt: endsAt === 0 ? Infinity : endsAt, overwrites: true };
     }
     default:
       return NOTHING;
   }
 }
 
-function lifeOfSet(command: StreamCommand, now: () => number): Life {
+function lifeOfSet(command: StreamCommand): Life {
   if (command.argc === 3) return OVERWRITTEN;
-  return lifeOfOptions(command, 3, true, now);
-}
-const OVERWRITTEN: Life = { endsAt: Infinity, overwrites: true };
-
-function lifeOfOptions(command: StreamCommand, from: number, overwrites: boolean, now: () => number): Life {
-  const words = wordsFrom(command, from);
+  const words = wordsFrom(command, 3);
   // The key keeps the life it has.
   if (words.includes('keepttl')) return NOTHING;
-  for (const [i, word] of words.entries()) {
-    const value = Number(words[i + 1]);
-    if (word === 'px') return { endsAt: now() + value, overwrites };
-    if (word === 'ex') return { endsAt: now() + value * 1000, overwrites };
-    if (word === 'pxat') return { endsAt: value, overwrites };
-    if (word === 'exat') return { endsAt: value * 1000, overwrites };
-    if (word === 'persist') return { endsAt: Infinity, overwrites };
-  }
-  return overwrites ? OVERWRITTEN : NOTHING;
+  const at = words.indexOf('pxat');
+  return at < 0 ? OVERWRITTEN : { endsAt: Number(words[at + 1]), overwrites: true };
 }
+const OVERWRITTEN: Life = { endsAt: Infinity, overwrites: true };
 
 function wordsFrom(command: StreamCommand, from: number): string[] {
   const words: string[] = [];

@@ -41,14 +41,21 @@ export function continues(position: Position, replication: Info): boolean {
 }
 
 /**
- * Whether a source goes on behind a position, by what INFO says. Hazard: PSYNC of one that does not makes the source save and send everything.
+ * Whether a source goes on behind a position, by what INFO says. Hazard: PSYNC of one that does not makes the source save and send everything; and a
+ * copy of one that has lost its data removes the target's. Guard: a gap in the same history may be copied over, by policy; never another history.
  * @throws InterlockError NeedsOperator, state `diverged` or `resync-required`
  */
-export function requireContinues(link: string, from: string, position: Position, replication: Info): void {
+export function requireContinues(
+  link: string,
+  from: string,
+  position: Position,
+  replication: Info,
+  onGap: 'stop' | 'resync',
+): void {
   const { number, next, isNow, isFormer } = seen(position, replication);
   const forked = isFormer && next > number('second_repl_offset');
   if (forked || (isNow && position.offset > number('master_repl_offset'))) {
-    const at = `${replication.get('master_replid')}:${number('master_repl_offset')}`;
+    const at = positionNow(replication);
     throw new InterlockError(
       'NeedsOperator',
       `${link} has applied ${positionOf(position)}, which ${from} (now at ${at}) does not have: it was restored, or failed over to a replica that lacks it. Decide what the data should be; to copy all of ${from}'s: interlock replicate resync ${link}`,
@@ -56,13 +63,25 @@ export function requireContinues(link: string, from: string, position: Position,
     );
   }
   if (continues(position, replication)) return;
-  throw resyncRequired(
-    link,
-    from,
-    position,
-    isNow || isFormer
-      ? 'its backlog begins later'
-      : 'it has another history now (it was restarted, or replaced)',
+  if (!isNow && !isFormer) throw otherHistory(link, from, position, replication);
+  if (onGap === 'stop') throw resyncRequired(link, from, position, 'its backlog begins later');
+}
+
+export function positionNow(replication: Info): string {
+  return `${replication.get('master_replid')}:${replication.get('master_repl_offset')}`;
+}
+
+export function otherHistory(
+  link: string,
+  from: string,
+  position: Position,
+  replication: Info,
+): InterlockError {
+  const at = positionNow(replication);
+  return new InterlockError(
+    'NeedsOperator',
+    `${link} is at ${positionOf(position)}, and ${from} has another history now (${at}): it was restarted, restored or replaced, or had no replica for longer than its repl-backlog-ttl. Look whether it has its data: a copy removes from the target what ${from} owns and does not have. To copy all of ${from}'s: interlock replicate resync ${link}`,
+    { details: { link, state: 'resync-required', checkpoint: positionOf(position), source: at } },
   );
 }
 

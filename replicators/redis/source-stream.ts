@@ -2,6 +2,7 @@ import { Block, CommandBytes } from './block.js';
 import type { Marker } from './block.js';
 import { LINK_KEY_PREFIX } from './checkpoint.js';
 import type { StreamPlace } from './checkpoint.js';
+import { otherDatabase } from './commands.js';
 import type { CommandSpec, CommandTable } from './commands.js';
 import { encodeCommand } from './connection.js';
 import { isControl } from './judge.js';
@@ -200,6 +201,7 @@ export class SourceStream {
       }
     }
     this.unitBegins = false;
+    if (spec.kind === 'cache') return;
     if (spec.kind === 'whole') return this.takeWhole(name, command);
     if (this.db >= this.target.databases && this.judge.filter.carriesDatabase(this.db))
       return this.record('refused', command, null, `the target has no database ${this.db}`);
@@ -208,21 +210,47 @@ export class SourceStream {
       if (words !== undefined) return this.record('refused', command, this.firstKey(spec, command), words);
     }
     if (!this.judge.filter.carriesDatabase(this.db) && !this.isOurs(spec, command)) {
+      // The target does not have what the source moves or copies into a database that is carried.
+      if (spec.kind === 'across' && this.judge.filter.carriesDatabase(otherDatabase(command) ?? this.db))
+        return this.record('split', command, this.firstKey(spec, command));
       this.counts.filtered += 1;
       return;
     }
     switch (spec.kind) {
       case 'keyless':
-        if (this.judge.filter.carriesCommand(name)) this.carry(command);
-        else this.counts.filtered += 1;
-        return;
       case 'unknown':
-        this.record('unknown-command', command, null);
+        if (!this.judge.filter.carriesCommand(name)) this.counts.filtered += 1;
+        else if (spec.kind === 'unknown') this.record('unknown-command', command, null);
+        else if (name === 'function') this.takeFunction(command);
+        else this.carry(command);
         return;
+      case 'across':
+        return this.takeAcross(name, spec, command);
       case 'write':
       case 'delete':
         this.takeKeys(name, spec, command);
     }
+  }
+
+  /** The target may have functions of its own: what would take them all away leaves them there. */
+  private takeFunction(command: StreamCommand): void {
+    const word = (index: number): string => command.arg(index).toString('latin1').toLowerCase();
+    const what = word(1);
+    if (what === 'flush') this.counts.filtered += 1;
+    else if (what === 'restore' && command.argc > 3 && word(3) === 'flush')
+      this.carryAs(command, encodeCommand(['FUNCTION', 'RESTORE', command.arg(2), 'REPLACE']));
+    else this.carry(command);
+  }
+
+  private takeAcross(name: string, spec: CommandSpec, command: StreamCommand): void {
+    const to = otherDatabase(command);
+    if (to === null || this.judge.filter.carriesDatabase(to)) return this.takeKeys(name, spec, command);
+    const key = command.arg(1);
+    const verdict = this.judge.keyVerdict(key, true);
+    if (name === 'copy' || !this.judge.filter.carriesCommand(name)) this.counts.filtered += 1;
+    else if (verdict !== 'carried') this.takeAlike(name, spec, command, verdict);
+    // It leaves what is carried.
+    else this.carryPart('UNLINK', command, this.shortLived.gone(key, this.db) ? [] : [1]);
   }
 
   private takeKeys(name: string, spec: CommandSpec, command: StreamCommand): void {
@@ -256,6 +284,7 @@ export class SourceStream {
   private carryKeys(name: string, spec: CommandSpec, command: StreamCommand): void {
     const into = this.unit ?? this.block.commands;
     const { onlyKey } = spec;
+    if (spec.kind === 'across') this.needAcross(spec, command, into);
     if (onlyKey !== 0) {
       const { start } = this.block;
       if (this.shortLived.carries(name, command, command.arg(onlyKey), this.db, into, start))
@@ -274,6 +303,15 @@ export class SourceStream {
     }
     this.shortLived.need(keys, this.db, into);
     this.carry(command);
+  }
+
+  private needAcross(spec: CommandSpec, command: StreamCommand, into: CommandBytes): void {
+    const keys = spec.keysOf(command).map((index) => command.arg(index));
+    const written = keys.at(-1)!;
+    const to = otherDatabase(command) ?? this.db;
+    this.shortLived.need(keys, this.db, into);
+    this.shortLived.need([written], to, into);
+    into.forget(written, to);
   }
 
   /** What can be split is; the parts are judged alone. */
@@ -350,6 +388,14 @@ export class SourceStream {
     this.count();
   }
 
+  /** Another command in its place. */
+  private carryAs(command: StreamCommand, raw: Buffer): void {
+    const into = this.unit ?? this.block.commands;
+    into.addRaw(raw, this.db);
+    into.note(command, this.db);
+    this.count();
+  }
+
   private count(): void {
     const { block, db } = this;
     block.rows += 1;
@@ -378,8 +424,8 @@ export class SourceStream {
           ? [this.db]
           : null;
     if (databases === null || databases.includes(0)) this.ownershipIsLost();
-    if (databases === null || databases.some((db) => filter.carriesDatabase(db)))
-      this.record('whole-database', command, null);
+    const reaches = databases === null || databases.some((db) => filter.carriesDatabase(db));
+    if (reaches && filter.carriesCommand(name)) this.record('whole-database', command, null);
     else this.counts.filtered += 1;
   }
 

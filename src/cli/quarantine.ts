@@ -26,16 +26,26 @@ export function register(program: Command): void {
     .description('transactions (Redis: commands) that a link could not apply and has kept aside, whole');
   recordCommand(quarantine, 'list [link]', 'those to be decided')
     .option('--all', 'those too that are decided')
+    .addHelpText('after', "\nExample:\n  $ interlock quarantine list 'redis/cache:dc-a>dc-b' --all")
     .action(list);
-  recordCommand(quarantine, 'show <link> <id>', 'its reason and its rows, or its command').action(one);
+  recordCommand(quarantine, 'show <link> <id>', 'its reason and its rows, or its command')
+    .addHelpText('after', example('show'))
+    .action(one);
   recordCommand(
     quarantine,
     'retry <link> <id>',
     'apply it now; a MySQL link that stands before it goes on (needs Temporal)',
-  ).action(retry);
+  )
+    .addHelpText('after', example('retry'))
+    .action(retry);
   recordCommand(quarantine, 'discard <link> <id>', 'leave it out for ever')
     .option('--yes', 'its changes are lost on the target')
+    .addHelpText('after', `${example('discard')} --yes`)
     .action(discard);
+}
+
+function example(command: string): string {
+  return `\nExample:\n  $ interlock quarantine ${command} 'redis/cache:dc-a>dc-b' 48213`;
 }
 
 async function list(link: string | undefined, options: Options): Promise<void> {

@@ -33,6 +33,7 @@ interface Options {
   topology?: string;
   json?: boolean;
   all?: boolean;
+  store?: string;
 }
 interface CopyOptions extends Options {
   maxRowsPerSecond?: string;
@@ -68,6 +69,7 @@ export function register(program: Command): void {
     topologyOption(replicate.command(`${name} [link]`))
       .description(description)
       .option('--all', 'every link of the topology')
+      .option('--store <store>', 'the links of a kind of store (`redis`), or of one store (`redis/cache`)')
       .option('--json', 'print one JSON document');
   command('start', 'start a link at its checkpoint, or at --from, and wait until it streams')
     .option(
@@ -81,6 +83,16 @@ export function register(program: Command): void {
     .option('--discard-checkpoint', 'with --from or --copy: forget how far the link had applied')
     .option('--max-rows-per-second <n>', 'with --copy: read no more of the source')
     .option('--detach', 'with --copy: do not wait until all is copied')
+    .addHelpText(
+      'after',
+      `
+With --copy, the links of --store are copied one after the other, each when the one before streams.
+
+Examples:
+  $ interlock replicate start 'redis/cache:dc-a>dc-b' --copy
+  $ interlock replicate start --store redis --copy
+  $ interlock replicate start --all --from now`,
+    )
     .action(start);
   command(
     'resync',
@@ -89,17 +101,19 @@ export function register(program: Command): void {
     .option('--tables <list>', 'MySQL: `schema.table`, several with commas; all of the link when absent')
     .option('--max-rows-per-second <n>', 'read no more of the source')
     .option('--detach', 'do not wait until all is copied')
+    .addHelpText('after', "\nExample:\n  $ interlock replicate resync 'redis/cache:dc-a>dc-b'")
     .action(resync);
-  command('pause', 'pause a link; what is committed stays').action(
-    (link: string | undefined, options: Options) => tell('pause', link, options),
-  );
-  command('resume', 'go on from the checkpoint').action((link: string | undefined, options: Options) =>
-    tell('resume', link, options),
-  );
-  command('stop', 'stop a link; the checkpoint stays').action((link: string | undefined, options: Options) =>
-    tell('stop', link, options),
-  );
-  command('status', 'state, lag, positions, rates and the last error of links').action(status);
+  for (const [name, what] of [
+    ['pause', 'pause a link; what is committed stays'],
+    ['resume', 'go on from the checkpoint'],
+    ['stop', 'stop a link; the checkpoint stays'],
+  ] as const)
+    command(name, what)
+      .addHelpText('after', `\nExample:\n  $ interlock replicate ${name} --store redis/cache`)
+      .action((link: string | undefined, options: Options) => tell(name, link, options));
+  command('status', 'state, lag, positions, rates and the last error of links')
+    .addHelpText('after', '\nExample:\n  $ interlock replicate status --store redis --json')
+    .action(status);
 }
 
 async function start(link: string | undefined, options: StartOptions): Promise<void> {
@@ -120,7 +134,7 @@ async function start(link: string | undefined, options: StartOptions): Promise<v
   const { topology } = await loadTopology(topologyFile(options));
   const links = chosen(topology, link, options, true);
   // Hazard: two that copy into each other's source would bring back what is deleted meanwhile.
-  if (options.copy === true && links.length > 1) {
+  if (options.copy === true && links.length > 1 && (options.all === true || options.detach === true)) {
     throw badInput(
       'copy',
       `copy one link at a time, and start the other direction when it streams: ${links.map((id) => `interlock replicate start '${id}' --copy`).join('; ')}`,
@@ -138,9 +152,16 @@ async function start(link: string | undefined, options: StartOptions): Promise<v
     });
     checkFrom(topology, id, from);
   }
-  const reports = await withTemporal(topology, async (client) =>
-    Promise.all(links.map((id) => startOne(client, topology, id, options))),
-  );
+  const reports = await withTemporal(topology, async (client) => {
+    if (options.copy !== true) return Promise.all(links.map((id) => startOne(client, topology, id, options)));
+    const streaming: LinkReport[] = [];
+    for (const id of links) {
+      const report = await startOne(client, topology, id, options);
+      streaming.push(report);
+      if (report.workflow === 'failed') break;
+    }
+    return streaming;
+  });
   show(topology, reports, options);
 }
 
@@ -224,8 +245,8 @@ function mostRows({ maxRowsPerSecond: text }: CopyOptions): { maxRowsPerSecond?:
 async function resync(link: string | undefined, options: ResyncOptions): Promise<void> {
   const most = mostRows(options);
   const { topology } = await loadTopology(topologyFile(options));
-  if (link === undefined || options.all === true)
-    throw badInput('link', `name one link: ${chosen(topology, undefined, options, false).join(', ')}`);
+  if (link === undefined || options.all === true || options.store !== undefined)
+    throw badInput('link', `name one link: ${linkIds(topology).join(', ')}`);
   const [id] = chosen(topology, link, options, true);
   const tables = options.tables?.split(',').map((name) => name.trim()) ?? null;
   if (tables?.some((name) => !/^[^.\s]+\.[^.]+$/.test(name)))
@@ -471,14 +492,25 @@ function chosen(
   mustChoose: boolean,
 ): string[] {
   const all = linkIds(topology);
+  const { store } = options;
+  if (store !== undefined) {
+    if (link !== undefined || options.all === true)
+      throw badInput('--store', '--store: name a link, or give --all, or --store');
+    const of = (id: string): string[] => [kindOf(id), `${kindOf(id)}/${parseLinkId(id)!.store}`];
+    const found = all.filter((id) => of(id).includes(store));
+    if (found.length > 0) return found;
+    const names = [...new Set(all.flatMap(of))].sort().join(', ');
+    throw badInput('--store', `--store: ${JSON.stringify(store)}: expected one of ${names}`);
+  }
   const known = all.length === 0 ? 'the topology wants no links' : `links are ${all.join(', ')}`;
   if (link !== undefined) {
     if (options.all) throw badInput('all', 'name a link or give --all, not both');
     if (!all.includes(link))
-      throw badInput('link', `${JSON.stringify(link)} is no link of the topology: ${known}`);
+      throw badInput('link', `link: ${JSON.stringify(link)} is no link of the topology: ${known}`);
     return [link];
   }
-  if (mustChoose && options.all !== true) throw badInput('link', `name a link, or give --all: ${known}`);
+  if (mustChoose && options.all !== true)
+    throw badInput('link', `name a link, or give --all or --store: ${known}`);
   return all;
 }
 

@@ -7,7 +7,7 @@ import { initialise, newest } from '../fence/init.js';
 import { reassertFresh } from '../fence/redis-freshness.js';
 import type { StoredRules } from '../fence/rules-store.js';
 import type { DcId } from '../routing/units.js';
-import { datacenter, initialRules, otherDc } from '../topology/derive.js';
+import { datacenter, dcIds, initialRules, otherDc } from '../topology/derive.js';
 import { loadTopology, resolveSecret } from '../topology/load.js';
 import type { Topology } from '../topology/schema.js';
 import { EXIT, print, printJson, progress, table, topologyFile, topologyOption } from './output.js';
@@ -40,6 +40,13 @@ export function register(program: Command): void {
       'open redis/NAME although it has lost its states, or came back with older data',
     )
     .option('--json', 'print one JSON document')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  $ interlock rules reassert --dc dc-b
+  $ interlock rules reassert --dc dc-b --accept-loss redis/cache`,
+    )
     .action(reassert);
 }
 
@@ -113,12 +120,16 @@ async function rulesOf({ dc, rules }: DcStores): Promise<{
 
 /** A restored server may have missed a fence or a hand-over: it opens only what the other data center, too, says is its own. */
 async function reassert(options: Options & { dc: string; acceptLoss?: string[] }): Promise<void> {
-  await withStores(options, async (topology, stores) => {
-    const { redis } = datacenter(topology, options.dc).stores;
-    const accepted = options.acceptLoss ?? [];
-    const unknown = accepted.find((name) => !Object.keys(redis).some((store) => `redis/${store}` === name));
-    if (unknown !== undefined)
-      throw new InterlockError('BadInput', `--accept-loss: ${options.dc} has no store ${unknown}`);
+  const accepted = options.acceptLoss ?? [];
+  const known = (topology: Topology): void => {
+    const { dc } = options;
+    if (!dcIds(topology).includes(dc)) throw bad('--dc', dc, `one of ${dcIds(topology).join(', ')}`);
+    const stores = Object.keys(datacenter(topology, dc).stores.redis).map((name) => `redis/${name}`);
+    for (const name of accepted)
+      if (!stores.includes(name))
+        throw bad('--accept-loss', name, `a Redis store of ${dc} (${stores.join(', ') || 'it has none'})`);
+  };
+  const work = async (topology: Topology, stores: Map<DcId, DcStores>): Promise<void> => {
     const { current, findings, unreachable, rules } = await diagnose(stores);
     if (unreachable.length > 0) {
       throw new InterlockError(
@@ -139,14 +150,14 @@ async function reassert(options: Options & { dc: string; acceptLoss?: string[] }
     for (const fence of here.all) {
       const acceptLoss = accepted.includes(`${fence.kind}/${fence.store}`);
       const redis = acceptLoss || fence.kind !== 'redis' ? undefined : here.redis.get(fence.store);
-      const work =
+      const asserting =
         redis === undefined
           ? fence.reassert(current.rules, acceptLoss)
           : reassertFresh(redis, current.rules, {
               history: here.rules,
               source: stores.get(otherDc(topology, options.dc))!.redis.get(fence.store),
             });
-      const asserted = await work.catch((error: unknown) => void failures.push(error));
+      const asserted = await asserting.catch((error: unknown) => void failures.push(error));
       if (asserted === undefined) continue;
       const { written, server } = asserted;
       result.push({ store: fence.name, server, written: written.length });
@@ -156,18 +167,28 @@ async function reassert(options: Options & { dc: string; acceptLoss?: string[] }
       for (const { store, server, written } of result)
         print(`${store}: ${written} units asserted on server ${server}.`);
     if (failures.length > 0) throw failures[0];
-  });
+  };
+  await withStores(options, work, known);
 }
 
 async function withStores(
   options: Options,
   action: (topology: Topology, stores: Map<DcId, DcStores>) => Promise<void>,
+  /** Throws what is wrong with the options, before anything is connected to. */
+  check: (topology: Topology) => void = () => undefined,
 ): Promise<void> {
   const { topology } = await loadTopology(topologyFile(options));
+  check(topology);
   const stores = openAllStores(topology, resolveSecret);
   try {
     await action(topology, stores);
   } finally {
     await Promise.all([...stores.values()].map((dc) => dc.close()));
   }
+}
+
+function bad(flag: string, value: string, expected: string): InterlockError {
+  return new InterlockError('BadInput', `${flag}: ${JSON.stringify(value)}: expected ${expected}`, {
+    details: { field: flag, value },
+  });
 }

@@ -1,3 +1,4 @@
+import { Option } from 'commander';
 import type { Command } from 'commander';
 import { QUERIES } from '../../workflows/contract.js';
 import { verificationWorkflowId } from '../../workflows/verification-contract.js';
@@ -91,11 +92,10 @@ Examples:
       'full',
     )
     .option('--sample <share>', 'with --mode sample: of so many keys, 1% by default', shareFlag('--sample'))
-    .option(
-      '--ttl-tolerance <duration>',
-      'times of expiry may be so far apart',
-      durationFlag('--ttl-tolerance'),
-      durationFlag('--ttl-tolerance')(TTL_TOLERANCE),
+    .addOption(
+      new Option('--ttl-tolerance <duration>', 'times of expiry may be so far apart')
+        .argParser(durationFlag('--ttl-tolerance'))
+        .default(durationFlag('--ttl-tolerance')(TTL_TOLERANCE), TTL_TOLERANCE),
     )
     .option('--repair', 'have the owner of a key that differs write it anew; links bring it')
     .addHelpText(

@@ -2,27 +2,13 @@ import { infoField } from './redis-client.js';
 import { Checks } from './preflight.js';
 import type { Check, Seen } from './preflight.js';
 import type { RedisFence } from './redis-fence.js';
-import { UNITS_KEY } from './redis-units.js';
+import { REDIS_RIGHTS } from './redis-rights.js';
 
 const MB = 1024 * 1024;
 /** A link that is away for longer than this lasts has to copy everything again. */
 const LEAST_BACKLOG_BYTES = 16 * MB;
 /** Of what waits for a link that reads slowly, the server ends the connection above this. */
 const LEAST_OUTPUT_BYTES = 64 * MB;
-
-/** Commands of Interlock's account, and what each is for. */
-const RIGHTS: readonly (readonly [readonly string[], string])[] = [
-  [['PSYNC', '?', '-1'], 'read the replication stream'],
-  [['REPLCONF', 'ACK', '0'], 'read the replication stream'],
-  [['EVALSHA', '0'.repeat(40), '1', UNITS_KEY], 'change unit states'],
-  [['HSET', UNITS_KEY, 'unit', 'state'], 'change unit states'],
-  [['SCRIPT', 'LOAD', 'return 1'], 'change unit states'],
-  [['RESTORE', 'any', '0', ''], 'apply a copy'],
-  [['MULTI'], 'apply commands with their position'],
-  [['SET', 'any', ''], 'apply commands'],
-  [['SCAN', '0'], 'verify and copy'],
-  [['CLIENT', 'KILL', 'ID', '1'], 'end the connections of a link that was taken over'],
-];
 
 /** What a Redis store must be like to take part in a switchover; each looks, and changes nothing. */
 export function redisChecks({ client }: RedisFence): { name: string; look: () => Promise<Seen> }[] {
@@ -114,10 +100,13 @@ export function redisChecks({ client }: RedisFence): { name: string; look: () =>
       look: async () => {
         const user = String(await client.call('ACL', 'WHOAMI'));
         const lacking = new Map<string, string>();
-        for (const [command, purpose] of RIGHTS) {
-          const answer = String(await client.call('ACL', 'DRYRUN', user, ...command));
-          if (answer !== 'OK') lacking.set(command[0]!, purpose);
-        }
+        const asked = Object.entries(REDIS_RIGHTS).flatMap(([purpose, commands]) =>
+          commands.map(async (command: readonly string[]) => {
+            if (String(await client.call('ACL', 'DRYRUN', user, ...command)) !== 'OK')
+              lacking.set(command[0]!, purpose);
+          }),
+        );
+        await Promise.all(asked);
         if (lacking.size === 0) return `of user ${user}`;
         const list = [...lacking].map(([command, purpose]) => `${command} (${purpose})`).join(', ');
         return { wrong: `user ${user} may not ${list}: ACL SETUSER ${user} ~* &* +@all` };

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { isRedisWrite } from './redis-commands.js';
 import { name } from './store-schema.js';
 
 /** What a link does with a row that is not on the target as the source had it. */
@@ -55,17 +56,25 @@ const mysqlLinkSchema = z.strictObject({
   maxBytesPerSecond: mostPerSecond,
 });
 
+const commandNames = z.array(
+  z.string().refine((text) => isRedisWrite(text), {
+    error: 'expected the name of a command that writes, or of a module (with a dot)',
+  }),
+);
+const databaseNumbers = z.array(z.number().int().nonnegative());
+
 const redisLinkSchema = z.strictObject({
   ...ends,
   /** Key patterns with `*`; `interlock:*` is never carried. */
   include: z.array(z.string().min(1)).min(1).default(['*']),
   exclude: z.array(z.string().min(1)).default([]),
   /** Numbers of the databases that are carried; all when absent. */
-  databases: z.array(z.number().int().nonnegative()).min(1).optional(),
+  databases: databaseNumbers.min(1).optional(),
+  excludeDatabases: databaseNumbers.min(1).optional(),
+  /** Commands that are carried; all when absent. */
+  includeCommands: commandNames.min(1).optional(),
   /** Commands that are not carried. */
-  excludeCommands: z
-    .array(z.string().regex(/^[A-Za-z][A-Za-z0-9._-]*$/, 'expected the name of a command'))
-    .default([]),
+  excludeCommands: commandNames.default([]),
   /** Keys that live for less are not carried. */
   minTtlMs: z.number().int().nonnegative().default(3000),
   /** The source's backlog no longer reaches back to the checkpoint: stop, or copy everything anew. */

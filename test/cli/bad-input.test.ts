@@ -172,16 +172,81 @@ describe('verify mysql', () => {
   });
 });
 
+/** With a Redis in each data center, and a link each way. */
+async function redisTopology(): ReturnType<typeof silentTopology> {
+  return silentTopology((document) => {
+    document['links'] = [{ store: 'redis/cache' }];
+    document['keys'] = [{ pattern: 'user:{userId}' }];
+    const datacenters = document['datacenters'] as Record<string, { stores: object }>;
+    for (const [i, { stores }] of Object.values(datacenters).entries())
+      Object.assign(stores, { redis: { cache: { host: '127.0.0.1', port: 3 + i } } });
+  });
+}
+
+describe('links of a kind of store, and stores', () => {
+  let redis: Awaited<ReturnType<typeof silentTopology>>;
+  beforeAll(async () => {
+    redis = await redisTopology();
+  });
+  afterAll(() => redis.remove());
+  const LINK = 'redis/cache:dc-a>dc-b';
+
+  test.each([
+    ['replicate', 'start', '--store', 'redis', '--copy'],
+    ['replicate', 'status', '--store', 'redis/cache'],
+  ])('%s %s %s %s gets as far as Temporal', async (...argv) => {
+    expect(await failure(...argv, '--topology', redis.file, '--json')).toMatchObject({
+      exitCode: 1,
+      code: 'Unavailable',
+    });
+  });
+
+  test.each<[string, string[], string]>([
+    ['--store', ['replicate', 'start', '--store', 'mysql'], 'expected one of redis, redis/cache'],
+    ['--store', ['replicate', 'pause', '--store', 'redis/x'], 'expected one of redis, redis/cache'],
+    ['--store', ['replicate', 'pause', LINK, '--store', 'redis'], 'name a link'],
+    ['--store', ['replicate', 'pause', '--all', '--store', 'redis'], 'name a link'],
+    ['copy', ['replicate', 'start', '--store', 'redis', '--copy', '--detach'], 'one link at a time'],
+    ['link', ['replicate', 'resync', '--store', 'redis'], LINK],
+    ['link', ['replicate', 'start', 'X'], 'link: "X" is no link'],
+    ['--dc', ['rules', 'reassert', '--dc', 'dc-z'], 'expected one of dc-a, dc-b'],
+    [
+      '--accept-loss',
+      ['rules', 'reassert', '--dc', 'dc-a', '--accept-loss', 'mysql/main'],
+      '"mysql/main": expected a Redis store of dc-a (redis/cache)',
+    ],
+  ])('%s: %j is refused', async (field, argv, words) => {
+    const refused = await failure(...argv, '--topology', redis.file, '--json');
+    expect(refused).toMatchObject({ exitCode: 2, code: 'BadInput', details: { field } });
+    expect(refused.message).toContain(field);
+    expect(refused.message).toContain(words);
+  });
+});
+
+test.each([
+  ...['start', 'resync', 'pause', 'resume', 'stop', 'status'].map((name) => ['replicate', name]),
+  ...['list', 'show', 'retry', 'discard'].map((name) => ['quarantine', name]),
+  ['rules', 'reassert'],
+])('%s %s --help has an example', async (...command) => {
+  expect((await interlock(...command, '--help')).stdout).toContain(`  $ interlock ${command.join(' ')}`);
+});
+
+test('the default that --help shows may be given', async () => {
+  const { stdout } = await interlock('verify', 'redis', '--help');
+  const shown = /--ttl-tolerance[^(]*\(default: "?([^")]+)"?\)/.exec(stdout)?.[1];
+  const redis = await redisTopology();
+  try {
+    const argv = ['verify', 'redis', '--ttl-tolerance', shown!, '--topology', redis.file, '--json'];
+    expect(await failure(...argv)).toMatchObject({ code: 'Unavailable' });
+  } finally {
+    await redis.remove();
+  }
+});
+
 describe('verify redis', () => {
   let redis: Awaited<ReturnType<typeof silentTopology>>;
   beforeAll(async () => {
-    redis = await silentTopology((document) => {
-      document['links'] = [{ store: 'redis/cache' }];
-      document['keys'] = [{ pattern: 'user:{userId}' }];
-      const datacenters = document['datacenters'] as Record<string, { stores: object }>;
-      for (const [i, { stores }] of Object.values(datacenters).entries())
-        Object.assign(stores, { redis: { cache: { host: '127.0.0.1', port: 3 + i } } });
-    });
+    redis = await redisTopology();
   });
   afterAll(() => redis.remove());
   const verify = (...flags: string[]): string[] => [

@@ -322,6 +322,23 @@ describe('only one attempt writes', () => {
   });
 });
 
+/** What an operator has to look at. */
+const OTHER_HISTORY = {
+  code: 'NeedsOperator',
+  message: expect.stringMatching(
+    /another history.*interlock replicate resync redis\/cache:dc-a>dc-b$/,
+  ) as string,
+  details: { state: 'resync-required' },
+};
+
+/** Killed, and started on what its disk has. */
+async function comesBack(side: RedisSide): Promise<void> {
+  await side.server.kill('SIGKILL');
+  await side.server.restart();
+  side.client.destroy();
+  side.client = await RedisConnection.open({ host: '127.0.0.1', port: side.server.port }, 'test');
+}
+
 describe('a source', () => {
   const extra: RedisSide[] = [];
   afterEach(async () => {
@@ -449,21 +466,57 @@ describe('a source', () => {
     expect(await redisDifferences(source, target)).toEqual([]);
   });
 
-  it('that is killed and loads its data again is copied again, by policy', async () => {
-    const [source, target] = await Promise.all([server(DURABLE), server()]);
+  it.each([
+    ['with its data', DURABLE],
+    ['empty', {}],
+  ])('that is killed and comes back %s is copied again by an operator only', async (name, persistence) => {
+    const [source, target] = await Promise.all([server(persistence), server()]);
     const config = redisLinkConfig({ a: source, b: target }, 'a', { onGap: 'resync' });
     await initialiseRedisLink(config, { from: 'now' });
-    running.push(runRedisLink(config));
+    const link = runRedisLink(config);
+    running.push(link);
     await write(source, 20);
     await passMarker(source, target, config.link);
-    await source.server.kill('SIGKILL');
-    await source.server.restart();
-    source.client = await RedisConnection.open({ host: '127.0.0.1', port: source.server.port }, 'test');
+    const keys = await target.run('DBSIZE');
+    await comesBack(source);
+    await until('it stops', () => link.ended() !== undefined);
+    expect(link.ended()!.error).toMatchObject(OTHER_HISTORY);
+    expect(await target.run('DBSIZE')).toBe(keys);
     await write(source, 20);
+    await initialiseRedisLink(config, { resync: true });
+    running.push(runRedisLink(config));
     await passMarker(source, target, config.link);
     expect(await redisDifferences(source, target)).toEqual([]);
-    expect(await target.text('GET', 'n')).toBe('40');
+    expect(await target.text('GET', 'n')).toBe(name === 'empty' ? '20' : '40');
   });
+
+  it.each(['a gap', 'an operator'])(
+    'that comes back empty in the middle of a copy for %s empties nothing',
+    async (why) => {
+      const [source, target] = await Promise.all([server({ 'repl-backlog-size': '16kb' }), server()]);
+      const config = redisLinkConfig({ a: source, b: target }, 'a', { onGap: 'resync' });
+      await initialiseRedisLink(config, { from: 'now' });
+      const link = runRedisLink(config);
+      running.push(link);
+      await source.client.askAll(Array.from({ length: 6000 }, (_, i) => ['SET', `k${i}`, i]));
+      await passMarker(source, target, config.link);
+      await link.stop();
+      await source.client.askAll(Array.from({ length: 1000 }, (_, i) => ['SET', `k${i}`, 'x'.repeat(100)]));
+      if (why === 'an operator') await initialiseRedisLink(config, { resync: true });
+      const crashes = runRedisLink(config, (point) => {
+        if (point === 'after-target-commit') throw new Error('a crash');
+      });
+      running.push(crashes);
+      await until('it crashes', () => crashes.ended() !== undefined);
+      const keys = await target.run('DBSIZE');
+      await comesBack(source);
+      const next = runRedisLink(config);
+      running.push(next);
+      await until('it stops', () => next.ended() !== undefined);
+      expect(next.ended()!.error).toMatchObject(OTHER_HISTORY);
+      expect(await target.run('DBSIZE')).toBe(keys);
+    },
+  );
 });
 
 describe('a full synchronisation', () => {

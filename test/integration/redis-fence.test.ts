@@ -11,7 +11,7 @@ import { unitsOf } from '../../src/routing/rules.js';
 import { RedisStates } from '../../src/rule-center/fence-states.js';
 import { Reassertion } from '../../src/rule-center/reassertion.js';
 import { RuleBook } from '../../src/rule-center/rule-book.js';
-import { startRedis } from '../support/redis.js';
+import { asVersion, startRedis } from '../support/redis.js';
 import type { TestRedis } from '../support/redis.js';
 import { RUN_1, RUN_2, buckets, rulesAt, testRules } from './fence-fixture.js';
 
@@ -335,15 +335,16 @@ test('preflight names what is wrong, and what to do', async () => {
     '>p',
     '~*',
     '+@all',
-    '-psync',
-    '-client',
+    ...['-psync', '-eval', '-watch', '-function', '-dump', '-memory'],
   );
+  const old = await asVersion(forgets.port, '6.2.');
   const fences = [
     openRedis({ ...bad, password: 'p' }, 'test'),
     openRedis({ ...bad, user: 'poor', password: 'p' }, 'test'),
     openRedis({ ...bad, password: 'wrong' }, 'test'),
     openRedis(worse, 'test'),
     openRedis({ ...forgets, user: 'own', password: 'p' }, 'test'),
+    openRedis({ ...forgets, port: old.port, user: 'own', password: 'p' }, 'test'),
   ].map((client) => new RedisFence('dc-a', 'cache', client));
   try {
     const wrong = await Promise.all(
@@ -357,14 +358,16 @@ test('preflight names what is wrong, and what to do', async () => {
       /backlog: .*CONFIG SET repl-backlog-size \d+\noutput buffer: .*replica 512mb/,
     );
     expect(wrong[1]!.join('\n')).toMatch(
-      /rights: user poor may not PSYNC \(read the replication stream\), CLIENT/,
+      /rights: user poor may not PSYNC \(read the replication stream\), WATCH \(.*\), EVAL \(.*\), FUNCTION \(apply a copy\), MEMORY \(verify\), DUMP \(repair\): ACL/,
     );
     expect(wrong[2]).toHaveLength(1);
     expect(wrong[2]![0]).toMatch(/WRONGPASS/);
     expect(wrong[3]![0]).toMatch(/^version: .*cluster mode/);
+    expect(wrong[5]!.join('\n')).toMatch(/^version: 6\.2\.9+, expected Redis 7 or later$/m);
     expect(wrong[4]!.join('\n')).toMatch(/persistence: the user default may not write/);
   } finally {
     for (const { client } of fences) client.disconnect();
+    old.close();
     await bad.stop();
     await worse.stop();
     await forgets.stop();

@@ -3,6 +3,7 @@ import { RedisConnection, textOf } from '../../replicators/redis/connection.js';
 import { initialiseRedisLink } from '../../replicators/redis/initialise.js';
 import type { RedisLinkConfig } from '../../replicators/redis/link-config.js';
 import type { Reply } from '../../replicators/redis/resp/reply-reader.js';
+import { REDIS_RIGHTS } from '../../src/fence/redis-rights.js';
 import { bucketOf } from '../../src/routing/units.js';
 import { startRedis } from '../support/redis.js';
 import {
@@ -16,7 +17,7 @@ import {
   startRedisPair,
   until,
 } from '../support/redis-link.js';
-import type { RedisPair, RunningRedisLink } from '../support/redis-link.js';
+import type { RedisPair, RedisSide, RunningRedisLink } from '../support/redis-link.js';
 
 let pair: RedisPair;
 const running: RunningRedisLink[] = [];
@@ -246,6 +247,49 @@ describe('filters', () => {
     ]);
   });
 
+  it('functions are loaded, deleted and restored; the own ones of the target stay', async () => {
+    const link = await linked();
+    const code = (name: string): string =>
+      `#!lua name=${name}\nredis.register_function('${name}', function() return 1 end)`;
+    const libraries = async (side: RedisSide): Promise<string[]> =>
+      ((await side.run('FUNCTION', 'LIST')) as Buffer[][]).map((one) => one[1]!.toString()).sort();
+    try {
+      await pair.b.run('FUNCTION', 'LOAD', code('own'));
+      for (const name of ['first', 'second']) await pair.a.run('FUNCTION', 'LOAD', code(name));
+      await pair.a.run('FUNCTION', 'DELETE', 'second');
+      const dump = (await pair.a.run('FUNCTION', 'DUMP')) as Buffer;
+      await passed(link);
+      expect(await libraries(pair.b)).toEqual(['first', 'own']);
+      await pair.a.run('FUNCTION', 'FLUSH');
+      await passed(link);
+      expect(await libraries(pair.b)).toEqual(['first', 'own']);
+      await pair.b.run('FUNCTION', 'DELETE', 'first');
+      await pair.a.run('FUNCTION', 'RESTORE', dump, 'FLUSH');
+      await passed(link);
+      expect(await libraries(pair.b)).toEqual(['first', 'own']);
+      expect(link.status()).toMatchObject({ quarantined: 0, state: 'streaming' });
+    } finally {
+      for (const side of [pair.a, pair.b]) await side.run('FUNCTION', 'FLUSH');
+    }
+  });
+
+  it('PFCOUNT is a read, on either side, also in a transaction', async () => {
+    const forth = await linked();
+    const back = await keep(startRedisLink(redisLinkConfig(pair, 'b')));
+    await pair.a.run('PFADD', 'h', 'a', 'b', 'c');
+    await passed(forth);
+    expect(await pair.a.run('PFCOUNT', 'h')).toBe(3);
+    expect(await pair.b.run('PFCOUNT', 'h')).toBe(3);
+    await pair.a.client.askAll([['MULTI'], ['PFADD', 'h', 'd'], ['PFCOUNT', 'h'], ['SET', 'x', 1], ['EXEC']]);
+    await passed(forth);
+    await passMarker(pair.b, pair.a, back.config.link);
+    expect(await keysOfB()).toEqual(['h', 'x']);
+    expect(await pair.b.run('PFCOUNT', 'h')).toBe(4);
+    await pair.b.run('PFADD', 'h', 'e');
+    await passMarker(pair.b, pair.a, back.config.link);
+    expect(await pair.a.run('PFCOUNT', 'h')).toBe(5);
+  });
+
   it('keys that live shorter than 3 s are left out, whatever gives them their life', async () => {
     const link = await linked();
     const { a } = pair;
@@ -377,7 +421,6 @@ describe('ownership', () => {
   it.each([
     ['apply', ['kept']],
     ['ignore-deletes', ['gone', 'kept']],
-    ['drop', []],
   ] as const)('keys of no unit: %s', async (unmapped, there) => {
     const link = await linked({ ...BY_USER, unmapped });
     await pair.a.run('MSET', 'kept', '1', 'gone', '1');
@@ -571,10 +614,19 @@ describe('a link with few rights', () => {
   });
 
   it('needs what the documentation says', async () => {
+    const rights = (...purposes: (keyof typeof REDIS_RIGHTS)[]): string[] =>
+      purposes
+        .flatMap((purpose) => REDIS_RIGHTS[purpose])
+        .map(([name, what]) => `+${['CONFIG', 'FUNCTION'].includes(name) ? `${name}|${what!}` : name}`);
     await pair.a.run('ACL', 'SETUSER', 'link', 'on', '>secret', '%R~interlock:*', '~interlock:begin', '-@all',
-      ...['psync', 'replconf', 'ping', 'info', 'time', 'command', 'hgetall', 'get', 'multi', 'exec', 'set'].map((name) => `+${name}`)); // prettier-ignore
-    await pair.b.run('ACL', 'SETUSER', 'link', 'on', '>secret', '~*', '&*', '-@all', '+@write', '-flushall', '-flushdb', '-swapdb',
-      ...['multi', 'exec', 'watch', 'get', 'hgetall', 'hkeys', 'hget', 'hlen', 'eval', 'select', 'scan', 'keys', 'info', 'config|get'].map((name) => `+${name}`)); // prettier-ignore
+      ...rights('read the replication stream')); // prettier-ignore
+    await pair.b.run('ACL', 'SETUSER', 'link', 'on', '>secret', '~*', '&*', '-@all', '+pexpireat', '+incr',
+      ...rights('apply commands with their position', 'apply a copy')); // prettier-ignore
+    await pair.a.run(
+      'FUNCTION',
+      'LOAD',
+      "#!lua name=f\nredis.register_function('f', function() return 1 end)",
+    );
     const config = redisLinkConfig(pair, 'a');
     for (const server of [config.source, config.target])
       Object.assign(server, { user: 'link', password: 'secret' });
@@ -583,6 +635,8 @@ describe('a link with few rights', () => {
     await passed(copying);
     await pair.a.run('INCR', 'n');
     await passed(copying);
+    expect(await pair.b.run('FUNCTION', 'LIST')).toHaveLength(1);
+    for (const side of [pair.a, pair.b]) await side.run('FUNCTION', 'FLUSH');
     expect(await redisDifferences(pair.a, pair.b)).toEqual([]);
     await copying.stop();
     await initialiseRedisLink(config, { from: 'now', discardCheckpoint: true });

@@ -145,8 +145,11 @@ describe('interlock verify redis on Temporal', { timeout: 400_000 }, () => {
       'Temporal answers',
     );
     await Promise.all([startWorker('dc-a'), startWorker('dc-b')]);
-    const started = await run('replicate', 'start', '--all', '--from', 'now');
+    await redis.a.run('SET', 'page:of a', 'x');
+    await redis.b.run('SET', 'page:of b', 'x');
+    const started = await run('replicate', 'start', '--store', 'redis', '--copy');
     expect(started.code, started.stderr).toBe(0);
+    for (const side of [redis.a, redis.b]) expect(await side.run('EXISTS', 'page:of a', 'page:of b')).toBe(2);
   });
 
   afterAll(async () => {

@@ -2,10 +2,12 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { ReplyError } from '../../replicators/redis/resp/reply-reader.js';
 import type { Reply } from '../../replicators/redis/resp/reply-reader.js';
-import { textOf } from '../../replicators/redis/verify/side.js';
+import { writeAnew } from '../../replicators/redis/verify/repair.js';
+import { Side, textOf } from '../../replicators/redis/verify/side.js';
 import { verifyRedis } from '../../replicators/redis/verify/verify-redis.js';
 import type { VerifyRedisOptions } from '../../replicators/redis/verify/verify-redis.js';
 import type { RedisVerifyProgress } from '../../replicators/redis/verify/verification.js';
+import { REDIS_RIGHTS } from '../../src/fence/redis-rights.js';
 import { startRedis } from '../support/redis.js';
 import type { TestRedis } from '../support/redis.js';
 import { RedisTestConnection } from '../support/redis-connection.js';
@@ -381,6 +383,22 @@ describe('between two servers that are both written', () => {
     expect(await verify({ carried: () => false })).toMatchObject({ compared: 0, done: true });
   });
 
+  test('HyperLogLogs that count the same are the same, whoever has counted; a string of that form is not', async () => {
+    for (const on of [a, b]) {
+      await done(on, 'PFADD', 'sparse', 'x', 'y');
+      await done(on, 'PFADD', 'dense', ...Array.from({ length: 5_000 }, (_, i) => i));
+      await done(on, 'PFADD', 'other', 'x', on === a ? 'y' : 'z');
+      await done(on, 'SET', 'string', `HYLL\x05${'\0'.repeat(11)}`);
+    }
+    for (const key of ['sparse', 'dense']) {
+      await done(b, 'PFCOUNT', key);
+      expect(await a.ask('GET', key)).not.toEqual(await b.ask('GET', key));
+    }
+    await done(b, 'SETRANGE', 'string', 9, 'z');
+    const { differences } = await verify();
+    expect(differences.map(({ key }) => key).sort()).toEqual(['"other"', '"string"']);
+  });
+
   test('modes look as far as they say', async () => {
     for (const on of [a, b]) {
       await done(on, 'SET', 'value', on === a ? 'x' : 'y');
@@ -497,6 +515,53 @@ describe('between two servers that are both written', () => {
     expect(await refused({ unit: null, owner: null })).toMatch(/^nobody owns it/);
     expect(textOf(await a.ask('GET', 'k'))).toBe('of a');
     expect(textOf(await b.ask('GET', 'k'))).toBe('of b');
+  });
+
+  test('a repair never writes over what is written meanwhile', async () => {
+    const real = connection(source);
+    let writes = 1;
+    const side = new Side(
+      {
+        dc: 'a',
+        connection: {
+          askAll: async (commands) => {
+            const replies = await real.askAll(commands);
+            if (commands.some(([name]) => name === 'DUMP') && writes-- > 0) await done(a, 'INCR', 'n');
+            return replies;
+          },
+        },
+      },
+      new AbortController().signal,
+    );
+    await side.open();
+    await done(a, 'SET', 'n', 1);
+    expect(await writeAnew(side, 0, Buffer.from('n'), null)).toBeUndefined();
+    expect(textOf(await a.ask('GET', 'n'))).toBe('2');
+    writes = 100;
+    expect(await writeAnew(side, 0, Buffer.from('n'), null)).toMatch(/^a writes it all the while/);
+    expect(textOf(await a.ask('GET', 'n'))).toBe('7');
+  });
+
+  test('needs no other rights than preflight asks for', async () => {
+    const names = [...REDIS_RIGHTS.verify, ...REDIS_RIGHTS.repair].map(([name]) => `+${name}`);
+    for (const on of [a, b]) await done(on, 'ACL', 'SETUSER', 'few', 'on', 'nopass', '~*', '-@all', ...names);
+    const few = [connection(source), connection(target)] as const;
+    for (const one of few) await done(one, 'AUTH', 'few', '');
+    for (const on of [a, b]) {
+      for (const commands of Object.values(KINDS)) for (const command of commands) await done(on, ...command);
+      await done(on, 'SADD', 'long:set', 'x'.repeat(700_000), 'y'.repeat(700_000));
+      await done(on, 'HSET', 'long:hash', 'x', 'x'.repeat(1_400_000));
+      await done(on, 'XADD', 'long:stream', '1-1', 'f', 'x'.repeat(1_400_000));
+      await done(on, 'HSET', 'interlock:units', 'cn/1', 'open:a:7:1');
+    }
+    await done(a, 'SET', 'differs', 'x');
+    const { differences } = await verify({
+      ...{ source: { dc: 'a', connection: few[0] }, target: { dc: 'b', connection: few[1] } },
+      ...{ repair: true, ownerOf: () => ({ unit: 'cn/1', owner: 'a' }), awaitMarker: async () => true },
+    });
+    expect(differences.map(({ key, notRepaired }) => [key, notRepaired])).toEqual([
+      ['"differs"', expect.stringMatching(/^its owner wrote it anew, and it differs still/)],
+    ]);
   });
 
   test('a server that may not be read is said', async () => {

@@ -10,11 +10,13 @@ import { firstCheckpoint } from '../../replicators/redis/checkpoint.js';
 import { CommandTable } from '../../replicators/redis/commands.js';
 import { encodeCommand } from '../../replicators/redis/connection.js';
 import { CommandFilter } from '../../replicators/redis/filter.js';
+import { keyOfCopy } from '../../replicators/redis/full-sync.js';
 import { Intake } from '../../replicators/redis/intake.js';
 import { Judge } from '../../replicators/redis/judge.js';
 import { KeySet } from '../../replicators/redis/key-set.js';
 import { KeyUnitReader } from '../../replicators/redis/key-units.js';
 import { REDIS_LINK_DEFAULTS } from '../../replicators/redis/link-config.js';
+import type { RedisLinkConfig } from '../../replicators/redis/link-config.js';
 import { Ownership } from '../../replicators/redis/ownership.js';
 import { Replica } from '../../replicators/redis/replica.js';
 import { CommandReader } from '../../replicators/redis/resp/command-reader.js';
@@ -37,6 +39,24 @@ const plainLink = {
   target: { host: '', port: 1 },
   mapping: { defaultRegion: 'eu', regions: ['eu'], segments: {} },
 };
+
+function streamOf(
+  config: RedisLinkConfig,
+  ownership = new Ownership('a', []),
+  from = { offset: 0, db: 0 },
+): SourceStream {
+  const judge = new Judge(config, ownership);
+  const shortLived = new ShortLived(config.minTtlMs, Date.now);
+  const target = { databases: 16, refused: new Map<number, string>() };
+  return new SourceStream(config, new CommandTable(), judge, ownership, shortLived, from, target);
+}
+
+/** What its block has for the target, up to where database 0 is selected again. */
+function sentBy({ block }: SourceStream): string[] {
+  const bytes = Buffer.concat(block.commands.take().parts as Buffer[]);
+  const sent = new CommandReader().push(bytes).map(({ args }) => args.map(String).join(' '));
+  return sent.at(-1) === 'SELECT 0' ? sent.slice(0, -1) : sent;
+}
 
 describe('what waits for the target', () => {
   it('comes out as it went in, whatever lies on disk', async () => {
@@ -151,6 +171,17 @@ describe('the keys of a command', () => {
     const learnt = new CommandTable([[Buffer.from('JSON.SET'), -4, ['write', 'denyoom'], 1, 1, 1, []]]);
     expect(learnt.of('json.set')).toMatchObject({ kind: 'write', onlyKey: 1 });
     expect(table.of('json.set').kind).toBe('unknown');
+  });
+});
+
+describe('a command of a copy', () => {
+  it.each([
+    [['SET', 'k', 'v'], 'k'],
+    [['XGROUP', 'CREATE', 'k', 'g', '0'], 'k'],
+    [['SELECT', 1], null],
+    [['FUNCTION', 'LOAD', 'REPLACE', 'x'], null],
+  ])('%j is of the key %s', (args, key) => {
+    expect(keyOfCopy(command(...args))?.toString() ?? null).toBe(key);
   });
 });
 
@@ -349,24 +380,28 @@ describe('a source goes on', () => {
     ['repl_backlog_first_byte_offset', '101'],
     ['repl_backlog_histlen', '900'],
   ]);
-  const state = (replid: string, offset: number): unknown => {
+  const state = (replid: string, offset: number, onGap: 'stop' | 'resync'): unknown => {
     try {
-      requireContinues('redis/c:a>b', 'a', { replid, offset }, replication);
-      return 'continues';
+      requireContinues('redis/c:a>b', 'a', { replid, offset }, replication, onGap);
+      return 'goes on';
     } catch (error) {
       return (error as { details: Record<string, unknown> }).details['state'];
     }
   };
 
   it.each([
-    ['now', 1000, 'continues'],
-    ['now', 100, 'continues'],
-    ['now', 99, 'resync-required'],
-    ['now', 1001, 'diverged'],
-    ['former', 500, 'continues'],
-    ['former', 501, 'diverged'],
-    ['other', 500, 'resync-required'],
-  ])('behind %s:%i: %s', (replid, offset, expected) => expect(state(replid, offset)).toBe(expected));
+    ['now', 1000, 'goes on', 'goes on'],
+    ['now', 100, 'goes on', 'goes on'],
+    ['now', 99, 'resync-required', 'goes on'],
+    ['now', 1001, 'diverged', 'diverged'],
+    ['former', 500, 'goes on', 'goes on'],
+    ['former', 99, 'resync-required', 'goes on'],
+    ['former', 501, 'diverged', 'diverged'],
+    ['other', 500, 'resync-required', 'resync-required'],
+  ] as const)('behind %s:%i: %s; with onGap: resync: %s', (replid, offset, stop, resync) => {
+    expect(state(replid, offset, 'stop')).toBe(stop);
+    expect(state(replid, offset, 'resync')).toBe(resync);
+  });
 });
 
 describe('what empties or exchanges databases', () => {
@@ -383,20 +418,93 @@ describe('what empties or exchanges databases', () => {
     (args, db, recorded, units) => {
       const config = { ...plainLink, filters: { includeDatabases: [1] } };
       const ownership = new Ownership('a', [['eu/1', 'open:a:1:1']]);
-      const stream = new SourceStream(
-        config,
-        new CommandTable(),
-        new Judge(config, ownership),
-        ownership,
-        new ShortLived(3000, Date.now),
-        { offset: 0, db },
-        { databases: 16, refused: new Map() },
-      );
+      const stream = streamOf(config, ownership, { offset: 0, db });
       stream.take(command(...args));
       expect(stream.block.records.map(({ reason }) => reason)).toEqual(recorded ? ['whole-database'] : []);
       expect(ownership.isOpen('eu/1')).toBe(units === 'kept');
     },
   );
+});
+
+describe('a command that nobody knows the keys of', () => {
+  it.each([
+    [{}, ['unknown-command'], 0],
+    [{ excludeCommands: ['NOBODY.KNOWS'] }, [], 1],
+    [{ includeCommands: ['set'] }, [], 1],
+  ])('with filters %j: recorded %j, filtered %i', (filters, recorded, filtered) => {
+    const stream = streamOf({ ...plainLink, filters });
+    stream.take(command('NOBODY.KNOWS', 'x'));
+    expect(stream.block.records.map(({ reason }) => reason)).toEqual(recorded);
+    expect(stream.counts.filtered).toBe(filtered);
+  });
+});
+
+describe('filters by command', () => {
+  it.each([
+    [{ includeCommands: ['SET'] }, ['SET k v']],
+    [{ excludeCommands: ['SET', 'FlushAll'] }, ['INCR n', 'PUBLISH c m']],
+    [{ includeCommands: ['set', 'incr'], excludeCommands: ['incr'] }, ['SET k v']],
+  ])('%j: %j', (filters, sent) => {
+    const stream = streamOf({ ...plainLink, filters });
+    for (const args of [['SET', 'k', 'v'], ['INCR', 'n'], ['PUBLISH', 'c', 'm'], ['FLUSHALL']])
+      stream.take(command(...args));
+    expect(sentBy(stream)).toEqual(sent);
+    expect(stream.block.records).toEqual([]);
+  });
+});
+
+describe('a command of two databases, of which 0 and 2 are carried', () => {
+  it.each([
+    [0, ['MOVE', 'k', 2], ['MOVE k 2'], 0, []],
+    [0, ['MOVE', 'k', 1], ['UNLINK k'], 0, []],
+    [0, ['COPY', 'k', 'l', 'DB', 2, 'REPLACE'], ['COPY k l DB 2 REPLACE'], 0, []],
+    [0, ['COPY', 'k', 'l', 'REPLACE', 'DB', 1], [], 1, []],
+    [0, ['COPY', 'db', 'db', 'REPLACE'], ['COPY db db REPLACE'], 0, []],
+    [1, ['MOVE', 'k', 2], [], 0, ['split']],
+    [1, ['COPY', 'k', 'l', 'DB', 2], [], 0, ['split']],
+    [1, ['COPY', 'k', 'l'], [], 1, []],
+    [1, ['MOVE', 'k', 3], [], 1, []],
+  ] as const)('with %i selected, %j: %j', (db, args, sent, filtered, recorded) => {
+    const stream = streamOf({ ...plainLink, filters: { includeDatabases: [0, 2] } }, undefined, {
+      offset: 0,
+      db,
+    });
+    stream.take(command(...args));
+    expect(sentBy(stream)).toEqual(sent);
+    expect(stream.counts.filtered).toBe(filtered);
+    expect(stream.block.records.map(({ reason }) => reason)).toEqual(recorded);
+  });
+
+  it.each([
+    ['MOVE', 'k', 2],
+    ['COPY', 'k', 'l', 'DB', 2],
+  ])('%s %s %s brings what was left out', (...args) => {
+    const stream = streamOf(plainLink);
+    stream.take(command('SET', 'k', 'v', 'PX', 2000));
+    stream.take(command(...args));
+    expect(sentBy(stream)).toEqual(['UNLINK k', 'SET k v PX 2000', args.join(' ')]);
+  });
+
+  it('what was left out in the other database is overwritten, and its time of expiry is that of the copy', () => {
+    const stream = streamOf(plainLink);
+    stream.take(command('SELECT', 2));
+    stream.take(command('SET', 'l', 'old'));
+    stream.take(command('SELECT', 0));
+    stream.take(command('COPY', 'k', 'l', 'DB', 2, 'REPLACE'));
+    stream.take(command('SELECT', 2));
+    stream.take(command('PEXPIRE', 'l', 2000));
+    stream.take(command('PERSIST', 'l'));
+    const at = [
+      'SELECT 2',
+      'SET l old',
+      'SELECT 0',
+      'COPY k l DB 2 REPLACE',
+      'SELECT 2',
+      'PEXPIRE l 2000',
+      'PERSIST l',
+    ];
+    expect(sentBy(stream)).toEqual(at);
+  });
 });
 
 describe('a transaction of the source', () => {
@@ -413,15 +521,7 @@ describe('a transaction of the source', () => {
     ]);
     for (let split = 1; split < unit.length; split++) {
       const ownership = new Ownership('a', []);
-      const stream = new SourceStream(
-        plainLink,
-        new CommandTable(),
-        new Judge(plainLink, ownership),
-        ownership,
-        new ShortLived(3000, Date.now),
-        { offset: 1000, db: 0 },
-        { databases: 16, refused: new Map() },
-      );
+      const stream = streamOf(plainLink, ownership, { offset: 1000, db: 0 });
       const chunks = [Buffer.concat([before, unit.subarray(0, split)]), unit.subarray(split)];
       const sent: { offset: number; db: number; count: number; units: number }[] = [];
       const never = new Promise<never>(() => undefined);

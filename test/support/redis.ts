@@ -1,7 +1,8 @@
 import { execFile, spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
-import { connect } from 'node:net';
+import { connect, createServer } from 'node:net';
+import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -115,4 +116,30 @@ async function pings(port: number): Promise<boolean> {
     socket.once('data', (data: Buffer) => end(!data.toString().startsWith('-LOADING')));
     socket.write('PING\r\n');
   });
+}
+
+/** The server behind `port`, as one that says another version of itself. */
+export async function asVersion(port: number, version: string): Promise<{ port: number; close: () => void }> {
+  const server = createServer((client) => {
+    const upstream = connect(port, '127.0.0.1');
+    client.pipe(upstream);
+    upstream.on('data', (data) =>
+      client.write(
+        // The answer keeps its length.
+        data
+          .toString('latin1')
+          .replace(/redis_version:\d[\d.]*/, (said) => `redis_version:${version}`.padEnd(said.length, '9')),
+        'latin1',
+      ),
+    );
+    for (const [one, other] of [
+      [client, upstream],
+      [upstream, client],
+    ] as const) {
+      one.on('error', () => undefined);
+      one.on('close', () => other.destroy());
+    }
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  return { port: (server.address() as AddressInfo).port, close: () => void server.close() };
 }

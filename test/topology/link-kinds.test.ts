@@ -1,9 +1,11 @@
 import { describe, expect, test } from 'vitest';
 import { formatLinkId, parseLinkId } from '../../replicators/core/contract.js';
+import { CommandTable } from '../../replicators/redis/commands.js';
 import { linkConfigOf, linkIds } from '../../replicators/host/configure.js';
 import { problemOf } from '../../replicators/host/options.js';
 import { isInterlockError } from '../../src/errors.js';
 import { logicalTopologyHash } from '../../activities/plan.js';
+import { isRedisWrite } from '../../src/topology/redis-commands.js';
 import { wantedLinks } from '../../src/topology/derive.js';
 import { topologyHash, validateTopology } from '../../src/topology/load.js';
 import { exampleDocument } from '../support/topology.js';
@@ -66,6 +68,41 @@ test('stores and links of each kind, with their own options and defaults', () =>
   expect(wantedLinks(throttled)[2]).toMatchObject({ throttle: { maxRowsPerSecond: 9 } });
 });
 
+test('databases and commands are included and excluded', () => {
+  const filters = (change: object): unknown => {
+    const topology = validateTopology(document((d) => Object.assign(d.links[1], change)));
+    return (linkConfigOf(topology, 'redis/cache:dc-a>dc-b', () => '') as { filters: unknown }).filters;
+  };
+  const keys = { includeKeys: ['*'], excludeKeys: ['tmp:*'] };
+  expect(filters({})).toEqual({ ...keys, excludeCommands: [] });
+  expect(filters({ databases: [0, 2], excludeCommands: ['APPEND', 'json.set'] })).toEqual({
+    ...{ ...keys, includeDatabases: [0, 2], excludeCommands: ['APPEND', 'json.set'] },
+  });
+  expect(filters({ excludeDatabases: [3], includeCommands: ['set', 'del'] })).toEqual({
+    ...{ ...keys, excludeDatabases: [3], includeCommands: ['set', 'del'], excludeCommands: [] },
+  });
+});
+
+test('the commands that a filter may name are those that links know', () => {
+  const table = new CommandTable();
+  const known = [
+    'set',
+    'pexpireat',
+    'move',
+    'copy',
+    'unlink',
+    'zunionstore',
+    'function',
+    'flushall',
+    'xgroup',
+  ];
+  for (const name of known) {
+    expect(table.of(name).kind).not.toBe('unknown');
+    expect(isRedisWrite(name)).toBe(true);
+  }
+  expect(table.names.filter((name) => name !== 'pfcount' && !isRedisWrite(name))).toEqual([]);
+});
+
 test('a link id says its kind, and no other text is one', () => {
   for (const id of ['mysql/a:b>c', 'redis/a:b>c', 'kafka/a-1:b>c', 'outbox/a:b']) {
     expect(formatLinkId(parseLinkId(id)!)).toBe(id);
@@ -112,6 +149,17 @@ describe('what is wrong with a store, a key pattern or a link is named', () => {
       (d) => (d.links[1].rename = {}),
       /^links\.1\.rename: {}: expected no such key/,
     ],
+    [
+      'a command that no Redis has',
+      (d) => (d.links[1].excludeCommands = ['append', 'nosuch']),
+      /^links\.1\.excludeCommands\.1: "nosuch": expected the name of a command that writes/,
+    ],
+    [
+      'a command that writes nothing',
+      (d) => (d.links[1].includeCommands = ['get']),
+      /^links\.1\.includeCommands\.0: /,
+    ],
+    ['a policy that there is not', (d) => (d.links[1].unmapped = 'drop'), /^links\.1\.unmapped: "drop": /],
     ['a bad value', (d) => (d.links[1].onGap = 'go-on'), /^links\.1\.onGap: "go-on": /],
     [
       'a store that is not there',

@@ -39,7 +39,7 @@ export function wholeCommand(type: string, key: Buffer): Command | undefined {
 
 /** Where two values, read whole, differ first; null: they are the same. */
 export function wholeDifference(type: string, a: Reply, b: Reply): string | null {
-  if (type === 'string') return sameBytes(a, b) ? null : 'the string';
+  if (type === 'string') return sameBytes(a, b) || sameRegisters(a, b) ? null : 'the string';
   if (!Array.isArray(a) || !Array.isArray(b)) return 'the value';
   if (type === 'hash') return hashDifference(pairs(a), pairs(b));
   if (type === 'set') {
@@ -48,6 +48,25 @@ export function wholeDifference(type: string, a: Reply, b: Reply): string | null
     return missing < 0 && a.length === b.length ? null : `member ${shown(a[missing] ?? null)}`;
   }
   return orderedDifference(a, b, type === 'zset' ? 2 : 1, 0);
+}
+
+const HLL_HEADER_BYTES = 16;
+/** Of the header: the count as PFCOUNT has cached it. A link does not carry PFCOUNT. */
+const HLL_COUNT = { from: 8, to: 16 };
+const HLL_DENSE_BYTES = 12_304;
+
+/** Both are HyperLogLogs, and count the same. */
+function sameRegisters(a: Reply, b: Reply): boolean {
+  if (!isHyperLogLog(a) || !isHyperLogLog(b) || a.length !== b.length) return false;
+  const { from, to } = HLL_COUNT;
+  return a.compare(b, 0, from, 0, from) === 0 && a.compare(b, to, b.length, to, a.length) === 0;
+}
+
+/** As Redis tells one from another string. */
+function isHyperLogLog(value: Reply): value is Buffer {
+  if (!Buffer.isBuffer(value) || value.length < HLL_HEADER_BYTES) return false;
+  if (value.toString('latin1', 0, 4) !== 'HYLL') return false;
+  return value[4] === 1 || (value[4] === 0 && value.length === HLL_DENSE_BYTES);
 }
 
 function orderedDifference(a: Reply[], b: Reply[], each: 1 | 2, from: number): string | null {

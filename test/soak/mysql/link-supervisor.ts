@@ -21,6 +21,8 @@ export class LinkSupervisor {
     private readonly name: string,
     private readonly configFile: string,
     private readonly script = 'test/support/link-process.js',
+    /** What an operator does when a link has stopped on these words; undefined: nothing. Does not reject. */
+    private readonly operator: (words: string) => Promise<void> | undefined = () => undefined,
   ) {
     this.program = this.spawn();
   }
@@ -36,15 +38,18 @@ export class LinkSupervisor {
   private onEnd(program: Program): void {
     const how = /^ended (\w+) (\w+) (.*)$/m.exec(program.output());
     const superseded = how?.[1] === 'HeldByOther';
-    if (superseded) this.superseded += 1;
+    const mending = how?.[1] === 'NeedsOperator' ? this.operator(how[3]!) : undefined;
     // A process that was killed says nothing; what the link stopped on, nobody may pass over.
-    else if (how !== null && how[2] === 'final') this.failure ??= `${this.name}: ${how[1]}: ${how[3]}`;
+    if (superseded) this.superseded += 1;
+    else if (how !== null && how[2] === 'final' && mending === undefined)
+      this.failure ??= `${this.name}: ${how[1]}: ${how[3]}`;
     else if (how === null && program.child.signalCode === null && !this.stopped)
       this.failure ??= `${this.name}: its process ended:\n${program.output().slice(-2000)}`;
     if (this.duelling || program !== this.program || this.stopped || this.failure !== undefined) return;
-    setTimeout(() => {
+    const again = (): void => {
       if (program === this.program && !this.stopped) this.program = this.spawn();
-    }, RESPAWN_MS);
+    };
+    setTimeout(() => void Promise.resolve(mending).then(again), RESPAWN_MS);
   }
 
   kill(): void {

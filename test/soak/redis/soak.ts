@@ -4,6 +4,7 @@ import path from 'node:path';
 import { auxiliaryKey } from '../../../replicators/redis/checkpoint.js';
 import { RedisConnection, textOf } from '../../../replicators/redis/connection.js';
 import { initialiseRedisLink } from '../../../replicators/redis/initialise.js';
+import type { RedisLinkConfig } from '../../../replicators/redis/link-config.js';
 import type { Reply } from '../../../replicators/redis/resp/reply-reader.js';
 import { messageOf } from '../../../src/errors.js';
 import { redisDataset, redisDifferences, redisLinkConfig } from '../../support/redis-link.js';
@@ -54,8 +55,8 @@ const CONFIG = {
 
 /**
  * Two servers, a link in each direction as a process of its own, load on both sides, and random faults; then both sides are compared in full. A server
- * that was killed has no replication history, so that its link copies all again, which would mend what went wrong before: both sides are compared
- * before each of these kills, too.
+ * that was killed has no replication history, so that its link stops, and is told to copy all again, which would mend what went wrong before: both sides
+ * are compared before each of these kills, too.
  */
 export async function runRedisSoak(options: RedisSoakOptions): Promise<RedisSoakReport> {
   const { seed, say } = options;
@@ -81,7 +82,9 @@ export async function runRedisSoak(options: RedisSoakOptions): Promise<RedisSoak
       }
       const file = path.join(directory, `${from}.json`);
       await writeFile(file, JSON.stringify(config));
-      links[config.link] = new LinkSupervisor(config.link, file);
+      links[config.link] = new LinkSupervisor(config.link, file, undefined, (words) =>
+        words.includes('another history') ? copyAgain(config) : undefined,
+      );
     }
     load = new RedisLoad(servers, seed);
     const level = new Level(servers, Object.keys(links), load, say);
@@ -138,6 +141,19 @@ export async function runRedisSoak(options: RedisSoakOptions): Promise<RedisSoak
     for (const each of Object.values(relays)) each.close();
     await Promise.all(LETTERS.map((side) => servers[side].stop()));
     await rm(directory, { recursive: true, force: true });
+  }
+}
+
+/** Through whatever faults there are now. */
+async function copyAgain(config: RedisLinkConfig): Promise<void> {
+  const deadline = Date.now() + LEVEL_MS;
+  while (Date.now() < deadline) {
+    try {
+      await initialiseRedisLink(config, { resync: true });
+      return;
+    } catch {
+      await sleep(200);
+    }
   }
 }
 
