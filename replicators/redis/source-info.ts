@@ -67,7 +67,7 @@ export function requireContinues(
   if (onGap === 'stop') throw resyncRequired(link, from, position, 'its backlog begins later');
 }
 
-export function positionNow(replication: Info): string {
+function positionNow(replication: Info): string {
   return `${replication.get('master_replid')}:${replication.get('master_repl_offset')}`;
 }
 
