@@ -480,9 +480,10 @@ describe('a command of two databases, of which 0 and 2 are carried', () => {
     ['COPY', 'k', 'l', 'DB', 2],
   ])('%s %s %s brings what was left out', (...args) => {
     const stream = streamOf(plainLink);
-    stream.take(command('SET', 'k', 'v', 'PX', 2000));
+    const set = ['SET', 'k', 'v', 'PXAT', Date.now() + 2000];
+    stream.take(command(...set));
     stream.take(command(...args));
-    expect(sentBy(stream)).toEqual(['UNLINK k', 'SET k v PX 2000', args.join(' ')]);
+    expect(sentBy(stream)).toEqual(['UNLINK k', set.join(' '), args.join(' ')]);
   });
 
   it('what was left out in the other database is overwritten, and its time of expiry is that of the copy', () => {
