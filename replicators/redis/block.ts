@@ -117,6 +117,11 @@ export class CommandBytes {
         this.recent[i] = undefined;
   }
 
+  /** What comes next does not follow these commands: the target's own come in between. */
+  forgetLatest(): void {
+    this.recentCount = 0;
+  }
+
   /** Lets go of all bytes; `latest` stays. */
   drop(): void {
     this.ranges = [];

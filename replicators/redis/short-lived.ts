@@ -46,6 +46,10 @@ export class ShortLived {
     private readonly now: () => number,
   ) {}
 
+  get isEmpty(): boolean {
+    return this.keys.size === 0;
+  }
+
   /** The key lies on the target as at the source. */
   private forget(id: string, found: LeftOut): void {
     this.keys.delete(id);

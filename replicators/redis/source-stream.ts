@@ -169,6 +169,7 @@ export class SourceStream {
         break;
       default:
         if (!this.isForeign) this.takeWrite(name, command);
+        else if (!this.shortLived.isEmpty) this.takeForeign(name, command);
     }
     if (this.unit !== null) {
       if (this.unit.heldBytes > UNIT_BYTES) this.unit.spill(this.spool);
@@ -197,6 +198,7 @@ export class SourceStream {
       if (this.unit === null || this.unitBegins) {
         this.counts.foreign += 1;
         this.isForeign = this.unit !== null;
+        this.block.commands.forgetLatest();
         return;
       }
     }
@@ -251,6 +253,12 @@ export class SourceStream {
     else if (verdict !== 'carried') this.takeAlike(name, spec, command, verdict);
     // It leaves what is carried.
     else this.carryPart('UNLINK', command, this.shortLived.gone(key, this.db) ? [] : [1]);
+  }
+
+  /** The target has written these keys after what was left out of them: nothing that is older may come back over it. */
+  private takeForeign(name: string, command: StreamCommand): void {
+    for (const index of this.table.of(name).keysOf(command))
+      this.shortLived.gone(command.arg(index), this.db);
   }
 
   private takeKeys(name: string, spec: CommandSpec, command: StreamCommand): void {

@@ -621,6 +621,53 @@ describe('keys that live too short, in an attempt behind another', () => {
     ]);
     expect(last.rereadFrom).toBeNull();
   });
+
+  const foreign = (...commands: (string | number)[][]): (string | number)[][] => [
+    ...[['MULTI'], ['SET', 'interlock:link:redis/c:b>a', '{}'], ...commands, ['EXEC']],
+  ];
+  const bytesOf = (commands: (string | number)[][]): Buffer => Buffer.concat(commands.map(encodeCommand));
+
+  it('are forgotten when the other side has written them: nothing older comes back over that', () => {
+    now = 0;
+    const stream = begin(1000);
+    const take = (...commands: (string | number)[][]): void => {
+      for (const one of new CommandReader().push(bytesOf(commands))) stream.take(one);
+    };
+    take(
+      ...['counter', 'moved', 'listed'].map((key) => ['SET', key, 5, 'PX', 2_000]),
+      ...foreign(['SET', 'counter', 100], ['RENAME', 'other', 'moved'], ['DEL', 'x', 'listed']),
+      ['INCR', 'counter'],
+      ['PEXPIREAT', 'counter', 1_000_000],
+      ['INCR', 'moved'],
+      ['APPEND', 'listed', 'y'],
+    );
+    expect(text(stream.block)).toEqual([
+      ...['UNLINK counter', 'UNLINK moved', 'UNLINK listed'],
+      ...['INCR counter', 'PEXPIREAT counter 1000000', 'INCR moved', 'APPEND listed y'],
+    ]);
+    expect(stream.block.rereadFrom).toBeNull();
+  });
+
+  it('are forgotten so while the stream is read again', () => {
+    now = 0;
+    const before = [['SET', 'counter', 5, 'PX', 2_000], ...foreign(['SET', 'counter', 100])];
+    const stream = begin(1000, 1000 + bytesOf(before).length);
+    for (const one of new CommandReader().push(bytesOf([...before, ['INCR', 'counter']]))) stream.take(one);
+    expect(text(stream.block)).toEqual(['INCR counter']);
+  });
+
+  it('are not put together from commands with what the other side wrote between', () => {
+    now = 0;
+    const stream = begin(1000);
+    const commands = [
+      ['SET', 'k', 5],
+      ...foreign(['SET', 'k', 100]),
+      ['PEXPIREAT', 'k', 2_000],
+      ['PERSIST', 'k'],
+    ];
+    for (const one of new CommandReader().push(bytesOf(commands))) stream.take(one);
+    expect(text(stream.block)).toEqual(['SET k 5', 'PEXPIREAT k 2000', 'PERSIST k']);
+  });
 });
 
 describe('the replica', () => {
