@@ -85,6 +85,8 @@ export interface LinkStatus {
   lastError: { code: string; message: string; tables?: string[] } | null;
   /** Of a Kafka link only. */
   kafka?: KafkaLinkStatus;
+  /** Of a Redis link only: keys that are taken from the source again. No marker is told before they are. */
+  mends?: number;
   /** ISO 8601. */
   updatedAt: string;
 }

@@ -35,6 +35,7 @@ export class StatusTracker {
   copy: CopyProgress | null = null;
   lastError: LinkStatus['lastError'] = null;
   kafka: KafkaLinkStatus | undefined;
+  mends: number | undefined;
   /** Rows applied, by table. */
   private readonly tables = new Map<string, number>();
   private readonly samples: ({ at: number } & Counts)[] = [];
@@ -105,6 +106,7 @@ export class StatusTracker {
       copy: this.copy,
       lastError: this.lastError,
       ...(this.kafka !== undefined && { kafka: this.kafka }),
+      ...(this.mends !== undefined && { mends: this.mends }),
       updatedAt: new Date(now).toISOString(),
     };
   }

@@ -1,8 +1,15 @@
 import { InterlockError } from '../../src/errors.js';
 import { NOBODY } from '../core/contract.js';
 import type { StopPoint } from '../core/stop-points.js';
-import type { Block, CommandBytes, Picked } from './block.js';
-import { auxiliaryKey, heldByOther, keyIsGone, parseCheckpoint, unitCommands } from './checkpoint.js';
+import type { Block, CommandBytes, Picked, Prolonged } from './block.js';
+import {
+  auxiliaryKey,
+  heldByOther,
+  keyIsGone,
+  mendCommands,
+  parseCheckpoint,
+  unitCommands,
+} from './checkpoint.js';
 import type { RedisCheckpoint } from './checkpoint.js';
 import { encodeCommand } from './connection.js';
 import type { RedisConnection } from './connection.js';
@@ -40,6 +47,8 @@ export interface Applied {
   refusals: Refusal[];
   /** The record that stands on the target for what was refused; null: nothing was. `isNamed`: `refusals` has all of it. */
   unread: { id: string; isNamed: boolean } | null;
+  /** Commands that found nothing to prolong. */
+  unprolonged: Prolonged[];
   /** What was open as of this commit; asked for with a marker only. */
   open: { conflicts: number; quarantined: number } | null;
 }
@@ -128,7 +137,7 @@ export class Applier {
     const { parts, count } = block.commands.take();
     const unread = unreadRecord({ from: before.offset, to: next.offset, seq: next.seq });
     const check = count === 0 ? null : refusalCheck(link, unread);
-    const own = [...unitCommands(link, block), ...recordCommands(link, block)];
+    const own = [...unitCommands(link, block), ...recordCommands(link, block), ...mendCommands(link, block)];
     if (block.markers.length > 0) own.push(...openCounts(link));
     const head: (Buffer | SpooledBytes)[] = [MULTI, encodeCommand(['SET', this.key, JSON.stringify(next)])];
     if (check !== null) {
@@ -187,6 +196,7 @@ export class Applier {
       return {
         checkpoint: next,
         refusals,
+        unprolonged: block.commands.prolonged.filter(({ at }) => foundNothing(reply[first + at])),
         unread: refused.length === 0 ? null : { id: unread.id, isNamed: refused.length === refusals.length },
         open:
           block.markers.length === 0
@@ -227,6 +237,8 @@ export class Applier {
       offset: block.endOffset,
       db: block.db,
       rereadFrom: block.rereadFrom,
+      answersFrom: block.answersFrom ?? undefined,
+      heldMarker: block.heldMarker ?? undefined,
       seq: planned.seq + 1,
       marker: marker?.id ?? planned.marker,
     };
@@ -365,4 +377,9 @@ export class Applier {
 /** As of the commit that they stand in. */
 function openCounts(link: string): Buffer[] {
   return [conflictsKey(link), quarantineKey(link)].map((key) => encodeCommand(['HLEN', key]));
+}
+
+/** PEXPIREAT, PERSIST: 0. Of fields of a hash: -2 for each that is not there. */
+function foundNothing(reply: Reply | undefined): boolean {
+  return reply === 0 || (Array.isArray(reply) && reply.includes(-2));
 }

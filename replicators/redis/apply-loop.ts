@@ -144,7 +144,8 @@ export class ApplyLoop {
       if (this.inFlight > 0) return;
       this.spool.release(this.taken);
       if (block.endOffset !== this.moved) this.reached(block.endOffset, null, null);
-      if (block.endOffset - this.persisted < LEFT_OUT_BYTES) return;
+      // It may have a marker now, which has waited until everything before it was answered.
+      if (!block.hasEffect && block.endOffset - this.persisted < LEFT_OUT_BYTES) return;
     }
     if (!applier.isReady && (this.inFlight > 1 || (block.commands.bytes < AHEAD_BYTES && !this.isFull)))
       return;

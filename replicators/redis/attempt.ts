@@ -10,7 +10,7 @@ import { ApplyLoop } from './apply-loop.js';
 import { Arrivals } from './arrivals.js';
 import { Block } from './block.js';
 import type { Marker } from './block.js';
-import { pairs, positionOf, readLinkUnits } from './checkpoint.js';
+import { mendsKey, pairs, positionOf, readLinkUnits } from './checkpoint.js';
 import type { RedisCheckpoint, StreamPlace } from './checkpoint.js';
 import { CommandTable } from './commands.js';
 import { textOf } from './connection.js';
@@ -18,6 +18,8 @@ import type { RedisConnection } from './connection.js';
 import { FullSync } from './full-sync.js';
 import { Judge } from './judge.js';
 import type { RedisLinkConfig } from './link-config.js';
+import { Mending } from './mending.js';
+import { BEFORE_ALL, Mends } from './mends.js';
 import { Ownership, UNITS_KEY } from './ownership.js';
 import { conflictsKey, quarantineKey } from './quarantine.js';
 import type { QuarantineRecord } from './quarantine.js';
@@ -30,12 +32,15 @@ import { ShortLived } from './short-lived.js';
 import { continues, info, otherHistory, requireContinues, resyncRequired } from './source-info.js';
 import type { Info } from './source-info.js';
 import { MARKER_KEY, SourceStream, markerOf } from './source-stream.js';
+import type { StreamBegin, TargetLimits } from './source-stream.js';
 
 const LOOK_MS = 1000;
 /** A server that has not answered a question for so long is gone, or behind a dead network. */
 const SILENCE_MS = 5_000;
 /** The source is ahead, and sends nothing. */
 const STREAM_SILENCE_MS = 15_000;
+/** A key that a block makes live longer may have expired on the target when the block comes so late. */
+const LATE_MS = 1_000;
 
 export interface AttemptConnections {
   /** For questions. */
@@ -76,6 +81,13 @@ export class Attempt {
   private looking = false;
   private open = { conflicts: 0, quarantined: 0 };
   private markerOfCopy: Marker | null = null;
+  private readonly mends = new Mends();
+  private mending: Mending | undefined;
+  /** What the source had written up to here, the target got late. */
+  private lateUntil = 0;
+  private copiedUntil = 0;
+  /** That of the source when it was looked at last. */
+  private lastOffset = 0;
   /** The source was looked at. */
   hasLooked = false;
 
@@ -110,6 +122,8 @@ export class Attempt {
     await this.look();
     const table = new CommandTable(await source.ask('COMMAND'));
     const databases = await databasesOf(target);
+    const version = (await info(target, 'server')).get('redis_version') ?? '7.0.0';
+    const limits = { databases, rdbVersion: rdbVersionOf(version), refused: this.refused };
     this.applier = new Applier(data, config.link, checkpoint, this.stopAt);
     const poll = setInterval(() => void this.look(), LOOK_MS);
     const onAbort = (): void => this.wake?.();
@@ -120,16 +134,20 @@ export class Attempt {
       this.stopAt('before-read');
       const resync = await this.guard(this.attach());
       if (resync.kind === 'partial') await this.guard(this.repeatMarker());
-      if (resync.kind === 'full') await this.guard(this.sync(resync, databases, signal));
+      if (resync.kind === 'full') await this.guard(this.sync(resync, limits, signal));
+      else this.mends.load(await this.guard(this.dueMends()));
       const from = resync.kind === 'full' ? { offset: resync.offset, db: 0 } : this.begin;
       this.replid = resync.replid;
       this.applied = resync.kind === 'full' ? resync.offset : checkpoint.offset;
       this.arrivals = new Arrivals(from.offset);
       this.arrivals.came(this.replica.intake.bytes, Date.now());
+      this.lateUntil = Math.max(this.lastOffset, this.arrivals.received);
+      if (resync.kind === 'full') this.copiedUntil = this.lateUntil;
       this.stream = new SourceStream(
         ...([config, table, this.judge, this.ownership, this.shortLived, from] as const),
-        { databases, refused: this.refused },
-        this.applied,
+        limits,
+        this.mends,
+        this.streamBegin(resync),
       );
       const now = { ...this.applier.latest, offset: this.applied };
       const onError = (error: unknown): void => this.fail(error as Error);
@@ -143,7 +161,11 @@ export class Attempt {
         { onApplied: (offset, block, applied) => this.reached(offset, block, applied), onError },
         this.stopAt,
       );
-      const { loop, arrivals } = this;
+      const { loop, arrivals, stream, mends, judge } = this;
+      this.mending = new Mending({ judge, mends, stream, source, pump: () => loop.pump(), onError });
+      this.showUnread(checkpoint);
+      if (!stream.isRereading) stream.answered(this.applied);
+      this.mending.ask();
       this.replica.acknowledged = this.applied;
       this.replica.onData = (bytes) => {
         if (bytes > 0) arrivals.came(bytes, Date.now());
@@ -173,13 +195,15 @@ export class Attempt {
     const { config, checkpoint, connections } = this;
     const goesOn = checkpoint.phase === 'streaming';
     const replication = await info(connections.source, 'replication');
-    const { replid, rereadFrom } = checkpoint;
+    const { replid, rereadFrom, answersFrom } = checkpoint;
     // A copy that was cut off also removes: of this history, it goes on by itself.
     const removes = goesOn || (checkpoint.prune && replid !== '');
     if (removes)
       requireContinues(config.link, config.from, checkpoint, replication, goesOn ? config.onGap : 'resync');
     // Without what was left out, the link still goes on: that much less is carried after all.
-    if (rereadFrom && continues({ replid, ...rereadFrom }, replication)) this.begin = rereadFrom;
+    for (const place of [rereadFrom, answersFrom])
+      if (place && place.offset < this.begin.offset && continues({ replid, ...place }, replication))
+        this.begin = place;
     const before = await this.sourceStates();
     this.replica = await Replica.open(config.source, config.spoolBytes);
     connections.add(this.replica);
@@ -242,12 +266,40 @@ export class Attempt {
     };
   }
 
-  private async sync(resync: Resync, targetDatabases: number, signal: AbortSignal): Promise<void> {
+  private streamBegin({ kind }: Resync): StreamBegin {
+    const { answersFrom, heldMarker } = this.checkpoint;
+    if (kind === 'full')
+      return { appliedTo: this.applied, answersFrom: Infinity, heldMarker: this.heldOfCopy };
+    return {
+      appliedTo: this.applied,
+      answersFrom: answersFrom?.offset ?? Infinity,
+      heldMarker: heldMarker ?? null,
+    };
+  }
+  private heldOfCopy: Marker | null = null;
+
+  private async dueMends(): Promise<Buffer[]> {
+    return (await this.connections.target.call('SMEMBERS', mendsKey(this.config.link))) as Buffer[];
+  }
+
+  /** The source no longer has what it sent when the attempt before ended: nobody knows what the target answered. */
+  private showUnread({ answersFrom }: RedisCheckpoint): void {
+    if (this.copiedUntil > 0 || !answersFrom || this.begin.offset <= answersFrom.offset) return;
+    this.stream!.unmended(
+      null,
+      'a link ended before it had read whether keys could be made to live longer, and the source no longer says which',
+    );
+  }
+
+  private async sync(
+    resync: Resync,
+    { databases, rdbVersion }: TargetLimits,
+    signal: AbortSignal,
+  ): Promise<void> {
     const { config, tracker, checkpoint, replica, applier } = this;
     tracker.state = 'copying';
     tracker.lastError = null;
     this.behindSince = Date.now();
-    const version = (await info(this.connections.target, 'server')).get('redis_version') ?? '7.0.0';
     const prune = checkpoint.prune || checkpoint.phase === 'streaming';
     let wake: (() => void) | undefined;
     replica.onData = () => wake?.();
@@ -260,8 +312,8 @@ export class Attempt {
       judge: this.judge,
       tracker,
       pace: this.pace,
-      targetRdbVersion: rdbVersionOf(version),
-      targetDatabases,
+      targetRdbVersion: rdbVersion,
+      targetDatabases: databases,
       prune,
       sourceNow: () => Date.now() + this.skewMs,
       wait: async () => new Promise<void>((resolve) => (wake = resolve)),
@@ -273,7 +325,11 @@ export class Attempt {
     last.endOffset = resync.offset;
     last.unitsCleared = true;
     for (const [unit, state] of this.ownership.all()) last.units.set(unit, state);
-    if (this.markerOfCopy !== null) last.markers.push(this.markerOfCopy);
+    for (const { key, db } of sync.leftOutAlive()) this.mends.add(key, db, BEFORE_ALL);
+    last.mendsCleared = true;
+    last.mendsDue.push(...this.mends.takeFresh());
+    if (this.mends.size > 0) last.heldMarker = this.heldOfCopy = this.markerOfCopy;
+    else if (this.markerOfCopy !== null) last.markers.push(this.markerOfCopy);
     applier.unwatchUnits();
     const { open } = await sync.write(last, { phase: 'streaming', replid: resync.replid, prune: false });
     this.checkpointAt = Date.now();
@@ -285,6 +341,7 @@ export class Attempt {
 
   private reached(offset: number, block: Block | null, applied: Applied | null): void {
     const { tracker, replica, arrivals, stream } = this;
+    const late = block === null ? null : this.lateness(block);
     this.applied = offset;
     this.movedAt = Date.now();
     replica.acknowledged = offset;
@@ -297,6 +354,10 @@ export class Attempt {
     }
     if (this.behindSince !== undefined && offset >= (this.sourceOffset ?? Infinity))
       this.behindSince = undefined;
+    if (applied !== null) this.mending?.applied(block!, applied, late);
+    stream?.answered(offset);
+    this.mending?.ask();
+    tracker.mends = this.mends.size;
     if (block === null || applied === null) return;
     this.checkpointAt = this.movedAt;
     tracker.rows += block.rows;
@@ -304,13 +365,15 @@ export class Attempt {
     for (const [db, rows] of block.rowsByDb) tracker.count(`db${db}`, rows);
     for (const { record, offset: at } of applied.refusals) {
       record.id = at === null ? `${offset}-own` : String(at + this.base);
-      stream!.block.record(record);
+      if (at === null && block.mendsDone.length > 0)
+        stream!.block.unmended.push({ ...record, reason: 'unmended' });
+      else stream!.block.record(record);
     }
     if (applied.unread !== null) {
       if (applied.unread.isNamed) stream!.block.settled.push(applied.unread.id);
       this.open.quarantined += 1;
     }
-    this.open.quarantined -= block.settled.length;
+    this.open.quarantined += block.unmended.length - block.settled.length;
     for (const record of block.records) {
       if (record.reason === 'not-owned') this.open.conflicts += 1;
       else this.open.quarantined += 1;
@@ -320,6 +383,13 @@ export class Attempt {
     tracker.quarantined = this.open.quarantined;
     for (const marker of block.markers) this.tellMarker(marker, applied.open!);
     if (block.records.length > 0 && this.config.onQuarantine === 'stop') this.fail(this.putAside(block));
+  }
+
+  private lateness({ start }: Block): 'copied' | 'late' | null {
+    if (start.offset < this.copiedUntil) return 'copied';
+    const now = Date.now();
+    const isLate = start.offset < this.lateUntil || now - (this.arrivals?.oldestAt ?? now) > LATE_MS;
+    return isLate ? 'late' : null;
   }
 
   private tellMarker(marker: Marker, open: { conflicts: number; quarantined: number }): void {
@@ -352,12 +422,13 @@ export class Attempt {
   }
 
   /** An attempt has ended before it had read what the target refused: the link stops now, as it would have then, and once. */
-  private async stopAtUnread({ offset, db, rereadFrom }: RedisCheckpoint): Promise<void> {
+  private async stopAtUnread({ offset, db, ...kept }: RedisCheckpoint): Promise<void> {
     const { link } = this.config;
     const { target } = this.connections;
     const ids = (await target.call('HKEYS', quarantineKey(link))) as Buffer[];
     const block = new Block();
-    Object.assign(block, { endOffset: offset, db, rereadFrom });
+    const { rereadFrom, answersFrom, heldMarker } = kept;
+    Object.assign(block, { endOffset: offset, db, rereadFrom, answersFrom, heldMarker });
     for (const id of ids.map(textOf).filter(isUnread)) {
       const record = JSON.parse(
         textOf(await target.call('HGET', quarantineKey(link), id)),
@@ -456,6 +527,7 @@ export class Attempt {
       this.tracker.quarantined = this.open.quarantined;
       this.shortLived.sweep();
       this.hasLooked = true;
+      this.mending?.ask();
       if (data.dueSince !== undefined && Date.now() - data.dueSince > STREAM_SILENCE_MS)
         this.silent('the target');
     } catch (error) {
@@ -486,6 +558,9 @@ export class Attempt {
     const offset = Number(replication.get('master_repl_offset') ?? replication.get('slave_repl_offset') ?? 0);
     this.sourceOffset = offset;
     tracker.sourcePosition = positionOf({ replid: replication.get('master_replid') ?? '', offset });
+    // It is a look behind.
+    if (this.stream !== undefined && this.applied < this.lastOffset) this.lateUntil = offset;
+    this.lastOffset = offset;
     if (this.stream === undefined) return;
     if (this.applied >= offset) this.behindSince = undefined;
     else this.behindSince ??= now;

@@ -25,6 +25,14 @@ export interface Picked {
 
 /** So many commands back, what gave a key its value is found when a later one gives it a short life. */
 const RECENT = 64;
+
+/** A command that gives a key another end of its life. */
+export interface Prolonged {
+  db: number;
+  key: Buffer;
+  /** Its number among the commands. */
+  at: number;
+}
 /** Of what lies on disk, so much is read at a time. */
 const PIECE_BYTES = 256 * 1024;
 
@@ -37,7 +45,8 @@ export class CommandBytes {
   /** What its parts keep in memory: the chunks that they are slices of. */
   heldBytes = 0;
   private ranges: Range[] = [];
-  private readonly recent: ({ command: StreamCommand; db: number } | undefined)[] = [];
+  prolonged: Prolonged[] = [];
+  private readonly recent: ({ command: StreamCommand; db: number; at: number } | undefined)[] = [];
   private recentCount = 0;
   /** That the commands so far leave selected. */
   private selected = 0;
@@ -61,6 +70,11 @@ export class CommandBytes {
     this.count += 1;
     this.bytes += end - start;
     this.note(command, db);
+  }
+
+  /** Of the command that was added last. */
+  prolongs(key: Buffer, db: number): void {
+    this.prolonged.push({ db, key, at: this.count - 1 });
   }
 
   /** Of the link's own making: not among `latest`. */
@@ -92,6 +106,7 @@ export class CommandBytes {
     if (other.count === 0) return;
     this.select(0);
     for (const range of other.ranges) this.ranges.push(range);
+    for (const one of other.prolonged) this.prolonged.push({ ...one, at: this.count + one.at });
     this.count += other.count;
     this.bytes += other.bytes;
     this.heldBytes += other.heldBytes;
@@ -107,7 +122,7 @@ export class CommandBytes {
 
   /** One of `latest`, whatever became of it here. */
   note(command: StreamCommand, db: number): void {
-    this.recent[this.recentCount++ % RECENT] = { command, db };
+    this.recent[this.recentCount++ % RECENT] = { command, db, at: this.count - 1 };
   }
 
   /** What `latest` says of a key is no longer what was done. */
@@ -125,6 +140,7 @@ export class CommandBytes {
   /** Lets go of all bytes; `latest` stays. */
   drop(): void {
     this.ranges = [];
+    this.prolonged = [];
     this.count = 0;
     this.bytes = 0;
     this.heldBytes = 0;
@@ -168,6 +184,10 @@ export class CommandBytes {
       this.ranges.splice(i, 1, ...parts);
       this.bytes -= end - start;
       this.count -= 1;
+      const removed = this.recent.find((one) => one?.command === command)!.at;
+      for (const one of this.recent) if (one !== undefined && one.at > removed) one.at -= 1;
+      this.prolonged = this.prolonged.filter(({ at: number }) => number !== removed);
+      for (const one of this.prolonged) if (one.at > removed) one.at -= 1;
       return;
     }
   }
@@ -303,6 +323,16 @@ export class Block {
   readonly markers: Marker[] = [];
   readonly records: QuarantineRecord[] = [];
   readonly log: QuarantineRecord[] = [];
+  /** Records that do not stop the link: keys that could not be mended. */
+  readonly unmended: QuarantineRecord[] = [];
+  /** Names of keys that have to be mended, and of those that are: see `Mends`. */
+  readonly mendsDue: Buffer[] = [];
+  readonly mendsDone: Buffer[] = [];
+  /** Those of before are of no account: all was copied. */
+  mendsCleared = false;
+  /** As in the checkpoint. */
+  answersFrom: StreamPlace | null = null;
+  heldMarker: Marker | null = null;
   /** Ids of records that `records` replaces. */
   readonly settled: string[] = [];
 
@@ -331,6 +361,9 @@ export class Block {
       this.markers.length > 0 ||
       this.records.length > 0 ||
       this.settled.length > 0 ||
+      this.unmended.length > 0 ||
+      this.mendsDue.length > 0 ||
+      this.mendsDone.length > 0 ||
       this.log.length > 0
     );
   }

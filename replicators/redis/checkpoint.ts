@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { InterlockError } from '../../src/errors.js';
 import type { UnitId } from '../../src/routing/units.js';
-import type { Block } from './block.js';
+import type { Block, Marker } from './block.js';
 import { encodeCommand, textOf } from './connection.js';
 import type { RedisConnection } from './connection.js';
 import { ReplyError } from './resp/reply-reader.js';
@@ -31,6 +31,10 @@ export interface RedisCheckpoint {
   prune: boolean;
   /** From here on there are commands of keys that were left out and may still live: the next attempt reads them again. */
   rereadFrom?: StreamPlace | null;
+  /** From here on there are commands that make keys live longer, and what the target has answered to them is not noted: see `Mends`. */
+  answersFrom?: StreamPlace | undefined;
+  /** The last marker that was met, and that is not told before keys are mended. */
+  heldMarker?: Marker | undefined;
 }
 
 /** Between two transactions of the source's stream. */
@@ -49,6 +53,20 @@ export function auxiliaryKey(link: string): string {
 /** The owners of the source's units as of the checkpoint. */
 export function unitsKey(link: string): string {
   return `${LINK_KEY_PREFIX}${link}:units`;
+}
+
+/** Names of keys that are taken from the source again. */
+export function mendsKey(link: string): string {
+  return `interlock:mends:${link}`;
+}
+
+/** What a block changes of them, as commands in database 0. */
+export function mendCommands(link: string, { mendsDue, mendsDone, mendsCleared }: Block): Buffer[] {
+  const commands: Buffer[] = [];
+  if (mendsCleared) commands.push(encodeCommand(['DEL', mendsKey(link)]));
+  if (mendsDone.length > 0) commands.push(encodeCommand(['SREM', mendsKey(link), ...mendsDone]));
+  if (mendsDue.length > 0) commands.push(encodeCommand(['SADD', mendsKey(link), ...mendsDue]));
+  return commands;
 }
 
 /** Where a full synchronisation makes values that come in pieces, in the database of each. */

@@ -26,6 +26,8 @@ export interface CommandSpec {
   keysOf: (command: StreamCommand) => number[];
   /** Number of the key when there is just one, always the same; 0: `keysOf` says it. */
   onlyKey: number;
+  /** It gives a key that is there another end of its life. */
+  prolongs?: true;
 }
 
 /** As COMMAND says it: the first key, the last (negative: from the end), the step. */
@@ -63,6 +65,12 @@ const BY_FORM: Record<string, CommandSpec['keysOf']> = {
   georadiusbymember: firstAndStored,
 };
 
+/** In a source's stream, GETEX is one of these. */
+const PROLONGING = [
+  'expire', 'pexpire', 'expireat', 'pexpireat', 'persist', 'getex',
+  'hexpire', 'hpexpire', 'hexpireat', 'hpexpireat', 'hpersist', 'hgetex',
+]; // prettier-ignore
+
 const KEYLESS = ['publish', 'spublish', 'function', 'script'];
 const WHOLE = ['flushall', 'flushdb', 'swapdb'];
 
@@ -77,6 +85,7 @@ export class CommandTable {
     if (Array.isArray(reply)) for (const entry of reply) this.learn(entry);
     for (const [positions, names] of BY_POSITION)
       for (const name of names.trim().split(/\s+/)) this.specs.set(name, positioned('write', positions));
+    for (const name of PROLONGING) this.specs.get(name)!.prolongs = true;
     for (const name of ['del', 'unlink']) this.specs.set(name, positioned('delete', ALL));
     this.specs.set('move', positioned('across', ONE));
     this.specs.set('copy', positioned('across', TWO));

@@ -31,6 +31,11 @@ const RAW_LIMIT_BYTES = 4 * 1024 * 1024;
 /** Of the commands of a copy, those without a key. */
 const NO_KEY = new Set(['select', 'function']);
 
+/** With so many keys that were not copied, those that have ended since are forgotten. */
+const LEFT_OUT_AT_ONCE = 10_000;
+/** The source's clock is known no better. */
+const CLOCK_MS = 1_000;
+
 const RENAME = Buffer.from('RENAME');
 const CRLF = Buffer.from('\r\n');
 
@@ -80,6 +85,9 @@ export class FullSync {
   private readonly pieceDatabases = new Set<number>();
   /** Keys of `block` of which it has pieces. */
   private piecesOf = new Set<string>();
+  /** Keys that live too short to be copied, and may be made to live longer. */
+  private leftOut: { db: number; key: Buffer; expireAtMs: number }[] = [];
+  private mostLeftOut = LEFT_OUT_AT_ONCE;
   private readonly spool = new Spool('a large element of a value cannot be kept');
   private inFlight: Promise<void> = Promise.resolve();
   /** What the target's units were when `judge` read them, and when the keys of `block` began to be judged. */
@@ -145,6 +153,12 @@ export class FullSync {
     this.progress.etaSeconds = 0;
   }
 
+  /** Of what was not copied, what has not ended since. */
+  leftOutAlive(): { db: number; key: Buffer; expireAtMs: number }[] {
+    const now = this.parts.sourceNow();
+    return this.leftOut.filter(({ expireAtMs }) => expireAtMs > now - CLOCK_MS);
+  }
+
   private take(event: RdbEvent): void {
     const { progress } = this;
     switch (event.kind) {
@@ -194,6 +208,11 @@ export class FullSync {
     if (isFirst) this.skipsValue = expireAtMs !== null && expireAtMs - sourceNow() < config.minTtlMs;
     if (this.skipsValue) {
       if (!isFirst) return;
+      this.leftOut.push({ db, key: Buffer.from(key), expireAtMs: expireAtMs! });
+      if (this.leftOut.length >= this.mostLeftOut) {
+        this.leftOut = this.leftOutAlive();
+        this.mostLeftOut = Math.max(LEFT_OUT_AT_ONCE, 2 * this.leftOut.length);
+      }
       this.writer.command('UNLINK', key);
       this.count += 1;
       return;

@@ -2,6 +2,7 @@ import { InterlockError } from '../../src/errors.js';
 import {
   auxiliaryKey,
   firstCheckpoint,
+  mendsKey,
   pairs,
   positionOf,
   unitsKey,
@@ -51,7 +52,7 @@ export async function initialiseRedisLink(
         const { checkpoint, units } = first;
         const written = await writeWatched(target, [
           ['SET', auxiliaryKey(link), JSON.stringify(checkpoint)],
-          ['DEL', unitsKey(link)],
+          ['DEL', unitsKey(link), mendsKey(link)],
           ...(units.length === 0 ? [] : [['HSET', unitsKey(link), ...units.flat()]]),
         ]);
         if (written) return { position: positionOf(checkpoint), created: true };

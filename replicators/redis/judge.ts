@@ -66,6 +66,19 @@ export class Judge {
     return this.ownership.isHeld(unit) && !this.openOnTarget.has(unit) ? 'carried' : 'other-side';
   }
 
+  /**
+   * Of a key whose value is taken from the source again: it is the truth there. Hazard: the target may own the unit of a key that the source has fenced.
+   * @param isDraining a marker has come and was not told: a unit that is fenced has not moved
+   */
+  carriesValue(key: Buffer, db: number, isGone: boolean, isDraining: boolean): boolean {
+    if (!this.filter.carriesDatabase(db)) return false;
+    const unit = this.unitOf(key);
+    if (unit !== undefined && isDraining && this.ownership.isHeld(unit))
+      return this.filter.carriesKey(key.toString('latin1'));
+    // A unit that is not the source's is the other side's, whether the key is there or not.
+    return this.keyVerdict(key, isGone) === 'carried';
+  }
+
   /** The target's value is the owner's. */
   isOpenOnTarget(key: Buffer): boolean {
     const unit = this.unitOf(key);

@@ -15,7 +15,9 @@ export type QuarantineReason =
   /** Nobody knows its keys. */
   | 'unknown-command'
   /** It writes a unit that the source does not own. */
-  | 'not-owned';
+  | 'not-owned'
+  /** A key that was to be taken from the source again, and could not. The link goes on. */
+  | 'unmended';
 
 export interface QuarantineRecord {
   /** `<offset of its last byte>`, and behind it `-<n>` when it is one of several. */
@@ -69,9 +71,9 @@ export function recordOf(
 /** The commands that write records, all in database 0. */
 export function recordCommands(
   link: string,
-  { records, log, settled }: Pick<Block, 'records' | 'log' | 'settled'>,
+  { records, unmended, log, settled }: Pick<Block, 'records' | 'unmended' | 'log' | 'settled'>,
 ): Buffer[] {
-  const commands = records.map((record) =>
+  const commands = [...records, ...unmended].map((record) =>
     encodeCommand([
       'HSET',
       record.reason === 'not-owned' ? conflictsKey(link) : quarantineKey(link),

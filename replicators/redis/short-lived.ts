@@ -56,6 +56,10 @@ export class ShortLived {
     for (const command of found.commands) this.bytes -= command.length;
   }
 
+  has(key: Buffer, db: number): boolean {
+    return this.keys.size > 0 && this.keys.has(idOf(db, key));
+  }
+
   /** From where on what may still live can be read again; null: nothing may. */
   oldest(): StreamPlace | null {
     const before = this.now() - CLOCK_MS;

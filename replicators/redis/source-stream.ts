@@ -1,5 +1,7 @@
 import { Block, CommandBytes } from './block.js';
 import type { Marker } from './block.js';
+import { randomUUID } from 'node:crypto';
+import { NOBODY } from '../core/contract.js';
 import { LINK_KEY_PREFIX } from './checkpoint.js';
 import type { StreamPlace } from './checkpoint.js';
 import { otherDatabase } from './commands.js';
@@ -8,11 +10,14 @@ import { encodeCommand } from './connection.js';
 import { isControl } from './judge.js';
 import type { Judge, KeyVerdict } from './judge.js';
 import type { RedisLinkConfig } from './link-config.js';
+import type { Mends } from './mends.js';
+import { writeMended } from './mended-value.js';
 import { UNITS_KEY } from './ownership.js';
 import type { Ownership } from './ownership.js';
-import { recordOf } from './quarantine.js';
+import { printable, recordOf } from './quarantine.js';
 import type { QuarantineReason } from './quarantine.js';
 import type { StreamCommand } from './resp/command-reader.js';
+import { CommandWriter } from './resp/command-writer.js';
 import type { ShortLived } from './short-lived.js';
 import { Spool } from './spool.js';
 
@@ -45,6 +50,17 @@ export interface TargetLimits {
   databases: number;
   /** What it refused to take before EXEC: offset in the source's stream → its words. */
   refused: ReadonlyMap<number, string>;
+  /** The newest format of values that it takes. */
+  rdbVersion: number;
+}
+
+/** What an attempt before has left. */
+export interface StreamBegin {
+  /** Up to here everything is applied: what is read before it is only remembered. */
+  appliedTo: number;
+  /** From here on nobody has noted what the target answered: see `RedisCheckpoint`. */
+  answersFrom: number;
+  heldMarker: Marker | null;
 }
 
 /**
@@ -73,6 +89,12 @@ export class SourceStream {
   /** What of a transaction is too large for memory. */
   private readonly spool = new Spool('a large transaction cannot be kept');
   private lastId = { id: '', times: 0 };
+  /** Markers that wait for keys that are wrong on the target, with their places. */
+  private readonly held: { marker: Marker; at: number }[] = [];
+  /** Blocks that prolong keys, and whose answers have not come. */
+  private readonly unanswered: { start: StreamPlace; end: number }[] = [];
+  /** The mark of values that were asked for is here: they are written before anything behind it. */
+  private isAtMark = false;
   /** Where the reader's offsets begin. */
   readonly base: number;
 
@@ -84,9 +106,10 @@ export class SourceStream {
     private readonly shortLived: ShortLived,
     from: StreamPlace,
     private readonly target: TargetLimits,
-    /** Up to here everything is applied: what `from` has before it is only remembered. */
-    private readonly appliedTo = from.offset,
+    private readonly mends: Mends,
+    private readonly begin: StreamBegin = { appliedTo: from.offset, answersFrom: Infinity, heldMarker: null },
   ) {
+    if (begin.heldMarker !== null) this.held.push({ marker: begin.heldMarker, at: begin.appliedTo });
     this.db = from.db;
     this.base = from.offset;
     this.block = new Block(from);
@@ -94,7 +117,7 @@ export class SourceStream {
 
   /** What is read was applied by an attempt before. */
   get isRereading(): boolean {
-    return this.block.endOffset < this.appliedTo;
+    return this.block.endOffset < this.begin.appliedTo;
   }
 
   /** Nothing of a transaction is under way: the block may be written. */
@@ -102,15 +125,20 @@ export class SourceStream {
     return this.unit === null;
   }
 
-  /** What was put aside has to be seen before anything behind it is written. */
+  /** Nothing more may come into this block: what was put aside has to be seen first, or a value is to be written at this place. */
   get isCut(): boolean {
-    return this.unit === null && this.config.onQuarantine === 'stop' && this.block.records.length > 0;
+    if (this.unit !== null) return false;
+    return this.isAtMark || (this.config.onQuarantine === 'stop' && this.block.records.length > 0);
   }
 
   /** The block so far; the next command begins a new one. */
   takeBlock(): Block {
     const { block } = this;
     block.rereadFrom = this.shortLived.oldest();
+    if (block.commands.prolonged.length > 0)
+      this.unanswered.push({ start: block.start, end: block.endOffset });
+    block.answersFrom = this.unanswered[0]?.start ?? null;
+    block.heldMarker = this.held.at(-1)?.marker ?? null;
     this.block = new Block({ offset: block.endOffset, db: block.db });
     return block;
   }
@@ -141,6 +169,7 @@ export class SourceStream {
     this.block = isLast ? new Block({ offset: endOffset, db }) : new Block(start, commands);
     Object.assign(this.block, { endOffset, db });
     if (!isLast) return;
+    this.answered(endOffset);
     for (const { key, db: itsDb } of this.shortLived.all()) {
       if (this.judge.keyVerdict(key, true) === 'carried')
         this.block.commands.addRaw(encodeCommand(['UNLINK', key]), itsDb);
@@ -177,6 +206,65 @@ export class SourceStream {
     }
     this.block.endOffset = this.base + command.endOffset;
     this.block.db = this.db;
+    if (this.isAtMark) this.mend();
+  }
+
+  /** Everything up to `offset` is applied, and `mends` has what the target's answers said. */
+  answered(offset: number): void {
+    const { unanswered, block, mends } = this;
+    while (unanswered[0] !== undefined && unanswered[0].end <= offset) unanswered.shift();
+    block.mendsDue.push(...mends.takeFresh());
+    while (this.held[0] !== undefined && this.held[0].at <= offset && mends.oldest >= this.held[0].at)
+      block.markers.push(this.held.shift()!.marker);
+  }
+
+  /** Writes the values that were asked for, at their mark. */
+  mend(): void {
+    const { mends, shortLived, block, target, judge } = this;
+    const { values } = mends;
+    if (!this.isAtMark || values === undefined) return;
+    this.isAtMark = false;
+    const writer = new CommandWriter();
+    for (const value of values) {
+      const { key, db, payload } = value;
+      const isDraining = this.held.length > 0;
+      if (db >= target.databases || !judge.carriesValue(key, db, payload === null, isDraining)) continue;
+      // What is left out of it is still to come.
+      if (shortLived.has(key, db)) continue;
+      block.commands.forget(key, db);
+      if (writeMended(writer, value, target.rdbVersion)) block.commands.addParts(writer.take(), 1, db);
+      else this.unmended(value, 'the target does not know the format of its value');
+    }
+    block.mendsDone.push(...mends.settle());
+  }
+
+  /** The values that were asked for do not come: they are asked for again. */
+  askAgain(): void {
+    this.isAtMark = false;
+    this.mends.putBack();
+  }
+
+  /** They never come. */
+  abandon(why: string): void {
+    this.isAtMark = false;
+    const names = this.mends.settle();
+    this.block.mendsDone.push(...names);
+    this.unmended(null, `${names.length} keys were to be taken from the source again: ${why}`);
+  }
+
+  /** A key cannot be mended: a person has to look. */
+  unmended(key: { db: number; key: Buffer } | null, detail: string): void {
+    const { block } = this;
+    block.unmended.push({
+      id: `${block.endOffset}-unmended-${randomUUID()}`,
+      reason: 'unmended',
+      detail: `${detail}; \`interlock verify redis --repair\` finds what differs and mends it`,
+      command: 'restore',
+      key: key === null ? null : printable(key.key),
+      unit: key === null ? null : (this.judge.unitOf(key.key) ?? null),
+      db: key?.db ?? 0,
+      bytes: null,
+    });
   }
 
   private endUnit(): void {
@@ -266,6 +354,8 @@ export class SourceStream {
       this.counts.filtered += 1;
       return;
     }
+    if (spec.prolongs === true && this.isRereading && this.base + command.endOffset > this.begin.answersFrom)
+      this.mends.add(command.arg(1), this.db, this.begin.answersFrom);
     const verdict = this.judge.verdict(spec, command);
     if (verdict === 'mixed') return this.takeMixed(name, spec, command);
     this.takeAlike(name, spec, command, verdict);
@@ -295,9 +385,10 @@ export class SourceStream {
     if (spec.kind === 'across') this.needAcross(spec, command, into);
     if (onlyKey !== 0) {
       const { start } = this.block;
-      if (this.shortLived.carries(name, command, command.arg(onlyKey), this.db, into, start))
+      if (this.shortLived.carries(name, command, command.arg(onlyKey), this.db, into, start)) {
         this.carry(command);
-      else this.count();
+        if (spec.prolongs === true) into.prolongs(Buffer.from(command.arg(onlyKey)), this.db);
+      } else this.count();
       return;
     }
     const keys = spec.keysOf(command).map((index) => command.arg(index));
@@ -444,11 +535,10 @@ export class SourceStream {
   /** Interlock's own keys: what they say is taken in, and nothing is carried. */
   private takeControl(name: string, command: StreamCommand): void {
     if (this.db !== 0) return;
-    const { block } = this;
     const key = command.arg(1).toString('latin1');
     if (name === 'set' && (key === MARKER_KEY || key === PASSAGE_KEY)) {
       const marker = command.argBytes(2) > MARKER_BYTES ? null : markerOf(command.arg(2));
-      if (marker !== null) block.markers.push(marker);
+      if (marker !== null) this.takeMarker(marker, command);
       return;
     }
     const removes = name === 'del' || name === 'unlink';
@@ -462,6 +552,18 @@ export class SourceStream {
     else if (name === 'hdel') {
       for (let i = 2; i < command.argc; i++) this.setUnit(command.arg(i), null);
     } else this.ownershipIsLost();
+  }
+
+  /** Hazard: a marker says that the target has all that was written before it. Guard: one waits until no key is known, or may yet be found, to be wrong. */
+  private takeMarker(marker: Marker, command: StreamCommand): void {
+    const { block, unit, mends, held } = this;
+    if (this.isRereading) return;
+    if (mends.meets(marker)) this.isAtMark = true;
+    const mayBeWrong =
+      held.length + mends.size + this.unanswered.length > 0 ||
+      block.commands.prolonged.length + (unit?.prolonged.length ?? 0) > 0;
+    if (marker.workflowId !== NOBODY && mayBeWrong) held.push({ marker, at: this.base + command.endOffset });
+    else block.markers.push(marker);
   }
 
   private setUnit(field: Buffer, state: string | null): void {

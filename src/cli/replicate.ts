@@ -447,6 +447,7 @@ function linkWords({
         `  needs ${binlog.file}, which ${binlog.retentionMs === 0 ? 'the source does not remove by itself' : `the source keeps for ${seconds(binlog.retentionMs)}`}`,
       );
     if (live.kafka) lines.push(...kafkaWords(live.kafka));
+    if (live.mends) lines.push(`  ${live.mends} keys are taken from the source again`);
     if (live.copy) lines.push(`  ${copyWords(live.copy)}`);
   }
   for (const { alert, summary } of alerts) lines.push(`  ALERT ${alert}: ${summary}`);

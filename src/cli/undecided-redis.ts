@@ -91,6 +91,7 @@ const WORDS: Record<RedisRecord['reason'], string> = {
   'unknown-command': 'nobody knows its keys',
   'not-owned': 'the source did not own the unit',
   unread: 'the target refused commands of its block, and nobody knows which',
+  unmended: 'a key may be wrong on the target',
 };
 
 async function oneOf(topology: Topology, link: string, kind: RecordKind, id: string): Promise<RedisRecord> {

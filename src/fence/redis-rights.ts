@@ -17,6 +17,15 @@ export const REDIS_RIGHTS = {
       ['SET', 'interlock:begin', ''],
     ],
   ],
+  'take keys again': [
+    ['SELECT', '0'],
+    ['MULTI'],
+    ['MEMORY', 'USAGE', 'any'],
+    ['DUMP', 'any'],
+    ['PEXPIRETIME', 'any'],
+    ['SET', 'interlock:passage', ''],
+    ['EXEC'],
+  ],
   'apply commands with their position': [
     ...TRANSACTION,
     ...[['INFO'], ['TIME'], ['SELECT', '0'], ['CONFIG', 'GET', 'databases'], ['EVAL', 'return 1', '0']],
@@ -38,6 +47,11 @@ export const REDIS_RIGHTS = {
       ['LPUSH', 'any', 'v'],
       ['LTRIM', 'any', '0', '1'],
       ['LRANGE', 'any', '0', '1'],
+    ],
+    ...[
+      ['SADD', 'any', 'm'],
+      ['SREM', 'any', 'm'],
+      ['SMEMBERS', 'any'],
     ],
   ],
   'apply a copy': [

@@ -617,9 +617,11 @@ describe('a link with few rights', () => {
     const rights = (...purposes: (keyof typeof REDIS_RIGHTS)[]): string[] =>
       purposes
         .flatMap((purpose) => REDIS_RIGHTS[purpose])
-        .map(([name, what]) => `+${['CONFIG', 'FUNCTION'].includes(name) ? `${name}|${what!}` : name}`);
-    await pair.a.run('ACL', 'SETUSER', 'link', 'on', '>secret', '%R~interlock:*', '~interlock:begin', '-@all',
-      ...rights('read the replication stream')); // prettier-ignore
+        .map(
+          ([name, what]) => `+${['CONFIG', 'FUNCTION', 'MEMORY'].includes(name) ? `${name}|${what!}` : name}`,
+        );
+    await pair.a.run('ACL', 'SETUSER', 'link', 'on', '>secret', '%R~*', '~interlock:begin', '~interlock:passage', '-@all',
+      ...rights('read the replication stream', 'take keys again')); // prettier-ignore
     await pair.b.run('ACL', 'SETUSER', 'link', 'on', '>secret', '~*', '&*', '-@all', '+pexpireat', '+incr',
       ...rights('apply commands with their position', 'apply a copy')); // prettier-ignore
     await pair.a.run(
@@ -642,8 +644,11 @@ describe('a link with few rights', () => {
     await initialiseRedisLink(config, { from: 'now', discardCheckpoint: true });
     const link = await keep(runRedisLink(config));
     await pair.a.run('INCR', 'n');
+    await pair.b.run('DEL', 'h1');
+    await pair.a.run('EXPIRE', 'h1', 100);
     await passed(link);
     expect(await redisDifferences(pair.a, pair.b)).toEqual([]);
+    expect(link.status().quarantined).toBe(0);
     await link.stop();
     const wrong = await keep(runRedisLink({ ...config, source: { ...config.source, password: 'wrong' } }));
     await until('it stops', () => wrong.ended() !== undefined);

@@ -17,6 +17,7 @@ import { KeySet } from '../../replicators/redis/key-set.js';
 import { KeyUnitReader } from '../../replicators/redis/key-units.js';
 import { REDIS_LINK_DEFAULTS } from '../../replicators/redis/link-config.js';
 import type { RedisLinkConfig } from '../../replicators/redis/link-config.js';
+import { Mends } from '../../replicators/redis/mends.js';
 import { Ownership } from '../../replicators/redis/ownership.js';
 import { Replica } from '../../replicators/redis/replica.js';
 import { CommandReader } from '../../replicators/redis/resp/command-reader.js';
@@ -29,6 +30,8 @@ import { bucketOf } from '../../src/routing/units.js';
 
 const command = (...args: (string | number)[]): StreamCommand =>
   new CommandReader().push(encodeCommand(args))[0]!;
+
+const limits = { databases: 16, rdbVersion: 10, refused: new Map() };
 
 /** A link of which every key is carried. */
 const plainLink = {
@@ -47,8 +50,9 @@ function streamOf(
 ): SourceStream {
   const judge = new Judge(config, ownership);
   const shortLived = new ShortLived(config.minTtlMs, Date.now);
-  const target = { databases: 16, refused: new Map<number, string>() };
-  return new SourceStream(config, new CommandTable(), judge, ownership, shortLived, from, target);
+  return new SourceStream(
+    ...([config, new CommandTable(), judge, ownership, shortLived, from, limits, new Mends()] as const),
+  );
 }
 
 /** What its block has for the target, up to where database 0 is selected again. */
@@ -326,7 +330,8 @@ describe('a transaction that is too large for memory', () => {
       new Ownership('a', []),
       new ShortLived(0, Date.now),
       { offset: 0, db: 0 },
-      { databases: 16, refused: new Map() },
+      limits,
+      new Mends(),
     );
     const reader = new CommandReader();
     const take = (...args: string[]): void => {
@@ -568,8 +573,9 @@ describe('keys that live too short, in an attempt behind another', () => {
       ...([plainLink, new CommandTable(), new Judge(plainLink, ownership), ownership] as const),
       new ShortLived(3000, () => now),
       { offset, db: 0 },
-      { databases: 16, refused: new Map() },
-      appliedTo,
+      limits,
+      new Mends(),
+      ...(appliedTo === undefined ? [] : [{ appliedTo, answersFrom: Infinity, heldMarker: null }]),
     );
   };
   const text = (block: SourceStream['block']): string[] =>

@@ -146,7 +146,7 @@ export async function passMarker(
   );
   await until(
     `marker ${id} through ${link}`,
-    async () => ((await target.text('GET', `interlock:link:${link}`)) ?? '').includes(`"${id}"`),
+    async () => ((await target.text('GET', `interlock:link:${link}`)) ?? '').includes(`"marker":"${id}"`),
     ms,
   );
 }
