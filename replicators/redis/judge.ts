@@ -39,7 +39,8 @@ export class Judge {
   ) {
     this.filter = new CommandFilter(config.filters);
     this.unitReader = new KeyUnitReader(config.keys, config.mapping);
-    this.looksAtKeys = this.filter.hasKeys || !this.unitReader.isEmpty;
+    this.looksAtKeys =
+      this.filter.hasKeys || !this.unitReader.isEmpty || config.unmapped === 'ignore-deletes';
   }
 
   keyVerdict(key: Buffer, deletes: boolean): KeyVerdict {
@@ -47,11 +48,10 @@ export class Judge {
     if (!this.looksAtKeys) return 'carried';
     const text = key.toString('latin1');
     if (!this.filter.carriesKey(text)) return 'filtered';
-    if (this.unitReader.isEmpty) return 'carried';
     const unit = this.unitReader.unitOf(text);
-    if (unit === undefined)
+    if (unit === undefined || unit === null)
       return deletes && this.config.unmapped === 'ignore-deletes' ? 'unmapped' : 'carried';
-    if (unit === null || this.ownership.isOpen(unit)) return 'carried';
+    if (this.ownership.isOpen(unit)) return 'carried';
     return deletes ? 'late-deletion' : 'not-owned';
   }
 

@@ -25,7 +25,7 @@ export interface UserMapping {
 /** A write to a unit that the source does not own: left out; applied; kept aside. Each is counted. */
 export type RedisConflictPolicy = 'owner-wins' | 'source-wins' | 'quarantine';
 
-/** A key that no pattern gives a unit: carried; carried but for deletions. */
+/** A key that no pattern gives a unit: carried; carried but for deletions, as one that is declared to be nobody's. */
 export type UnmappedPolicy = 'apply' | 'ignore-deletes';
 
 /** All that a link's thread needs; plain data, passwords resolved. */

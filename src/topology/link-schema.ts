@@ -83,7 +83,7 @@ const redisLinkSchema = z.strictObject({
   onQuarantine: z.enum(['stop', 'go-on']).default('stop'),
   /** What is done with a write to a unit that the source does not own. */
   conflicts: z.enum(['owner-wins', 'source-wins', 'quarantine']).default('owner-wins'),
-  /** Of keys that no pattern of `keys` matches, deletions too are carried, or are not. */
+  /** Of keys without a unit (no pattern of `keys` matches, or an `unrouted` one), deletions too are carried, or are not. */
   unmapped: z.enum(['apply', 'ignore-deletes']).default('apply'),
   /** The link applies no more than this; what is more waits at the source. */
   maxCommandsPerSecond: mostPerSecond,

@@ -428,6 +428,25 @@ describe('ownership', () => {
     await passed(link);
     expect(await keysOfB()).toEqual(there);
   });
+
+  it.each([
+    ['unrouted', [{ pattern: 'pub:*', unrouted: true as const }]],
+    ['of a topology without patterns', []],
+  ])('a key that is %s: its expiry on one side does not delete what the other has', async (_name, keys) => {
+    const { a, b } = pair;
+    const config = { keys, unmapped: 'ignore-deletes' as const, minTtlMs: 0 };
+    const there = await linked(config);
+    const back = await keep(startRedisLink(redisLinkConfig(pair, 'b', config)));
+    await a.run('SET', 'pub:k', 'session', 'PX', 1500);
+    await passed(there);
+    await there.stop();
+    await a.run('PEXPIRE', 'pub:k', 3_600_000);
+    await until('it ends', async () => (await b.run('EXISTS', 'pub:k')) === 0);
+    await passMarker(b, a, back.config.link);
+    expect(await a.text('GET', 'pub:k')).toBe('session');
+    await passed(await keep(runRedisLink(there.config)));
+    expect(await redisDifferences(a, b)).toEqual([]);
+  });
 });
 
 describe('quarantine', () => {
