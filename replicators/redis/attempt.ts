@@ -37,6 +37,11 @@ import type { StreamBegin, TargetLimits } from './source-stream.js';
 const LOOK_MS = 1000;
 /** A server that has not answered a question for so long is gone, or behind a dead network. */
 const SILENCE_MS = 5_000;
+/**
+ * Hazard: a server stands still while it forks, for a copy of the link or by itself; a copy that begins again has it fork again, for ever. Guard: while the
+ * link copies, it waits for longer than any fork takes.
+ */
+const COPY_SILENCE_MS = 5 * 60_000;
 /** The source is ahead, and sends nothing. */
 const STREAM_SILENCE_MS = 15_000;
 /** A key that a block makes live longer may have expired on the target when the block comes so late. */
@@ -86,6 +91,7 @@ export class Attempt {
   /** What the source had written up to here, the target got late. */
   private lateUntil = 0;
   private copiedUntil = 0;
+  private silenceMs = SILENCE_MS;
   /** That of the source when it was looked at last. */
   private lastOffset = 0;
   /** The source was looked at. */
@@ -192,7 +198,7 @@ export class Attempt {
 
   /** Replicates from the checkpoint on, or from a full synchronisation. */
   private async attach(): Promise<Resync> {
-    const { config, checkpoint, connections } = this;
+    const { config, checkpoint, connections, tracker } = this;
     const goesOn = checkpoint.phase === 'streaming';
     const replication = await info(connections.source, 'replication');
     const { replid, rereadFrom, answersFrom } = checkpoint;
@@ -207,8 +213,15 @@ export class Attempt {
     const before = await this.sourceStates();
     this.replica = await Replica.open(config.source, config.spoolBytes);
     connections.add(this.replica);
-    const resync = await this.replica.psync(goesOn ? { replid, ...this.begin } : null);
+    const isPartial = goesOn && continues({ replid, ...this.begin }, replication);
+    if (!isPartial) {
+      // The source may fork before it answers.
+      this.silenceMs = COPY_SILENCE_MS;
+      tracker.state = 'copying';
+    }
+    const resync = await this.replica.psync(goesOn ? { replid, ...this.begin } : null, this.silenceMs);
     if (resync.kind === 'partial') {
+      this.silenceMs = SILENCE_MS;
       for (const [unit, state] of await readLinkUnits(connections.target, config.link))
         this.ownership.set(unit, state);
       return resync;
@@ -316,6 +329,7 @@ export class Attempt {
       targetDatabases: databases,
       prune,
       sourceNow: () => Date.now() + this.skewMs,
+      silenceMs: this.silenceMs,
       wait: async () => new Promise<void>((resolve) => (wake = resolve)),
       failed: this.failed,
       signal,
@@ -332,6 +346,7 @@ export class Attempt {
     else if (this.markerOfCopy !== null) last.markers.push(this.markerOfCopy);
     applier.unwatchUnits();
     const { open } = await sync.write(last, { phase: 'streaming', replid: resync.replid, prune: false });
+    this.silenceMs = SILENCE_MS;
     this.checkpointAt = Date.now();
     this.behindSince = undefined;
     this.replid = resync.replid;
@@ -512,9 +527,11 @@ export class Attempt {
     if (this.looking) return;
     this.looking = true;
     const { source, data } = this.connections;
-    const timer = setTimeout(() => this.silent('a server'), SILENCE_MS);
+    const asked = Date.now();
+    const timer = setInterval(() => {
+      if (Date.now() - asked >= this.silenceMs) this.silent('a server', this.silenceMs);
+    }, LOOK_MS);
     try {
-      const asked = Date.now();
       const [replication, [time], open] = await Promise.all([
         info(source, 'replication'),
         source.askAll([['TIME']]),
@@ -528,19 +545,20 @@ export class Attempt {
       this.shortLived.sweep();
       this.hasLooked = true;
       this.mending?.ask();
-      if (data.dueSince !== undefined && Date.now() - data.dueSince > STREAM_SILENCE_MS)
-        this.silent('the target');
+      const mostMs = Math.max(STREAM_SILENCE_MS, this.silenceMs);
+      if (data.dueSince !== undefined && Date.now() - data.dueSince > mostMs)
+        this.silent('the target', mostMs);
     } catch (error) {
       this.fail(error as Error);
     } finally {
-      clearTimeout(timer);
+      clearInterval(timer);
       this.looking = false;
     }
   }
 
-  private silent(who: string): void {
+  private silent(who: string, ms: number): void {
     this.fail(
-      new InterlockError('Unavailable', `${this.config.link}: ${who} has not answered in ${SILENCE_MS} ms`, {
+      new InterlockError('Unavailable', `${this.config.link}: ${who} has not answered in ${ms} ms`, {
         retryable: true,
       }),
     );
@@ -565,7 +583,7 @@ export class Attempt {
     if (this.applied >= offset) this.behindSince = undefined;
     else this.behindSince ??= now;
     if (offset > (this.arrivals?.received ?? offset) && now - replica.lastHeardAt > STREAM_SILENCE_MS)
-      this.silent("the source's replication");
+      this.silent("the source's replication", STREAM_SILENCE_MS);
   }
 }
 

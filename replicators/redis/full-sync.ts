@@ -62,6 +62,8 @@ export interface FullSyncParts {
   /** Also remove what the source owns and does not have. */
   prune: boolean;
   sourceNow: () => number;
+  /** For so long the source may say nothing. */
+  silenceMs: number;
   /** Resolves when the source has sent something, or is gone. */
   wait: () => Promise<void>;
   /** Rejects when the attempt has failed. */
@@ -127,7 +129,7 @@ export class FullSync {
     const { replica, wait, targetRdbVersion, targetDatabases, applier } = this.parts;
     const { spool, pieceKey } = this;
     applier.watchUnits();
-    const form = await replica.rdbForm();
+    const form = await replica.rdbForm(this.parts.silenceMs);
     const chunks = replica.rdb(form, wait);
     // A copy that was broken off may have left one.
     this.removePieces(Array.from({ length: targetDatabases }, (_, db) => db));

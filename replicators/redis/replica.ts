@@ -67,9 +67,9 @@ export class Replica {
    * Asks for what comes behind a position, or for everything (null). After `full`, the intake holds first what `rdbLength` is for.
    * @throws InterlockError Unavailable, retryable; Refused
    */
-  async psync(from: { replid: string; offset: number } | null): Promise<Resync> {
+  async psync(from: { replid: string; offset: number } | null, withinMs = HANDSHAKE_MS): Promise<Resync> {
     const args = from === null ? ['?', '-1'] : [from.replid, String(from.offset + 1)];
-    const answer = await this.command(['PSYNC', ...args], HANDSHAKE_MS);
+    const answer = await this.command(['PSYNC', ...args], Math.max(withinMs, HANDSHAKE_MS));
     const full = /^\+FULLRESYNC ([0-9a-f]{40}) (\d+)$/.exec(answer);
     if (full) return { kind: 'full', replid: full[1]!, offset: Number(full[2]) };
     const partial = /^\+CONTINUE(?: ([0-9a-f]{40}))?$/.exec(answer);
@@ -89,10 +89,10 @@ export class Replica {
   }
 
   /** The form in which the RDB comes: its length, or the mark that ends it. */
-  async rdbForm(): Promise<{ length: number } | { mark: Buffer }> {
+  async rdbForm(withinMs = HANDSHAKE_MS): Promise<{ length: number } | { mark: Buffer }> {
     for (;;) {
       // While the source makes the RDB, it sends empty lines: no deadline but that they come.
-      const line = await this.nextLine(HANDSHAKE_MS);
+      const line = await this.nextLine(withinMs);
       if (line === '') continue;
       const eof = /^\$EOF:(.{40})$/.exec(line);
       const length = /^\$(\d+)$/.exec(line);

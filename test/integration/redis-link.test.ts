@@ -449,6 +449,28 @@ describe('ownership', () => {
   });
 });
 
+describe('a copy', () => {
+  it('goes on when a server has stood still, as in a fork', async () => {
+    const { a, b } = pair;
+    await a.client.askAll(Array.from({ length: 4_000 }, (_, i) => ['SET', `k${i}`, i]));
+    const link = await keep(
+      startRedisLink(redisLinkConfig(pair, 'a', { throttle: { maxRowsPerSecond: 1_000 } }), { copy: true }),
+    );
+    await until('it copies', () => (link.status().copy?.writtenRows ?? 0) > 0);
+    const { generation } = link.status();
+    const still = await Promise.all(
+      [a, b].map(async ({ server: { port } }) => RedisConnection.open({ host: '127.0.0.1', port }, 'test')),
+    );
+    // Longer than a link that follows waits for an answer.
+    await Promise.all(still.map(async (server) => server.call('DEBUG', 'SLEEP', 7)));
+    for (const server of still) server.destroy();
+    await until('it follows', () => link.status().state === 'streaming');
+    await passed(link);
+    expect(link.status().generation).toBe(generation);
+    expect(await redisDifferences(a, b)).toEqual([]);
+  });
+});
+
 describe('quarantine', () => {
   it.each([
     ['FLUSHALL', ['FLUSHALL']],
