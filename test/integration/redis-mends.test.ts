@@ -183,7 +183,7 @@ describe('a key that the target has let expire', () => {
     const { a, b } = pair;
     await a.run('ACL', 'SETUSER', 'link', 'on', '>pw', '~*', '&*', '+@all', '-dump');
     const source = { host: '127.0.0.1', port: a.server.port, user: 'link', password: 'pw' };
-    const link = await linked({ source: source as RedisLinkConfig['source'] });
+    const link = await linked({ source: source });
     await a.run('SET', 'k', 1);
     await passMarker(a, b, link.config.link);
     await b.run('DEL', 'k');
