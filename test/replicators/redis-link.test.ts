@@ -640,7 +640,7 @@ describe('keys that live too short, in an attempt behind another', () => {
       for (const one of new CommandReader().push(bytesOf(commands))) stream.take(one);
     };
     take(
-      ...['counter', 'moved', 'listed'].map((key) => ['SET', key, 5, 'PX', 2_000]),
+      ...['counter', 'moved', 'listed'].map((key) => ['SET', key, 5, 'PXAT', 2_000]),
       ...foreign(['SET', 'counter', 100], ['RENAME', 'other', 'moved'], ['DEL', 'x', 'listed']),
       ['INCR', 'counter'],
       ['PEXPIREAT', 'counter', 1_000_000],
@@ -656,7 +656,7 @@ describe('keys that live too short, in an attempt behind another', () => {
 
   it('are forgotten so while the stream is read again', () => {
     now = 0;
-    const before = [['SET', 'counter', 5, 'PX', 2_000], ...foreign(['SET', 'counter', 100])];
+    const before = [['SET', 'counter', 5, 'PXAT', 2_000], ...foreign(['SET', 'counter', 100])];
     const stream = begin(1000, 1000 + bytesOf(before).length);
     for (const one of new CommandReader().push(bytesOf([...before, ['INCR', 'counter']]))) stream.take(one);
     expect(text(stream.block)).toEqual(['INCR counter']);
