@@ -27,7 +27,7 @@ export interface CommandSpec {
   /** Number of the key when there is just one, always the same; 0: `keysOf` says it. */
   onlyKey: number;
   /** It gives a key that is there another end of its life. */
-  prolongs?: true;
+  prolongs: boolean;
 }
 
 /** As COMMAND says it: the first key, the last (negative: from the end), the step. */
@@ -74,7 +74,7 @@ const PROLONGING = [
 const KEYLESS = ['publish', 'spublish', 'function', 'script'];
 const WHOLE = ['flushall', 'flushdb', 'swapdb'];
 
-const UNKNOWN: CommandSpec = { kind: 'unknown', keysOf: () => [], onlyKey: 0 };
+const UNKNOWN = keyless('unknown');
 
 /** The commands that a source may send, by name in lower case. */
 export class CommandTable {
@@ -90,12 +90,12 @@ export class CommandTable {
     this.specs.set('move', positioned('across', ONE));
     this.specs.set('copy', positioned('across', TWO));
     for (const [name, keysOf] of Object.entries(BY_FORM))
-      this.specs.set(name, { kind: 'write', keysOf, onlyKey: 0 });
+      this.specs.set(name, { kind: 'write', keysOf, onlyKey: 0, prolongs: false });
     // Fields of a hash that expire are deleted like that; a server that knows no such expiry has people delete them.
     if (knows(reply, 'hpexpireat')) this.specs.set('hdel', positioned('delete', ONE));
-    for (const name of KEYLESS) this.specs.set(name, { kind: 'keyless', keysOf: () => [], onlyKey: 0 });
-    this.specs.set('pfcount', { kind: 'cache', keysOf: () => [], onlyKey: 0 });
-    for (const name of WHOLE) this.specs.set(name, { kind: 'whole', keysOf: () => [], onlyKey: 0 });
+    for (const name of KEYLESS) this.specs.set(name, keyless('keyless'));
+    for (const name of WHOLE) this.specs.set(name, keyless('whole'));
+    this.specs.set('pfcount', keyless('cache'));
   }
 
   get names(): string[] {
@@ -134,10 +134,15 @@ function flagText(flag: Reply): string {
   return typeof flag === 'string' ? flag : flag instanceof ReplyError ? flag.message : '';
 }
 
+function keyless(kind: CommandKind): CommandSpec {
+  return { kind, keysOf: () => [], onlyKey: 0, prolongs: false };
+}
+
 function positioned(kind: CommandKind, [first, last, step]: Positions): CommandSpec {
   return {
     kind,
     onlyKey: first === last ? first : 0,
+    prolongs: false,
     keysOf: ({ argc }) => {
       const keys: number[] = [];
       const end = last < 0 ? argc + last : Math.min(last, argc - 1);

@@ -96,6 +96,7 @@ export class Judge {
   }
 
   unitOf(key: Buffer): UnitId | undefined {
+    if (this.unitReader.isEmpty) return undefined;
     return this.unitReader.unitOf(key.toString('latin1')) ?? undefined;
   }
 

@@ -354,7 +354,7 @@ export class SourceStream {
       this.counts.filtered += 1;
       return;
     }
-    if (spec.prolongs === true && this.isRereading && this.base + command.endOffset > this.begin.answersFrom)
+    if (spec.prolongs && this.isRereading && this.base + command.endOffset > this.begin.answersFrom)
       this.mends.add(command.arg(1), this.db, this.begin.answersFrom);
     const verdict = this.judge.verdict(spec, command);
     if (verdict === 'mixed') return this.takeMixed(name, spec, command);
@@ -387,7 +387,7 @@ export class SourceStream {
       const { start } = this.block;
       if (this.shortLived.carries(name, command, command.arg(onlyKey), this.db, into, start)) {
         this.carry(command);
-        if (spec.prolongs === true) into.prolongs(Buffer.from(command.arg(onlyKey)), this.db);
+        if (spec.prolongs) into.prolongs(command.arg(onlyKey), this.db);
       } else this.count();
       return;
     }
