@@ -8,9 +8,10 @@ import { Applier, BlockRefused } from './applier.js';
 import type { Applied } from './applier.js';
 import { ApplyLoop } from './apply-loop.js';
 import { Arrivals } from './arrivals.js';
+import { attach, statesOf } from './attach.js';
 import { Block } from './block.js';
 import type { Marker } from './block.js';
-import { mendsKey, pairs, positionOf, readLinkUnits } from './checkpoint.js';
+import { mendsKey, positionOf } from './checkpoint.js';
 import type { RedisCheckpoint, StreamPlace } from './checkpoint.js';
 import { CommandTable } from './commands.js';
 import { textOf } from './connection.js';
@@ -20,18 +21,18 @@ import { Judge } from './judge.js';
 import type { RedisLinkConfig } from './link-config.js';
 import { Mending } from './mending.js';
 import { BEFORE_ALL, Mends } from './mends.js';
-import { Ownership, UNITS_KEY } from './ownership.js';
+import { Ownership } from './ownership.js';
 import { conflictsKey, quarantineKey } from './quarantine.js';
 import type { QuarantineRecord } from './quarantine.js';
 import { isUnread } from './refusals.js';
 import { rdbVersionOf } from './rdb/types.js';
-import { Replica } from './replica.js';
+import type { Replica } from './replica.js';
 import type { Resync } from './replica.js';
 import type { Reply } from './resp/reply-reader.js';
 import { ShortLived } from './short-lived.js';
-import { continues, info, otherHistory, requireContinues, resyncRequired } from './source-info.js';
+import { info } from './source-info.js';
 import type { Info } from './source-info.js';
-import { MARKER_KEY, SourceStream, markerOf } from './source-stream.js';
+import { SourceStream } from './source-stream.js';
 import type { StreamBegin, TargetLimits } from './source-stream.js';
 
 const LOOK_MS = 1000;
@@ -196,87 +197,30 @@ export class Attempt {
     }
   }
 
-  /** Replicates from the checkpoint on, or from a full synchronisation. */
   private async attach(): Promise<Resync> {
-    const { config, checkpoint, connections, tracker } = this;
-    const goesOn = checkpoint.phase === 'streaming';
-    const replication = await info(connections.source, 'replication');
-    const { replid, rereadFrom, answersFrom } = checkpoint;
-    // A copy that was cut off also removes: of this history, it goes on by itself.
-    const removes = goesOn || (checkpoint.prune && replid !== '');
-    if (removes)
-      requireContinues(config.link, config.from, checkpoint, replication, goesOn ? config.onGap : 'resync');
-    // Without what was left out, the link still goes on: that much less is carried after all.
-    for (const place of [rereadFrom, answersFrom])
-      if (place && place.offset < this.begin.offset && continues({ replid, ...place }, replication))
-        this.begin = place;
-    const before = await this.sourceStates();
-    this.replica = await Replica.open(config.source, config.spoolBytes);
-    connections.add(this.replica);
-    const isPartial = goesOn && continues({ replid, ...this.begin }, replication);
-    if (!isPartial) {
-      // The source may fork before it answers.
-      this.silenceMs = COPY_SILENCE_MS;
-      tracker.state = 'copying';
-    }
-    const resync = await this.replica.psync(goesOn ? { replid, ...this.begin } : null, this.silenceMs);
-    if (resync.kind === 'partial') {
-      this.silenceMs = SILENCE_MS;
-      for (const [unit, state] of await readLinkUnits(connections.target, config.link))
-        this.ownership.set(unit, state);
-      return resync;
-    }
-    if (goesOn && config.onGap === 'stop')
-      throw resyncRequired(config.link, config.from, checkpoint, 'it answered with a full synchronisation');
-    if (removes && resync.replid !== replication.get('master_replid'))
-      throw otherHistory(
-        config.link,
-        config.from,
-        checkpoint,
-        new Map([...replication, ['master_replid', resync.replid]]),
-      );
-    if (resync.offset < before.offset)
-      throw new InterlockError(
-        'Unavailable',
-        `the source's copy is as of ${resync.offset}, and it was at ${before.offset} before the link asked (it saves for another replica); it begins again`,
-        { retryable: true },
-      );
-    // As of the RDB: what is the same before and after was so in between (epochs only grow, and no two markers are the same).
-    const after = await this.sourceStates();
-    if (before.text !== after.text)
-      throw new InterlockError('Unavailable', 'the fence was moved while the copy began; it begins again', {
-        retryable: true,
-      });
-    for (const [unit, state] of after.units) this.ownership.set(unit, state);
-    this.markerOfCopy = after.marker;
+    const { config, checkpoint, connections, tracker, ownership } = this;
+    const attached = await attach({
+      ...{ config, checkpoint, source: connections.source, target: connections.target },
+      add: (replica) => {
+        this.replica = replica;
+        connections.add(replica);
+      },
+      onCopy: () => {
+        // The source may fork before it answers.
+        this.silenceMs = COPY_SILENCE_MS;
+        tracker.state = 'copying';
+        return COPY_SILENCE_MS;
+      },
+      silenceMs: SILENCE_MS,
+    });
+    const { resync, units, marker } = attached;
+    for (const [unit, state] of units) ownership.set(unit, state);
+    this.begin = attached.begin;
+    this.markerOfCopy = marker;
+    if (resync.kind === 'partial') this.silenceMs = SILENCE_MS;
     // Offsets of another history say nothing in this one.
-    this.refused.clear();
+    else this.refused.clear();
     return resync;
-  }
-
-  /** `offset`: of the source's stream, not before they were so. */
-  private async sourceStates(): Promise<{
-    units: [string, string][];
-    marker: Marker | null;
-    text: string;
-    offset: number;
-  }> {
-    const { source } = this.connections;
-    // In their order, over one connection.
-    const [[units, marker], replication] = await Promise.all([
-      source.askAll([
-        ['HGETALL', UNITS_KEY],
-        ['GET', MARKER_KEY],
-      ]),
-      info(source, 'replication'),
-    ]);
-    const states = pairs(units).sort();
-    return {
-      units: states,
-      marker: Buffer.isBuffer(marker) ? markerOf(marker) : null,
-      text: JSON.stringify([states, textOf(marker)]),
-      offset: Number(replication.get('master_repl_offset') ?? 0),
-    };
   }
 
   private streamBegin({ kind }: Resync): StreamBegin {
@@ -422,7 +366,7 @@ export class Attempt {
   /** An attempt may end between the commit and the signal: the marker of the checkpoint is said again. */
   private async repeatMarker(): Promise<void> {
     if (this.checkpoint.marker === null) return;
-    const { marker } = await this.sourceStates();
+    const { marker } = await statesOf(this.connections.source);
     if (marker?.id === this.checkpoint.marker) this.tellMarker(marker, await this.countOpen());
   }
 
