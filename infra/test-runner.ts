@@ -31,7 +31,10 @@ const NAMED_ONLY = ['kafka-more'] as const;
  * The groups that run beside the checks and the others. What they print comes when they end. Those that have a whole lab under load, fault and walk,
  * are in the first lane, one after the other: two of them at once are more than two cores can do within the time-outs of real servers.
  */
-const LANES_BESIDE: readonly (readonly string[])[] = [['integration', 'redis', 'kafka'], ['replication']];
+const LANES_BESIDE: readonly (readonly string[])[] = [
+  ['integration', 'redis', 'kafka'],
+  ['replication', 'workflow'],
+];
 
 const CHECKS: readonly { name: string; command: string[] }[] = [
   { name: 'format', command: ['prettier', '--check', '.'] },
