@@ -358,7 +358,7 @@ test('preflight names what is wrong, and what to do', async () => {
       /backlog: .*CONFIG SET repl-backlog-size \d+\noutput buffer: .*replica 512mb/,
     );
     expect(wrong[1]!.join('\n')).toMatch(
-      /rights: user poor may not PSYNC \(read the replication stream\), WATCH \(.*\), EVAL \(.*\), FUNCTION \(apply a copy\), MEMORY \(verify\), DUMP \(repair\): ACL/,
+      /rights: user poor may not PSYNC \(read the replication stream\), MEMORY \(verify\), DUMP \(repair\), WATCH \(.*\), EVAL \(.*\), FUNCTION \(apply a copy\): ACL/,
     );
     expect(wrong[2]).toHaveLength(1);
     expect(wrong[2]![0]).toMatch(/WRONGPASS/);
