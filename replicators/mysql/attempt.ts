@@ -329,6 +329,8 @@ export class Attempt {
       if (this.backlog.isEmpty) {
         // What had arrived whole is applied before a lost stream ends the attempt.
         if (this.failure) throw this.failure;
+        // Hazard: the signal came while something above was awaited, and nothing would wake this. Guard: it is looked at where nothing comes in between.
+        if (signal.aborted) return;
         await new Promise<void>((resolve) => (this.wake = resolve));
         continue;
       }
