@@ -41,6 +41,33 @@ describe.each(['mysql', 'mariadb'] as const)('links in both directions on %s', (
     return [ab, ba];
   };
 
+  it('ends when it is stopped while it looks for what people have decided', async () => {
+    await createOnBoth(pair, [
+      'CREATE DATABASE t_stopped',
+      'CREATE TABLE t_stopped.item (id INT PRIMARY KEY)',
+    ]);
+    const config = linkConfig(pair, 'a', 't_stopped', { 't_stopped.item': { unrouted: true } });
+    await initialiseLink(config, { from: 'now' });
+    const lock = await pair.b.pool.getConnection();
+    let link: RunningLink;
+    try {
+      // It may read, and waits when it removes old records.
+      await lock.query('LOCK TABLES interlock.conflict READ');
+      link = await runLink(config, null);
+      running.push(link);
+      await until(async () => {
+        const [found] = await pair.b.pool.query('SHOW FULL PROCESSLIST');
+        return JSON.stringify(found).includes('DELETE FROM interlock.conflict');
+      }, 'the link waits');
+      void link.stop();
+      await new Promise((resolve) => setImmediate(resolve));
+    } finally {
+      await lock.query('UNLOCK TABLES');
+      lock.release();
+    }
+    expect(await link.ended).toBeUndefined();
+  });
+
   it('carries inserts, updates, deletes and key changes, and never back', async () => {
     await createOnBoth(pair, [
       'CREATE DATABASE t_basic',
