@@ -1,9 +1,6 @@
-import { randomUUID } from 'node:crypto';
-import { closeSync, openSync, read, unlinkSync, writeSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import path from 'node:path';
+import { closeSync, read, writeSync } from 'node:fs';
 import { promisify } from 'node:util';
-import { spoolFailure } from '../core/spool-failure.js';
+import { SpoolDisk } from '../core/spool-disk.js';
 import { Cursor } from './row-image.js';
 import { rowsOf } from './rows-event.js';
 import type { SourceTable } from './source-table.js';
@@ -26,7 +23,7 @@ export class Spool {
   rows = 0;
   /** Of these changes, those of units that the source did not own, as of this transaction's place in its stream. */
   notOwned: (changes: RowChange[]) => RowChange[] = () => [];
-  private readonly directory = tmpdir();
+  private readonly disk = new SpoolDisk('a large transaction cannot be spooled');
   private readonly fd: number;
   private readonly tables: SourceTable[] = [];
   private readonly numbers = new Map<SourceTable, number>();
@@ -36,9 +33,7 @@ export class Spool {
 
   /** @throws InterlockError Unavailable, retryable: the disk does not take it. */
   constructor() {
-    const file = path.join(this.directory, `interlock-spool-${randomUUID()}`);
-    this.fd = this.disk(() => openSync(file, 'wx+', 0o600));
-    this.disk(() => unlinkSync(file));
+    this.fd = this.disk.open();
   }
 
   get tableNames(): string[] {
@@ -69,7 +64,7 @@ export class Spool {
     this.waiting = [];
     this.waitingBytes = 0;
     for (let at = 0; at < buffer.length;) {
-      const written = this.disk(() => writeSync(this.fd, buffer, at, buffer.length - at, this.bytes));
+      const written = this.disk.try(() => writeSync(this.fd, buffer, at, buffer.length - at, this.bytes));
       at += written;
       this.bytes += written;
     }
@@ -112,22 +107,10 @@ export class Spool {
   private async fill(buffer: Buffer, at: number): Promise<void> {
     for (let filled = 0; filled < buffer.length;) {
       const { bytesRead } = await readAt(this.fd, buffer, filled, buffer.length - filled, at + filled).catch(
-        (error: unknown) => this.failed(error),
+        (error: unknown) => this.disk.failed(error),
       );
-      if (bytesRead === 0) this.failed(new Error('the file has ended before its last row'));
+      if (bytesRead === 0) this.disk.failed(new Error('the file has ended before its last row'));
       filled += bytesRead;
     }
-  }
-
-  private disk<T>(work: () => T): T {
-    try {
-      return work();
-    } catch (error) {
-      return this.failed(error);
-    }
-  }
-
-  private failed(error: unknown): never {
-    throw spoolFailure('a large transaction cannot be spooled', this.directory, error);
   }
 }

@@ -11,6 +11,7 @@ import {
   unitCommands,
 } from './checkpoint.js';
 import type { RedisCheckpoint } from './checkpoint.js';
+import { firstKeyOf } from './commands.js';
 import { encodeCommand } from './connection.js';
 import type { RedisConnection } from './connection.js';
 import { UNITS_KEY } from './ownership.js';
@@ -350,8 +351,7 @@ export class Applier {
       commands,
       refused.map(({ at }) => at),
       ({ command, offset, db }, i) => {
-        const at = command.name === 'xgroup' ? 2 : 1;
-        const key = command.argc > at ? command.arg(at) : null;
+        const key = firstKeyOf(command);
         const record = recordOf('refused', command, { db, key, detail: refused[i]!.message });
         refusals.push({ record, offset });
       },

@@ -175,3 +175,9 @@ function firstAndStored(command: StreamCommand): number[] {
   }
   return [1];
 }
+
+/** What a command names first: of XGROUP, the key is behind its subcommand. */
+export function firstKeyOf(command: StreamCommand): Buffer | null {
+  const at = command.name === 'xgroup' ? 2 : 1;
+  return command.argc > at ? command.arg(at) : null;
+}

@@ -8,6 +8,7 @@ import type { Applied, Applier } from './applier.js';
 import { Block } from './block.js';
 import { copyKey, pairs } from './checkpoint.js';
 import type { RedisCheckpoint } from './checkpoint.js';
+import { firstKeyOf } from './commands.js';
 import { RedisConnection } from './connection.js';
 import type { Judge } from './judge.js';
 import { KeySet } from './key-set.js';
@@ -41,9 +42,8 @@ const CRLF = Buffer.from('\r\n');
 
 /** The key of one of the commands that a copy consists of. */
 export function keyOfCopy(command: StreamCommand): Buffer | null {
-  const { name, argc } = command;
-  if (NO_KEY.has(name) || argc < 2) return null;
-  return command.arg(name === 'xgroup' || name === 'rename' ? 2 : 1);
+  if (NO_KEY.has(command.name)) return null;
+  return command.name === 'rename' ? command.arg(2) : firstKeyOf(command);
 }
 
 export interface FullSyncParts {

@@ -1,9 +1,6 @@
-import { randomUUID } from 'node:crypto';
-import { closeSync, openSync, read, readSync, unlinkSync, writeSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import path from 'node:path';
+import { closeSync, read, readSync, writeSync } from 'node:fs';
 import { promisify } from 'node:util';
-import { spoolFailure } from '../core/spool-failure.js';
+import { SpoolDisk } from '../core/spool-disk.js';
 
 const readAt = promisify(read);
 
@@ -28,10 +25,12 @@ export class Spool {
   private page = { data: Buffer.alloc(0), start: 0 };
   private reading = 0;
   private closed = false;
-  private readonly directory = tmpdir();
+  private readonly disk: SpoolDisk;
 
   /** @param what cannot be done when the disk fails: `a large command cannot be kept` */
-  constructor(private readonly what: string) {}
+  constructor(what: string) {
+    this.disk = new SpoolDisk(what);
+  }
 
   /** Kept on disk. */
   get bytes(): number {
@@ -44,12 +43,12 @@ export class Spool {
     if (this.closed || bytes.length === 0) return position;
     let segment = this.segments.at(-1);
     if (segment === undefined || segment.written >= SEGMENT_BYTES) {
-      segment = { fd: this.open(), start: this.end, written: 0 };
+      segment = { fd: this.disk.open(), start: this.end, written: 0 };
       this.segments.push(segment);
     }
     const { fd } = segment;
     for (let at = 0; at < bytes.length;) {
-      const written = this.disk(() => writeSync(fd, bytes, at, bytes.length - at, segment.written));
+      const written = this.disk.try(() => writeSync(fd, bytes, at, bytes.length - at, segment.written));
       at += written;
       segment.written += written;
       this.end += written;
@@ -65,7 +64,7 @@ export class Spool {
     const data = Buffer.allocUnsafeSlow(Math.max(end - start, Math.min(PAGE_BYTES, this.end - start)));
     for (let filled = 0; filled < data.length;) {
       const { fd, offset, bytes } = this.find(start + filled, data.length - filled);
-      filled += this.some(this.disk(() => readSync(fd, data, filled, bytes, offset)));
+      filled += this.some(this.disk.try(() => readSync(fd, data, filled, bytes, offset)));
     }
     if (data.length <= PAGE_BYTES) this.page = { data, start };
     return data.subarray(0, end - start);
@@ -82,7 +81,7 @@ export class Spool {
     this.reading += 1;
     try {
       const { bytesRead } = await readAt(fd, data, 0, bytes, offset).catch((error: unknown) =>
-        this.failed(error),
+        this.disk.failed(error),
       );
       return data.subarray(0, this.some(bytesRead));
     } finally {
@@ -121,30 +120,11 @@ export class Spool {
       const offset = position - start;
       if (offset >= 0 && offset < written) return { fd, offset, bytes: Math.min(most, written - offset) };
     }
-    return this.failed(new Error(this.closed ? 'it is closed' : `byte ${position} is not there`));
+    return this.disk.failed(new Error(this.closed ? 'it is closed' : `byte ${position} is not there`));
   }
 
   private some(bytesRead: number): number {
-    return bytesRead > 0 ? bytesRead : this.failed(new Error('the file has ended too early'));
-  }
-
-  private open(): number {
-    const file = path.join(this.directory, `interlock-spool-${randomUUID()}`);
-    const fd = this.disk(() => openSync(file, 'wx+', 0o600));
-    this.disk(() => unlinkSync(file));
-    return fd;
-  }
-
-  private disk<T>(work: () => T): T {
-    try {
-      return work();
-    } catch (error) {
-      return this.failed(error);
-    }
-  }
-
-  private failed(error: unknown): never {
-    throw spoolFailure(this.what, this.directory, error);
+    return bytesRead > 0 ? bytesRead : this.disk.failed(new Error('the file has ended too early'));
   }
 }
 
