@@ -3,6 +3,9 @@ import { Client } from '@temporalio/client';
 import { DefaultLogger, Runtime, Worker } from '@temporalio/worker';
 import type { NativeConnection } from '@temporalio/worker';
 import { openKafka } from '../replicators/kafka/configure.js';
+import { linkIds } from '../replicators/host/configure.js';
+import { kindOf } from '../replicators/host/kinds.js';
+import { LinkHost } from '../replicators/host/link-host.js';
 import { MarkerArrivals } from '../replicators/core/marker-arrivals.js';
 import { createControlActivities } from '../activities/control.js';
 import { createDatacenterActivities } from '../activities/datacenter.js';
@@ -66,6 +69,8 @@ export async function runWorker(options: WorkerOptions): Promise<void> {
     }),
   );
   const warming = keepWarm(stores.get(dc)!, log);
+  const host = new LinkHost();
+  void host.keepSpare([...new Set(linkIds(topology).map(kindOf))]);
   let connection: NativeConnection | undefined;
   try {
     const bundle = await workflowBundle(say);
@@ -126,7 +131,7 @@ export async function runWorker(options: WorkerOptions): Promise<void> {
             stopAt,
           ),
           ...createReplicatorActivities({
-            ...{ topology, secret: resolveSecret, client, markers, log },
+            ...{ topology, secret: resolveSecret, client, markers, log, host },
             onStatus: metrics.onStatus,
           }),
         },

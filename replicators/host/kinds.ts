@@ -3,15 +3,19 @@ import type { LinkEvents, LinkKind, RunnableLink } from '../core/contract.js';
 import { parseLinkId } from '../core/contract.js';
 import type { LinkConfig } from './configure.js';
 
-type Open = (config: never, events: LinkEvents, stopAt: (point: string) => void) => Promise<RunnableLink>;
+type Make = new (config: never, events: LinkEvents, stopAt: (point: string) => void) => RunnableLink;
 
-/** Loaded when the first link of a kind runs: a thread pays for no client that it does not need. */
-const OPEN: Record<LinkKind, Open> = {
-  mysql: async (...given) => new (await import('../mysql/link.js')).Link(...given),
-  kafka: async (...given) => new (await import('../kafka/link.js')).KafkaLink(...given),
-  redis: async (...given) => new (await import('../redis/link.js')).RedisLink(...given),
-  outbox: async (...given) => new (await import('../outbox/relay.js')).OutboxRelay(...given),
+/** Loaded when the first link of a kind runs, or before by `loadKinds`: a thread pays for no client that it does not need. */
+const LOAD: Record<LinkKind, () => Promise<Make>> = {
+  mysql: async () => (await import('../mysql/link.js')).Link,
+  kafka: async () => (await import('../kafka/link.js')).KafkaLink,
+  redis: async () => (await import('../redis/link.js')).RedisLink,
+  outbox: async () => (await import('../outbox/relay.js')).OutboxRelay,
 };
+
+export async function loadKinds(kinds: readonly LinkKind[]): Promise<void> {
+  await Promise.all(kinds.map((kind) => LOAD[kind]()));
+}
 
 /** The link of a configuration, ready to run. */
 export async function openLink(
@@ -19,7 +23,8 @@ export async function openLink(
   events: LinkEvents,
   stopAt: (point: string) => void,
 ): Promise<RunnableLink> {
-  return OPEN[kindOf(config.link)](config as never, events, stopAt);
+  const Kind = await LOAD[kindOf(config.link)]();
+  return new Kind(config as never, events, stopAt);
 }
 
 /** @throws InterlockError BadInput: no link id */

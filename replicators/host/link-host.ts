@@ -2,7 +2,7 @@ import { availableParallelism } from 'node:os';
 import { Worker } from 'node:worker_threads';
 import { InterlockError } from '../../src/errors.js';
 import type { ErrorCode } from '../../src/errors.js';
-import type { BaselineReached, LinkEvents, LinkStatus } from '../core/contract.js';
+import type { BaselineReached, LinkEvents, LinkKind, LinkStatus } from '../core/contract.js';
 import type { LinkConfig } from './configure.js';
 
 export type ThreadOrder =
@@ -12,6 +12,8 @@ export type ThreadOrder =
 export interface ThreadData {
   /** How many there may be in this process. */
   threads: number;
+  /** Kinds of links whose code it loads at once. */
+  kinds: readonly LinkKind[];
 }
 
 export type ThreadMessage = { link: string } & (
@@ -19,6 +21,11 @@ export type ThreadMessage = { link: string } & (
   | { type: 'marker'; baseline: BaselineReached; to: { workflowId: string; runId: string } }
   | { type: 'ended'; error: ThreadError | null }
 );
+
+/** A thread has loaded the kinds of its data. */
+export interface ThreadLoaded {
+  type: 'loaded';
+}
 
 export interface ThreadError {
   code: ErrorCode;
@@ -43,6 +50,8 @@ type Listener = (what: ThreadMessage | { type: 'broke'; reason: string }) => voi
 interface Thread {
   worker: Worker;
   links: Map<string, Listener>;
+  /** Or has ended. */
+  loaded: Promise<void>;
 }
 
 /**
@@ -53,12 +62,26 @@ interface Thread {
 export class LinkHost {
   private readonly running = new Set<string>();
   private readonly threads: Thread[] = [];
+  /** Has loaded its code and has no link yet; does not keep the process alive. */
+  private spare: Thread | undefined;
+  private kinds: readonly LinkKind[] = [];
 
   /** @param script the compiled link-thread.js */
   constructor(
     private readonly script: URL = compiledThread(),
     private readonly most: number = THREADS,
   ) {}
+
+  /**
+   * Keeps a thread ready from now on, made anew when one has ended, so that a link begins without loading code first.
+   * @returns when it is ready
+   */
+  async keepSpare(kinds: readonly LinkKind[]): Promise<void> {
+    this.kinds = kinds;
+    this.spare ??= this.newThread();
+    this.spare.worker.unref();
+    await this.spare.loaded;
+  }
 
   /**
    * Runs a link until `signal` is aborted (returns the last status) or the link stops.
@@ -117,19 +140,35 @@ export class LinkHost {
       undefined,
     );
     if (free !== undefined && this.threads.length >= this.most) return free;
+    const thread = this.spare ?? this.newThread();
+    this.spare = undefined;
+    thread.worker.ref();
+    this.threads.push(thread);
+    return thread;
+  }
+
+  private newThread(): Thread {
     const worker = new Worker(this.script, {
       name: 'links',
-      workerData: { threads: this.most } satisfies ThreadData,
+      workerData: { threads: this.most, kinds: this.kinds } satisfies ThreadData,
       resourceLimits: { maxOldGenerationSizeMb: HEAP_MB },
     });
-    const thread: Thread = { worker, links: new Map() };
+    const loaded = new Promise<void>((resolve) => {
+      worker.on('message', (message: ThreadMessage | ThreadLoaded) => {
+        if (message.type === 'loaded') resolve();
+      });
+      worker.on('exit', () => resolve());
+    });
+    const thread: Thread = { worker, links: new Map(), loaded };
     const broke = (reason: string): void => {
+      if (this.spare === thread) this.spare = undefined;
       for (const listener of [...thread.links.values()]) listener({ type: 'broke', reason });
     };
-    worker.on('message', (message: ThreadMessage) => thread.links.get(message.link)?.(message));
+    worker.on('message', (message: ThreadMessage | ThreadLoaded) => {
+      if (message.type !== 'loaded') thread.links.get(message.link)?.(message);
+    });
     worker.on('error', (error: Error) => broke(`broke: ${error.message}`));
     worker.on('exit', (code) => broke(`ended with ${code}`));
-    this.threads.push(thread);
     return thread;
   }
 
@@ -137,6 +176,7 @@ export class LinkHost {
     const at = this.threads.indexOf(thread);
     if (at >= 0) this.threads.splice(at, 1);
     await thread.worker.terminate();
+    if (this.kinds.length > 0 && this.spare === undefined) void this.keepSpare(this.kinds);
   }
 }
 

@@ -3,12 +3,13 @@ import { InterlockError, messageOf } from '../../src/errors.js';
 import type { RunnableLink } from '../core/contract.js';
 import { stopPoints } from '../core/stop-points.js';
 import type { LinkConfig } from './configure.js';
-import { openLink } from './kinds.js';
+import { loadKinds, openLink } from './kinds.js';
 import { STOP_MS } from './link-host.js';
-import type { ThreadData, ThreadError, ThreadMessage, ThreadOrder } from './link-host.js';
+import type { ThreadData, ThreadError, ThreadLoaded, ThreadMessage, ThreadOrder } from './link-host.js';
 import { queueBudget } from '../mysql/queue-budget.js';
 
-queueBudget.threads = (workerData as ThreadData).threads;
+const { threads, kinds } = workerData as ThreadData;
+queueBudget.threads = threads;
 
 /** The links of this thread, each with what stops it. */
 const stops = new Map<string, () => void>();
@@ -19,6 +20,8 @@ port.on('message', (order: ThreadOrder) => {
   if (order.type === 'run') void run(order.config, order.stopAt);
   else stops.get(order.link)?.();
 });
+
+void loadKinds(kinds).then(() => port.postMessage({ type: 'loaded' } satisfies ThreadLoaded));
 
 async function run(config: LinkConfig, stopAt: string | undefined): Promise<void> {
   const { link: name } = config;

@@ -1,3 +1,4 @@
+import { Worker } from 'node:worker_threads';
 import { expect, test } from 'vitest';
 import { LinkHost } from '../../replicators/host/link-host.js';
 import type { LinkConfig } from '../../replicators/mysql/link-config.js';
@@ -67,4 +68,28 @@ test('a thread that breaks ends the attempts of its links, which may be made aga
   for (const { stop } of [apart, apartToo, again]) stop();
   expect(await apart.ended).toMatchObject({ position: await apart.thread });
   await Promise.all([apartToo.ended, again.ended]);
+});
+
+test('a spare thread takes the next link, and a new one is made when a thread has ended', async () => {
+  const host = new LinkHost(
+    new URL(script.href + encodeURIComponent(`;parentPort.postMessage({ type: 'loaded' });`)),
+    2,
+  );
+  await host.keepSpare(['mysql']);
+  const first = run(host, 'first');
+  const second = run(host, 'second');
+  // Threads are numbered in the order in which they begin.
+  const [spare, other] = [Number(await first.thread), Number(await second.thread)];
+  expect(other).toBe(spare + 1);
+  first.stop();
+  await first.ended;
+  // What begins now comes after the spare that was made when the first ended.
+  const later = new Worker('', { eval: true });
+  expect(later.threadId).toBe(other + 2);
+  await host.keepSpare(['mysql']);
+  const third = run(host, 'third');
+  expect(Number(await third.thread)).toBe(other + 1);
+  await later.terminate();
+  for (const { stop } of [second, third]) stop();
+  await Promise.all([second.ended, third.ended]);
 });

@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import type { LinkKind } from '../../../replicators/core/contract.js';
 import { LinkHost } from '../../../replicators/host/link-host.js';
 import type { LinkConfig } from '../../../replicators/host/configure.js';
 import { messageOf } from '../../../src/errors.js';
@@ -19,8 +20,9 @@ export interface LinkUsage {
 
 const SAMPLE_MS = 250;
 
-/** A process with one link, as a worker of the target's data center has it: in a thread of its own. */
+/** `link-child KIND`: a process with one link, as a worker of the target's data center has it: in a thread of its own. */
 const abort = new AbortController();
+const host = new LinkHost();
 const say = (answer: LinkAnswer): void => void process.send!(answer);
 
 // Hazard: VmHWM is of this program; the kernel's `ru_maxrss` begins with what the parent had at the fork.
@@ -40,7 +42,7 @@ async function run(config: LinkConfig): Promise<void> {
   };
   let error: string | null = null;
   try {
-    await new LinkHost().run(config, { onStatus, onMarker: () => undefined }, abort.signal);
+    await host.run(config, { onStatus, onMarker: () => undefined }, abort.signal);
   } catch (failure) {
     error = messageOf(failure);
   }
@@ -55,4 +57,6 @@ process.on('message', (order: LinkOrder) => {
   else abort.abort();
 });
 process.once('disconnect', () => process.exit());
+// A worker has had it ready for long when a link starts there.
+await host.keepSpare([process.argv[2] as LinkKind]);
 say({ type: 'ready' });

@@ -151,7 +151,7 @@ export class LinkSide implements Side {
 
   async prepare(): Promise<void> {
     this.ended = undefined;
-    const child = fork(compiled('test', 'bench', 'mysql', 'link-child.js'));
+    const child = fork(compiled('test', 'bench', 'mysql', 'link-child.js'), ['redis']);
     this.child = child;
     child.on('message', (answer: LinkAnswer) => {
       if (answer.type === 'ended') this.ended = answer;
