@@ -12,6 +12,9 @@ export type StopPoint =
   | 'before-acknowledge'
   | 'after-acknowledge';
 
+/** Passes a point; `wanted` is the one at which a test stops the link, if any. */
+export type StopAt = ((point: StopPoint) => void) & { wanted?: string | undefined };
+
 const LOOK_MS = 20;
 
 /**
@@ -19,14 +22,15 @@ const LOOK_MS = 20;
  * at the third pass of that point and says so on stdout; the test kills the process there. With `after-target-commit:3:FILE` it goes on when
  * the file is there.
  */
-export function stopPoints(setting: string | undefined): (point: string) => void {
+export function stopPoints(setting: string | undefined): StopAt {
   if (setting === undefined || setting === '') return () => undefined;
   const [wanted, count = '1', file] = setting.split(':');
   let left = Number(count);
-  return (point) => {
+  const stopAt: StopAt = (point) => {
     if (point !== wanted || --left !== 0) return;
     writeSync(1, `stopped at ${point}\n`);
     const nobody = new Int32Array(new SharedArrayBuffer(4));
     while (file === undefined || !existsSync(file)) Atomics.wait(nobody, 0, 0, LOOK_MS);
   };
+  return Object.assign(stopAt, { wanted });
 }

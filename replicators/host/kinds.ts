@@ -1,9 +1,10 @@
 import { InterlockError } from '../../src/errors.js';
 import type { LinkEvents, LinkKind, RunnableLink } from '../core/contract.js';
 import { parseLinkId } from '../core/contract.js';
+import type { StopAt } from '../core/stop-points.js';
 import type { LinkConfig } from './configure.js';
 
-type Make = new (config: never, events: LinkEvents, stopAt: (point: string) => void) => RunnableLink;
+type Make = new (config: never, events: LinkEvents, stopAt: StopAt) => RunnableLink;
 
 /** Loaded when the first link of a kind runs, or before by `loadKinds`: a thread pays for no client that it does not need. */
 const LOAD: Record<LinkKind, () => Promise<Make>> = {
@@ -21,7 +22,7 @@ export async function loadKinds(kinds: readonly LinkKind[]): Promise<void> {
 export async function openLink(
   config: LinkConfig,
   events: LinkEvents,
-  stopAt: (point: string) => void,
+  stopAt: StopAt,
 ): Promise<RunnableLink> {
   const Kind = await LOAD[kindOf(config.link)]();
   return new Kind(config as never, events, stopAt);

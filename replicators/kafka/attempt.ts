@@ -3,7 +3,7 @@ import type { BaselineReached, KafkaLinkStatus, LinkStatus } from '../core/contr
 import { Pace } from '../core/pace.js';
 import type { StatusTracker, LinkLag } from '../core/status.js';
 import { pause } from '../core/pause.js';
-import type { StopPoint } from '../core/stop-points.js';
+import type { StopAt } from '../core/stop-points.js';
 import { Baselines } from './baselines.js';
 import type { Checkpoint } from './checkpoint.js';
 import type { Cluster } from './client/cluster.js';
@@ -56,7 +56,7 @@ export class Attempt {
   constructor(
     private readonly config: KafkaLinkConfig,
     private readonly events: LinkEvents,
-    private readonly stopAt: (point: StopPoint) => void,
+    private readonly stopAt: StopAt,
     private readonly tracker: StatusTracker,
     private readonly source: Cluster,
     target: Cluster,

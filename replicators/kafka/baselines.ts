@@ -1,4 +1,4 @@
-import type { StopPoint } from '../core/stop-points.js';
+import type { StopAt } from '../core/stop-points.js';
 import type { Cluster } from './client/cluster.js';
 import { MARKERS, endOffsets, isForNobody, markersIn } from './markers.js';
 import type { Baseline, MarkerRecord } from './markers.js';
@@ -9,7 +9,7 @@ export interface BaselineEvents {
   /** Looks for new topics. */
   follow: () => Promise<void>;
   onReached: (marker: MarkerRecord) => void;
-  stopAt: (point: StopPoint) => void;
+  stopAt: StopAt;
 }
 
 /** Says of every marker that all before it is at the target, once it is. */

@@ -2,7 +2,7 @@ import { InterlockError, isInterlockError, messageOf } from '../../src/errors.js
 import { Attempts } from '../core/attempts.js';
 import type { LinkStatus } from '../core/contract.js';
 import { StatusTracker } from '../core/status.js';
-import type { StopPoint } from '../core/stop-points.js';
+import type { StopAt } from '../core/stop-points.js';
 import { Attempt } from './attempt.js';
 import type { LinkEvents } from './attempt.js';
 import { readCheckpoint } from './checkpoint.js';
@@ -28,7 +28,7 @@ export class KafkaLink {
   constructor(
     private readonly config: KafkaLinkConfig,
     private readonly events: LinkEvents,
-    private readonly stopAt: (point: StopPoint) => void,
+    private readonly stopAt: StopAt,
   ) {
     this.hold = new LinkHold(config.link);
     this.tracker = new StatusTracker(config.link);

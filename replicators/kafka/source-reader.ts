@@ -1,6 +1,6 @@
 import { InterlockError } from '../../src/errors.js';
 import type { KafkaLinkStatus } from '../core/contract.js';
-import type { StopPoint } from '../core/stop-points.js';
+import type { StopAt } from '../core/stop-points.js';
 import { Catalog } from './catalog.js';
 import type { CarriedTopic } from './catalog.js';
 import type { PartitionPosition } from './checkpoint.js';
@@ -29,7 +29,7 @@ const OUT_OF_RANGE = 1;
 export interface ReaderHooks {
   onArrival: () => void;
   onFailure: (error: InterlockError) => void;
-  stopAt: (point: StopPoint) => void;
+  stopAt: StopAt;
 }
 
 /** What is taken off the queues at a time. */

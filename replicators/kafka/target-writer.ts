@@ -1,4 +1,4 @@
-import type { StopPoint } from '../core/stop-points.js';
+import type { StopAt } from '../core/stop-points.js';
 import { CHECKPOINTS, checkpointBatch, checkpointPartition } from './checkpoint.js';
 import type { Checkpoint } from './checkpoint.js';
 import type { Outgoing, TransactionalProducer } from './client/producer.js';
@@ -21,7 +21,7 @@ export class TargetWriter {
     private readonly producer: TransactionalProducer,
     private readonly checkpoint: Checkpoint,
     private readonly leader: number,
-    private readonly stopAt: (point: StopPoint) => void,
+    private readonly stopAt: StopAt,
   ) {
     this.marker = checkpoint.marker;
   }

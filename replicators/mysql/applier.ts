@@ -6,12 +6,13 @@ import type { ChunkEffect } from './chunk-effect.js';
 import type { Cut } from './large-values.js';
 import { laterOnes } from './latest.js';
 import type { Literal } from './literal.js';
+import { oneMessage } from './one-message.js';
 import type { Flavour } from './position.js';
 import { adopt, checksOf, mismatchesOf, sameValue } from './row-check.js';
 import type { Mismatch } from './row-check.js';
 import { statementsOf } from './statements.js';
 import type { Statement, StatementOptions } from './statements.js';
-import type { StopPoint } from '../core/stop-points.js';
+import type { StopAt } from '../core/stop-points.js';
 import {
   LOCK_ERRORS,
   RecordChanged,
@@ -33,7 +34,7 @@ export interface ApplierOptions {
   /** Of the checkpoint that was taken over. */
   seq: number;
   marker: string | null;
-  stopAt: (point: StopPoint) => void;
+  stopAt: StopAt;
   /** Tables that are being copied, and those of them that were empty. */
   copied: ReadonlySet<string>;
   filled: ReadonlySet<string>;
@@ -140,6 +141,13 @@ export class Applier {
       ...(copy === undefined ? [] : [copy.progress]),
     ];
     const more = { rest, beside, requires: requires !== undefined };
+    const isPlain =
+      copy === undefined &&
+      rest === undefined &&
+      requires === undefined &&
+      beside.length === 0 &&
+      !careful &&
+      this.options.stopAt.wanted !== 'before-target-commit';
     let ready = this.prepared?.batch === batch && !careful ? this.prepared.statements : undefined;
     this.prepared = undefined;
     for (let attempt = 1; ; attempt++) {
@@ -148,6 +156,8 @@ export class Applier {
       ready = undefined;
       const statements = copy === undefined ? made : [...made, ...copy.statements];
       try {
+        const small = attempt === 1 && isPlain ? oneMessage(head, statements) : undefined;
+        if (small !== undefined && (await this.inOneMessage(small))) break;
         await this.transaction(head, statements, careful, more);
         break;
       } catch (error) {
@@ -194,6 +204,19 @@ export class Applier {
       return false;
     for (const { row, current } of error.mismatches) row.before = current;
     return true;
+  }
+
+  /** @returns false: nothing is written, and it has to go in steps, which say why */
+  private async inOneMessage(texts: string[]): Promise<boolean> {
+    this.options.stopAt('before-target-write');
+    try {
+      await this.run(texts);
+      return true;
+    } catch (error) {
+      if (isUnavailable(error as SqlError)) throw error;
+      await this.run(['ROLLBACK', CHECKS_OFF]);
+      return false;
+    }
   }
 
   private async transaction(

@@ -36,7 +36,7 @@ import { collationCharsets, executedPosition, maxAllowedPacket, serverIdentity }
 import { Settler } from './settler.js';
 import { batchOf, judgeLater, restOf } from './spooled-transaction.js';
 import { BinlogStream } from './stream.js';
-import type { StopPoint } from '../core/stop-points.js';
+import type { StopAt } from '../core/stop-points.js';
 import {
   ChangeRefused,
   PastTheFence,
@@ -92,7 +92,7 @@ export class Attempt {
   constructor(
     private readonly config: LinkConfig,
     private readonly events: LinkEvents,
-    private readonly stopAt: (point: StopPoint) => void,
+    private readonly stopAt: StopAt,
     private readonly tracker: StatusTracker,
     private readonly source: Connection,
     private readonly target: Connection,

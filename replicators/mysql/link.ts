@@ -12,7 +12,7 @@ import { Patience } from './patience.js';
 import { queueBudget } from './queue-budget.js';
 import { answersInTime, connect, connectTarget, takeLock } from './session.js';
 import { deletesFor } from './tombstones.js';
-import type { StopPoint } from '../core/stop-points.js';
+import type { StopAt } from '../core/stop-points.js';
 import { LOCK_ERRORS, isUnavailable } from './target-errors.js';
 import type { SqlError } from './target-errors.js';
 
@@ -26,7 +26,7 @@ const OPENING_MS = 60_000;
 export class Link implements RunnableLink {
   private readonly config: LinkConfig;
   private readonly events: LinkEvents;
-  private readonly stopAt: (point: StopPoint) => void;
+  private readonly stopAt: StopAt;
   private readonly tracker: StatusTracker;
   private readonly attempts: Attempts;
   private attempt: Attempt | undefined;
@@ -36,7 +36,7 @@ export class Link implements RunnableLink {
   /** The next generation was asked for, and the answer has not come: it may be taken. */
   private taking = false;
 
-  constructor(config: LinkConfig, events: LinkEvents, stopAt: (point: StopPoint) => void) {
+  constructor(config: LinkConfig, events: LinkEvents, stopAt: StopAt) {
     this.config = config;
     this.events = events;
     this.stopAt = stopAt;

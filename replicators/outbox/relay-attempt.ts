@@ -14,7 +14,7 @@ import { contains, parsePosition, pass } from '../mysql/position.js';
 import type { MysqlPosition } from '../mysql/position.js';
 import { queueBudget } from '../mysql/queue-budget.js';
 import { collationCharsets, executedPosition } from '../mysql/session.js';
-import type { StopPoint } from '../core/stop-points.js';
+import type { StopAt } from '../core/stop-points.js';
 import { BinlogStream } from '../mysql/stream.js';
 import type { MarkerEvent, RowChange, SourceTransaction } from '../mysql/transaction.js';
 import { OutgoingEvents } from './outgoing.js';
@@ -67,7 +67,7 @@ export class RelayAttempt {
   constructor(
     private readonly config: RelayConfig,
     private readonly events: LinkEvents,
-    private readonly stopAt: (point: StopPoint) => void,
+    private readonly stopAt: StopAt,
     private readonly tracker: StatusTracker,
     private readonly source: Connection,
     cluster: Cluster,

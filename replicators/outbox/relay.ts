@@ -8,7 +8,7 @@ import type { LinkEvents } from '../core/contract.js';
 import { requireLineage } from '../mysql/lineage.js';
 import { queueBudget } from '../mysql/queue-budget.js';
 import { connect } from '../mysql/session.js';
-import type { StopPoint } from '../core/stop-points.js';
+import type { StopAt } from '../core/stop-points.js';
 import { isUnavailable } from '../mysql/target-errors.js';
 import type { SqlError } from '../mysql/target-errors.js';
 import { LinkHold } from '../kafka/claim.js';
@@ -30,7 +30,7 @@ export class OutboxRelay {
   constructor(
     private readonly config: RelayConfig,
     private readonly events: LinkEvents,
-    private readonly stopAt: (point: StopPoint) => void,
+    private readonly stopAt: StopAt,
   ) {
     this.hold = new LinkHold(config.link);
     this.tracker = new StatusTracker(config.link);

@@ -1,6 +1,6 @@
 import { InterlockError } from '../../src/errors.js';
 import { NOBODY } from '../core/contract.js';
-import type { StopPoint } from '../core/stop-points.js';
+import type { StopAt } from '../core/stop-points.js';
 import type { Block, CommandBytes, Picked, Prolonged } from './block.js';
 import {
   auxiliaryKey,
@@ -92,7 +92,7 @@ export class Applier {
     private readonly connection: RedisConnection,
     private readonly link: string,
     checkpoint: RedisCheckpoint,
-    private readonly stopAt: (point: StopPoint) => void,
+    private readonly stopAt: StopAt,
   ) {
     this.key = Buffer.from(auxiliaryKey(link));
     this.planned = checkpoint;

@@ -1,5 +1,5 @@
 import { InterlockError, messageOf } from '../../src/errors.js';
-import type { StopPoint } from '../core/stop-points.js';
+import type { StopAt } from '../core/stop-points.js';
 import type { Pace } from '../core/pace.js';
 import { BlockRefused } from './applier.js';
 import type { Applied, Applier } from './applier.js';
@@ -59,7 +59,7 @@ export class ApplyLoop {
     checkpoint: RedisCheckpoint,
     private readonly replid: string,
     private readonly events: LoopEvents,
-    private readonly stopAt: (point: StopPoint) => void,
+    private readonly stopAt: StopAt,
   ) {
     // A source's new name is not put off: it knows its former one, and none before that.
     this.persisted = replid === checkpoint.replid ? checkpoint.offset : -Infinity;

@@ -3,7 +3,7 @@ import { NOBODY } from '../core/contract.js';
 import type { LinkEvents } from '../core/contract.js';
 import { Pace } from '../core/pace.js';
 import type { LinkLag, StatusTracker } from '../core/status.js';
-import type { StopPoint } from '../core/stop-points.js';
+import type { StopAt } from '../core/stop-points.js';
 import { Applier, BlockRefused } from './applier.js';
 import type { Applied } from './applier.js';
 import { ApplyLoop } from './apply-loop.js';
@@ -101,7 +101,7 @@ export class Attempt {
   constructor(
     private readonly config: RedisLinkConfig,
     private readonly events: LinkEvents,
-    private readonly stopAt: (point: StopPoint) => void,
+    private readonly stopAt: StopAt,
     private readonly tracker: StatusTracker,
     private readonly connections: AttemptConnections,
     private readonly checkpoint: RedisCheckpoint,

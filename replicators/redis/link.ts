@@ -1,7 +1,7 @@
 import { Attempts, Opened, TakeOverUnknown } from '../core/attempts.js';
 import type { LinkEvents, LinkStatus, RunnableLink } from '../core/contract.js';
 import { StatusTracker } from '../core/status.js';
-import type { StopPoint } from '../core/stop-points.js';
+import type { StopAt } from '../core/stop-points.js';
 import { Attempt } from './attempt.js';
 import { heldByOther, neverStarted, readCheckpoint, takeGeneration } from './checkpoint.js';
 import { RedisConnection } from './connection.js';
@@ -28,7 +28,7 @@ export class RedisLink implements RunnableLink {
   constructor(
     private readonly config: RedisLinkConfig,
     private readonly events: LinkEvents,
-    private readonly stopAt: (point: StopPoint) => void,
+    private readonly stopAt: StopAt,
   ) {
     this.tracker = new StatusTracker(config.link);
     this.attempts = new Attempts({
