@@ -17,10 +17,25 @@ const group = (
   },
 });
 
-const KAFKA_MORE = [
-  ...['faults', 'losses', 'outbox', 'positions', 'sdk-consumer', 'switch', 'switch-events'],
-  ...['tls', 'transactions', 'verify'],
-].map((part) => `test/integration/kafka-${part}.test.ts`);
+/** The longest files, by the group that they belong to: not in `npm test`, which would take too long with them; `npm test -- --all` runs them, too. */
+const MORE = {
+  workflow: ['test/workflow/lost-runs.test.ts'],
+  fault: ['test/fault/shapes.test.ts'],
+  integration: integration('verify-types', 'verify-temporal', 'ddl-temporal', 'topology-check'),
+  replication: integration(
+    ...['repl-faults', 'repl-large-transactions', 'repl-large-rows', 'repl-conformance', 'repl-packets'],
+    ...['repl-cascades', 'repl-schema'],
+  ),
+  redis: integration('redis-verify-temporal', 'redis-large-values'),
+  kafka: integration(
+    ...['kafka-faults', 'kafka-lab', 'kafka-losses', 'kafka-outbox', 'kafka-positions', 'kafka-sdk-consumer'],
+    ...['kafka-switch', 'kafka-switch-events', 'kafka-tls', 'kafka-transactions', 'kafka-verify'],
+  ),
+};
+
+function integration(...names: string[]): string[] {
+  return names.map((name) => `test/integration/${name}.test.ts`);
+}
 
 export default defineConfig({
   test: {
@@ -34,20 +49,27 @@ export default defineConfig({
           'test/walk/**',
         ],
       }),
-      group('workflow', ['test/workflow/**/*.test.ts', 'test/replay/**/*.test.ts'], { slow: true }),
+      group('workflow', ['test/workflow/**/*.test.ts', 'test/replay/**/*.test.ts'], {
+        exclude: MORE.workflow,
+        slow: true,
+      }),
+      group('workflow-more', MORE.workflow, { slow: true }),
       group('integration', ['test/integration/**/*.test.ts'], {
-        exclude: ['repl', 'redis', 'kafka'].map((kind) => `test/integration/${kind}-*`),
+        exclude: [
+          ...['repl', 'redis', 'kafka'].map((kind) => `test/integration/${kind}-*`),
+          ...MORE.integration,
+        ],
         serial: true,
       }),
-      group('replication', ['test/integration/repl-*.test.ts'], { serial: true }),
-      group('redis', ['test/integration/redis-*.test.ts'], { serial: true }),
-      group('kafka', ['test/integration/kafka-*.test.ts'], {
-        exclude: KAFKA_MORE,
-        serial: true,
-      }),
-      // Not in `npm test`: it would take too long with them.
-      group('kafka-more', KAFKA_MORE, { serial: true }),
-      group('fault', ['test/fault/**/*.test.ts'], { serial: true }),
+      group('integration-more', MORE.integration, { serial: true }),
+      group('replication', ['test/integration/repl-*.test.ts'], { exclude: MORE.replication, serial: true }),
+      group('replication-more', MORE.replication, { serial: true }),
+      group('redis', ['test/integration/redis-*.test.ts'], { exclude: MORE.redis, serial: true }),
+      group('redis-more', MORE.redis, { serial: true }),
+      group('kafka', ['test/integration/kafka-*.test.ts'], { exclude: MORE.kafka, serial: true }),
+      group('kafka-more', MORE.kafka, { serial: true }),
+      group('fault', ['test/fault/**/*.test.ts'], { exclude: MORE.fault, serial: true }),
+      group('fault-more', MORE.fault, { serial: true }),
       group('walk', ['test/walk/**/*.test.ts'], { serial: true }),
     ],
   },

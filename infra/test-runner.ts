@@ -20,20 +20,23 @@ import type { Tally, TestRun } from './test-run.js';
  * `npm test`: sets up what the tests run on, then format, lint, types, unused code and the groups of tests, in three lanes side by side.
  * Its last line is `N passed, N failed`; a check that fails, a file that cannot be run and a process left behind each count as a failure.
  *
- *   npm test                                everything
+ *   npm test                                everything but the groups named `-more`
+ *   npm test -- --all                       these, too
  *   npm test -- --project unit fence        one group, files whose path contains `fence`
  *   npm test -- --no-check                  without format, lint, types, unused code
  */
 const GROUPS = ['unit', 'workflow', 'fault', 'integration', 'replication', 'redis', 'kafka', 'walk'] as const;
-/** Groups that run only when they are named. */
-const NAMED_ONLY = ['kafka-more'] as const;
+/** The longest files of a group; they run only with `--all`, or when they are named. */
+const MORE = (['workflow', 'fault', 'integration', 'replication', 'redis', 'kafka'] as const).map(
+  (group) => `${group}-more` as const,
+);
 /**
  * The groups that run beside the checks and the others. What they print comes when they end. Those that have a whole lab under load, fault and walk,
  * are in the first lane, one after the other: two of them at once are more than two cores can do within the time-outs of real servers.
  */
 const LANES_BESIDE: readonly (readonly string[])[] = [
-  ['integration', 'redis', 'kafka'],
-  ['replication', 'workflow'],
+  ['integration', 'redis', 'kafka', 'integration-more', 'kafka-more'],
+  ['replication', 'workflow', 'replication-more', 'redis-more', 'workflow-more'],
 ];
 
 const CHECKS: readonly { name: string; command: string[] }[] = [
@@ -149,10 +152,14 @@ class Lane implements TestRun {
 async function main(): Promise<number> {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
-    options: { project: { type: 'string', multiple: true }, 'no-check': { type: 'boolean' } },
+    options: {
+      project: { type: 'string', multiple: true },
+      'no-check': { type: 'boolean' },
+      all: { type: 'boolean' },
+    },
   });
-  const groups = values.project ?? [...GROUPS];
-  const known: readonly string[] = [...GROUPS, ...NAMED_ONLY];
+  const known: readonly string[] = [...GROUPS, ...MORE];
+  const groups = values.project ?? [...GROUPS, ...(values.all === true ? MORE : [])];
   const unknown = groups.filter((group) => !known.includes(group));
   if (unknown.length > 0) {
     process.stderr.write(`--project ${unknown.join(', ')}: expected one of ${known.join(', ')}\n`);
