@@ -55,6 +55,8 @@ const ROWS_PER_QUESTION = 100;
 const BYTES_PER_MS = 1_000;
 /** After what was undone: a batch may have switched the checks on. */
 const CHECKS_OFF = 'SET SESSION foreign_key_checks=0';
+/** A message has this part of what it may have, so that the target works from early on. */
+const CHUNK_PIECES = 32;
 const SAVEPOINT = 'interlock_piece';
 
 /** Rows of a check, or what a change did. */
@@ -140,7 +142,7 @@ export class Applier {
       ...linkUnitStatements(link, batch.units.values()),
       ...(copy === undefined ? [] : [copy.progress]),
     ];
-    const more = { rest, beside, requires: requires !== undefined };
+    const more = { chunk: copy?.statements ?? [], rest, beside, requires: requires !== undefined };
     const isPlain =
       copy === undefined &&
       rest === undefined &&
@@ -151,10 +153,9 @@ export class Applier {
     let ready = this.prepared?.batch === batch && !careful ? this.prepared.statements : undefined;
     this.prepared = undefined;
     for (let attempt = 1; ; attempt++) {
-      const made = ready ?? this.statementsOf(batch, { latest, checkInserts: careful });
+      const statements = ready ?? this.statementsOf(batch, { latest, checkInserts: careful });
       // Another attempt makes them anew: rows may be known otherwise by then.
       ready = undefined;
-      const statements = copy === undefined ? made : [...made, ...copy.statements];
       try {
         const small = attempt === 1 && isPlain ? oneMessage(head, statements) : undefined;
         if (small !== undefined && (await this.inOneMessage(small))) break;
@@ -223,12 +224,18 @@ export class Applier {
     head: string[],
     statements: Statement[],
     careful: boolean,
-    { rest, beside, requires }: { rest: Rest | undefined; beside: string[]; requires: boolean },
+    {
+      chunk,
+      rest,
+      beside,
+      requires,
+    }: { chunk: Iterable<Statement>; rest: Rest | undefined; beside: string[]; requires: boolean },
   ): Promise<void> {
     const sent: Sent = { failed: undefined, requires };
     try {
       this.options.stopAt('before-target-write');
       await this.send(head, statements, careful, sent);
+      await this.sendChunk(chunk, careful, sent);
       if (rest !== undefined) {
         for await (const piece of rest.pieces()) await this.write(piece, rest, careful, sent);
       }
@@ -259,6 +266,18 @@ export class Applier {
         sent.failed = undefined;
         piece = await piece.settled(refusal);
       }
+    }
+  }
+
+  /** While the target runs some statements, the next ones are made. */
+  private async sendChunk(statements: Iterable<Statement>, careful: boolean, sent: Sent): Promise<void> {
+    const pieces = piecesOf(statements, this.options.cut.statement / CHUNK_PIECES);
+    for (let piece = pieces.next(); piece.done !== true;) {
+      const running = this.send([], piece.value, careful, sent);
+      // When the next ones cannot be made: what is under way ends before the rollback.
+      running.catch(() => undefined);
+      piece = pieces.next();
+      await running;
     }
   }
 
@@ -372,6 +391,20 @@ export class Applier {
     }
     if (some.length > 0) yield some;
   }
+}
+
+function* piecesOf(statements: Iterable<Statement>, length: number): Generator<Statement[]> {
+  let some: Statement[] = [];
+  let size = 0;
+  for (const statement of statements) {
+    some.push(statement);
+    size += statement.sql.length;
+    if (size < length) continue;
+    yield some;
+    some = [];
+    size = 0;
+  }
+  if (some.length > 0) yield some;
 }
 
 /** Hazard: what is above the target's limit it answers with an end of the connection, if at all. */

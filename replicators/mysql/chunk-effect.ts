@@ -5,6 +5,7 @@ import { keyOf, sameRow } from './batch.js';
 import type { RowNet, TableBatch } from './batch.js';
 import type { Carried } from './carried.js';
 import type { CatalogTable } from './catalog.js';
+import { fillOf, withExact } from './chunk-fill.js';
 import { readRows } from './chunk-reader.js';
 import type { ReadableTable } from './chunk-reader.js';
 import { policyOf } from './conflicts.js';
@@ -26,7 +27,8 @@ import { inTheWay } from './unique-values.js';
 
 /** What a chunk does to the target. */
 export interface ChunkEffect {
-  statements: Statement[];
+  /** For the same transaction. Whoever has to send them again, walks over them again. */
+  statements: Iterable<Statement>;
   /** How far the table is then, for the same transaction. */
   progress: string;
   /** Statements for the same transaction: conflicts that a person has to decide. */
@@ -75,7 +77,20 @@ export async function effectOf(
   const { table } = chunk;
   const { link } = options;
   const counts = { ...table.counts, compared: table.counts.compared + chunk.rows.length };
-  const { batch, differing } = await differences(chunk, options);
+  const done = chunk.upTo === null;
+  const there = await readRows(options.target, options.shape, {
+    ...{ after: chunk.after, upTo: chunk.upTo, limit: null },
+  });
+  const fill = fillOf(chunk, there, options);
+  if (fill !== undefined) {
+    counts.written += fill.rows;
+    const next = { counts, lastKey: chunk.upTo ?? table.lastKey };
+    return {
+      ...{ next, statements: fill.statements, records: [], conflicts: 0, done },
+      progress: progressStatement(link, { ...table, ...next }, done),
+    };
+  }
+  const { batch, differing } = differences(chunk, there, options);
   const outcomes = await outcomesOf(chunk, differing, options);
   const unproven = new Map<string, Literal[] | null>();
   const write: RowNet[] = [];
@@ -107,7 +122,6 @@ export async function effectOf(
   });
   if (unproven.size > 0) return unproven;
   const cleared = options.obstructed ? await clear(chunk, batch, write, options) : [];
-  const done = chunk.upTo === null;
   const next = { counts, lastKey: chunk.upTo ?? table.lastKey };
   return {
     next,
@@ -119,13 +133,13 @@ export async function effectOf(
   };
 }
 
-async function differences(
-  { table, rows, changed, ownerOf, after, upTo }: Chunk,
-  { target, targetTable, shape, carried }: EffectOptions,
-): Promise<{ batch: TableBatch; differing: Difference[] }> {
+function differences(
+  { table, rows, changed, ownerOf }: Chunk,
+  there: readonly Literal[][],
+  { targetTable, shape, carried }: EffectOptions,
+): { batch: TableBatch; differing: Difference[] } {
   const { source } = shape;
   const keeps = carried.rowTest(table.name, source.columns);
-  const there = await readRows(target, shape, { after, upTo, limit: null });
   const onTarget = new Map(there.map((row) => [keyOf(source, row), row]));
   const batch: TableBatch = { source, target: targetTable, rows: new Map(), log: null, inOrder: false };
   const differing: Difference[] = [];
@@ -312,8 +326,4 @@ async function recordsOf(open: Difference[], options: EffectOptions): Promise<st
       ),
     ),
   ];
-}
-
-function withExact(row: Literal[], exact: ReadonlyMap<number, Literal> | undefined): Literal[] {
-  return exact === undefined ? row : row.map((value, at) => exact.get(at) ?? value);
 }
