@@ -1,4 +1,4 @@
-import { expect, it } from 'vitest';
+import { it } from 'vitest';
 import { RedisRig } from '../bench/redis/rig.js';
 
 it('a link that has nothing to apply is found to be there', async () => {

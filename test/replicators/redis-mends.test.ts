@@ -39,7 +39,7 @@ function begin(heldMarker: { id: string; workflowId: string; runId: string } | n
     ...([config, new CommandTable(), new Judge(config, ownership), ownership] as const),
     new ShortLived(3000, Date.now),
     { offset: 0, db: 0 },
-    { databases: 16, rdbVersion: 10, refused: new Map() },
+    { databases: 16, rdbVersion: 10, argumentBytes: 1 << 29, transactionBytes: 1 << 30 },
     mends,
     { appliedTo: 0, answersFrom: Infinity, heldMarker },
   );
