@@ -10,7 +10,7 @@ import { ApplyLoop } from './apply-loop.js';
 import { Arrivals } from './arrivals.js';
 import { attach, statesOf } from './attach.js';
 import { Block } from './block.js';
-import type { Marker } from './block.js';
+import type { Marker } from './markers.js';
 import { mendsKey, positionOf } from './checkpoint.js';
 import type { RedisCheckpoint, StreamPlace } from './checkpoint.js';
 import { CommandTable } from './commands.js';

@@ -24,7 +24,7 @@ import type { Replica, Resync } from './replica.js';
 import type { StreamCommand } from './resp/command-reader.js';
 import { CommandWriter } from './resp/command-writer.js';
 import { Spool, SpooledBytes } from './spool.js';
-import { tooLarge } from './target-limits.js';
+import { longestArgument, stringBytes, tooLarge } from './target-limits.js';
 import type { TargetLimits } from './target-limits.js';
 
 const BLOCK_KEYS = 2_000;
@@ -40,8 +40,6 @@ const LEFT_OUT_AT_ONCE = 10_000;
 /** The source's clock is known no better. */
 const CLOCK_MS = 1_000;
 
-/** What a string is made of. */
-const VALUE_COMMANDS = new Set(['SET', 'APPEND']);
 const RENAME = Buffer.from('RENAME');
 const CRLF = Buffer.from('\r\n');
 
@@ -258,16 +256,10 @@ export class FullSync {
   }
 
   /** Why the target cannot take this piece, and so not the value; null: it can. */
-  private tooLarge({ type, first, commands }: DecodedValue): string | null {
+  private tooLarge(piece: DecodedValue): string | null {
     const { limits } = this.parts;
-    let most = 0;
-    for (const one of commands) for (const argument of one) most = Math.max(most, argument.length);
-    if (type === 'string') {
-      if (first) this.stringBytes = 0;
-      for (const [name, , value] of commands)
-        if (VALUE_COMMANDS.has((name as Buffer).toString())) this.stringBytes += value!.length;
-      most = Math.max(most, this.stringBytes);
-    }
+    this.stringBytes = (piece.first ? 0 : this.stringBytes) + stringBytes(piece);
+    const most = Math.max(this.stringBytes, longestArgument(piece));
     return most > limits.argumentBytes ? tooLarge(most, limits) : null;
   }
   private stringBytes = 0;

@@ -1,5 +1,4 @@
 import { Block, CommandBytes } from './block.js';
-import type { Marker } from './block.js';
 import { randomUUID } from 'node:crypto';
 import { InterlockError } from '../../src/errors.js';
 import { NOBODY } from '../core/contract.js';
@@ -12,6 +11,8 @@ import { isControl } from './judge.js';
 import type { Judge, KeyVerdict } from './judge.js';
 import type { RedisLinkConfig } from './link-config.js';
 import type { Mends } from './mends.js';
+import { MARKER_BYTES, MARKER_KEY, PASSAGE_KEY, markerOf } from './markers.js';
+import type { Marker } from './markers.js';
 import { writeMended } from './mended-value.js';
 import { UNITS_KEY } from './ownership.js';
 import type { Ownership } from './ownership.js';
@@ -24,15 +25,10 @@ import { Spool } from './spool.js';
 import { tooLarge } from './target-limits.js';
 import type { TargetLimits } from './target-limits.js';
 
-export const MARKER_KEY = 'interlock:marker';
-/** A marker of nobody: the last fence's stays where it is. */
-export const PASSAGE_KEY = 'interlock:passage';
+const REPAIR = '`interlock verify redis --repair` finds what differs and mends it';
 
 /** Of a transaction, so much is in memory. */
 const UNIT_BYTES = 8 * 1024 * 1024;
-/** A marker is never longer. */
-const MARKER_BYTES = 64 * 1024;
-
 /** Conflicts that the policy decides are logged; a flood of them must not become one on the target. */
 const LOGGED_PER_BLOCK = 100;
 
@@ -236,8 +232,9 @@ export class SourceStream {
       // What is left out of it is still to come.
       if (shortLived.has(key, db)) continue;
       block.commands.forget(key, db);
-      if (writeMended(writer, value, target.rdbVersion)) block.commands.addParts(writer.take(), 1, db);
-      else this.unmended(value, 'the target does not know the format of its value');
+      const written = writeMended(writer, value, target);
+      if (typeof written === 'number') block.commands.addParts(writer.take(), written, db);
+      else this.unmended(value, written);
     }
     block.mendsDone.push(...mends.settle());
   }
@@ -257,12 +254,12 @@ export class SourceStream {
   }
 
   /** A key cannot be mended: a person has to look. */
-  unmended(key: { db: number; key: Buffer } | null, detail: string): void {
+  unmended(key: { db: number; key: Buffer } | null, detail: string, whatToDo = REPAIR): void {
     const { block } = this;
     block.unmended.push({
       id: `${block.endOffset}-unmended-${randomUUID()}`,
       reason: 'unmended',
-      detail: `${detail}; \`interlock verify redis --repair\` finds what differs and mends it`,
+      detail: `${detail}; ${whatToDo}`,
       command: 'restore',
       key: key === null ? null : printable(key.key),
       unit: key === null ? null : (this.judge.unitOf(key.key) ?? null),
@@ -598,16 +595,4 @@ export class SourceStream {
     this.block.units.clear();
     this.block.unitsCleared = true;
   }
-}
-
-/** What a fence has written into the marker's key; null: something else is there. */
-export function markerOf(value: Buffer): Marker | null {
-  try {
-    const { id, workflowId, runId } = JSON.parse(value.toString()) as Record<string, unknown>;
-    if (typeof id === 'string' && typeof workflowId === 'string' && typeof runId === 'string')
-      return { id, workflowId, runId };
-  } catch {
-    // Somebody else's value: whoever waits for a marker is told nothing by it.
-  }
-  return null;
 }

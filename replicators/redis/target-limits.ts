@@ -1,5 +1,6 @@
 import { textOf } from './connection.js';
 import type { RedisConnection } from './connection.js';
+import type { DecodedValue } from './rdb/events.js';
 import { rdbVersionOf } from './rdb/types.js';
 import { info } from './source-info.js';
 
@@ -35,6 +36,20 @@ export async function targetLimits(target: RedisConnection): Promise<TargetLimit
     argumentBytes: known(argument, 512 * MB),
     transactionBytes: known(transaction, 1024 * MB),
   };
+}
+
+/** Of what makes a value, or a piece of one. */
+export function longestArgument({ commands }: DecodedValue): number {
+  let most = 0;
+  for (const command of commands) for (const argument of command) most = Math.max(most, argument.length);
+  return most;
+}
+
+/** What it adds to a string; 0 for values of other types. */
+export function stringBytes({ type, commands }: DecodedValue): number {
+  if (type !== 'string') return 0;
+  const parts = commands.filter(([name]) => ['SET', 'APPEND'].includes((name as Buffer).toString()));
+  return parts.reduce((sum, [, , part]) => sum + part!.length, 0);
 }
 
 /** Why the target cannot take an argument, or an element of a value, and what to do. */

@@ -54,14 +54,15 @@ async function linked(
   return link;
 }
 
-async function putAside({ config }: RunningRedisLink): Promise<string[]> {
+async function putAside(
+  { config }: RunningRedisLink,
+  why = /bytes in one argument; the target takes 1048576 \(proto-max-bulk-len\): CONFIG SET/,
+): Promise<string[]> {
   const reply = (await pair.b.run('HVALS', `interlock:quarantine:${config.link}`)) as Buffer[];
   return reply
     .map((text) => JSON.parse(text.toString()) as Record<'command' | 'key' | 'reason' | 'detail', string>)
     .map(({ command, key, reason, detail }) => {
-      expect(detail).toMatch(
-        /bytes in one argument; the target takes 1048576 \(proto-max-bulk-len\): CONFIG SET/,
-      );
+      expect(detail).toMatch(why);
       return `${command} ${key} ${reason}`;
     })
     .sort();
@@ -138,6 +139,28 @@ describe('a target that takes smaller values than the source', () => {
     expect(await b.text('GET', 'large')).toBe('stays');
     expect(await putAside(link)).toEqual(['restore large refused', 'restore with large refused']);
     expect(await b.run('EXISTS', `interlock:link:${link.config.link}:copy`)).toBe(0);
+  });
+
+  it('takes keys again in pieces, when they ended there too early', async () => {
+    const { a, b } = pair;
+    const link = await linked();
+    const keys = ['hash', 'list', 'with large'];
+    for (let i = 0; i < 30; i++) {
+      await a.run('RPUSH', 'list', Buffer.alloc(100_000, `e${i}`));
+      await a.run('HSET', 'hash', `f${i}`, Buffer.alloc(100_000, `v${i}`));
+    }
+    // No argument is too large, the string is: the target says so itself.
+    await a.run('SETRANGE', 'with large', 1_500_000, 'x');
+    await passMarker(a, b, link.config.link);
+    await b.run('DEL', ...keys);
+    for (const key of keys) await a.run('PEXPIRE', key, 3_600_000);
+    await passMarker(a, b, link.config.link);
+    expect(await differing()).toEqual(['0/with large']);
+    expect(await putAside(link, /string exceeds maximum|proto-max-bulk-len/)).toEqual([
+      'restore with large unmended',
+      'setrange with large refused',
+    ]);
+    expect(link.status()).toMatchObject({ state: 'streaming', generation: 1 });
   });
 
   it('stops the link at a larger transaction, which goes on with it when the target takes it', async () => {

@@ -1,4 +1,4 @@
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it } from 'vitest';
 import { RedisConnection, textOf } from '../../replicators/redis/connection.js';
 import { initialiseRedisLink } from '../../replicators/redis/initialise.js';
 import type { RedisLinkConfig } from '../../replicators/redis/link-config.js';
@@ -14,26 +14,12 @@ import {
   redisSide,
   runRedisLink,
   startRedisLink,
-  startRedisPair,
   until,
 } from '../support/redis-link.js';
-import type { RedisPair, RedisSide, RunningRedisLink } from '../support/redis-link.js';
+import type { RedisSide, RunningRedisLink } from '../support/redis-link.js';
+import { useRedisPair } from '../support/redis-pair.js';
 
-let pair: RedisPair;
-const running: RunningRedisLink[] = [];
-
-beforeAll(async () => {
-  pair = await startRedisPair({ 'repl-diskless-sync-delay': '0', 'repl-backlog-size': '16mb' });
-});
-afterAll(async () => pair.stop());
-
-beforeEach(async () => {
-  await pair.a.run('FLUSHALL');
-  await pair.b.run('FLUSHALL');
-});
-afterEach(async () => {
-  for (const link of running.splice(0)) await link.stop();
-});
+const { pair, running } = useRedisPair();
 
 async function keep(link: Promise<RunningRedisLink> | RunningRedisLink): Promise<RunningRedisLink> {
   const started = await link;
