@@ -6,7 +6,7 @@ import { RedisConnection } from '../replicators/redis/connection.js';
 import { CommandFilter } from '../replicators/redis/filter.js';
 import { KeyUnitReader } from '../replicators/redis/key-units.js';
 import type { RedisLinkConfig } from '../replicators/redis/link-config.js';
-import { PASSAGE_KEY } from '../replicators/redis/source-stream.js';
+import { PASSAGE_KEY } from '../replicators/redis/markers.js';
 import type { KeyOwner } from '../replicators/redis/verify/repair.js';
 import { NOTHING_COMPARED } from '../replicators/redis/verify/verification.js';
 import type { RedisVerifyProgress } from '../replicators/redis/verify/verification.js';

@@ -34,7 +34,9 @@ async function run({ kind, usage, programs }: Programs): Promise<number> {
     );
     return 2;
   }
-  await ensureAll(programs[name]!(), (line) => process.stderr.write(`${line}\n`));
+  // What only says what it takes needs nothing set up.
+  if (!args.includes('--help') && !args.includes('-h'))
+    await ensureAll(programs[name]!(), (line) => process.stderr.write(`${line}\n`));
   const child = spawn(
     process.execPath,
     ['--enable-source-maps', compiled('test', kind, `${name}.js`), ...args],

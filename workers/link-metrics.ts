@@ -36,6 +36,9 @@ export const LINK_METRICS = {
     rows_read: 'Rows read from the source',
     transactions_read: 'Transactions read from the source, without those of the other side',
     dropped_foreign: 'Transactions dropped, as they came from the other side',
+    filtered:
+      'Redis: commands, and keys of a copy, left out by filters and by the policy for keys without a unit',
+    late_deletions: 'Redis: deletions left out, as the source did not own the unit',
     conflicts: 'Changes that did not fit the row of the target, those too that a policy has decided',
     table_rows: 'Rows applied, by table: of at most 200 tables, those of the rest as table="other"',
   },
@@ -50,6 +53,8 @@ const COUNTS = {
   rows_read: 'rowsRead',
   transactions_read: 'transactionsRead',
   dropped_foreign: 'droppedForeign',
+  filtered: 'filtered',
+  late_deletions: 'lateDeletions',
   conflicts: 'conflictsRecorded',
 } as const satisfies Partial<Record<Counter, keyof LinkStatus>>;
 
@@ -91,7 +96,7 @@ export class LinkMetrics {
     const { link } = status;
     this.observe(link, { workflow: 'running', status });
     for (const [name, field] of Object.entries(COUNTS) as [keyof typeof COUNTS, keyof LinkStatus][])
-      this.count(name, link, { link }, Number(status[field]));
+      this.count(name, link, { link }, Number(status[field] ?? 0));
     for (const [table, rows] of Object.entries(tableRows))
       this.count('table_rows', link, { link, table }, rows);
   }

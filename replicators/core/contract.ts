@@ -87,6 +87,10 @@ export interface LinkStatus {
   kafka?: KafkaLinkStatus;
   /** Of a Redis link only: keys that are taken from the source again. No marker is told before they are. */
   mends?: number;
+  /** Of a Redis link only, since its run began: commands of the source, and keys of a copy, that a filter or `unmapped: ignore-deletes` left out. */
+  filtered?: number;
+  /** Of a Redis link only, since its run began: deletions of units that the source did not own, which were left out. */
+  lateDeletions?: number;
   /** ISO 8601. */
   updatedAt: string;
 }

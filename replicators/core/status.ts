@@ -36,6 +36,8 @@ export class StatusTracker {
   lastError: LinkStatus['lastError'] = null;
   kafka: KafkaLinkStatus | undefined;
   mends: number | undefined;
+  filtered: number | undefined;
+  lateDeletions: number | undefined;
   /** Rows applied, by table. */
   private readonly tables = new Map<string, number>();
   private readonly samples: ({ at: number } & Counts)[] = [];
@@ -107,6 +109,8 @@ export class StatusTracker {
       lastError: this.lastError,
       ...(this.kafka !== undefined && { kafka: this.kafka }),
       ...(this.mends !== undefined && { mends: this.mends }),
+      ...(this.filtered !== undefined && { filtered: this.filtered }),
+      ...(this.lateDeletions !== undefined && { lateDeletions: this.lateDeletions }),
       updatedAt: new Date(now).toISOString(),
     };
   }

@@ -20,7 +20,7 @@ import type { QuarantineRecord } from './quarantine.js';
 import { refusalCheck, unreadRecord } from './refusals.js';
 import { ReplyError } from './resp/reply-reader.js';
 import type { Reply } from './resp/reply-reader.js';
-import { Spool, SpooledBytes } from './spool.js';
+import { PIECE_BYTES, Spool, SpooledBytes } from './spool.js';
 
 const MULTI = encodeCommand(['MULTI']);
 const EXEC = encodeCommand(['EXEC']);
@@ -30,8 +30,6 @@ const PASSING = new Set([
   'LOADING', 'BUSY', 'MISCONF', 'READONLY', 'MASTERDOWN', 'NOREPLICAS', 'OOM', 'CLUSTERDOWN', 'TRYAGAIN', 'NOAUTH', 'NOPERM',
 ]); // prettier-ignore
 
-/** Of what lies on disk, so much is in memory at a time. */
-const PIECE_BYTES = 256 * 1024;
 /** So many commands that the target refused are named; what it says of a block is in memory. */
 const MOST_NAMED = 1000;
 

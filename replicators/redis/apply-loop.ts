@@ -64,7 +64,7 @@ export class ApplyLoop {
     // A source's new name is not put off: it knows its former one, and none before that.
     this.persisted = replid === checkpoint.replid ? checkpoint.offset : -Infinity;
     this.moved = checkpoint.offset;
-    const most = { rows: BLOCK_COMMANDS, bytes: BLOCK_BYTES };
+    const most = { rows: BLOCK_COMMANDS, bytes: Math.min(BLOCK_BYTES, stream.target.transactionBytes / 4) };
     this.most = pace?.most(most.rows, most.bytes) ?? most;
   }
 

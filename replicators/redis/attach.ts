@@ -1,5 +1,5 @@
 import { InterlockError } from '../../src/errors.js';
-import type { Marker } from './block.js';
+import type { Marker } from './markers.js';
 import { pairs, readLinkUnits } from './checkpoint.js';
 import type { RedisCheckpoint, StreamPlace } from './checkpoint.js';
 import { textOf } from './connection.js';
@@ -9,7 +9,7 @@ import { UNITS_KEY } from './ownership.js';
 import { Replica } from './replica.js';
 import type { Resync } from './replica.js';
 import { continues, info, otherHistory, requireContinues, resyncRequired } from './source-info.js';
-import { MARKER_KEY, markerOf } from './source-stream.js';
+import { MARKER_KEY, markerOf } from './markers.js';
 
 export interface AttachParts {
   config: RedisLinkConfig;

@@ -10,7 +10,7 @@ import { ApplyLoop } from './apply-loop.js';
 import { Arrivals } from './arrivals.js';
 import { attach, statesOf } from './attach.js';
 import { Block } from './block.js';
-import type { Marker } from './block.js';
+import type { Marker } from './markers.js';
 import { mendsKey, positionOf } from './checkpoint.js';
 import type { RedisCheckpoint, StreamPlace } from './checkpoint.js';
 import { CommandTable } from './commands.js';
@@ -25,15 +25,16 @@ import { Ownership } from './ownership.js';
 import { conflictsKey, quarantineKey } from './quarantine.js';
 import type { QuarantineRecord } from './quarantine.js';
 import { isUnread } from './refusals.js';
-import { rdbVersionOf } from './rdb/types.js';
 import type { Replica } from './replica.js';
 import type { Resync } from './replica.js';
 import type { Reply } from './resp/reply-reader.js';
 import { ShortLived } from './short-lived.js';
 import { info } from './source-info.js';
 import type { Info } from './source-info.js';
-import { SourceStream } from './source-stream.js';
-import type { StreamBegin, TargetLimits } from './source-stream.js';
+import { SourceStream, noCounts } from './source-stream.js';
+import type { StreamBegin, StreamCounts } from './source-stream.js';
+import { targetLimits } from './target-limits.js';
+import type { TargetLimits } from './target-limits.js';
 
 const LOOK_MS = 1000;
 /** A server that has not answered a question for so long is gone, or behind a dead network. */
@@ -128,9 +129,7 @@ export class Attempt {
     this.shortLived = new ShortLived(config.minTtlMs, () => Date.now() + this.skewMs);
     await this.look();
     const table = new CommandTable(await source.ask('COMMAND'));
-    const databases = await databasesOf(target);
-    const version = (await info(target, 'server')).get('redis_version') ?? '7.0.0';
-    const limits = { databases, rdbVersion: rdbVersionOf(version), refused: this.refused };
+    const limits = await targetLimits(target);
     this.applier = new Applier(data, config.link, checkpoint, this.stopAt);
     const poll = setInterval(() => void this.look(), LOOK_MS);
     const onAbort = (): void => this.wake?.();
@@ -155,6 +154,7 @@ export class Attempt {
         limits,
         this.mends,
         this.streamBegin(resync),
+        this.refused,
       );
       const now = { ...this.applier.latest, offset: this.applied };
       const onError = (error: unknown): void => this.fail(error as Error);
@@ -248,11 +248,7 @@ export class Attempt {
     );
   }
 
-  private async sync(
-    resync: Resync,
-    { databases, rdbVersion }: TargetLimits,
-    signal: AbortSignal,
-  ): Promise<void> {
+  private async sync(resync: Resync, limits: TargetLimits, signal: AbortSignal): Promise<void> {
     const { config, tracker, checkpoint, replica, applier } = this;
     tracker.state = 'copying';
     tracker.lastError = null;
@@ -269,8 +265,7 @@ export class Attempt {
       judge: this.judge,
       tracker,
       pace: this.pace,
-      targetRdbVersion: rdbVersion,
-      targetDatabases: databases,
+      limits,
       prune,
       sourceNow: () => Date.now() + this.skewMs,
       silenceMs: this.silenceMs,
@@ -419,14 +414,16 @@ export class Attempt {
   private copyCounts(): void {
     const { stream, tracker } = this;
     if (stream === undefined) return;
-    const { commands, transactions, foreign, conflicts } = stream.counts;
+    const { commands, transactions, foreign, conflicts, filtered, lateDeletions } = stream.counts;
     tracker.rowsRead += commands - this.counted.commands;
     tracker.transactionsRead += transactions - this.counted.transactions;
     tracker.droppedForeign += foreign - this.counted.foreign;
     tracker.conflictsRecorded += conflicts - this.counted.conflicts;
-    this.counted = { commands, transactions, foreign, conflicts };
+    tracker.filtered! += filtered - this.counted.filtered;
+    tracker.lateDeletions! += lateDeletions - this.counted.lateDeletions;
+    this.counted = { ...stream.counts };
   }
-  private counted = { commands: 0, transactions: 0, foreign: 0, conflicts: 0 };
+  private counted: StreamCounts = noCounts();
 
   lag(): LinkLag {
     const now = Date.now();
@@ -529,12 +526,4 @@ export class Attempt {
     if (offset > (this.arrivals?.received ?? offset) && now - replica.lastHeardAt > STREAM_SILENCE_MS)
       this.silent("the source's replication", STREAM_SILENCE_MS);
   }
-}
-
-/** How many databases a server has. */
-async function databasesOf(connection: RedisConnection): Promise<number> {
-  const reply = await connection.ask('CONFIG', 'GET', 'databases');
-  const said = Array.isArray(reply) ? Number(textOf(reply[1])) : NaN;
-  // Not every user may ask: the number that a server has when nobody says otherwise.
-  return Number.isSafeInteger(said) && said > 0 ? said : 16;
 }

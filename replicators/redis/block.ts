@@ -1,10 +1,11 @@
 import type { UnitId } from '../../src/routing/units.js';
 import type { StreamPlace } from './checkpoint.js';
 import { encodeCommand } from './connection.js';
+import type { Marker } from './markers.js';
 import type { QuarantineRecord } from './quarantine.js';
 import { CommandReader } from './resp/command-reader.js';
 import type { Bytes, StreamCommand } from './resp/command-reader.js';
-import { Spool, SpooledBytes } from './spool.js';
+import { PIECE_BYTES, Spool, SpooledBytes } from './spool.js';
 
 interface Range {
   data: Bytes;
@@ -33,8 +34,6 @@ export interface Prolonged {
   /** Its number among the commands. */
   at: number;
 }
-/** Of what lies on disk, so much is read at a time. */
-const PIECE_BYTES = 256 * 1024;
 
 /**
  * Commands for the target, as the bytes that came from the source: those that follow each other there go on as one slice.
@@ -296,12 +295,6 @@ function* pieces({ data, start, end }: Range): Generator<Buffer> {
 const MOST_RECORD_BYTES = 4 * 1024 * 1024;
 /** Of one, without its command. */
 const RECORD_BYTES = 256;
-
-export interface Marker {
-  id: string;
-  workflowId: string;
-  runId: string;
-}
 
 /** What the source has sent, up to a place where it may be cut, as one transaction of the target. */
 export class Block {

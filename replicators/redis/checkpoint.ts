@@ -1,7 +1,8 @@
 import { randomUUID } from 'node:crypto';
 import { InterlockError } from '../../src/errors.js';
 import type { UnitId } from '../../src/routing/units.js';
-import type { Block, Marker } from './block.js';
+import type { Block } from './block.js';
+import type { Marker } from './markers.js';
 import { encodeCommand, textOf } from './connection.js';
 import type { RedisConnection } from './connection.js';
 import { ReplyError } from './resp/reply-reader.js';

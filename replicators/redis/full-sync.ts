@@ -10,19 +10,22 @@ import { copyKey, pairs } from './checkpoint.js';
 import type { RedisCheckpoint } from './checkpoint.js';
 import { firstKeyOf } from './commands.js';
 import { RedisConnection } from './connection.js';
+import { isControl } from './judge.js';
 import type { Judge } from './judge.js';
 import { KeySet } from './key-set.js';
 import type { RedisLinkConfig } from './link-config.js';
 import { UNITS_KEY } from './ownership.js';
 import { printable } from './quarantine.js';
 import type { QuarantineRecord } from './quarantine.js';
-import type { Argument, DecodedValue, RdbEvent } from './rdb/events.js';
+import type { Argument, DecodedValue, RdbEvent, UndecodableValue } from './rdb/events.js';
 import { readRdb } from './rdb/read-rdb.js';
 import type { RestorableValue } from './rdb/restorable-value.js';
 import type { Replica, Resync } from './replica.js';
 import type { StreamCommand } from './resp/command-reader.js';
 import { CommandWriter } from './resp/command-writer.js';
 import { Spool, SpooledBytes } from './spool.js';
+import { longestArgument, stringBytes, tooLarge } from './target-limits.js';
+import type { TargetLimits } from './target-limits.js';
 
 const BLOCK_KEYS = 2_000;
 const BLOCK_BYTES = 1024 * 1024;
@@ -56,9 +59,7 @@ export interface FullSyncParts {
   judge: Judge;
   tracker: StatusTracker;
   pace: Pace | null;
-  /** The newest format of values that the target takes. */
-  targetRdbVersion: number;
-  targetDatabases: number;
+  limits: TargetLimits;
   /** Also remove what the source owns and does not have. */
   prune: boolean;
   sourceNow: () => number;
@@ -126,18 +127,20 @@ export class FullSync {
   }
 
   private async copy(): Promise<void> {
-    const { replica, wait, targetRdbVersion, targetDatabases, applier } = this.parts;
+    const { replica, wait, limits, applier } = this.parts;
     const { spool, pieceKey } = this;
     applier.watchUnits();
     const form = await replica.rdbForm(this.parts.silenceMs);
     const chunks = replica.rdb(form, wait);
     // A copy that was broken off may have left one.
-    this.removePieces(Array.from({ length: targetDatabases }, (_, db) => db));
-    const options = { rawLimitBytes: RAW_LIMIT_BYTES, targetRdbVersion, spool, pieceKey };
+    this.removePieces(Array.from({ length: limits.databases }, (_, db) => db));
+    const rawLimitBytes = Math.min(RAW_LIMIT_BYTES, limits.argumentBytes / 2, limits.transactionBytes / 4);
+    const options = { rawLimitBytes, targetRdbVersion: limits.rdbVersion, spool, pieceKey };
+    const blockBytes = Math.min(BLOCK_BYTES, limits.transactionBytes / 4);
     for await (const events of readRdb(chunks, options)) {
       for (const event of events) {
         this.take(event);
-        if (this.count >= BLOCK_KEYS || this.writer.bytes + this.block.commands.bytes >= BLOCK_BYTES)
+        if (this.count >= BLOCK_KEYS || this.writer.bytes + this.block.commands.bytes >= blockBytes)
           await this.flush();
       }
       if (this.parts.signal.aborted)
@@ -181,7 +184,7 @@ export class FullSync {
         this.count += 1;
         return;
       case 'undecodable':
-        this.putAside(printable(event.key), event.reason);
+        this.takeUndecodable(event);
         return;
       case 'value':
       case 'commands':
@@ -189,18 +192,30 @@ export class FullSync {
     }
   }
 
+  /** The target keeps what it has of the key: the source has it too. */
+  private takeUndecodable({ db, key, reason }: UndecodableValue): void {
+    const { judge } = this.parts;
+    if (!judge.filter.carriesDatabase(db) || judge.copyVerdict(key) !== 'carried') return;
+    this.seen?.add(db, key);
+    this.putAside(printable(key), reason);
+  }
+
   private takeValue(event: RestorableValue | DecodedValue): void {
     const { progress } = this;
-    const { judge, config, sourceNow, targetDatabases } = this.parts;
+    const { judge, config, sourceNow, limits, tracker } = this.parts;
     const { key, db, expireAtMs } = event;
     const isFirst = event.kind === 'value' || event.first;
     if (isFirst) progress.comparedRows += 1;
-    if (!judge.filter.carriesDatabase(db)) return;
-    if (db >= targetDatabases) {
+    if (!judge.filter.carriesDatabase(db)) {
+      if (isFirst) tracker.filtered! += 1;
+      return;
+    }
+    if (db >= limits.databases) {
       if (isFirst) this.putAside(printable(key), `the target has no database ${db}`);
       return;
     }
     const verdict = judge.copyVerdict(key);
+    if (verdict === 'filtered' && isFirst && !isControl(key)) tracker.filtered! += 1;
     if (verdict === 'other-side' && (isFirst || !this.skipsValue)) progress.keptRows += 1;
     if (verdict !== 'carried') {
       this.skipsValue = true;
@@ -228,9 +243,26 @@ export class FullSync {
       this.count += 1;
       return;
     }
+    const refusal = this.tooLarge(event);
+    if (refusal !== null) {
+      // What was made of it is not given its name: the target keeps what it has.
+      this.skipsValue = true;
+      progress.writtenRows -= 1;
+      this.putAside(printable(key), refusal);
+      return;
+    }
     for (const command of event.commands) this.writeCommand(command, key);
     this.seal();
   }
+
+  /** Why the target cannot take this piece, and so not the value; null: it can. */
+  private tooLarge(piece: DecodedValue): string | null {
+    const { limits } = this.parts;
+    this.stringBytes = (piece.first ? 0 : this.stringBytes) + stringBytes(piece);
+    const most = Math.max(this.stringBytes, longestArgument(piece));
+    return most > limits.argumentBytes ? tooLarge(most, limits) : null;
+  }
+  private stringBytes = 0;
 
   /** What makes a value of several pieces stays in the block, whoever owns its key by then: only that it gets its name does not. */
   private writeCommand(command: readonly Argument[], key: Buffer): void {
@@ -366,10 +398,10 @@ export class FullSync {
    * command on one would add to what is old.
    */
   private async removeOthers(seen: KeySet): Promise<void> {
-    const { config, judge, targetDatabases } = this.parts;
+    const { config, judge, limits } = this.parts;
     const scanner = await RedisConnection.open(config.target, 'interlock-scan');
     try {
-      for (let db = 0; db < targetDatabases; db++) {
+      for (let db = 0; db < limits.databases; db++) {
         if (!judge.filter.carriesDatabase(db)) continue;
         await scanner.call('SELECT', db);
         this.db = db;

@@ -15,7 +15,7 @@ import type { RedisLinkConfig } from './link-config.js';
 import { UNITS_KEY } from './ownership.js';
 import { Replica } from './replica.js';
 import { info } from './source-info.js';
-import { MARKER_KEY, markerOf } from './source-stream.js';
+import { MARKER_KEY, markerOf } from './markers.js';
 
 export interface RedisInitialiseOptions {
   /** The link begins at what the source writes next. */

@@ -31,6 +31,8 @@ export class RedisLink implements RunnableLink {
     private readonly stopAt: StopAt,
   ) {
     this.tracker = new StatusTracker(config.link);
+    this.tracker.filtered = 0;
+    this.tracker.lateDeletions = 0;
     this.attempts = new Attempts({
       tracker: this.tracker,
       onStatus: events.onStatus,

@@ -6,7 +6,7 @@ import type { Judge } from './judge.js';
 import type { MendedKey, MendedValue, Mends } from './mends.js';
 import { ReplyError } from './resp/reply-reader.js';
 import type { Reply } from './resp/reply-reader.js';
-import { PASSAGE_KEY } from './source-stream.js';
+import { PASSAGE_KEY } from './markers.js';
 import type { SourceStream } from './source-stream.js';
 
 /** Asked for in one transaction of the source, which does nothing else meanwhile. */
@@ -14,6 +14,10 @@ const KEYS_AT_ONCE = 500;
 const BYTES_AT_ONCE = 8 * 1024 * 1024;
 /** A larger value would hold the source up, and is not written in one command. */
 const MOST_BYTES = 64 * 1024 * 1024;
+
+/** Of these, a repair would be too large too. */
+const TOO_LARGE =
+  '`interlock verify redis` tells whether it differs: if so, have the application write it, or `interlock replicate resync`';
 
 /** What the source says for a while only. */
 const PASSING = new Set(['LOADING', 'BUSY', 'MISCONF', 'NOREPLICAS', 'OOM']);
@@ -79,7 +83,11 @@ export class Mending {
       const size = Number(said[sizes.at[i]!]) || 0;
       if (size > MOST_BYTES) {
         stream.block.mendsDone.push(mends.drop(one));
-        stream.unmended(one, `its value takes ${size} bytes: too many to be taken from the source again`);
+        stream.unmended(
+          one,
+          `its value takes ${size} bytes: too many to be taken from the source again`,
+          TOO_LARGE,
+        );
         continue;
       }
       if (keys.length > 0 && bytes + size > BYTES_AT_ONCE) break;

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { NOBODY } from '../core/contract.js';
-import type { Marker } from './block.js';
+import type { Marker } from './markers.js';
 
 /** Names of keys that wait are in memory; with more, a person has to look. */
 const MOST_KEYS = 100_000;

@@ -1,6 +1,6 @@
 import { Block, CommandBytes } from './block.js';
-import type { Marker } from './block.js';
 import { randomUUID } from 'node:crypto';
+import { InterlockError } from '../../src/errors.js';
 import { NOBODY } from '../core/contract.js';
 import { LINK_KEY_PREFIX } from './checkpoint.js';
 import type { StreamPlace } from './checkpoint.js';
@@ -11,6 +11,8 @@ import { isControl } from './judge.js';
 import type { Judge, KeyVerdict } from './judge.js';
 import type { RedisLinkConfig } from './link-config.js';
 import type { Mends } from './mends.js';
+import { MARKER_BYTES, MARKER_KEY, PASSAGE_KEY, markerOf } from './markers.js';
+import type { Marker } from './markers.js';
 import { writeMended } from './mended-value.js';
 import { UNITS_KEY } from './ownership.js';
 import type { Ownership } from './ownership.js';
@@ -20,16 +22,13 @@ import type { StreamCommand } from './resp/command-reader.js';
 import { CommandWriter } from './resp/command-writer.js';
 import type { ShortLived } from './short-lived.js';
 import { Spool } from './spool.js';
+import { tooLarge } from './target-limits.js';
+import type { TargetLimits } from './target-limits.js';
 
-export const MARKER_KEY = 'interlock:marker';
-/** A marker of nobody: the last fence's stays where it is. */
-export const PASSAGE_KEY = 'interlock:passage';
+const REPAIR = '`interlock verify redis --repair` finds what differs and mends it';
 
 /** Of a transaction, so much is in memory. */
 const UNIT_BYTES = 8 * 1024 * 1024;
-/** A marker is never longer. */
-const MARKER_BYTES = 64 * 1024;
-
 /** Conflicts that the policy decides are logged; a flood of them must not become one on the target. */
 const LOGGED_PER_BLOCK = 100;
 
@@ -39,19 +38,15 @@ export interface StreamCounts {
   transactions: number;
   /** Blocks of the other side. */
   foreign: number;
+  /** Commands that a filter or the policy for keys without a unit left out. */
   filtered: number;
   /** Deletions of units that the source did not own. */
   lateDeletions: number;
   conflicts: number;
 }
 
-export interface TargetLimits {
-  /** It has the databases 0 to this less one. */
-  databases: number;
-  /** What it refused to take before EXEC: offset in the source's stream → its words. */
-  refused: ReadonlyMap<number, string>;
-  /** The newest format of values that it takes. */
-  rdbVersion: number;
+export function noCounts(): StreamCounts {
+  return { commands: 0, transactions: 0, foreign: 0, filtered: 0, lateDeletions: 0, conflicts: 0 };
 }
 
 /** What an attempt before has left. */
@@ -69,14 +64,7 @@ export interface StreamBegin {
  */
 export class SourceStream {
   block: Block;
-  readonly counts: StreamCounts = {
-    commands: 0,
-    transactions: 0,
-    foreign: 0,
-    filtered: 0,
-    lateDeletions: 0,
-    conflicts: 0,
-  };
+  readonly counts = noCounts();
   /** A GETACK has come: the source wants to know how far it is. */
   wantsAck = false;
   /** That the source's stream has selected. */
@@ -105,9 +93,11 @@ export class SourceStream {
     private readonly ownership: Ownership,
     private readonly shortLived: ShortLived,
     from: StreamPlace,
-    private readonly target: TargetLimits,
+    readonly target: TargetLimits,
     private readonly mends: Mends,
     private readonly begin: StreamBegin = { appliedTo: from.offset, answersFrom: Infinity, heldMarker: null },
+    /** What the target refused to take before EXEC: offset in the source's stream → its words. */
+    private readonly refused: ReadonlyMap<number, string> = new Map(),
   ) {
     if (begin.heldMarker !== null) this.held.push({ marker: begin.heldMarker, at: begin.appliedTo });
     this.db = from.db;
@@ -131,9 +121,19 @@ export class SourceStream {
     return this.isAtMark || (this.config.onQuarantine === 'stop' && this.block.records.length > 0);
   }
 
-  /** The block so far; the next command begins a new one. */
+  /**
+   * The block so far; the next command begins a new one.
+   * @throws InterlockError LinkStopped: the target would close the connection at it, again and again
+   */
   takeBlock(): Block {
-    const { block } = this;
+    const { block, target, config } = this;
+    const { bytes } = block.commands;
+    if (bytes > target.transactionBytes)
+      throw new InterlockError(
+        'LinkStopped',
+        `${config.link} stopped at ${block.start.offset}: a transaction of the source has ${bytes} bytes, and the target takes ${target.transactionBytes} (client-query-buffer-limit). CONFIG SET it in ${config.to} as in ${config.from}, then start the link: it goes on with that transaction`,
+        { details: { link: config.link, bytes } },
+      );
     block.rereadFrom = this.shortLived.oldest();
     if (block.commands.prolonged.length > 0)
       this.unanswered.push({ start: block.start, end: block.endOffset });
@@ -232,8 +232,9 @@ export class SourceStream {
       // What is left out of it is still to come.
       if (shortLived.has(key, db)) continue;
       block.commands.forget(key, db);
-      if (writeMended(writer, value, target.rdbVersion)) block.commands.addParts(writer.take(), 1, db);
-      else this.unmended(value, 'the target does not know the format of its value');
+      const written = writeMended(writer, value, target);
+      if (typeof written === 'number') block.commands.addParts(writer.take(), written, db);
+      else this.unmended(value, written);
     }
     block.mendsDone.push(...mends.settle());
   }
@@ -253,12 +254,12 @@ export class SourceStream {
   }
 
   /** A key cannot be mended: a person has to look. */
-  unmended(key: { db: number; key: Buffer } | null, detail: string): void {
+  unmended(key: { db: number; key: Buffer } | null, detail: string, whatToDo = REPAIR): void {
     const { block } = this;
     block.unmended.push({
       id: `${block.endOffset}-unmended-${randomUUID()}`,
       reason: 'unmended',
-      detail: `${detail}; \`interlock verify redis --repair\` finds what differs and mends it`,
+      detail: `${detail}; ${whatToDo}`,
       command: 'restore',
       key: key === null ? null : printable(key.key),
       unit: key === null ? null : (this.judge.unitOf(key.key) ?? null),
@@ -295,8 +296,8 @@ export class SourceStream {
     if (spec.kind === 'whole') return this.takeWhole(name, command);
     if (this.db >= this.target.databases && this.judge.filter.carriesDatabase(this.db))
       return this.record('refused', command, null, `the target has no database ${this.db}`);
-    if (this.target.refused.size > 0) {
-      const words = this.target.refused.get(this.base + command.endOffset);
+    if (this.refused.size > 0) {
+      const words = this.refused.get(this.base + command.endOffset);
       if (words !== undefined) return this.record('refused', command, this.firstKey(spec, command), words);
     }
     if (!this.judge.filter.carriesDatabase(this.db) && !this.isOurs(spec, command)) {
@@ -311,6 +312,7 @@ export class SourceStream {
       case 'unknown':
         if (!this.judge.filter.carriesCommand(name)) this.counts.filtered += 1;
         else if (spec.kind === 'unknown') this.record('unknown-command', command, null);
+        else if (this.isTooLarge(spec, command)) return;
         else if (name === 'function') this.takeFunction(command);
         else this.carry(command);
         return;
@@ -379,7 +381,19 @@ export class SourceStream {
     }
   }
 
+  /** Hazard: at an argument above its limit, the target closes the connection; sent again, it does so for ever. Guard: it is put aside. */
+  private isTooLarge(spec: CommandSpec, command: StreamCommand): boolean {
+    const { target } = this;
+    if (command.bytes <= target.argumentBytes) return false;
+    let most = 0;
+    for (let index = 0; index < command.argc; index++) most = Math.max(most, command.argBytes(index));
+    if (most <= target.argumentBytes) return false;
+    this.record('refused', command, this.firstKey(spec, command), tooLarge(most, target));
+    return true;
+  }
+
   private carryKeys(name: string, spec: CommandSpec, command: StreamCommand): void {
+    if (this.isTooLarge(spec, command)) return;
     const into = this.unit ?? this.block.commands;
     const { onlyKey } = spec;
     if (spec.kind === 'across') this.needAcross(spec, command, into);
@@ -418,6 +432,7 @@ export class SourceStream {
     const deletes = spec.kind === 'delete';
     const splits = deletes || name === 'mset' || name === 'msetnx';
     if (!splits) return this.record('split', command, this.firstKey(spec, command));
+    if (this.isTooLarge(spec, command)) return;
     const parts: number[] = [];
     for (const index of spec.keysOf(command)) {
       const key = command.arg(index);
@@ -580,16 +595,4 @@ export class SourceStream {
     this.block.units.clear();
     this.block.unitsCleared = true;
   }
-}
-
-/** What a fence has written into the marker's key; null: something else is there. */
-export function markerOf(value: Buffer): Marker | null {
-  try {
-    const { id, workflowId, runId } = JSON.parse(value.toString()) as Record<string, unknown>;
-    if (typeof id === 'string' && typeof workflowId === 'string' && typeof runId === 'string')
-      return { id, workflowId, runId };
-  } catch {
-    // Somebody else's value: whoever waits for a marker is told nothing by it.
-  }
-  return null;
 }

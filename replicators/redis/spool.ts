@@ -5,6 +5,9 @@ import { SpoolDisk } from '../core/spool-disk.js';
 const readAt = promisify(read);
 
 const SEGMENT_BYTES = 64 * 1024 * 1024;
+/** Of what lies on disk, so much is in memory at a time. */
+export const PIECE_BYTES = 256 * 1024;
+
 /** Small reads lie close together: the arguments of one command. */
 const PAGE_BYTES = 64 * 1024;
 

@@ -10,8 +10,7 @@ import { ApplicationFailure } from '@temporalio/common';
 import type { Command } from 'commander';
 import { parseLinkId } from '../../replicators/core/contract.js';
 import { alertsOf } from '../../replicators/core/alerts.js';
-import type { LinkAlert } from '../../replicators/core/alerts.js';
-import type { CopyProgress, KafkaLinkStatus, LinkStatus } from '../../replicators/core/contract.js';
+import type { LinkStatus } from '../../replicators/core/contract.js';
 import { linkIds } from '../../replicators/host/configure.js';
 import { kindOf } from '../../replicators/host/kinds.js';
 import { problemOf } from '../../replicators/host/options.js';
@@ -27,6 +26,7 @@ import { datacenter } from '../topology/derive.js';
 import { loadTopology } from '../topology/load.js';
 import type { Topology } from '../topology/schema.js';
 import { EXIT, print, printJson, progress, table, topologyFile, topologyOption } from './output.js';
+import { copyWords, linkWords } from './link-words.js';
 import { withTemporal } from './temporal-client.js';
 
 interface Options {
@@ -382,19 +382,6 @@ async function explainEnd(handle: WorkflowHandle, link: string): Promise<void> {
   throw new InterlockError('Refused', `${link} was stopped meanwhile`);
 }
 
-function copyWords(copy: CopyProgress): string {
-  const { tables, tablesDone, table: name, comparedRows, estimatedRows, writtenRows } = copy;
-  const counts = [
-    `${writtenRows} rows written`,
-    ...(copy.removedRows > 0 ? [`${copy.removedRows} removed`] : []),
-    ...(copy.keptRows > 0 ? [`${copy.keptRows} differ and are not the source's: left as they are`] : []),
-  ];
-  if (tablesDone === tables)
-    return `copied ${tables} tables: ${comparedRows} rows looked at, ${counts.join(', ')}`;
-  const eta = copy.etaSeconds === null ? '' : `, about ${copy.etaSeconds} s left`;
-  return `copying ${name ?? ''} (${tablesDone} of ${tables} tables done): ${comparedRows} of about ${estimatedRows} rows, ${copy.rowsPerSecond} rows/s${eta}; ${counts.join(', ')}`;
-}
-
 /** States of a link that has failed, which say more than that. */
 const NAMED: ReadonlySet<string> = new Set(['diverged', 'resync-required', 'gap']);
 
@@ -427,62 +414,9 @@ function show(topology: Topology, links: LinkReport[], options: Options): void {
   if (reports.some((report) => report.workflow === 'failed')) process.exitCode = EXIT.needsOperator;
 }
 
-function linkWords({
-  link,
-  status: live,
-  error,
-  next,
-  alerts,
-}: LinkReport & { alerts: LinkAlert[] }): string {
-  const lines = ['', link];
-  if (live) {
-    const { checkpointAgeMs: age, droppedForeign, binlog } = live;
-    lines.push(
-      `  applied ${live.position || '–'}`,
-      `  source  ${live.sourcePosition || '–'}`,
-      `  checkpoint ${age === null ? 'not written yet' : `written ${seconds(age)} ago`}; dropped ${droppedForeign} transactions of the other side`,
-    );
-    if (binlog?.file != null)
-      lines.push(
-        `  needs ${binlog.file}, which ${binlog.retentionMs === 0 ? 'the source does not remove by itself' : `the source keeps for ${seconds(binlog.retentionMs)}`}`,
-      );
-    if (live.kafka) lines.push(...kafkaWords(live.kafka));
-    if (live.mends) lines.push(`  ${live.mends} keys are taken from the source again`);
-    if (live.copy) lines.push(`  ${copyWords(live.copy)}`);
-  }
-  for (const { alert, summary } of alerts) lines.push(`  ALERT ${alert}: ${summary}`);
-  if (error) lines.push(`  ${error.code}: ${error.message}`);
-  if (next !== null) lines.push(`  next: ${next}`);
-  return lines.join('\n');
-}
-
-function kafkaWords(kafka: KafkaLinkStatus): string[] {
-  const { topics, partitions, lagRecords, behind, deleted, gaps, late, groupPositions: groups } = kafka;
-  const lines = [
-    `  ${topics} topics, ${partitions} partitions, ${lagRecords} records behind; positions of groups: ${groups.translated} translated, ${groups.own + groups.active} their own`,
-  ];
-  for (const { topic, partition, lagRecords: records, lagMs } of behind.slice(0, 5))
-    lines.push(`  ${topic}-${partition}: ${records} records, ${lagMs} ms behind`);
-  for (const { topic, partition, from, to } of gaps)
-    lines.push(
-      `  ${topic}-${partition}: the source had removed ${from} to ${to - 1} before they were copied`,
-    );
-  for (const { topic, partition, from } of late)
-    lines.push(
-      `  ${topic}-${partition}: copied from ${from} on, what was before was gone when the link saw it`,
-    );
-  if (deleted.length > 0) lines.push(`  deleted at the source, their copies stay: ${deleted.join(', ')}`);
-  if (groups.error !== null) lines.push(`  positions of groups: ${groups.error}`);
-  return lines;
-}
-
 function bytes(count: number | null): string {
   if (count === null) return '? bytes';
   return count < 1024 ? `${count} bytes` : `${Math.round(count / 1024)} KiB`;
-}
-
-function seconds(ms: number): string {
-  return `${Math.round(ms / 1000)} s`;
 }
 
 /** The links of a command line. @throws InterlockError BadInput that names those there are. */

@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import { messageOf } from '../errors.js';
 import { openAllStores } from '../fence/connect.js';
-import { preflightRedis } from '../fence/redis-preflight.js';
+import { preflightRedis, preflightRedisPair } from '../fence/redis-preflight.js';
 import type { DcStores } from '../fence/connect.js';
 import { preflightPair, preflightStore, preflightTables } from '../fence/preflight.js';
 import type { Check } from '../fence/preflight.js';
@@ -124,7 +124,11 @@ async function pairChecks(topology: Topology, stores: ReadonlyMap<DcId, DcStores
     const twin = other.fences.get(name);
     return twin === undefined ? [] : [preflightPair(fence, twin, topology)];
   });
-  return (await Promise.all(pairs)).flat();
+  const redis = [...one.redis].flatMap(([name, fence]) => {
+    const twin = other.redis.get(name);
+    return twin === undefined ? [] : [preflightRedisPair(fence, twin)];
+  });
+  return (await Promise.all([...pairs, ...redis])).flat();
 }
 
 async function temporalChecks(topology: Topology): Promise<Check[]> {

@@ -3,7 +3,7 @@ import { ReplyError } from 'ioredis';
 import type { Redis } from 'ioredis';
 import { auxiliaryKey, parseCheckpoint, positionOf } from '../../replicators/redis/checkpoint.js';
 import { conflictsKey, quarantineKey } from '../../replicators/redis/quarantine.js';
-import { markerOf } from '../../replicators/redis/source-stream.js';
+import { markerOf } from '../../replicators/redis/markers.js';
 import { InterlockError, messageOf } from '../errors.js';
 import { Router, unitsOf } from '../routing/rules.js';
 import type { Rules } from '../routing/rules.js';

@@ -136,3 +136,24 @@ export async function preflightRedis(fence: RedisFence): Promise<Check[]> {
   });
   return checks.list;
 }
+
+/** Above these, a server closes the connection of a link. */
+const SIZE_LIMITS = ['proto-max-bulk-len', 'client-query-buffer-limit'] as const;
+
+/** What links between two stores need of both. Never rejects. */
+export async function preflightRedisPair(a: RedisFence, b: RedisFence): Promise<Check[]> {
+  const checks = new Checks(`redis/${a.store} ${a.dc} and ${b.dc}`);
+  const sizes = async ({ client }: RedisFence, name: string): Promise<number> =>
+    Number((await client.config('GET', name))[1]);
+  for (const name of SIZE_LIMITS)
+    await checks.add(name, async () => {
+      const [one, other] = await Promise.all([sizes(a, name), sizes(b, name)]);
+      const text = `${one} bytes in ${a.dc}, ${other} in ${b.dc}`;
+      if (one === other) return text;
+      const [smaller, most] = one < other ? [a, other] : [b, one];
+      return {
+        wrong: `${text}: ${smaller.dc} does not take all that the other may have. There: CONFIG SET ${name} ${most}`,
+      };
+    });
+  return checks.list;
+}

@@ -111,7 +111,7 @@ async function compareOn(pool: mysql.Pool, label: string): Promise<BenchResult[]
 }
 
 async function main(): Promise<void> {
-  const flags = benchFlags({
+  const flags = benchFlags('fence', {
     json: { type: 'boolean', default: false },
     mysql: { type: 'string', default: 'mysql' },
   });

@@ -25,7 +25,7 @@ import { compare, machine, printReport } from './report.js';
 
 const run = promisify(execFile);
 
-const flags = benchFlags({
+const flags = benchFlags('gateway', {
   json: { type: 'boolean', default: false },
   pairs: { type: 'string', default: '9' },
   seconds: { type: 'string', default: '4' },

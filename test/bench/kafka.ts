@@ -74,14 +74,18 @@ async function measure<R>(
 }
 
 async function main(): Promise<void> {
-  const flags = benchFlags({
-    json: { type: 'boolean', default: false },
-    records: { type: 'string', default: '1000000' },
-    seconds: { type: 'string', default: '20' },
-    topics: { type: 'string', default: '100' },
-    rounds: { type: 'string', default: '1' },
-    only: { type: 'string', default: '' },
-  });
+  const flags = benchFlags(
+    'kafka',
+    {
+      json: { type: 'boolean', default: false },
+      records: { type: 'string', default: '1000000' },
+      seconds: { type: 'string', default: '20' },
+      topics: { type: 'string', default: '100' },
+      rounds: { type: 'string', default: '1' },
+      only: { type: 'string', default: '' },
+    },
+    NAMES,
+  );
   const records = positive('--records', flags.records);
   const seconds = positive('--seconds', flags.seconds);
   const topics = positive('--topics', flags.topics);

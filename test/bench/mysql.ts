@@ -140,17 +140,21 @@ function costs(runs: (LinkUsage & { changes: number })[]): Record<string, number
 }
 
 async function main(): Promise<void> {
-  const flags = benchFlags({
-    json: { type: 'boolean', default: false },
-    rows: { type: 'string', default: '20000' },
-    'memory-rows': { type: 'string', default: '5000000' },
-    rounds: { type: 'string', default: '1' },
-    only: { type: 'string' },
-  });
+  const all = [...Object.keys(BACKLOGS), COPY_WORK, ...LATENCY_WORKS, BOTH_WORK, MEMORY_WORK];
+  const flags = benchFlags(
+    'mysql',
+    {
+      json: { type: 'boolean', default: false },
+      rows: { type: 'string', default: '20000' },
+      'memory-rows': { type: 'string', default: '5000000' },
+      rounds: { type: 'string', default: '1' },
+      only: { type: 'string' },
+    },
+    all,
+  );
   const rows = positive('--rows', flags.rows);
   const memoryRows = positive('--memory-rows', flags['memory-rows']);
   const rounds = positive('--rounds', flags.rounds);
-  const all = [...Object.keys(BACKLOGS), COPY_WORK, ...LATENCY_WORKS, BOTH_WORK, MEMORY_WORK];
   const { only } = flags;
   if (only !== undefined && !all.includes(only))
     refuse(`--only: ${JSON.stringify(only)}: expected one of ${all.join(', ')}`);

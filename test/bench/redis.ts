@@ -84,15 +84,19 @@ async function fenced(works: readonly string[], rounds: number, commands: number
 }
 
 async function main(): Promise<void> {
-  const flags = benchFlags({
-    json: { type: 'boolean', default: false },
-    commands: { type: 'string', default: '1000000' },
-    rounds: { type: 'string', default: '1' },
-    only: { type: 'string' },
-  });
+  const all = [...Object.keys(RATES), ...LATENCIES, ...MEMORY, ...FENCED];
+  const flags = benchFlags(
+    'redis',
+    {
+      json: { type: 'boolean', default: false },
+      commands: { type: 'string', default: '1000000' },
+      rounds: { type: 'string', default: '1' },
+      only: { type: 'string' },
+    },
+    all,
+  );
   const commands = positive('--commands', flags.commands);
   const rounds = positive('--rounds', flags.rounds);
-  const all = [...Object.keys(RATES), ...LATENCIES, ...MEMORY, ...FENCED];
   const { only } = flags;
   if (only !== undefined && !all.includes(only))
     refuse(`--only: ${JSON.stringify(only)}: expected one of ${all.join(', ')}`);

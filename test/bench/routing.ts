@@ -12,7 +12,7 @@ const USERS = 100_000;
 const PAIRS = 9;
 const RUN_MS = 400;
 
-const { json } = benchFlags({ json: { type: 'boolean', default: false } });
+const { json } = benchFlags('routing', { json: { type: 'boolean', default: false } });
 
 const userIds = Array.from({ length: USERS }, (_, i) => `user-${i * 7919}`);
 const rules: Rules = {

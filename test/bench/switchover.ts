@@ -32,7 +32,7 @@ const BETWEEN_MS = 500;
 const WARM_UP_MS = 8_000;
 
 async function main(): Promise<void> {
-  const values = benchFlags({
+  const values = benchFlags('switchover', {
     json: { type: 'boolean', default: false },
     rate: { type: 'string', default: '200' },
     rounds: { type: 'string', default: '10' },

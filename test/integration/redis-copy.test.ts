@@ -1,4 +1,4 @@
-import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
+import { beforeEach, expect, it } from 'vitest';
 import { initialiseRedisLink } from '../../replicators/redis/initialise.js';
 import type { RedisLinkConfig } from '../../replicators/redis/link-config.js';
 import {
@@ -7,19 +7,14 @@ import {
   redisSide,
   runRedisLink,
   startRedisLink,
-  startRedisPair,
   until,
 } from '../support/redis-link.js';
-import type { RedisPair, RunningRedisLink } from '../support/redis-link.js';
+import type { RunningRedisLink } from '../support/redis-link.js';
+import { useRedisPair } from '../support/redis-pair.js';
 import { asVersion, startRedis } from '../support/redis.js';
 
-let pair: RedisPair;
-const running: RunningRedisLink[] = [];
+const { pair, running } = useRedisPair();
 
-beforeAll(async () => {
-  pair = await startRedisPair({ 'repl-diskless-sync-delay': '0', 'repl-backlog-size': '16mb' });
-});
-afterAll(async () => pair.stop());
 beforeEach(async () => {
   for (const { run } of [pair.a, pair.b]) {
     await run(
@@ -32,11 +27,7 @@ beforeEach(async () => {
       'repl-diskless-sync-delay',
       0,
     );
-    await run('FLUSHALL');
   }
-});
-afterEach(async () => {
-  for (const link of running.splice(0)) await link.stop();
 });
 
 function run(...args: Parameters<typeof runRedisLink>): RunningRedisLink {

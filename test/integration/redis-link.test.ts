@@ -1,4 +1,4 @@
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it } from 'vitest';
 import { RedisConnection, textOf } from '../../replicators/redis/connection.js';
 import { initialiseRedisLink } from '../../replicators/redis/initialise.js';
 import type { RedisLinkConfig } from '../../replicators/redis/link-config.js';
@@ -14,26 +14,12 @@ import {
   redisSide,
   runRedisLink,
   startRedisLink,
-  startRedisPair,
   until,
 } from '../support/redis-link.js';
-import type { RedisPair, RedisSide, RunningRedisLink } from '../support/redis-link.js';
+import type { RedisSide, RunningRedisLink } from '../support/redis-link.js';
+import { useRedisPair } from '../support/redis-pair.js';
 
-let pair: RedisPair;
-const running: RunningRedisLink[] = [];
-
-beforeAll(async () => {
-  pair = await startRedisPair({ 'repl-diskless-sync-delay': '0', 'repl-backlog-size': '16mb' });
-});
-afterAll(async () => pair.stop());
-
-beforeEach(async () => {
-  await pair.a.run('FLUSHALL');
-  await pair.b.run('FLUSHALL');
-});
-afterEach(async () => {
-  for (const link of running.splice(0)) await link.stop();
-});
+const { pair, running } = useRedisPair();
 
 async function keep(link: Promise<RunningRedisLink> | RunningRedisLink): Promise<RunningRedisLink> {
   const started = await link;
@@ -237,6 +223,8 @@ describe('filters', () => {
     await pair.a.run('SADD', 'in:s', 'a');
     await passed(link);
     expect(await keysOfB()).toEqual(['also:a1', 'in:s']);
+    // Three keys of MSET, one of DEL, APPEND, and what is written in database 2.
+    expect(link.status()).toMatchObject({ filtered: 6, lateDeletions: 0 });
     expect(await keysOfB(2)).toEqual([]);
     // One key is carried, the other is not: the target cannot know the result.
     await pair.a.run('SADD', 'out:s', 'b');
@@ -245,6 +233,19 @@ describe('filters', () => {
     expect((await inQuarantine(link)).map(({ reason, command }) => [reason, command])).toEqual([
       ['split', 'sunionstore'],
     ]);
+  });
+
+  it('of a copy: what is left out is counted', async () => {
+    await pair.a.run('MSET', 'in:1', 'x', 'out:1', 'x', 'out:2', 'x');
+    await pair.a.run('SELECT', 2);
+    await pair.a.run('SET', 'in:3', 'x');
+    await pair.a.run('SELECT', 0);
+    const filters = { includeKeys: ['in:*'], excludeDatabases: [2] };
+    const link = await keep(startRedisLink(redisLinkConfig(pair, 'a', { filters }), { copy: true }));
+    await until('it streams', () => link.status().state === 'streaming');
+    expect(await keysOfB()).toEqual(['in:1']);
+    expect(link.status()).toMatchObject({ filtered: 3 });
+    await pair.a.run('FLUSHALL');
   });
 
   it('functions are loaded, deleted and restored; the own ones of the target stay', async () => {

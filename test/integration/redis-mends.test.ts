@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { beforeEach, describe, expect, it } from 'vitest';
 import type { RedisInitialiseOptions } from '../../replicators/redis/initialise.js';
 import type { RedisLinkConfig } from '../../replicators/redis/link-config.js';
 import { bucketOf } from '../../src/routing/units.js';
@@ -9,29 +9,20 @@ import {
   redisLinkConfig,
   runRedisLink,
   startRedisLink,
-  startRedisPair,
   until,
 } from '../support/redis-link.js';
-import type { RedisPair, RunningRedisLink } from '../support/redis-link.js';
+import type { RunningRedisLink } from '../support/redis-link.js';
+import { useRedisPair } from '../support/redis-pair.js';
 
 const UNIT = `eu/${bucketOf('1')}`;
 const KEYS = [{ pattern: 'user:{userId}:*' }];
 /** Long enough for what is done before, short enough to wait for. */
 const LIFE_MS = 1_500;
 
-let pair: RedisPair;
-const running: RunningRedisLink[] = [];
+const { pair, running } = useRedisPair();
 
-beforeAll(async () => {
-  pair = await startRedisPair({ 'repl-diskless-sync-delay': '0', 'repl-backlog-size': '16mb' });
-});
-afterAll(async () => pair.stop());
 beforeEach(async () => {
   await pair.a.run('CONFIG', 'SET', 'rdb-key-save-delay', 0);
-  for (const side of [pair.a, pair.b]) await side.run('FLUSHALL');
-});
-afterEach(async () => {
-  for (const link of running.splice(0)) await link.stop();
 });
 
 function keep(link: RunningRedisLink): RunningRedisLink {

@@ -1,7 +1,7 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { checkReverse } from '../../activities/undecided.js';
 import type { DatacenterDeps } from '../../activities/dependencies.js';
 import type { RedisLinkConfig } from '../../replicators/redis/link-config.js';
@@ -17,10 +17,10 @@ import {
   redisLinkConfig,
   runRedisLink,
   startRedisLink,
-  startRedisPair,
   until,
 } from '../support/redis-link.js';
-import type { RedisPair, RunningRedisLink } from '../support/redis-link.js';
+import type { RunningRedisLink } from '../support/redis-link.js';
+import { useRedisPair } from '../support/redis-pair.js';
 import { exampleDocument } from '../support/topology.js';
 
 const AB = 'redis/cache:dc-a>dc-b';
@@ -35,15 +35,13 @@ interface Listed {
   detail: string | null;
 }
 
-let pair: RedisPair;
+const { pair, running } = useRedisPair();
 let directory: string;
 let file: string;
 let document: ReturnType<typeof exampleDocument>;
 let fence: RedisFence;
-const running: RunningRedisLink[] = [];
 
 beforeAll(async () => {
-  pair = await startRedisPair({ 'repl-diskless-sync-delay': '0', 'repl-backlog-size': '16mb' });
   directory = await mkdtemp(path.join(tmpdir(), 'interlock-records-'));
   file = path.join(directory, 'topology.yaml');
   document = exampleDocument();
@@ -58,15 +56,7 @@ beforeAll(async () => {
 });
 afterAll(async () => {
   fence.client.disconnect();
-  await pair.stop();
   await rm(directory, { recursive: true, force: true });
-});
-beforeEach(async () => {
-  await pair.a.run('FLUSHALL');
-  await pair.b.run('FLUSHALL');
-});
-afterEach(async () => {
-  for (const link of running.splice(0)) await link.stop();
 });
 
 async function linked(from: 'a' | 'b', overrides: Partial<RedisLinkConfig> = {}): Promise<RunningRedisLink> {

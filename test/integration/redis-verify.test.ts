@@ -51,6 +51,10 @@ async function done(on: RedisTestConnection, ...command: (string | number | Buff
   if (reply instanceof ReplyError) throw new Error(`${command.join(' ')}: ${reply.message}`);
 }
 
+async function runIdOf(on: RedisTestConnection): Promise<string> {
+  return /run_id:(\w+)/.exec(textOf(await on.ask('INFO', 'server')))![1]!;
+}
+
 let markers = 0;
 let replicating = true;
 
@@ -511,6 +515,10 @@ describe('between two servers that are both written', () => {
     await done(a, 'HSET', 'interlock:units', 'cn/1', 'write_disabled:a:7:1');
     expect(await refused(owned)).toMatch(/^cn\/1 is not open in a/);
     await done(a, 'HSET', 'interlock:units', 'cn/1', 'open:a:7:1');
+    expect(await refused(owned)).toMatch(/^a was restarted, and its states do not count/);
+    await done(a, 'HSET', 'interlock:units', '#server', 'b'.repeat(40));
+    expect(await refused(owned)).toMatch(/^a was restarted, and its states do not count/);
+    await done(a, 'HSET', 'interlock:units', '#server', await runIdOf(a));
     expect(await refused(owned)).toMatch(/^its owner wrote it anew, and it differs still/);
     expect(await refused({ unit: null, owner: null })).toMatch(/^nobody owns it/);
     expect(textOf(await a.ask('GET', 'k'))).toBe('of a');
@@ -552,7 +560,7 @@ describe('between two servers that are both written', () => {
       await done(on, 'SADD', 'long:set', 'x'.repeat(700_000), 'y'.repeat(700_000));
       await done(on, 'HSET', 'long:hash', 'x', 'x'.repeat(1_400_000));
       await done(on, 'XADD', 'long:stream', '1-1', 'f', 'x'.repeat(1_400_000));
-      await done(on, 'HSET', 'interlock:units', 'cn/1', 'open:a:7:1');
+      await done(on, 'HSET', 'interlock:units', 'cn/1', 'open:a:7:1', '#server', await runIdOf(on));
     }
     await done(a, 'SET', 'differs', 'x');
     const { differences } = await verify({

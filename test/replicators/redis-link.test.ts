@@ -31,7 +31,7 @@ import { bucketOf } from '../../src/routing/units.js';
 const command = (...args: (string | number)[]): StreamCommand =>
   new CommandReader().push(encodeCommand(args))[0]!;
 
-const limits = { databases: 16, rdbVersion: 10, refused: new Map() };
+const limits = { databases: 16, rdbVersion: 10, argumentBytes: 1 << 29, transactionBytes: 1 << 30 };
 
 /** A link of which every key is carried. */
 const plainLink = {

@@ -2,8 +2,10 @@ import { describe, expect, it } from 'vitest';
 import { CommandBytes } from '../../replicators/redis/block.js';
 import { CommandTable } from '../../replicators/redis/commands.js';
 import { encodeCommand } from '../../replicators/redis/connection.js';
+import type { RedisConnection } from '../../replicators/redis/connection.js';
 import { Judge } from '../../replicators/redis/judge.js';
 import { REDIS_LINK_DEFAULTS } from '../../replicators/redis/link-config.js';
+import { Mending } from '../../replicators/redis/mending.js';
 import { Mends } from '../../replicators/redis/mends.js';
 import { Ownership } from '../../replicators/redis/ownership.js';
 import { Crc64 } from '../../replicators/redis/rdb/crc64.js';
@@ -12,6 +14,7 @@ import type { StreamCommand } from '../../replicators/redis/resp/command-reader.
 import { ShortLived } from '../../replicators/redis/short-lived.js';
 import { SourceStream } from '../../replicators/redis/source-stream.js';
 import { bucketOf } from '../../src/routing/units.js';
+import { listpack, string } from '../support/rdb-fixture.js';
 
 const UNIT = `eu/${bucketOf('1')}`;
 const KEY = Buffer.from('user:1:k');
@@ -39,7 +42,7 @@ function begin(heldMarker: { id: string; workflowId: string; runId: string } | n
     ...([config, new CommandTable(), new Judge(config, ownership), ownership] as const),
     new ShortLived(3000, Date.now),
     { offset: 0, db: 0 },
-    { databases: 16, rdbVersion: 10, refused: new Map() },
+    { databases: 16, rdbVersion: 10, argumentBytes: 1 << 29, transactionBytes: 1 << 30 },
     mends,
     { appliedTo: 0, answersFrom: Infinity, heldMarker },
   );
@@ -170,14 +173,29 @@ describe('a value that was asked for', () => {
     expect(stream.block.mendsDone.map(String)).toEqual(['0:user:1:k']);
   });
 
-  it('of a format that the target does not know is named', () => {
+  const answered = (rdbType: number, body: Buffer): SourceStream => {
     const link = begin();
-    const { stream, mends, take } = link;
     const question = ask(link);
-    mends.answer([{ ...value(), payload: Buffer.concat([Buffer.from([20]), dumped('v', 11).subarray(1)]) }]);
-    take(question);
-    expect(text(stream.block)).toEqual([]);
-    expect(stream.block.unmended).toEqual([
+    const payload = Buffer.concat([Buffer.from([rdbType]), body, dumped('v', 12).subarray(-10)]);
+    link.mends.answer([{ ...value(), payload, expireAtMs: 5 }]);
+    link.take(question);
+    return link.stream;
+  };
+
+  it('of a format that the target does not know comes as commands', () => {
+    const { block } = answered(20, string(listpack('a', 7)));
+    expect(text(block)).toEqual(['UNLINK user:1:k', 'SADD user:1:k a 7', 'PEXPIREAT user:1:k 5']);
+    expect(block.unmended).toEqual([]);
+  });
+
+  it.each([
+    ['that commands do not make, either', 25, string('')],
+    ['that nobody knows', 99, string('')],
+    ['that is broken', 20, string('v')],
+  ])('of a format %s is named', (_, rdbType, body) => {
+    const { block } = answered(rdbType, body);
+    expect(text(block)).toEqual([]);
+    expect(block.unmended).toEqual([
       expect.objectContaining({ reason: 'unmended', key: 'user:1:k', unit: UNIT }),
     ]);
   });
@@ -227,4 +245,24 @@ describe('commands that make keys live longer', () => {
       [4, 5],
     ]);
   });
+});
+
+it('a value that is too large to be taken again is named, with what mends it', async () => {
+  const { stream, mends } = begin();
+  const source = { askAll: async () => Promise.resolve([65 * 1024 * 1024]) };
+  await new Promise<void>((resolve, reject) => {
+    const judge = new Judge(config, new Ownership('a', []));
+    const parts = { judge, mends, stream, source: source as unknown as RedisConnection };
+    mends.add(KEY, 0, 0);
+    new Mending({ ...parts, pump: resolve, onError: reject }).ask();
+  });
+  expect(mends.size).toBe(0);
+  // A repair takes no more than 64 MB, either.
+  expect(stream.block.unmended).toEqual([
+    expect.objectContaining({
+      key: 'user:1:k',
+      detail: expect.stringMatching(/takes 68157440 bytes.*replicate resync/) as string,
+    }),
+  ]);
+  expect(stream.block.unmended[0]!.detail).not.toContain('--repair');
 });

@@ -33,3 +33,19 @@ it('counts conflicts that were recorded, and shows those that are open', () => {
   say(1, 1);
   expect(shown()).toEqual([9, 1]);
 });
+
+it('counts what a Redis link leaves out; of other links it says nothing', () => {
+  const metrics = new LinkMetrics('dc-b', { alertLagMs: 1000, alertStalledMs: 1000 });
+  const shown = (): unknown[] => [
+    served.get('interlock_link_filtered_total'),
+    served.get('interlock_link_late_deletions_total'),
+  ];
+  metrics.running(new StatusTracker('mysql/main:dc-a>dc-b').snapshot(UNKNOWN_LAG), {});
+  expect(shown()).toEqual([undefined, undefined]);
+  const redis = new StatusTracker('redis/cache:dc-a>dc-b');
+  Object.assign(redis, { filtered: 3, lateDeletions: 2 });
+  metrics.running(redis.snapshot(UNKNOWN_LAG), {});
+  Object.assign(redis, { filtered: 4 });
+  metrics.running(redis.snapshot(UNKNOWN_LAG), {});
+  expect(shown()).toEqual([4, 2]);
+});

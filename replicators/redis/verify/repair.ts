@@ -3,8 +3,9 @@ import { ReplyError } from '../resp/reply-reader.js';
 import { textOf } from './side.js';
 import type { Command, Side } from './side.js';
 
-/** Unit → `state:owner:…`, in database 0 of each server. */
+/** Unit → `state:owner:…`, in database 0 of each server; and the run_id of the server on which these were asserted. */
 const UNITS_KEY = 'interlock:units';
+const SERVER_FIELD = '#server';
 /** A larger value would hold both servers up, and is not written anew in one command. */
 const MOST_BYTES = 64 * 1024 * 1024;
 const ATTEMPTS = 5;
@@ -20,6 +21,8 @@ export interface KeyOwner {
  * does not have is made and deleted there.
  *
  * Hazard: between reading and writing, somebody writes the key, or a switchover fences its unit. Guard: both are watched; EXEC then does nothing.
+ * Hazard: a server that came back with older data says `open` as it did then, and would put what it has over what the other side has owned since. Guard:
+ * its states count only on the server on which they were asserted.
  * @returns undefined, or why nothing was written
  */
 export async function writeAnew(
@@ -31,13 +34,19 @@ export async function writeAnew(
   for (let attempt = 0; attempt < ATTEMPTS; attempt += 1) {
     await side.ask(0, [['UNWATCH']]);
     if (unit !== null) {
-      const [, state] = await side.ask(0, [
+      const [, state, asserted, server] = await side.ask(0, [
         ['WATCH', UNITS_KEY],
         ['HGET', UNITS_KEY, unit],
+        ['HGET', UNITS_KEY, SERVER_FIELD],
+        ['INFO', 'server'],
       ]);
-      if (!textOf(state).startsWith(`open:${side.dc}:`)) {
+      const isOpen = textOf(state).startsWith(`open:${side.dc}:`);
+      const isAsserted = textOf(asserted) !== '' && textOf(server).includes(`run_id:${textOf(asserted)}`);
+      if (!isOpen || !isAsserted) {
         await side.ask(0, [['UNWATCH']]);
-        return `${unit} is not open in ${side.dc}; verify again when it is`;
+        return isOpen
+          ? `${side.dc} was restarted, and its states do not count until they are asserted again: see \`interlock fence status\`; then verify again`
+          : `${unit} is not open in ${side.dc}; verify again when it is`;
       }
     }
     const refusal = await write(side, db, key);

@@ -78,9 +78,14 @@ export class RedisRig {
     }
   }
 
-  /** Bytes of the source's replication so far. */
+  /**
+   * Bytes of the source's replication so far. Hazard: a link that has nothing to apply (PING, what it leaves out) writes no checkpoint, and never says that
+   * it is there. Guard: something that it carries comes behind, and leaves no key.
+   */
   async written(): Promise<number> {
-    return Number(/master_repl_offset:(\d+)/.exec((await this.source.text('INFO', 'replication'))!)![1]);
+    const info = (await this.source.text('INFO', 'replication'))!;
+    await this.source.client.askAll([['MULTI'], ['SET', 'bench:end', ''], ['DEL', 'bench:end'], ['EXEC']]);
+    return Number(/master_repl_offset:(\d+)/.exec(info)![1]);
   }
 
   /** Seconds of CPU that the source has spent. */
