@@ -24,6 +24,7 @@ import { Spool, SpooledBytes } from './spool.js';
 
 const MULTI = encodeCommand(['MULTI']);
 const EXEC = encodeCommand(['EXEC']);
+const PING = encodeCommand(['PING']);
 
 /** Of the target as a whole, not of a command: they pass, or an operator ends them. */
 const PASSING = new Set([
@@ -108,6 +109,13 @@ export class Applier {
   /** @throws InterlockError, as `apply` does: another attempt has the link */
   async ready(): Promise<void> {
     await this.armed;
+  }
+
+  /** Hazard: the target closes connections that say nothing for its `timeout`. Not within a block that is sent ahead of its turn: MULTI would queue it. */
+  keepAlive(): void {
+    if (!this.isReady) return;
+    this.connection.expect(1, () => undefined);
+    this.connection.write([PING]);
   }
 
   /** From now on a block is applied only when the target's units are as in `unitsDigest`. Nothing may be under way, nor sent ahead of its turn. */

@@ -150,6 +150,26 @@ describe('a link', () => {
     expect(await pair.b.text('GET', 'z')).toBe('600');
   });
 
+  it('stays with a target that closes connections which say nothing', async () => {
+    const server = await startRedis({ config: { timeout: '1' } });
+    try {
+      const target = { host: '127.0.0.1', port: server.port };
+      const link = await linked({ target });
+      await until('streaming', () => link.status().state === 'streaming');
+      const { generation } = link.status();
+      for (let i = 0; i < 2; i++) {
+        const idle = await RedisConnection.open(target, 'test');
+        await new Promise((resolve) => (idle.onBroken = resolve));
+      }
+      await pair.a.run('SET', 'k', 'v');
+      await until('applied', async () => (await server.cli('GET', 'k')) === 'v');
+      expect(link.status()).toMatchObject({ generation, state: 'streaming' });
+      await running.pop()!.stop();
+    } finally {
+      await server.stop();
+    }
+  });
+
   it('applies no more than its throttle allows', async () => {
     const link = await linked({ throttle: { maxRowsPerSecond: 2000 } });
     await passed(link);
