@@ -565,7 +565,8 @@ describe('quarantine', () => {
     ]);
     await until('status', () => link.status().quarantined === 2);
     await passed(link);
-    expect(link.markers.at(-1)).toMatchObject({ quarantined: 2 });
+    await until('told', () => link.markers.length === 2);
+    expect(link.markers[1]).toMatchObject({ quarantined: 2 });
   });
 
   it('a command that the target does not even queue is put aside, and no other is lost', async () => {
