@@ -12,7 +12,7 @@ import {
 } from './checkpoint.js';
 import type { RedisCheckpoint } from './checkpoint.js';
 import { firstKeyOf } from './commands.js';
-import { encodeCommand } from './connection.js';
+import { encodeCommand, PASSING } from './connection.js';
 import type { RedisConnection } from './connection.js';
 import { UNITS_KEY } from './ownership.js';
 import { conflictsKey, quarantineKey, recordCommands, recordOf } from './quarantine.js';
@@ -25,11 +25,6 @@ import { Spool, SpooledBytes } from './spool.js';
 const MULTI = encodeCommand(['MULTI']);
 const EXEC = encodeCommand(['EXEC']);
 const PING = encodeCommand(['PING']);
-
-/** Of the target as a whole, not of a command: they pass, or an operator ends them. */
-const PASSING = new Set([
-  'LOADING', 'BUSY', 'MISCONF', 'READONLY', 'MASTERDOWN', 'NOREPLICAS', 'OOM', 'CLUSTERDOWN', 'TRYAGAIN', 'NOAUTH', 'NOPERM',
-]); // prettier-ignore
 
 /** Of what lies on disk, so much is in memory at a time. */
 const PIECE_BYTES = 256 * 1024;

@@ -8,6 +8,11 @@ import type { Reply } from './resp/reply-reader.js';
 
 const CONNECT_MS = 5_000;
 
+/** Of a target as a whole, not of a command: they pass, or an operator ends them. */
+export const PASSING: ReadonlySet<string> = new Set([
+  'LOADING', 'BUSY', 'MISCONF', 'READONLY', 'MASTERDOWN', 'NOREPLICAS', 'OOM', 'CLUSTERDOWN', 'TRYAGAIN', 'NOAUTH', 'NOPERM',
+]); // prettier-ignore
+
 type Argument = string | Buffer | number;
 
 /** A command as the bytes of a request. */

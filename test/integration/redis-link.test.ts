@@ -569,6 +569,26 @@ describe('quarantine', () => {
     expect(link.markers[1]).toMatchObject({ quarantined: 2 });
   });
 
+  it.each([
+    ['maxmemory', '1mb', '0'],
+    ['min-replicas-to-write', '1', '0'],
+  ])('a target that refuses everything (%s) is tried again until it takes it', async (name, bad, good) => {
+    const link = await linked();
+    await passed(link);
+    await pair.b.run('CONFIG', 'SET', name, bad);
+    try {
+      await pair.a.run('INCR', 'n');
+      // By an attempt that begins meanwhile.
+      await until('refused', () => /refuses the checkpoint/.test(link.status().lastError?.message ?? ''));
+    } finally {
+      await pair.b.run('CONFIG', 'SET', name, good);
+    }
+    expect(link.ended()).toBeUndefined();
+    await passed(link);
+    expect(await pair.b.text('GET', 'n')).toBe('1');
+    expect(link.status()).toMatchObject({ quarantined: 0, state: 'streaming' });
+  });
+
   it('a command that the target does not even queue is put aside, and no other is lost', async () => {
     const [a, b] = await Promise.all([
       redisSide(await startRedis({ config: { 'repl-diskless-sync-delay': '0' } })),
