@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net';
 import { InterlockError, messageOf } from '../../src/errors.js';
-import { encodeCommand, loginOf, openSocket, unavailable } from './connection.js';
+import { encodeCommand, loginOf, NO_ROOM, openSocket, unavailable } from './connection.js';
 import { Intake } from './intake.js';
 import type { RedisAddress } from '../../src/topology/redis-address.js';
 
@@ -170,7 +170,7 @@ export class Replica {
   private async requireOk(command: string[], wanted = '+OK'): Promise<void> {
     const answer = await this.command(command, HANDSHAKE_MS);
     if (answer === wanted) return;
-    const passing = answer.startsWith('-LOADING') || answer.startsWith('-MASTERDOWN');
+    const passing = ['LOADING', 'MASTERDOWN', NO_ROOM].some((said) => answer.startsWith(`-${said}`));
     throw new InterlockError(
       passing ? 'Unavailable' : 'Refused',
       `Redis at ${this.address.host}:${this.address.port} refuses ${command[0]}: ${answer}`,

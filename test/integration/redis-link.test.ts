@@ -2,6 +2,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from
 import { RedisConnection, textOf } from '../../replicators/redis/connection.js';
 import { initialiseRedisLink } from '../../replicators/redis/initialise.js';
 import type { RedisLinkConfig } from '../../replicators/redis/link-config.js';
+import { Replica } from '../../replicators/redis/replica.js';
 import type { Reply } from '../../replicators/redis/resp/reply-reader.js';
 import { REDIS_RIGHTS } from '../../src/fence/redis-rights.js';
 import { bucketOf } from '../../src/routing/units.js';
@@ -567,6 +568,20 @@ describe('quarantine', () => {
     await passed(link);
     await until('told', () => link.markers.length === 2);
     expect(link.markers[1]).toMatchObject({ quarantined: 2 });
+  });
+
+  it('a server that has no connection left is tried again', async () => {
+    const full = await startRedis({ config: { requirepass: 'p', maxclients: '2' } });
+    const address = { host: '127.0.0.1', port: full.port, password: 'p' };
+    try {
+      const held = [await RedisConnection.open(address, 'test'), await RedisConnection.open(address, 'test')];
+      const passes = { code: 'Unavailable', retryable: true };
+      await expect(RedisConnection.open(address, 'test')).rejects.toMatchObject(passes);
+      await expect(Replica.open(address, 1e6)).rejects.toMatchObject(passes);
+      held.forEach((one) => one.destroy());
+    } finally {
+      await full.stop();
+    }
   });
 
   it.each([
