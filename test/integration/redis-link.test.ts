@@ -1,3 +1,5 @@
+import { mkdir } from 'node:fs/promises';
+import path from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { RedisConnection, textOf } from '../../replicators/redis/connection.js';
 import { initialiseRedisLink } from '../../replicators/redis/initialise.js';
@@ -581,6 +583,33 @@ describe('quarantine', () => {
       held.forEach((one) => one.destroy());
     } finally {
       await full.stop();
+    }
+  });
+
+  it('a source that cannot save takes no writes, and is followed', async () => {
+    const server = await startRedis({ config: { save: '3600 1', 'repl-backlog-size': '16mb' } });
+    const source = { host: '127.0.0.1', port: server.port };
+    try {
+      const config = redisLinkConfig(pair, 'a', { source });
+      await (await startRedisLink(config)).stop();
+      await server.cli('SET', 'k', 'v');
+      await mkdir(path.join(server.directory, 'dump.rdb'));
+      await server.cli('BGSAVE');
+      await until('MISCONF', async () =>
+        server.cli('PING').then(
+          () => false,
+          (error: Error) => error.message.includes('MISCONF'),
+        ),
+      );
+      const link = await keep(runRedisLink(config));
+      await until(
+        'applied',
+        async () => link.ended() !== undefined || (await pair.b.text('GET', 'k')) === 'v',
+      );
+      expect(link.ended()).toBeUndefined();
+      await running.pop()!.stop();
+    } finally {
+      await server.stop();
     }
   });
 

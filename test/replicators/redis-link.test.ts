@@ -699,8 +699,7 @@ describe('the replica', () => {
     socket.on('error', () => undefined);
     socket.on('data', (data: Buffer) => {
       const asked = data.toString('latin1');
-      if (asked.includes('PING')) socket.write('+PONG\r\n');
-      else if (asked.includes('capa')) socket.write('+OK\r\n');
+      if (asked.includes('capa')) socket.write('+OK\r\n');
       else if (asked.includes('PSYNC'))
         void (async () => {
           const head = Buffer.from(`\n+FULLRESYNC ${'a'.repeat(40)} 100\r\n\n\n`);
