@@ -180,6 +180,17 @@ function firstAndStored(command: StreamCommand): number[] {
   return keys;
 }
 
+/** Whether a SORT reads keys that it does not name: BY and GET with a `*`. */
+export function readsOthers(command: StreamCommand): boolean {
+  for (let i = 2; i + 1 < command.argc; i++) {
+    const word = command.arg(i).toString('latin1').toLowerCase();
+    if (word === 'limit') i += 2;
+    else if (word === 'store') i += 1;
+    else if ((word === 'by' || word === 'get') && command.arg(++i).includes('*')) return true;
+  }
+  return false;
+}
+
 /** What a command names first: of XGROUP, the key is behind its subcommand. */
 export function firstKeyOf(command: StreamCommand): Buffer | null {
   const at = command.name === 'xgroup' ? 2 : 1;
