@@ -12,7 +12,7 @@ import {
 } from './checkpoint.js';
 import type { RedisCheckpoint } from './checkpoint.js';
 import { firstKeyOf } from './commands.js';
-import { encodeCommand } from './connection.js';
+import { encodeCommand, PASSING } from './connection.js';
 import type { RedisConnection } from './connection.js';
 import { UNITS_KEY } from './ownership.js';
 import { conflictsKey, quarantineKey, recordCommands, recordOf } from './quarantine.js';
@@ -24,11 +24,7 @@ import { PIECE_BYTES, Spool, SpooledBytes } from './spool.js';
 
 const MULTI = encodeCommand(['MULTI']);
 const EXEC = encodeCommand(['EXEC']);
-
-/** Of the target as a whole, not of a command: they pass, or an operator ends them. */
-const PASSING = new Set([
-  'LOADING', 'BUSY', 'MISCONF', 'READONLY', 'MASTERDOWN', 'NOREPLICAS', 'OOM', 'CLUSTERDOWN', 'TRYAGAIN', 'NOAUTH', 'NOPERM',
-]); // prettier-ignore
+const PING = encodeCommand(['PING']);
 
 /** So many commands that the target refused are named; what it says of a block is in memory. */
 const MOST_NAMED = 1000;
@@ -106,6 +102,13 @@ export class Applier {
   /** @throws InterlockError, as `apply` does: another attempt has the link */
   async ready(): Promise<void> {
     await this.armed;
+  }
+
+  /** Hazard: the target closes connections that say nothing for its `timeout`. Not within a block that is sent ahead of its turn: MULTI would queue it. */
+  keepAlive(): void {
+    if (!this.isReady) return;
+    this.connection.expect(1, () => undefined);
+    this.connection.write([PING]);
   }
 
   /** From now on a block is applied only when the target's units are as in `unitsDigest`. Nothing may be under way, nor sent ahead of its turn. */

@@ -484,6 +484,8 @@ export class Attempt {
       this.tracker.conflicts = this.open.conflicts;
       this.tracker.quarantined = this.open.quarantined;
       this.shortLived.sweep();
+      // The first look comes before there is one.
+      if (this.hasLooked) this.applier.keepAlive();
       this.hasLooked = true;
       this.mending?.ask();
       const mostMs = Math.max(STREAM_SILENCE_MS, this.silenceMs);

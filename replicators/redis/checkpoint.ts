@@ -3,7 +3,7 @@ import { InterlockError } from '../../src/errors.js';
 import type { UnitId } from '../../src/routing/units.js';
 import type { Block } from './block.js';
 import type { Marker } from './markers.js';
-import { encodeCommand, textOf } from './connection.js';
+import { encodeCommand, PASSING, textOf } from './connection.js';
 import type { RedisConnection } from './connection.js';
 import { ReplyError } from './resp/reply-reader.js';
 import type { Reply } from './resp/reply-reader.js';
@@ -164,8 +164,14 @@ export async function writeWatched(
   const replies = await target.askAll([['MULTI'], ...commands, ['EXEC']]);
   const exec = replies.at(-1)!;
   const error = replies.find((reply): reply is ReplyError => reply instanceof ReplyError);
-  if (error !== undefined)
-    throw new InterlockError('Refused', `the target refuses the checkpoint: ${error.message}`);
+  if (error !== undefined) {
+    const retryable = PASSING.has(error.code);
+    throw new InterlockError(
+      retryable ? 'Unavailable' : 'Refused',
+      `the target refuses the checkpoint: ${error.message}`,
+      { retryable },
+    );
+  }
   return Array.isArray(exec);
 }
 

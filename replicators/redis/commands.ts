@@ -167,13 +167,28 @@ export function otherDatabase(command: StreamCommand): number | null {
   return null;
 }
 
-/** SORT key … STORE destination, GEORADIUS key … STORE|STOREDIST destination. */
+/** SORT key … STORE destination, GEORADIUS key … STORE|STOREDIST destination; the last one counts. */
 function firstAndStored(command: StreamCommand): number[] {
-  for (let i = command.argc - 2; i >= 2; i--) {
+  const keys = [1];
+  for (let i = command.name === 'sort' ? 2 : command.name === 'georadius' ? 6 : 5; i < command.argc; i++) {
     const word = command.arg(i).toString('latin1').toLowerCase();
-    if (word === 'store' || word === 'storedist') return [1, i + 1];
+    // An argument may be one of these words itself.
+    if (word === 'limit') i += 2;
+    else if (word === 'by' || word === 'get' || word === 'count') i += 1;
+    else if ((word === 'store' || word === 'storedist') && i + 1 < command.argc) keys[1] = ++i;
   }
-  return [1];
+  return keys;
+}
+
+/** Whether a SORT reads keys that it does not name: BY and GET with a `*`. */
+export function readsOthers(command: StreamCommand): boolean {
+  for (let i = 2; i + 1 < command.argc; i++) {
+    const word = command.arg(i).toString('latin1').toLowerCase();
+    if (word === 'limit') i += 2;
+    else if (word === 'store') i += 1;
+    else if ((word === 'by' || word === 'get') && command.arg(++i).includes('*')) return true;
+  }
+  return false;
 }
 
 /** What a command names first: of XGROUP, the key is behind its subcommand. */

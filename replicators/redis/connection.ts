@@ -8,6 +8,14 @@ import type { Reply } from './resp/reply-reader.js';
 
 const CONNECT_MS = 5_000;
 
+/** Of a target as a whole, not of a command: they pass, or an operator ends them. */
+export const PASSING: ReadonlySet<string> = new Set([
+  'LOADING', 'BUSY', 'MISCONF', 'READONLY', 'MASTERDOWN', 'NOREPLICAS', 'OOM', 'CLUSTERDOWN', 'TRYAGAIN', 'NOAUTH', 'NOPERM',
+]); // prettier-ignore
+
+/** What a server says that has no connection left (`maxclients`), whatever it was asked: it has no code of its own. */
+export const NO_ROOM = 'ERR max number of clients reached';
+
 type Argument = string | Buffer | number;
 
 /** A command as the bytes of a request. */
@@ -79,7 +87,9 @@ export function loginOf({ user, password }: RedisAddress): string[] | null {
 /** @throws InterlockError: Refused when the server does not take the password; retryable while it loads its data */
 export function requireOk(address: RedisAddress, what: string, reply: Reply): void {
   if (!(reply instanceof ReplyError)) return;
-  const passing = ['LOADING', 'BUSY', 'MASTERDOWN', 'NOMASTERLINK'].includes(reply.code);
+  const passing =
+    ['LOADING', 'BUSY', 'MASTERDOWN', 'NOMASTERLINK'].includes(reply.code) ||
+    reply.message.startsWith(NO_ROOM);
   throw new InterlockError(
     passing ? 'Unavailable' : 'Refused',
     `Redis at ${address.host}:${address.port} refuses ${what}: ${reply.message}`,

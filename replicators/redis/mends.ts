@@ -30,6 +30,8 @@ interface Asked {
 interface Due extends MendedKey {
   /** A place in the source's stream before which nothing says that the target's key is wrong. */
   from: number;
+  /** Commands of the key are not carried: its value has what they do. */
+  isLeftOut?: true;
 }
 
 /**
@@ -52,8 +54,10 @@ export class Mends {
 
   /** Nothing that is wrong lies before; Infinity: nothing is. */
   get oldest(): number {
-    const [first] = this.asked?.keys.values() ?? this.due.values();
-    return first?.from ?? Infinity;
+    let oldest = Infinity;
+    for (const keys of [this.asked?.keys, this.due])
+      for (const { from } of keys?.values() ?? []) oldest = Math.min(oldest, from);
+    return oldest;
   }
 
   /** What an attempt before has left: see `nameOf`. */
@@ -61,26 +65,51 @@ export class Mends {
     for (const name of names) {
       const at = name.indexOf(':');
       const db = Number(name.toString('latin1', 0, at));
-      this.due.set(name.toString('latin1'), { db, key: name.subarray(at + 1), from: BEFORE_ALL });
+      this.due.set(name.toString('latin1'), {
+        db,
+        key: name.subarray(at + 1),
+        from: BEFORE_ALL,
+        isLeftOut: true,
+      });
       this.bytes += name.length;
     }
   }
 
   /** @returns false: there are too many, and this is the first that is not kept */
   add(key: Buffer, db: number, from: number): boolean {
+    if (this.keep(key, db, from) !== undefined) return true;
+    const isFirst = !this.overflows;
+    this.overflows = true;
+    return !isFirst;
+  }
+
+  /** Also its commands are left out until its value comes. @returns false: there are too many */
+  leaveOut(key: Buffer, db: number, from: number): boolean {
+    const kept = this.keep(key, db, from);
+    if (kept !== undefined) kept.isLeftOut = true;
+    return kept !== undefined;
+  }
+
+  isLeftOut(key: Buffer, db: number): boolean {
+    return this.size > 0 && this.find(nameOf(key, db).toString('latin1'))?.isLeftOut === true;
+  }
+
+  private find(id: string): Due | undefined {
+    return this.due.get(id) ?? this.asked?.keys.get(id);
+  }
+
+  private keep(key: Buffer, db: number, from: number): Due | undefined {
     const name = nameOf(key, db);
     const id = name.toString('latin1');
-    // What was asked for and is not written yet comes behind everything that was applied.
-    if (this.due.has(id) || this.asked?.keys.has(id) === true) return true;
-    if (this.due.size >= MOST_KEYS || this.bytes + name.length > MOST_BYTES) {
-      const isFirst = !this.overflows;
-      this.overflows = true;
-      return !isFirst;
-    }
-    this.due.set(id, { db, key: Buffer.from(key), from });
+    // What was asked for and is not written yet comes behind everything that was read.
+    const found = this.find(id);
+    if (found !== undefined) return found;
+    if (this.due.size >= MOST_KEYS || this.bytes + name.length > MOST_BYTES) return undefined;
+    const due: Due = { db, key: Buffer.from(key), from };
+    this.due.set(id, due);
     this.bytes += name.length;
     this.fresh.push(name);
-    return true;
+    return due;
   }
 
   /** For the next block. */

@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net';
 import { InterlockError, messageOf } from '../../src/errors.js';
-import { encodeCommand, loginOf, openSocket, unavailable } from './connection.js';
+import { encodeCommand, loginOf, NO_ROOM, openSocket, unavailable } from './connection.js';
 import { Intake } from './intake.js';
 import type { RedisAddress } from '../../src/topology/redis-address.js';
 
@@ -54,7 +54,7 @@ export class Replica {
     try {
       const login = loginOf(address);
       if (login !== null) await replica.requireOk(login);
-      await replica.requireOk(['PING'], '+PONG');
+      // Without PING: a source that cannot save refuses it (MISCONF).
       await replica.requireOk(['REPLCONF', 'capa', 'eof', 'capa', 'psync2']);
       return replica;
     } catch (error) {
@@ -167,10 +167,10 @@ export class Replica {
     this.intake.close();
   }
 
-  private async requireOk(command: string[], wanted = '+OK'): Promise<void> {
+  private async requireOk(command: string[]): Promise<void> {
     const answer = await this.command(command, HANDSHAKE_MS);
-    if (answer === wanted) return;
-    const passing = answer.startsWith('-LOADING') || answer.startsWith('-MASTERDOWN');
+    if (answer === '+OK') return;
+    const passing = ['LOADING', 'MASTERDOWN', NO_ROOM].some((said) => answer.startsWith(`-${said}`));
     throw new InterlockError(
       passing ? 'Unavailable' : 'Refused',
       `Redis at ${this.address.host}:${this.address.port} refuses ${command[0]}: ${answer}`,

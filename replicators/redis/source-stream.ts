@@ -4,15 +4,15 @@ import { InterlockError } from '../../src/errors.js';
 import { NOBODY } from '../core/contract.js';
 import { LINK_KEY_PREFIX } from './checkpoint.js';
 import type { StreamPlace } from './checkpoint.js';
-import { otherDatabase } from './commands.js';
+import { otherDatabase, readsOthers } from './commands.js';
 import type { CommandSpec, CommandTable } from './commands.js';
 import { encodeCommand } from './connection.js';
 import { isControl } from './judge.js';
 import type { Judge, KeyVerdict } from './judge.js';
 import type { RedisLinkConfig } from './link-config.js';
-import type { Mends } from './mends.js';
 import { MARKER_BYTES, MARKER_KEY, PASSAGE_KEY, markerOf } from './markers.js';
 import type { Marker } from './markers.js';
+import type { MendedKey, Mends } from './mends.js';
 import { writeMended } from './mended-value.js';
 import { UNITS_KEY } from './ownership.js';
 import type { Ownership } from './ownership.js';
@@ -230,7 +230,8 @@ export class SourceStream {
       const isDraining = this.held.length > 0;
       if (db >= target.databases || !judge.carriesValue(key, db, payload === null, isDraining)) continue;
       // What is left out of it is still to come.
-      if (shortLived.has(key, db)) continue;
+      if (mends.isLeftOut(key, db)) shortLived.gone(key, db);
+      else if (shortLived.has(key, db)) continue;
       block.commands.forget(key, db);
       const written = writeMended(writer, value, target);
       if (typeof written === 'number') block.commands.addParts(writer.take(), written, db);
@@ -358,14 +359,53 @@ export class SourceStream {
     }
     if (spec.prolongs && this.isRereading && this.base + command.endOffset > this.begin.answersFrom)
       this.mends.add(command.arg(1), this.db, this.begin.answersFrom);
+    if (name === 'sort' && readsOthers(command)) return this.takeSort(name, spec, command);
     const verdict = this.judge.verdict(spec, command);
     if (verdict === 'mixed') return this.takeMixed(name, spec, command);
     this.takeAlike(name, spec, command, verdict);
   }
 
+  /** Hazard: the target may not have the keys that SORT reads by pattern. Guard: what it stores is taken from the source. */
+  private takeSort(name: string, spec: CommandSpec, command: StreamCommand): void {
+    const stored = command.arg(spec.keysOf(command).at(-1)!);
+    const verdict = this.judge.keyVerdict(stored, false);
+    if (verdict === 'carried') this.leaveOut(command, [{ key: stored, db: this.db }]);
+    else if (verdict !== 'not-owned') this.takeAlike(name, spec, command, verdict);
+    else if (this.conflict(command, stored)) this.record('split', command, stored);
+  }
+
+  /** The keys that a command writes are taken from the source in its place. */
+  private leaveOut(command: StreamCommand, keys: readonly MendedKey[]): void {
+    this.count();
+    // The attempt before has noted them.
+    if (this.isRereading) return;
+    const { mends, block } = this;
+    for (const { key, db } of keys) {
+      this.shortLived.gone(key, db);
+      if (!mends.leaveOut(key, db, block.endOffset)) {
+        this.record('split', command, key, 'too many keys are to be taken from the source again');
+        break;
+      }
+    }
+    block.mendsDue.push(...mends.takeFresh());
+  }
+
+  /** Whether the target does not have what the command needs; then its keys do not get it either. */
+  private isLeftOut(name: string, spec: CommandSpec, command: StreamCommand): boolean {
+    const { mends, db } = this;
+    // What writes its keys anew, whatever was there, may be carried.
+    if (mends.size === 0 || this.isRereading || spec.kind === 'delete' || name === 'mset') return false;
+    const keys = spec.keysOf(command).map((index) => ({ key: command.arg(index), db }));
+    if (spec.kind === 'across') keys.push({ key: keys.at(-1)!.key, db: otherDatabase(command) ?? db });
+    if (!keys.some((one) => mends.isLeftOut(one.key, one.db))) return false;
+    this.leaveOut(command, keys);
+    return true;
+  }
+
   private takeAlike(name: string, spec: CommandSpec, command: StreamCommand, verdict: KeyVerdict): void {
     switch (verdict) {
       case 'carried':
+        if (this.isLeftOut(name, spec, command)) return;
         return this.carryKeys(name, spec, command);
       case 'control':
         return this.takeControl(name, command);

@@ -8,7 +8,7 @@ const TRANSACTION: Commands = [['WATCH', 'any'], ['UNWATCH'], ['MULTI'], ['EXEC'
 /** What Interlock's account runs, by what for. Preflight asks for all of it; tests run links, verification and fences with nothing else. */
 export const REDIS_RIGHTS = {
   'read the replication stream': [
-    ...[['PSYNC', '?', '-1'], ['REPLCONF', 'ACK', '0'], ['PING'], ['INFO'], ['TIME'], ['COMMAND']],
+    ...[['PSYNC', '?', '-1'], ['REPLCONF', 'ACK', '0'], ['INFO'], ['TIME'], ['COMMAND']],
     ...[
       ['GET', 'interlock:marker'],
       ['HGETALL', UNITS_KEY],
@@ -28,7 +28,14 @@ export const REDIS_RIGHTS = {
   ],
   'apply commands with their position': [
     ...TRANSACTION,
-    ...[['INFO'], ['TIME'], ['SELECT', '0'], ['CONFIG', 'GET', 'databases'], ['EVAL', 'return 1', '0']],
+    ...[
+      ['PING'],
+      ['INFO'],
+      ['TIME'],
+      ['SELECT', '0'],
+      ['CONFIG', 'GET', 'databases'],
+      ['EVAL', 'return 1', '0'],
+    ],
     ...[
       ['GET', 'any'],
       ['SET', 'any', ''],

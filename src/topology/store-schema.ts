@@ -48,14 +48,20 @@ const mysqlStoreSchema = z.strictObject({
 });
 export type MysqlStore = z.infer<typeof mysqlStoreSchema>;
 
-const redisStoreSchema = z.strictObject({
-  host: z.string().min(1),
-  port,
-  /** An ACL user; the server's `default` user when absent. */
-  user: z.string().min(1).optional(),
-  password: secretSchema.optional(),
-  tls: tlsSchema.optional(),
-});
+const redisStoreSchema = z
+  .strictObject({
+    host: z.string().min(1),
+    port,
+    /** An ACL user; the server's `default` user when absent. */
+    user: z.string().min(1).optional(),
+    password: secretSchema.optional(),
+    tls: tlsSchema.optional(),
+  })
+  // Without one, a client would be the server's `default` user.
+  .refine(({ user, password }) => user === undefined || password !== undefined, {
+    path: ['password'],
+    error: 'expected { env: NAME } or { file: PATH }, as there is a user',
+  });
 export type RedisStore = z.infer<typeof redisStoreSchema>;
 
 const kafkaStoreSchema = z.strictObject({

@@ -173,15 +173,23 @@ describe('verify mysql', () => {
 });
 
 /** With a Redis in each data center, and a link each way. */
-async function redisTopology(): ReturnType<typeof silentTopology> {
+async function redisTopology(more: object = {}): ReturnType<typeof silentTopology> {
   return silentTopology((document) => {
     document['links'] = [{ store: 'redis/cache' }];
     document['keys'] = [{ pattern: 'user:{userId}' }];
     const datacenters = document['datacenters'] as Record<string, { stores: object }>;
     for (const [i, { stores }] of Object.values(datacenters).entries())
-      Object.assign(stores, { redis: { cache: { host: '127.0.0.1', port: 3 + i } } });
+      Object.assign(stores, { redis: { cache: { host: '127.0.0.1', port: 3 + i, ...more } } });
   });
 }
+
+test('a Redis user without a password is refused: a client would be the default user', async () => {
+  const file = await redisTopology({ user: 'interlock' });
+  const refused = await failure('topology', 'check', '--topology', file.file, '--json');
+  await file.remove();
+  expect(refused).toMatchObject({ exitCode: 2, code: 'BadInput' });
+  expect(refused.message).toContain('stores.redis.cache.password');
+});
 
 describe('links of a kind of store, and stores', () => {
   let redis: Awaited<ReturnType<typeof silentTopology>>;

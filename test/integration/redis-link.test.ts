@@ -1,7 +1,10 @@
+import { mkdir } from 'node:fs/promises';
+import path from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { RedisConnection, textOf } from '../../replicators/redis/connection.js';
 import { initialiseRedisLink } from '../../replicators/redis/initialise.js';
 import type { RedisLinkConfig } from '../../replicators/redis/link-config.js';
+import { Replica } from '../../replicators/redis/replica.js';
 import type { Reply } from '../../replicators/redis/resp/reply-reader.js';
 import { REDIS_RIGHTS } from '../../src/fence/redis-rights.js';
 import { bucketOf } from '../../src/routing/units.js';
@@ -134,6 +137,26 @@ describe('a link', () => {
     await look;
     expect(torn).toEqual([]);
     expect(await pair.b.text('GET', 'z')).toBe('600');
+  });
+
+  it('stays with a target that closes connections which say nothing', async () => {
+    const server = await startRedis({ config: { timeout: '1' } });
+    try {
+      const target = { host: '127.0.0.1', port: server.port };
+      const link = await linked({ target });
+      await until('streaming', () => link.status().state === 'streaming');
+      const { generation } = link.status();
+      for (let i = 0; i < 2; i++) {
+        const idle = await RedisConnection.open(target, 'test');
+        await new Promise((resolve) => (idle.onBroken = resolve));
+      }
+      await pair.a.run('SET', 'k', 'v');
+      await until('applied', async () => (await server.cli('GET', 'k')) === 'v');
+      expect(link.status()).toMatchObject({ generation, state: 'streaming' });
+      await running.pop()!.stop();
+    } finally {
+      await server.stop();
+    }
   });
 
   it('applies no more than its throttle allows', async () => {
@@ -546,7 +569,70 @@ describe('quarantine', () => {
     ]);
     await until('status', () => link.status().quarantined === 2);
     await passed(link);
-    expect(link.markers.at(-1)).toMatchObject({ quarantined: 2 });
+    await until('told', () => link.markers.length === 2);
+    expect(link.markers[1]).toMatchObject({ quarantined: 2 });
+  });
+
+  it('a server that has no connection left is tried again', async () => {
+    const full = await startRedis({ config: { requirepass: 'p', maxclients: '2' } });
+    const address = { host: '127.0.0.1', port: full.port, password: 'p' };
+    try {
+      const held = [await RedisConnection.open(address, 'test'), await RedisConnection.open(address, 'test')];
+      const passes = { code: 'Unavailable', retryable: true };
+      await expect(RedisConnection.open(address, 'test')).rejects.toMatchObject(passes);
+      await expect(Replica.open(address, 1e6)).rejects.toMatchObject(passes);
+      held.forEach((one) => one.destroy());
+    } finally {
+      await full.stop();
+    }
+  });
+
+  it('a source that cannot save takes no writes, and is followed', async () => {
+    const server = await startRedis({ config: { save: '3600 1', 'repl-backlog-size': '16mb' } });
+    const source = { host: '127.0.0.1', port: server.port };
+    try {
+      const config = redisLinkConfig(pair, 'a', { source });
+      await (await startRedisLink(config)).stop();
+      await server.cli('SET', 'k', 'v');
+      await mkdir(path.join(server.directory, 'dump.rdb'));
+      await until('MISCONF', async () => {
+        // The link's own save may be under way.
+        await server.cli('BGSAVE').catch(() => undefined);
+        return server.cli('PING').then(
+          () => false,
+          (error: Error) => error.message.includes('MISCONF'),
+        );
+      });
+      const link = await keep(runRedisLink(config));
+      await until(
+        'applied',
+        async () => link.ended() !== undefined || (await pair.b.text('GET', 'k')) === 'v',
+      );
+      expect(link.ended()).toBeUndefined();
+      await running.pop()!.stop();
+    } finally {
+      await server.stop();
+    }
+  });
+
+  it.each([
+    ['maxmemory', '1mb', '0'],
+    ['min-replicas-to-write', '1', '0'],
+  ])('a target that refuses everything (%s) is tried again until it takes it', async (name, bad, good) => {
+    const link = await linked();
+    await passed(link);
+    await pair.b.run('CONFIG', 'SET', name, bad);
+    try {
+      await pair.a.run('INCR', 'n');
+      // By an attempt that begins meanwhile.
+      await until('refused', () => /refuses the checkpoint/.test(link.status().lastError?.message ?? ''));
+    } finally {
+      await pair.b.run('CONFIG', 'SET', name, good);
+    }
+    expect(link.ended()).toBeUndefined();
+    await passed(link);
+    expect(await pair.b.text('GET', 'n')).toBe('1');
+    expect(link.status()).toMatchObject({ quarantined: 0, state: 'streaming' });
   });
 
   it('a command that the target does not even queue is put aside, and no other is lost', async () => {

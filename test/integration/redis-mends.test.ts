@@ -210,3 +210,31 @@ describe('a key that a copy leaves out as it lives too short', () => {
     await same(link);
   });
 });
+
+describe('SORT … BY … STORE', () => {
+  it.each<[string, Partial<RedisLinkConfig>, (string | number)[]]>([
+    ['live too short', { minTtlMs: 3_000 }, ['PX', 2_500]],
+    ['are not carried', { filters: { excludeKeys: ['w_*'] } }, []],
+  ])('has the same on the target, though it reads keys that %s', async (_name, overrides, life) => {
+    const { a, b } = pair;
+    await b.run('SET', 'sorted', 'of another type');
+    const link = await linked(overrides);
+    await a.run('RPUSH', 'l', 1, 2, 3);
+    for (const n of [1, 2, 3]) await a.run('SET', `w_${n}`, 4 - n, ...life);
+    // While the value is on its way.
+    await a.client.askAll([
+      ['SORT', 'l', 'BY', 'w_*', 'GET', '#', 'GET', 'w_*', 'STORE', 'made'],
+      ['RENAME', 'made', 'sorted'],
+      ['LSET', 'sorted', 0, 'first'],
+      ['COPY', 'sorted', 'copied', 'DB', 1],
+      ['SORT', 'l', 'BY', 'nosort', 'DESC', 'STORE', 'plain'],
+    ]);
+    await passMarker(a, b, link.config.link);
+    await a.run('DEL', 'w_1', 'w_2', 'w_3');
+    await passMarker(a, b, link.config.link);
+    expect(await redisDifferences(a, b, [0, 1])).toEqual([]);
+    expect(await a.run('LLEN', 'sorted')).toBe(6);
+    expect(link.status()).toMatchObject({ quarantined: 0, mends: 0 });
+    expect(await b.run('EXISTS', `interlock:mends:${link.config.link}`)).toBe(0);
+  });
+});

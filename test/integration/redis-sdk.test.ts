@@ -1,4 +1,5 @@
 import { Redis } from 'ioredis';
+import type { ChainableCommander } from 'ioredis';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import type { ErrorCode } from '../../src/errors.js';
 import { openRedis } from '../../src/fence/redis-client.js';
@@ -306,6 +307,29 @@ describe('pipelines and transactions', () => {
       expect(await fenced.get(key)).toBe('theirs');
       expect(await fenced.multi().set(key, 'mine').exec()).toEqual([[null, 'OK']]);
     }
+  });
+
+  test('WATCH: of several, one whose connection is gone makes exec answer null', async () => {
+    await fenced.watch(KEY);
+    const connected = new Promise((resolve) => client.once('ready', resolve));
+    await plain.client('KILL', 'ID', await client.client('ID'));
+    await connected;
+    await plain.set(KEY, 'theirs');
+    await fenced.watch(`${KEY}2`);
+    expect(await fenced.multi().set(KEY, 'mine').exec()).toBeNull();
+    await fenced.watch(KEY);
+    await fenced.watch(`${KEY}2`);
+    expect(await fenced.multi().set(KEY, 'mine').exec()).toEqual([[null, 'OK']]);
+  });
+
+  test.each([
+    ['refused when it is queued', (made: ChainableCommander) => made.call('set', KEY), /EXECABORT/],
+    ['of nobody’s key', (made: ChainableCommander) => made.set('nobodys', 1), /nobodys/],
+  ])('WATCH: a transaction that is %s ends it', async (_, add, words) => {
+    await fenced.watch(KEY);
+    await expect(add(fenced.multi()).exec()).rejects.toThrow(words);
+    await plain.set(KEY, 'theirs');
+    expect(await fenced.multi().set(KEY, 'mine').exec()).toEqual([[null, 'OK']]);
   });
 
   test('scripts: of nobody’s keys they are sent as they are; EVALSHA in any case', async () => {

@@ -6,6 +6,7 @@ import type { RedisConnection } from '../../replicators/redis/connection.js';
 import { Judge } from '../../replicators/redis/judge.js';
 import { REDIS_LINK_DEFAULTS } from '../../replicators/redis/link-config.js';
 import { Mending } from '../../replicators/redis/mending.js';
+import type { RedisLinkConfig } from '../../replicators/redis/link-config.js';
 import { Mends } from '../../replicators/redis/mends.js';
 import { Ownership } from '../../replicators/redis/ownership.js';
 import { Crc64 } from '../../replicators/redis/rdb/crc64.js';
@@ -35,16 +36,20 @@ function dumped(text: string, version = 10): Buffer {
   return Buffer.concat([value, crc]);
 }
 
-function begin(heldMarker: { id: string; workflowId: string; runId: string } | null = null) {
+function begin(
+  heldMarker: { id: string; workflowId: string; runId: string } | null = null,
+  overrides: Partial<RedisLinkConfig> = {},
+  appliedTo = 0,
+) {
   const ownership = new Ownership('a', [[UNIT, 'open:a:1:1']]);
   const mends = new Mends();
   const stream = new SourceStream(
-    ...([config, new CommandTable(), new Judge(config, ownership), ownership] as const),
+    ...([{ ...config, ...overrides }, new CommandTable(), new Judge(config, ownership), ownership] as const),
     new ShortLived(3000, Date.now),
     { offset: 0, db: 0 },
     { databases: 16, rdbVersion: 10, argumentBytes: 1 << 29, transactionBytes: 1 << 30 },
     mends,
-    { appliedTo: 0, answersFrom: Infinity, heldMarker },
+    { appliedTo, answersFrom: Infinity, heldMarker },
   );
   const reader = new CommandReader();
   const take = (...commands: (string | number)[][]): void => {
@@ -211,7 +216,91 @@ describe('a value that was asked for', () => {
   });
 });
 
+describe('SORT with a pattern', () => {
+  const sort = (to: string): string[] => ['SORT', 'list', 'BY', 'w_*', 'STORE', to];
+
+  it('is not carried, nor what needs its result, until the value has come', () => {
+    const { mends, take, applied } = begin();
+    take(marker('before'), sort('shared'), ['LPOP', 'shared'], ['RENAME', 'shared', 'user:1:k'], marker('m'));
+    take(['DEL', 'shared'], ['MSET', 'user:1:k', 'v', 'other', 'w'], ['INCR', 'other']);
+    const block = applied();
+    expect(text(block)).toEqual(['DEL shared', 'MSET user:1:k v other w', 'INCR other']);
+    expect(ids(block)).toEqual(['before']);
+    expect(block.heldMarker?.id).toBe('m');
+    expect(block.mendsDue.map(String)).toEqual(['0:shared', '0:user:1:k']);
+    const asked = mends.ask(mends.next(10));
+    take(['INCR', 'user:1:k']);
+    mends.answer([
+      { db: 0, key: Buffer.from('shared'), payload: null, expireAtMs: null },
+      { db: 0, key: KEY, payload: dumped('v'), expireAtMs: null },
+    ]);
+    take(mark(asked), ['INCR', 'user:1:k']);
+    const mended = applied();
+    expect(text(mended)).toEqual(['UNLINK shared', 'SET user:1:k v', 'INCR user:1:k']);
+    expect(ids(applied())).toEqual(['m']);
+  });
+
+  it('that reads no others is carried', () => {
+    const { mends, take, applied } = begin();
+    const plain = [
+      'SORT list BY nosort STORE shared',
+      'SORT list LIMIT 0 5 GET # STORE shared',
+      'SORT w_* DESC STORE get*',
+    ];
+    for (const one of plain) take(one.split(' '));
+    expect(text(applied())).toEqual(plain);
+    expect(mends.size).toBe(0);
+  });
+
+  it('is a conflict when what it stores is not the source’s, whatever it reads', () => {
+    const { mends, take, applied } = begin();
+    const units = ['HSET', 'interlock:units', UNIT, 'remote:b:3:1'];
+    take(units, sort('user:1:k'), ['SORT', 'user:1:k', 'BY', 'w_*', 'STORE', 'shared']);
+    const block = applied();
+    expect(text(block)).toEqual([]);
+    expect(block.log).toEqual([expect.objectContaining({ reason: 'not-owned', key: 'user:1:k' })]);
+    expect(mends.next(10).map(({ key }) => String(key))).toEqual(['shared']);
+  });
+
+  it('is put aside when too many keys wait, and when a policy would carry it', () => {
+    const full = begin();
+    for (let i = 0; i < 100_000; i++) full.mends.add(Buffer.from(`k${i}`), 0, 0);
+    full.take(sort('shared'));
+    expect(full.stream.block.records).toEqual([expect.objectContaining({ reason: 'split', key: 'shared' })]);
+    const wins = begin(null, { conflicts: 'source-wins' });
+    wins.take(['HSET', 'interlock:units', UNIT, 'remote:b:3:1'], sort('user:1:k'));
+    expect(wins.stream.block.records).toEqual([expect.objectContaining({ reason: 'split' })]);
+  });
+
+  it('over what the link has left out as it lives too short is what the source has', () => {
+    const { mends, take, applied } = begin();
+    take(['SET', 'shared', 'old', 'PXAT', Date.now() + 1000], sort('shared'));
+    const asked = mends.ask(mends.next(10));
+    mends.answer([{ db: 0, key: Buffer.from('shared'), payload: dumped('v'), expireAtMs: null }]);
+    take(mark(asked), ['APPEND', 'shared', 'x']);
+    expect(text(applied())).toEqual(['UNLINK shared', 'SET shared v', 'APPEND shared x']);
+  });
+
+  it('of an attempt before is not asked for twice, and its key waits', () => {
+    const { stream, mends, take } = begin(null, {}, 1_000);
+    mends.load([Buffer.from('0:shared')]);
+    take(sort('other'), ['RENAME', 'other', 'more'], ['SET', 'pad', 'x'.repeat(2_000)]);
+    expect(mends.next(10).map(({ key }) => String(key))).toEqual(['shared']);
+    take(['LPOP', 'shared']);
+    expect(text(stream.block)).toEqual([]);
+  });
+});
+
 describe('the keys that wait', () => {
+  it('hold a marker by the oldest of them, in whatever order they are found', () => {
+    const mends = new Mends();
+    mends.leaveOut(Buffer.from('read'), 0, 500);
+    mends.add(Buffer.from('applied'), 0, 100);
+    expect(mends.oldest).toBe(100);
+    mends.ask(mends.next(1));
+    expect(mends.oldest).toBe(100);
+  });
+
   it('are bounded; the first that is too many is told', () => {
     const mends = new Mends();
     const told = Array.from({ length: 100_002 }, (_, i) => mends.add(Buffer.from(`k${i}`), 0, i));

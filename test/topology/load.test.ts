@@ -102,6 +102,14 @@ describe('every problem names its path, its value and what was expected', () => 
       /name of an environment variable/,
     ],
     [
+      'a Redis user without a password',
+      (d) =>
+        (d.datacenters['dc-a'].stores.redis = { cache: { host: 'redis', port: 6379, user: 'interlock' } }),
+      'datacenters.dc-a.stores.redis.cache.password',
+      '(missing)',
+      /as there is a user/,
+    ],
+    [
       'a third data center',
       (d) => {
         d.datacenters['dc-c'] = structuredClone(d.datacenters['dc-b']);

@@ -21,8 +21,8 @@ class ScriptCommand extends Command {
 
 /** Runs scripts over the application's client. */
 export class ScriptRunner {
-  /** There is a WATCH; `on`: the connection that it was written to last. */
-  private watch: { on: unknown } | undefined;
+  /** There is a WATCH, or several; `on`: the connection that each was written to. */
+  private watch: { count: number; on: unknown[] } | undefined;
 
   constructor(
     private readonly client: Redis,
@@ -30,17 +30,24 @@ export class ScriptRunner {
   ) {}
 
   watches(command: Command): void {
-    const watch: { on: unknown } = { on: undefined };
-    this.watch = watch;
+    const watch = (this.watch ??= { count: 0, on: [] });
+    watch.count += 1;
     const toWritable = command.toWritable.bind(command);
     command.toWritable = (socket) => {
-      watch.on = socket;
+      watch.on.push(socket);
       return toWritable(socket);
     };
   }
 
   unwatch(): void {
     this.watch = undefined;
+  }
+
+  /** The transaction that the WATCH was for is refused: as behind EXEC, the next one is without it. */
+  giveUp(): void {
+    if (!this.isWatching) return;
+    this.unwatch();
+    this.client.unwatch().catch(() => undefined);
   }
 
   get isWatching(): boolean {
@@ -52,7 +59,8 @@ export class ScriptRunner {
     const { client, watch } = this;
     if (watch === undefined) return false;
     // What cannot be written at once would be written to the next connection.
-    return client.status !== 'ready' || !client.stream.writable || watch.on !== client.stream;
+    if (client.status !== 'ready' || !client.stream.writable || watch.on.length < watch.count) return true;
+    return watch.on.some((stream) => stream !== client.stream);
   }
 
   /** @throws ReplyError; InterlockError Unavailable: it was not sent; CommitUnknown */

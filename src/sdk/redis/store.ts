@@ -94,6 +94,18 @@ export class FencedRedisStore {
 
   /** Several commands in one atomic step. `null`: a watched key has changed. @throws InterlockError: nothing was done */
   async batch(commands: readonly Command[], transaction: boolean): Promise<[Error | null, unknown][] | null> {
+    try {
+      return await this.sendBatch(commands, transaction);
+    } catch (error) {
+      if (transaction) this.runner.giveUp();
+      throw error;
+    }
+  }
+
+  private async sendBatch(
+    commands: readonly Command[],
+    transaction: boolean,
+  ): Promise<[Error | null, unknown][] | null> {
     if (!commands.every((command) => this.table.knows(command))) await this.table.load();
     const problems = transaction ? commands.flatMap((one) => this.table.queueProblem(one) ?? []) : [];
     if (problems.length > 0)
