@@ -1,4 +1,4 @@
-import { CONSUMERS, consumerTransactionalId } from '../../src/kafka/consumer-records.js';
+import { CONSUMERS, consumerTransactionalId, settledBy } from '../../src/kafka/consumer-records.js';
 import type { Member, RecordKey, StoredState } from '../../src/kafka/consumer-records.js';
 import { GroupProgress } from '../../src/kafka/hand-over.js';
 import type { HandOver } from '../../src/kafka/hand-over.js';
@@ -74,7 +74,8 @@ export class ConsumersTail {
     return true;
   }
 
-  groups(dc: DcId): FoundGroup[] {
+  /** @param epoch of a fence: its units are in doubt where a state is of older rules */
+  groups(dc: DcId, epoch: number): FoundGroup[] {
     const found = new Map<string, FoundGroup>();
     for (const [text, value] of this.values) {
       const key = JSON.parse(text) as RecordKey;
@@ -84,7 +85,7 @@ export class ConsumersTail {
       const one = found.get(name) ?? { group, topic, progress: new GroupProgress(dc) };
       found.set(name, one);
       if (kind === 'hand-over') one.progress.add(value as HandOver[]);
-      else one.progress.at(key[3], key[4]).load(value as StoredState);
+      else one.progress.at(key[3], key[4]).load(settledBy(value as StoredState, epoch));
     }
     return [...found.values()];
   }

@@ -62,7 +62,7 @@ export async function handOverConsumers(input: ConsumerHandOver): Promise<Handed
   const { from, to } = input;
   const deadline = performance.now() + input.undecidedMs;
   const fenced = await endMembers(input, deadline);
-  const found = from.tail.groups(from.dc).map(async ({ group, topic, progress }) => {
+  const found = from.tail.groups(from.dc, input.epoch).map(async ({ group, topic, progress }) => {
     const [own, others] = await Promise.all(
       [from, to].map(({ cluster }) => behindLastRecords(cluster, topic, deadline)),
     );
