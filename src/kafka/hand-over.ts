@@ -90,14 +90,6 @@ export class GroupProgress {
     return Math.max(0, ...stages.filter((s) => s.origin === origin).map(({ to }) => to[partition] ?? 0));
   }
 
-  /** Behind the last record of a partition that another record may wait for. */
-  lastStageEnd(origin: DcId, partition: number): number {
-    const ends = this.handOvers
-      .flatMap(({ stages }) => stages)
-      .flatMap((stage) => (stage.origin === origin ? [stage.to[partition] ?? 0] : []));
-    return Math.max(0, ...ends);
-  }
-
   private isHandled(unit: UnitId, { origin, to }: Stage, epoch: number): boolean {
     return Object.entries(to).every(([partition, offset]) => {
       const progress = this.at(origin, Number(partition));

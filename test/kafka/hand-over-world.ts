@@ -194,13 +194,8 @@ export class World {
   }
 
   private isAwaited(group: GroupProgress, progress: PartitionProgress): boolean {
-    const { origin, partition } = progress;
-    const { apart, position } = progress.state();
-    const known = this.stored.get(group.dc)!.get(`${origin}/${partition}`);
-    return (
-      JSON.stringify(apart) !== JSON.stringify(known?.apart ?? []) ||
-      (known?.position ?? Infinity) < group.lastStageEnd(origin, partition)
-    );
+    const known = this.stored.get(group.dc)!.get(`${progress.origin}/${progress.partition}`);
+    return JSON.stringify(progress.state().apart) !== JSON.stringify(known?.apart ?? []);
   }
 
   private handle(dc: string, entry: Entry, where: string, redelivered: boolean): void {

@@ -137,13 +137,18 @@ export class ConsumerPartition {
     await this.opening;
   }
 
-  async close(): Promise<void> {
+  /** Another member may get it next: ends at the next record, and commits what was handled. */
+  letGo(): Promise<void> {
     this.isInterrupted = true;
-    await this.guarded(async () => {
-      // Its next member may have it already, and has then what was announced.
-      if (this.isDue) await this.commit(null).catch(() => undefined);
+    return this.exclusive(async () => {
+      // Who has it already knows what was announced.
+      if (this.writer !== undefined && this.isDue) await this.commit(null).catch(() => undefined);
     });
+  }
+
+  async close(): Promise<void> {
     this.isClosed = true;
+    await this.letGo();
     await this.exclusive(() => this.lose());
   }
 
@@ -158,8 +163,8 @@ export class ConsumerPartition {
       }
       const isWhole = await this.readRecords(batch);
       this.failures = 0;
-      // Others may wait for what was passed.
-      if (this.isAwaited) await this.commit(null);
+      // What units are apart for may be passed: others wait for that, in another process perhaps.
+      if (JSON.stringify(progress.state().apart) !== this.committed.apart) await this.commit(null);
       else if (this.isDue) this.commitLater();
       if (isWhole) batch.resolve();
       this.goOn(!isWhole);
@@ -236,15 +241,6 @@ export class ConsumerPartition {
       this.handled > 0 ||
       this.progress.state().position !== this.committed.position
     );
-  }
-
-  /** Records of a unit wait for others, in this process or in another: what they wait for was perhaps passed. */
-  private get isAwaited(): boolean {
-    const { progress, parts, committed } = this;
-    const { position, apart } = progress.state();
-    if (JSON.stringify(apart) !== committed.apart) return true;
-    const end = parts.group.lastStageEnd(parts.origin, parts.partition);
-    return position !== committed.position && (committed.position ?? Infinity) < end;
   }
 
   private commitLater(): void {

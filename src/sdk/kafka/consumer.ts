@@ -114,6 +114,7 @@ export class FencedConsumer {
     });
     const { consumer } = this;
     consumer.on(consumer.events.GROUP_JOIN, ({ payload }) => this.assign(payload.memberAssignment));
+    consumer.on(consumer.events.REBALANCING, () => void this.all((partition) => partition.letGo()));
     await consumer.connect();
     await consumer.subscribe({ topics: [...this.read.keys()], fromBeginning: true });
     await consumer.run({
