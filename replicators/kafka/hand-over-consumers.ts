@@ -8,7 +8,7 @@ import {
   partitionOfSubscription,
 } from '../../src/kafka/consumer-records.js';
 import type { Member, RecordKey } from '../../src/kafka/consumer-records.js';
-import type { HandOver } from '../../src/kafka/hand-over.js';
+import type { HandOver, Offsets } from '../../src/kafka/hand-over.js';
 import type { DcId, UnitId } from '../../src/routing/units.js';
 import type { Cluster } from './client/cluster.js';
 import { unavailable } from './client/connection.js';
@@ -37,6 +37,8 @@ export interface ConsumerHandOver {
   hasAcknowledged: (instance: Member) => boolean;
   /** For what is open in a topic to be decided. */
   undecidedMs: number;
+  /** Told at the end of each step, in their order. */
+  ended: (step: string) => void;
 }
 
 export interface HandedOver {
@@ -61,17 +63,22 @@ export interface HandedOver {
 export async function handOverConsumers(input: ConsumerHandOver): Promise<HandedOver> {
   const { from, to } = input;
   const deadline = performance.now() + input.undecidedMs;
-  const fenced = await endMembers(input, deadline);
-  const found = from.tail.groups(from.dc, input.epoch).map(async ({ group, topic, progress }) => {
-    const [own, others] = await Promise.all(
-      [from, to].map(({ cluster }) => behindLastRecords(cluster, topic, deadline)),
-    );
-    const ends = { [from.dc]: own!, [to.dc]: others! };
-    const value = progress.handOver(input.units, input.epoch, to.dc, ends);
+  const known = from.tail.topics;
+  const [fenced, ends] = await Promise.all([
+    endMembers(input, deadline),
+    // Of these units nothing is added: it may be before or after the last positions.
+    endsOf(input, known, deadline),
+  ]);
+  const found = from.tail.groups(from.dc, input.epoch);
+  const others = found.map(({ topic }) => topic).filter((topic) => !known.includes(topic));
+  const all = { ...ends, ...(await endsOf(input, others, deadline)) };
+  input.ended('positions');
+  const groups = found.map(({ group, topic, progress }) => {
+    const value = progress.handOver(input.units, input.epoch, to.dc, all[topic]!);
     return { group, topic, value };
   });
-  const groups = await Promise.all(found);
   await written(input, groups);
+  input.ended('handOver');
   return {
     groups: groups.map(({ group, topic, value }) => ({
       group,
@@ -80,6 +87,20 @@ export async function handOverConsumers(input: ConsumerHandOver): Promise<Handed
     })),
     fenced,
   };
+}
+
+/** By topic: behind the last record of each partition, in both DCs. */
+async function endsOf(
+  { from, to }: ConsumerHandOver,
+  topics: readonly string[],
+  deadline: number,
+): Promise<Record<string, Record<DcId, Offsets>>> {
+  const [own, others] = await Promise.all(
+    [from, to].map(({ cluster }) => behindLastRecords(cluster, topics, deadline)),
+  );
+  return Object.fromEntries(
+    topics.map((topic) => [topic, { [from.dc]: own![topic]!, [to.dc]: others![topic]! }]),
+  );
 }
 
 /** When it returns, nobody commits anything of the units any more, and the tail has what was committed. */

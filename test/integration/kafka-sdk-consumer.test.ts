@@ -169,6 +169,7 @@ class Shop {
         units: moved.map((bucket) => `cn-east/${bucket}`),
         hasAcknowledged: ({ instance }) => instance !== 'process',
         undecidedMs: 30_000,
+        ended: () => undefined,
       });
       this.fenced.push(...fenced);
     }
@@ -307,6 +308,8 @@ describe('the consumer of the SDK', () => {
     zombie.child.kill('SIGSTOP');
     const count = (): number => (zombie.output().match(/handled/g) ?? []).length;
     const paused = count();
+    // So long a switchover waits for the acknowledgement of an instance.
+    await new Promise((resolve) => setTimeout(resolve, 500));
     await shop.switch('a', [1, 2]);
     expect(shop.fenced).toHaveLength(2 * PARTITIONS);
     zombie.child.kill('SIGCONT');
