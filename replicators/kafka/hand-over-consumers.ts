@@ -23,8 +23,9 @@ import { behindLastRecords } from './last-records.js';
 const TRANSACTION_MS = 15_000;
 const WRITE_MS = 30_000;
 const TOPIC_ALREADY_EXISTS = 36;
-/** A living member decides what it has begun within this; one that does not is fenced. */
+/** A living member decides what it has begun within so many looks; then everybody is fenced. Who has not acknowledged is, after the first. */
 const DECIDED_MS = 200;
+const LOOKS = 5;
 const PREFIX = 'interlock-hand-over:';
 
 export interface ConsumerHandOver {
@@ -103,15 +104,25 @@ async function endsOf(
   );
 }
 
-/** When it returns, nobody commits anything of the units any more, and the tail has what was committed. */
+/**
+ * When it returns, nobody commits anything of the units any more, and the tail has what was committed. Hazard: a member that is not known yet has a
+ * transaction open. Guard: what stays open is undone with every id that there is.
+ */
 async function endMembers({ from, hasAcknowledged }: ConsumerHandOver, deadline: number): Promise<string[]> {
-  const isDecided = await from.tail.read(DECIDED_MS);
-  const ids = from.tail.heldBy((holder) => holder === undefined || !hasAcknowledged(holder));
-  if (isDecided && ids.size === 0) return [];
-  const fenced = await fenceAll(from.cluster, (id) =>
-    isDecided ? ids.has(id) : isConsumerId(id) || id.startsWith(PREFIX),
-  );
-  if (!(await from.tail.read(deadline - performance.now())))
+  const { tail, cluster } = from;
+  const ended = new Set<string>();
+  const fenced: string[] = [];
+  for (let looks = 1; ; looks++) {
+    const isDecided = await tail.read(DECIDED_MS);
+    const held = tail.heldBy((holder) => holder === undefined || !hasAcknowledged(holder));
+    const ids = new Set([...held].filter((id) => !ended.has(id)));
+    if (isDecided && ids.size === 0) return fenced;
+    if (!isDecided && looks >= LOOKS) break;
+    if (ids.size > 0) fenced.push(...(await fenceAll(cluster, (id) => ids.has(id))));
+    for (const id of ids) ended.add(id);
+  }
+  fenced.push(...(await fenceAll(cluster, (id) => isConsumerId(id) || id.startsWith(PREFIX))));
+  if (!(await tail.read(deadline - performance.now())))
     throw unavailable(`${CONSUMERS} of ${from.dc}: a transaction is open, and hides positions of consumers`);
   return fenced;
 }
