@@ -49,10 +49,9 @@ export async function writeKafkaBaseline(
     const undecidedMs = deadline - performance.now();
     const handedOver = await allOrForemost(
       links.map(({ member, target }) =>
-        member.handOverConsumers(target, { epoch, units, hasAcknowledged, undecidedMs }),
+        member.handOverConsumers(target, { epoch, units, hasAcknowledged, undecidedMs, ended }),
       ),
     );
-    ended('handOver');
     const { workflowId, runId } = holder;
     const written = await allOrForemost(
       links.map(async ({ link, member }) => ({

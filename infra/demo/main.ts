@@ -72,6 +72,10 @@ export async function demo(options: DemoOptions, signal: AbortSignal): Promise<D
     await load.start();
     say('load runs');
     await pause(2000, signal);
+    if (options.kafka) {
+      await untilAborted(rig.checker.consuming(), signal);
+      say('events are handled in both data centers');
+    }
 
     say(`moving 10 % of ${REGION} from dc-a to dc-b`);
     await check(await rig.switchover(`${REGION}:10%`, 'dc-a', 'dc-b'));

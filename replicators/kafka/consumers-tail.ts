@@ -1,11 +1,11 @@
-import { CONSUMERS, consumerTransactionalId } from '../../src/kafka/consumer-records.js';
+import { CONSUMERS, consumerTransactionalId, settledBy } from '../../src/kafka/consumer-records.js';
 import type { Member, RecordKey, StoredState } from '../../src/kafka/consumer-records.js';
 import { GroupProgress } from '../../src/kafka/hand-over.js';
 import type { HandOver } from '../../src/kafka/hand-over.js';
 import type { DcId } from '../../src/routing/units.js';
 import type { Cluster } from './client/cluster.js';
-import type { PartitionMetadata } from './client/metadata-api.js';
-import { CommittedReader, offsetAt } from './read-committed.js';
+import { CommittedReader, offsetsAt } from './read-committed.js';
+import type { LedPartition } from './read-committed.js';
 
 /** A fetch waits so long for what is open to be decided; then the time that is left is looked at. */
 const WAIT_MS = 50;
@@ -50,16 +50,25 @@ export class ConsumersTail {
     }
     // No consumer was ever started here.
     if (topic === undefined || id === undefined) return true;
-    const read = await Promise.all(topic.partitions.map((partition) => this.readOne(partition, deadline)));
+    const partitions = topic.partitions.map(({ partition, leader }): LedPartition => ({
+      topic: CONSUMERS,
+      partition,
+      leader,
+      leaderEpoch: -1,
+    }));
+    const { cluster, offsets } = this;
+    const ends = await offsetsAt(cluster, partitions, 'latest', false);
+    if (offsets.size === 0) {
+      const first = await offsetsAt(cluster, partitions, 'earliest', false);
+      partitions.forEach(({ partition }, i) => offsets.set(partition, first[i]!));
+    }
+    const read = await Promise.all(partitions.map((of, i) => this.readOne(of, ends[i]!, deadline)));
     return read.every(Boolean);
   }
 
-  private async readOne({ partition, leader }: PartitionMetadata, deadline: number): Promise<boolean> {
+  private async readOne(of: LedPartition, end: number, deadline: number): Promise<boolean> {
     const { cluster, offsets } = this;
-    const ref = { topic: CONSUMERS, partition };
-    const end = await offsetAt(cluster, leader, ref, 'latest', false);
-    const from = offsets.get(partition) ?? (await offsetAt(cluster, leader, ref, 'earliest', false));
-    const reader = new CommittedReader(cluster, leader, ref, from, WAIT_MS);
+    const reader = new CommittedReader(cluster, of.leader, of, offsets.get(of.partition) ?? 0, WAIT_MS);
     while (reader.offset < end) {
       const before = reader.offset;
       await reader.fetch((cursor) => {
@@ -68,13 +77,19 @@ export class ConsumersTail {
         if (value === null) this.values.delete(key);
         else this.values.set(key, JSON.parse(value.toString()));
       });
-      offsets.set(partition, reader.offset);
+      offsets.set(of.partition, reader.offset);
       if (reader.offset === before && performance.now() > deadline) return false;
     }
     return true;
   }
 
-  groups(dc: DcId): FoundGroup[] {
+  /** Of the groups that are known. */
+  get topics(): string[] {
+    return [...new Set([...this.values.keys()].map((text) => (JSON.parse(text) as RecordKey)[2]))];
+  }
+
+  /** @param epoch of a fence: its units are in doubt where a state is of older rules */
+  groups(dc: DcId, epoch: number): FoundGroup[] {
     const found = new Map<string, FoundGroup>();
     for (const [text, value] of this.values) {
       const key = JSON.parse(text) as RecordKey;
@@ -84,7 +99,7 @@ export class ConsumersTail {
       const one = found.get(name) ?? { group, topic, progress: new GroupProgress(dc) };
       found.set(name, one);
       if (kind === 'hand-over') one.progress.add(value as HandOver[]);
-      else one.progress.at(key[3], key[4]).load(value as StoredState);
+      else one.progress.at(key[3], key[4]).load(settledBy(value as StoredState, epoch));
     }
     return [...found.values()];
   }

@@ -8,7 +8,7 @@ import {
   partitionOfSubscription,
 } from '../../src/kafka/consumer-records.js';
 import type { Member, RecordKey } from '../../src/kafka/consumer-records.js';
-import type { HandOver } from '../../src/kafka/hand-over.js';
+import type { HandOver, Offsets } from '../../src/kafka/hand-over.js';
 import type { DcId, UnitId } from '../../src/routing/units.js';
 import type { Cluster } from './client/cluster.js';
 import { unavailable } from './client/connection.js';
@@ -23,8 +23,9 @@ import { behindLastRecords } from './last-records.js';
 const TRANSACTION_MS = 15_000;
 const WRITE_MS = 30_000;
 const TOPIC_ALREADY_EXISTS = 36;
-/** A living member decides what it has begun within this; one that does not is fenced. */
+/** A living member decides what it has begun within so many looks; then everybody is fenced. Who has not acknowledged is, after the first. */
 const DECIDED_MS = 200;
+const LOOKS = 5;
 const PREFIX = 'interlock-hand-over:';
 
 export interface ConsumerHandOver {
@@ -37,6 +38,8 @@ export interface ConsumerHandOver {
   hasAcknowledged: (instance: Member) => boolean;
   /** For what is open in a topic to be decided. */
   undecidedMs: number;
+  /** Told at the end of each step, in their order. */
+  ended: (step: string) => void;
 }
 
 export interface HandedOver {
@@ -61,17 +64,22 @@ export interface HandedOver {
 export async function handOverConsumers(input: ConsumerHandOver): Promise<HandedOver> {
   const { from, to } = input;
   const deadline = performance.now() + input.undecidedMs;
-  const fenced = await endMembers(input, deadline);
-  const found = from.tail.groups(from.dc).map(async ({ group, topic, progress }) => {
-    const [own, others] = await Promise.all(
-      [from, to].map(({ cluster }) => behindLastRecords(cluster, topic, deadline)),
-    );
-    const ends = { [from.dc]: own!, [to.dc]: others! };
-    const value = progress.handOver(input.units, input.epoch, to.dc, ends);
+  const known = from.tail.topics;
+  const [fenced, ends] = await Promise.all([
+    endMembers(input, deadline),
+    // Of these units nothing is added: it may be before or after the last positions.
+    endsOf(input, known, deadline),
+  ]);
+  const found = from.tail.groups(from.dc, input.epoch);
+  const others = found.map(({ topic }) => topic).filter((topic) => !known.includes(topic));
+  const all = { ...ends, ...(await endsOf(input, others, deadline)) };
+  input.ended('positions');
+  const groups = found.map(({ group, topic, progress }) => {
+    const value = progress.handOver(input.units, input.epoch, to.dc, all[topic]!);
     return { group, topic, value };
   });
-  const groups = await Promise.all(found);
   await written(input, groups);
+  input.ended('handOver');
   return {
     groups: groups.map(({ group, topic, value }) => ({
       group,
@@ -82,15 +90,39 @@ export async function handOverConsumers(input: ConsumerHandOver): Promise<Handed
   };
 }
 
-/** When it returns, nobody commits anything of the units any more, and the tail has what was committed. */
-async function endMembers({ from, hasAcknowledged }: ConsumerHandOver, deadline: number): Promise<string[]> {
-  const isDecided = await from.tail.read(DECIDED_MS);
-  const ids = from.tail.heldBy((holder) => holder === undefined || !hasAcknowledged(holder));
-  if (isDecided && ids.size === 0) return [];
-  const fenced = await fenceAll(from.cluster, (id) =>
-    isDecided ? ids.has(id) : isConsumerId(id) || id.startsWith(PREFIX),
+/** By topic: behind the last record of each partition, in both DCs. */
+async function endsOf(
+  { from, to }: ConsumerHandOver,
+  topics: readonly string[],
+  deadline: number,
+): Promise<Record<string, Record<DcId, Offsets>>> {
+  const [own, others] = await Promise.all(
+    [from, to].map(({ cluster }) => behindLastRecords(cluster, topics, deadline)),
   );
-  if (!(await from.tail.read(deadline - performance.now())))
+  return Object.fromEntries(
+    topics.map((topic) => [topic, { [from.dc]: own![topic]!, [to.dc]: others![topic]! }]),
+  );
+}
+
+/**
+ * When it returns, nobody commits anything of the units any more, and the tail has what was committed. Hazard: a member that is not known yet has a
+ * transaction open. Guard: what stays open is undone with every id that there is.
+ */
+async function endMembers({ from, hasAcknowledged }: ConsumerHandOver, deadline: number): Promise<string[]> {
+  const { tail, cluster } = from;
+  const ended = new Set<string>();
+  const fenced: string[] = [];
+  for (let looks = 1; ; looks++) {
+    const isDecided = await tail.read(DECIDED_MS);
+    const held = tail.heldBy((holder) => holder === undefined || !hasAcknowledged(holder));
+    const ids = new Set([...held].filter((id) => !ended.has(id)));
+    if (isDecided && ids.size === 0) return fenced;
+    if (!isDecided && looks >= LOOKS) break;
+    if (ids.size > 0) fenced.push(...(await fenceAll(cluster, (id) => ids.has(id))));
+    for (const id of ids) ended.add(id);
+  }
+  fenced.push(...(await fenceAll(cluster, (id) => isConsumerId(id) || id.startsWith(PREFIX))));
+  if (!(await tail.read(deadline - performance.now())))
     throw unavailable(`${CONSUMERS} of ${from.dc}: a transaction is open, and hides positions of consumers`);
   return fenced;
 }

@@ -1,51 +1,71 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Cluster } from './client/cluster.js';
 import { unavailable } from './client/connection.js';
-import type { PartitionMetadata } from './client/metadata-api.js';
-import { offsetAt, readCommitted } from './read-committed.js';
+import { CommittedReader, fetchAll, offsetsAt, WAIT_MS } from './read-committed.js';
+import type { LedPartition } from './read-committed.js';
 
 const POLL_MS = 5;
 
+/** By topic and partition. */
+export type LastRecords = Record<string, Record<number, number>>;
+
 /**
- * Behind the last record of each partition of a topic, with what is open there now. Not the end of its log: a consumer never gets to a control record
+ * Behind the last record of each partition of some topics, with what is open there now. Not the end of the log: a consumer never gets to a control record
  * that is there. Hazard: up to the last decided offset only, a record would be missed that lies behind another producer's open transaction.
  * @param deadline by the monotonic clock: what is open has to be decided by then
  * @throws Unavailable: it is not
  */
 export async function behindLastRecords(
   cluster: Cluster,
-  topic: string,
+  topics: readonly string[],
   deadline: number,
-): Promise<Record<number, number>> {
-  const { partitions = [] } = (await cluster.metadata([topic])).topics[0] ?? {};
-  const ends = partitions.map(
-    async (of) => [of.partition, await behindLast(cluster, topic, of, deadline)] as const,
+): Promise<LastRecords> {
+  const found: LastRecords = Object.fromEntries(topics.map((topic) => [topic, {}]));
+  if (topics.length === 0) return found;
+  // For all of them one request at a time: a broker answers those of a connection one after the other.
+  const partitions = (await cluster.metadata(topics)).topics.flatMap(({ name, partitions: all }) =>
+    all.map(({ partition, leader }): LedPartition => ({ topic: name, partition, leader, leaderEpoch: -1 })),
   );
-  return Object.fromEntries(await Promise.all(ends));
+  const earliest = await offsetsAt(cluster, partitions, 'earliest', false);
+  const ends = await offsetsAt(cluster, partitions, 'latest', false);
+  await decided(cluster, partitions, ends, deadline);
+  partitions.forEach(({ topic, partition }, i) => (found[topic]![partition] = earliest[i]!));
+  let left = partitions.map((of, i) => ({ of, earliest: earliest[i]!, end: ends[i]! }));
+  for (let back = 10; left.length > 0; back *= 10) {
+    const ended = new Map<CommittedReader, number>();
+    for (const { of, earliest: first, end } of left)
+      ended.set(new CommittedReader(cluster, of.leader, of, Math.max(first, end - back), WAIT_MS), end);
+    for (;;) {
+      const due = [...ended].filter(([{ offset }, end]) => offset < end).map(([reader]) => reader);
+      if (due.length === 0) break;
+      await fetchAll(cluster, due, (reader, { offset }) => {
+        const { topic, partition } = reader.ref;
+        if (offset < ended.get(reader)!) found[topic]![partition] = offset + 1;
+      });
+    }
+    left = left.filter(
+      ({ of: { topic, partition }, earliest: first, end }) =>
+        found[topic]![partition] === first && end - back > first,
+    );
+  }
+  return found;
 }
 
-async function behindLast(
+/** Returns when all transactions that are open before these ends are committed or undone. */
+async function decided(
   cluster: Cluster,
-  topic: string,
-  { partition, leader }: PartitionMetadata,
+  partitions: readonly LedPartition[],
+  ends: readonly number[],
   deadline: number,
-): Promise<number> {
-  const ref = { topic, partition };
-  const [earliest, end] = await Promise.all([
-    offsetAt(cluster, leader, ref, 'earliest', false),
-    offsetAt(cluster, leader, ref, 'latest', false),
-  ]);
-  while ((await offsetAt(cluster, leader, ref, 'latest', true)) < end) {
+): Promise<void> {
+  for (;;) {
+    const stable = await offsetsAt(cluster, partitions, 'latest', true);
+    const open = partitions.find((_, i) => stable[i]! < ends[i]!);
+    if (open === undefined) return;
     if (performance.now() > deadline)
       throw unavailable(
-        `${topic}-${partition}: a transaction is open, and hides what lies behind it: see \`interlock replicate status\``,
+        `${open.topic}-${open.partition}: a transaction is open, and hides what lies behind it: see \`interlock replicate status\``,
       );
     await sleep(POLL_MS);
-  }
-  let found = earliest;
-  for (let back = 10; ; back *= 10) {
-    const from = Math.max(earliest, end - back);
-    await readCommitted(cluster, ref, { leader, end }, from, ({ offset }) => void (found = offset + 1));
-    if (found > earliest || from === earliest) return found;
   }
 }

@@ -71,10 +71,7 @@ export class KafkaMember {
   }
 
   /** Where the groups of this store stand with some units, to the same store of the new owner. */
-  handOverConsumers(
-    to: KafkaMember,
-    of: Pick<ConsumerHandOver, 'epoch' | 'units' | 'hasAcknowledged' | 'undecidedMs'>,
-  ): Promise<HandedOver> {
+  handOverConsumers(to: KafkaMember, of: Omit<ConsumerHandOver, 'from' | 'to'>): Promise<HandedOver> {
     return this.ask(({ cluster, tail }) =>
       to.ask((there) =>
         handOverConsumers({

@@ -1,6 +1,7 @@
 import type { Cluster } from './client/cluster.js';
-import { fetch, listOffsets } from './client/data-api.js';
-import type { PartitionRef } from './client/data-api.js';
+import type { Api } from './client/connection.js';
+import { byLeader, fetch, listOffsets } from './client/data-api.js';
+import type { FetchAnswer, Fetched, PartitionRef } from './client/data-api.js';
 import { check } from './client/protocol-errors.js';
 import { RecordCursor, readBatches } from './client/record-batch.js';
 import { CommittedOnly } from './committed-only.js';
@@ -8,6 +9,9 @@ import { CommittedOnly } from './committed-only.js';
 const FETCH_BYTES = 2 ** 22;
 /** A broker answers so late when there is nothing yet. */
 export const WAIT_MS = 500;
+
+/** With the node that leads it. */
+export type LedPartition = PartitionRef & { leader: number; leaderEpoch: number };
 
 /** @param committed up to where all transactions are decided (LSO), instead of to the end */
 export async function offsetAt(
@@ -25,6 +29,50 @@ export async function offsetAt(
   return found!.offset;
 }
 
+/** The same of many partitions, one request to each leader. @returns in their order */
+export async function offsetsAt(
+  cluster: Cluster,
+  partitions: readonly LedPartition[],
+  at: 'earliest' | 'latest',
+  committed: boolean,
+): Promise<number[]> {
+  const answers = [...byLeader(partitions)].map(([leader, of]) =>
+    cluster.call(leader, listOffsets(of, at, committed)),
+  );
+  const found = (await Promise.all(answers)).flat();
+  return partitions.map(({ topic, partition }) => {
+    const one = found.find((listed) => listed.topic === topic && listed.partition === partition)!;
+    check(one.error, `the offsets of ${topic}-${partition}`);
+    return one.offset;
+  });
+}
+
+/** Fetches once for all of these readers of one cluster, one request to each leader. */
+export async function fetchAll(
+  cluster: Cluster,
+  readers: readonly CommittedReader[],
+  onRecord: (reader: CommittedReader, cursor: RecordCursor) => void,
+): Promise<void> {
+  const answers = [...byLeader(readers)].map(async ([leader, of]) => {
+    const { partitions } = await cluster.call(leader, request(of, WAIT_MS));
+    for (const got of partitions) {
+      const reader = of.find(({ ref }) => ref.topic === got.topic && ref.partition === got.partition)!;
+      reader.take(got, (cursor) => onRecord(reader, cursor));
+    }
+  });
+  await Promise.all(answers);
+}
+
+function request(readers: readonly CommittedReader[], maxWaitMs: number): Api<FetchAnswer> {
+  const partitions = readers.map(({ ref: { topic, partition }, offset }) => ({
+    ...{ topic, partition, offset, leaderEpoch: -1, maxBytes: FETCH_BYTES },
+  }));
+  return fetch(partitions, {
+    ...{ readCommitted: true, maxWaitMs, maxBytes: FETCH_BYTES, forgotten: [] },
+    session: { id: 0, epoch: -1 },
+  });
+}
+
 /** Reads the committed records of one partition, a fetch at a time. */
 export class CommittedReader {
   private readonly cursor = new RecordCursor();
@@ -33,8 +81,8 @@ export class CommittedReader {
   /** @param offset the next one to be read */
   constructor(
     private readonly cluster: Cluster,
-    private readonly leader: number,
-    private readonly ref: PartitionRef,
+    readonly leader: number,
+    readonly ref: PartitionRef,
     public offset: number,
     private readonly maxWaitMs: number,
   ) {}
@@ -44,17 +92,14 @@ export class CommittedReader {
    * @returns whether it was ended
    */
   async fetch(onRecord: (cursor: RecordCursor) => boolean | void): Promise<boolean> {
-    const { cursor, committed, maxWaitMs } = this;
-    const { topic, partition } = this.ref;
-    const name = `${topic}-${partition}`;
-    const { partitions } = await this.cluster.call(
-      this.leader,
-      fetch([{ topic, partition, leaderEpoch: -1, offset: this.offset, maxBytes: FETCH_BYTES }], {
-        ...{ readCommitted: true, maxWaitMs, maxBytes: FETCH_BYTES, forgotten: [] },
-        session: { id: 0, epoch: -1 },
-      }),
-    );
-    const got = partitions[0]!;
+    const { partitions } = await this.cluster.call(this.leader, request([this], this.maxWaitMs));
+    return this.take(partitions[0]!, onRecord);
+  }
+
+  /** What a broker has answered for this partition; as of `fetch`. */
+  take(got: Fetched, onRecord: (cursor: RecordCursor) => boolean | void): boolean {
+    const { cursor, committed } = this;
+    const name = `${this.ref.topic}-${this.ref.partition}`;
     check(got.error, `reading ${name}`);
     committed.expect(got.aborted);
     for (const batch of readBatches(got.records, name)) {
@@ -66,17 +111,4 @@ export class CommittedReader {
     }
     return false;
   }
-}
-
-/** Committed records from `from` on, up to `end`; as of `CommittedReader.fetch`. */
-export async function readCommitted(
-  cluster: Cluster,
-  ref: PartitionRef,
-  { leader, end }: { leader: number; end: number },
-  from: number,
-  onRecord: (cursor: RecordCursor) => boolean | void,
-): Promise<void> {
-  const reader = new CommittedReader(cluster, leader, ref, from, WAIT_MS);
-  const upTo = (cursor: RecordCursor): boolean | void => cursor.offset < end && onRecord(cursor);
-  while (reader.offset < end) if (await reader.fetch(upTo)) return;
 }

@@ -28,8 +28,18 @@ export interface Member {
   instance: string;
 }
 
-/** The state of a partition, and who has committed it; without that, it is of an SDK that does not say so. */
-export type StoredState = PartitionState & { holder?: Member };
+/** The state of a partition; without the last two, it is of an SDK that does not say so. */
+export type StoredState = PartitionState & {
+  /** Who has committed it. */
+  holder?: Member;
+  /** Of the rules that its holder knew: of units that these do not give it, it has handled what is in the positions, and no more. */
+  epoch?: number;
+};
+
+/** As it is for the units that the fence of an epoch takes away: a holder that knew of it has attempted nothing of them. */
+export function settledBy(state: StoredState, epoch: number): StoredState {
+  return (state.epoch ?? 0) >= epoch ? { ...state, attempt: null } : state;
+}
 
 export type RecordKey =
   /** `StoredState` */

@@ -11,6 +11,8 @@ export interface PartitionState {
   apart: { position: number; units: UnitId[] }[];
   /** Records of this range that are not handled by their unit's position may have been, by a process that could not say so. */
   doubtful: Range | null;
+  /** The same for the member that has written the state: while it lives, it knows. Without it: an SDK that has it in `doubtful`. */
+  attempt?: Range | null;
 }
 
 /** From the first up to, and without, the last. */
@@ -56,11 +58,11 @@ export class PartitionProgress {
     this.position = state.position ?? Infinity;
     this.apart.clear();
     for (const { position, units } of state.apart) for (const unit of units) this.apart.set(unit, position);
-    this.doubtful = state.doubtful;
+    this.doubtful = doubtfulOf(state);
     this.cursor = null;
   }
 
-  /** @param attempt what is about to be handled: doubtful for who reads the state when this process is gone */
+  /** @param attempt what is handled before the next state: doubtful for who reads this one when the process is gone */
   state(attempt: Range | null = null): PartitionState {
     const groups = new Map<number, UnitId[]>();
     for (const [unit, position] of this.apart) groups.set(position, [...(groups.get(position) ?? []), unit]);
@@ -68,7 +70,8 @@ export class PartitionProgress {
       adopted: this.adopted,
       position: this.position === Infinity ? null : this.position,
       apart: [...groups].map(([position, units]) => ({ position, units: units.sort() })),
-      doubtful: hull(this.doubtful, attempt),
+      doubtful: this.doubtful,
+      attempt,
     };
   }
 
@@ -140,6 +143,11 @@ export class PartitionProgress {
     const least = Math.min(this.position, ...this.apart.values());
     if (this.doubtful !== null && this.doubtful[1] <= least) this.doubtful = null;
   }
+}
+
+/** For everybody but the member that has written it. */
+function doubtfulOf({ doubtful, attempt = null }: PartitionState): Range | null {
+  return hull(doubtful, attempt);
 }
 
 function hull(a: Range | null, b: Range | null): Range | null {

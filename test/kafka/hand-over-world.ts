@@ -1,6 +1,8 @@
 import { GroupProgress } from '../../src/kafka/hand-over.js';
 import type { HandOver } from '../../src/kafka/hand-over.js';
-import type { PartitionProgress, PartitionState } from '../../src/kafka/partition-progress.js';
+import { settledBy } from '../../src/kafka/consumer-records.js';
+import type { StoredState } from '../../src/kafka/consumer-records.js';
+import type { PartitionProgress, Range } from '../../src/kafka/partition-progress.js';
 
 export type Act =
   | { kind: 'produce'; user: number }
@@ -10,7 +12,10 @@ export type Act =
       origin: number;
       partition: number;
       records: number;
-      commits: boolean;
+      /** What becomes of it: committed at the end; not yet; or its member dies before that. */
+      end: 'commit' | 'later' | 'crash';
+      /** Records behind the last one that are announced, too. */
+      ahead: number;
       /** Between its records, the copy of the other DC is consumed too. */
       interleaves: boolean;
     }
@@ -19,7 +24,7 @@ export type Act =
       kind: 'switch';
       units: number[];
       outcome: 'done' | 'abort-early' | 'abort-late';
-      /** The old owner's consumers say that they have stopped; else they are fenced, and what they have not committed is lost. */
+      /** The old owner's consumers commit, and say that they have stopped; else they are fenced, and what they have not committed is lost. */
       acknowledges: boolean;
     };
 
@@ -44,11 +49,15 @@ export class World {
   private readonly fenced = new Set<string>();
   private epoch = 1;
   private count = 0;
-  private readonly stored = new Map<string, Map<string, PartitionState>>(DCS.map((dc) => [dc, new Map()]));
+  private readonly stored = new Map<string, Map<string, StoredState>>(DCS.map((dc) => [dc, new Map()]));
   private readonly handOvers = new Map<string, HandOver[][]>(DCS.map((dc) => [dc, []]));
   /** Of each DC, two. */
   private readonly members = new Map<string, [GroupProgress, GroupProgress]>();
   private readonly handled = new Map<string, number>();
+  /** By DC and partition: what its member may handle without a commit. */
+  private readonly announced = new Map<string, Range | null>();
+  /** A member that had something announced has died, or was fenced. */
+  private isAnyLost = false;
 
   constructor() {
     for (const dc of DCS) {
@@ -63,12 +72,11 @@ export class World {
         return this.produce(UNITS[act.user % 4]!, act.user >> 2);
       case 'consume':
         return void this.consume(
-          ...([DCS[act.dc]!, DCS[act.origin]!, act.partition, act.records, act.commits] as const),
-          act.interleaves,
+          ...([DCS[act.dc]!, DCS[act.origin]!, act.partition, act.records] as const),
+          ...([act.end, act.interleaves, act.ahead] as const),
         );
       case 'crash':
-        this.members.get(DCS[act.dc]!)![act.member] = this.begin(DCS[act.dc]!);
-        return;
+        return this.crash(DCS[act.dc]!, act.member);
       case 'switch':
         return this.switch(act);
     }
@@ -82,16 +90,46 @@ export class World {
     log.push({ offset, unit, era: this.era.get(unit)!, id: `${unit} #${this.count++}` });
   }
 
-  private begin(dc: string): GroupProgress {
+  /** @param epoch of a fence whose units are to be handed over */
+  private begin(dc: string, epoch?: number): GroupProgress {
     const group = new GroupProgress(dc);
     for (const handOvers of this.handOvers.get(dc)!) group.add(handOvers);
-    for (const origin of DCS) for (const partition of PARTITIONS) this.loadInto(group, origin, partition);
+    for (const origin of DCS)
+      for (const partition of PARTITIONS) this.loadInto(group, origin, partition, epoch);
     return group;
   }
 
-  private loadInto(group: GroupProgress, origin: string, partition: number): void {
+  private crash(dc: string, member: number): void {
+    for (const [origin, partition] of this.heldBy(member, dc)) {
+      const name = `${dc} ${origin}/${partition}`;
+      if (this.announced.get(name)) this.isAnyLost = true;
+      this.announced.set(name, null);
+    }
+    this.members.get(dc)![member] = this.begin(dc);
+  }
+
+  private heldBy(member: number, dc: string): [origin: string, partition: number][] {
+    return DCS.flatMap((origin) =>
+      PARTITIONS.map((partition): [string, number] => [origin, partition]),
+    ).filter(([origin, partition]) => (partition + (origin === dc ? 0 : 1)) % 2 === member);
+  }
+
+  /** The members of a DC commit what they have handled, and go on. */
+  private settle(dc: string): void {
+    for (const member of [0, 1]) {
+      const group = this.members.get(dc)![member]!;
+      for (const [origin, partition] of this.heldBy(member, dc)) {
+        const progress = group.at(origin, partition);
+        const { cursor } = progress;
+        if (this.announced.get(`${dc} ${origin}/${partition}`))
+          this.commit(group, progress, cursor === null ? null : [cursor, cursor + 2]);
+      }
+    }
+  }
+
+  private loadInto(group: GroupProgress, origin: string, partition: number, epoch = Infinity): void {
     const state = this.stored.get(group.dc)!.get(`${origin}/${partition}`);
-    if (state !== undefined) group.at(origin, partition).load(state);
+    if (state !== undefined) group.at(origin, partition).load(settledBy(state, epoch));
     else group.at(origin, partition);
   }
 
@@ -99,12 +137,9 @@ export class World {
     return this.members.get(dc)![(partition + (origin === dc ? 0 : 1)) % 2]!;
   }
 
-  private commit(
-    group: GroupProgress,
-    progress: PartitionProgress,
-    attempt?: readonly [number, number],
-  ): void {
-    const state = progress.state(attempt ?? null);
+  private commit(group: GroupProgress, progress: PartitionProgress, attempt: Range | null = null): void {
+    const state = { ...progress.state(attempt), epoch: this.epoch };
+    this.announced.set(`${group.dc} ${progress.origin}/${progress.partition}`, attempt);
     this.stored.get(group.dc)!.set(`${progress.origin}/${progress.partition}`, structuredClone(state));
     // The other member hears of it.
     for (const other of this.members.get(group.dc)!)
@@ -117,8 +152,9 @@ export class World {
     origin: string,
     partition: number,
     most: number,
-    commits: boolean,
+    end: 'commit' | 'later' | 'crash',
     interleaves = false,
+    ahead = 0,
   ): boolean {
     const group = this.memberOf(dc, origin, partition);
     const progress = group.at(origin, partition);
@@ -134,22 +170,32 @@ export class World {
     const entries = this.logs.get(`${origin}/${partition}`)!.filter(({ offset }) => offset >= from);
     const batch = entries.slice(0, most);
     if (batch.length === 0) return false;
-    const end = batch.at(-1)!.offset + 1;
-    this.commit(group, progress, [from, end]);
+    const next = batch.at(-1)!.offset + 1;
     for (const entry of batch) {
       const { offset, unit } = entry;
       const may = (): boolean => isActive(unit) && group.isReleased(unit, origin, partition, offset);
       if (progress.decide(offset, unit, may) !== 'handle') continue;
+      const announced = this.announced.get(`${dc} ${origin}/${partition}`);
+      if (!announced || offset < announced[0] || offset >= announced[1]) {
+        progress.passed(offset, (one) => group.limitOf(one, origin, partition));
+        this.commit(group, progress, [offset, next + ahead]);
+      }
       this.handle(dc, entry, `${origin}/${partition}`, progress.isDoubtful(offset));
       if (interleaves) {
         const other = origin === 'dc-a' ? 'dc-b' : 'dc-a';
-        for (const p of PARTITIONS) this.consume(dc, other, p, 1, true);
+        for (const p of PARTITIONS) this.consume(dc, other, p, 1, 'commit');
       }
     }
-    progress.passed(end, (unit) => group.limitOf(unit, origin, partition));
-    if (commits) this.commit(group, progress);
-    else this.members.get(dc)![this.members.get(dc)!.indexOf(group)] = this.begin(dc);
+    progress.passed(next, (unit) => group.limitOf(unit, origin, partition));
+    if (end === 'commit') this.commit(group, progress);
+    else if (end === 'crash') this.crash(dc, this.members.get(dc)!.indexOf(group));
+    else if (this.isAwaited(group, progress)) this.commit(group, progress);
     return true;
+  }
+
+  private isAwaited(group: GroupProgress, progress: PartitionProgress): boolean {
+    const known = this.stored.get(group.dc)!.get(`${progress.origin}/${progress.partition}`);
+    return JSON.stringify(progress.state().apart) !== JSON.stringify(known?.apart ?? []);
   }
 
   private handle(dc: string, entry: Entry, where: string, redelivered: boolean): void {
@@ -157,6 +203,7 @@ export class World {
     if (this.owner.get(unit) !== dc || this.fenced.has(unit))
       this.problems.push(`${id} handled past its fence`);
     const times = this.handled.get(id) ?? 0;
+    if (redelivered && !this.isAnyLost) this.problems.push(`${id} marked, and no member was lost`);
     this.handled.set(id, times + 1);
     if (times > 0) {
       if (!redelivered) this.problems.push(`${id} handled again unmarked`);
@@ -178,14 +225,15 @@ export class World {
     const epoch = (this.epoch += 2);
     for (const unit of moved) this.fenced.add(unit);
     // Without a word every member is fenced, and begins anew at what was committed.
-    if (!acknowledges) this.members.set(from, [this.begin(from), this.begin(from)]);
+    if (acknowledges) this.settle(from);
+    else for (const member of [0, 1]) this.crash(from, member);
     if (outcome !== 'abort-early') {
       const endOf = (dc: string): Record<number, number> =>
         Object.fromEntries(
           PARTITIONS.map((p) => [p, (this.logs.get(`${dc}/${p}`)!.at(-1)?.offset ?? -1) + 1]),
         );
       const ends = { [from]: endOf(from), [next]: endOf(next) };
-      const left = structuredClone(this.begin(from).handOver(moved, epoch, next, ends));
+      const left = structuredClone(this.begin(from, epoch).handOver(moved, epoch, next, ends));
       this.handOvers.get(next)!.push(left);
       for (const member of this.members.get(next)!) member.add(left);
     }
@@ -200,11 +248,13 @@ export class World {
 
   /** Everybody reads what is left. */
   drain(atOnce: boolean): void {
+    // Members commit now and then.
+    for (const dc of DCS) this.settle(dc);
     for (let idle = 0; idle < 3; idle++) {
       for (const dc of DCS)
         for (const origin of DCS)
           for (const partition of PARTITIONS)
-            while (this.consume(dc, origin, partition, atOnce ? 100 : 1, true)) idle = 0;
+            while (this.consume(dc, origin, partition, atOnce ? 100 : 1, 'commit')) idle = 0;
     }
   }
 

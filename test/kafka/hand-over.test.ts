@@ -10,8 +10,9 @@ const act: fc.Arbitrary<Act> = fc.oneof(
     weight: 8,
     arbitrary: fc.record({
       ...{ kind: fc.constant('consume' as const), dc: fc.nat({ max: 1 }), origin: fc.nat({ max: 1 }) },
-      ...{ partition: fc.nat({ max: 1 }), records: fc.integer({ min: 1, max: 6 }), commits: fc.boolean() },
-      interleaves: fc.boolean(),
+      ...{ partition: fc.nat({ max: 1 }), records: fc.integer({ min: 1, max: 6 }) },
+      end: fc.constantFrom('commit' as const, 'later' as const, 'later' as const, 'crash' as const),
+      ...{ interleaves: fc.boolean(), ahead: fc.nat({ max: 3 }) },
     }),
   },
   {

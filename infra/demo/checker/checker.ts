@@ -3,7 +3,7 @@ import type { Connection, RowDataPacket } from 'mysql2/promise';
 import type { RedisAddress } from '../../../src/topology/redis-address.js';
 import { readJournal } from '../load/journal.js';
 import type { ServerAddress } from './binlog-stream.js';
-import { auditEvents, readEvents, waitUntilHandled } from './events.js';
+import { auditEvents, readEvents, waitUntilConsumed, waitUntilHandled } from './events.js';
 import { auditLedger } from './ledger.js';
 import type { LedgerFindingKind, ShopBooks } from './ledger.js';
 import { auditVisits } from './visits.js';
@@ -72,21 +72,34 @@ export class Checker {
         : [];
   }
 
-  async check(): Promise<CheckReport> {
+  check(): Promise<CheckReport> {
     const started = performance.now();
+    return this.connected((connections) => this.run(connections, started));
+  }
+
+  /** Returns when the consumers of all data centers handle events. */
+  consuming(): Promise<void> {
+    return this.connected((connections) => waitUntilConsumed(connections, this.timeoutMs));
+  }
+
+  private get timeoutMs(): number {
+    return this.options.settleTimeoutMs ?? 90_000;
+  }
+
+  private async connected<R>(work: (connections: Connection[]) => Promise<R>): Promise<R> {
     const connections: Connection[] = [];
     try {
       for (const { address } of this.options.datacenters) {
         connections.push(await mysql.createConnection({ ...address, dateStrings: true }));
       }
-      return await this.run(connections, started);
+      return await work(connections);
     } finally {
       await Promise.allSettled(connections.map((connection) => connection.end()));
     }
   }
 
   private async run(connections: Connection[], started: number): Promise<CheckReport> {
-    const timeoutMs = this.options.settleTimeoutMs ?? 90_000;
+    const { timeoutMs } = this;
     const [a, b] = connections as [Connection, Connection];
     await waitUntilPromisesKept([a, b], timeoutMs);
     if (this.options.events === true) await waitUntilHandled([a, b], timeoutMs);

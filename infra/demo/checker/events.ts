@@ -42,6 +42,23 @@ export async function waitUntilHandled(connections: readonly Connection[], timeo
   }
 }
 
+/** Returns when some event was handled in each data center: a consumer group begins to work seconds after its members have started. */
+export async function waitUntilConsumed(
+  connections: readonly Connection[],
+  timeoutMs: number,
+): Promise<void> {
+  const deadline = Date.now() + timeoutMs;
+  for (;;) {
+    const dcs = new Set<string>();
+    for (const connection of connections) {
+      const [rows] = await connection.query<RowDataPacket[]>('SELECT DISTINCT dc FROM shop.wallet_handled');
+      for (const row of rows) dcs.add(String(row['dc']));
+    }
+    if (dcs.size >= connections.length || Date.now() > deadline) return;
+    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+  }
+}
+
 export async function readEvents(connection: Connection): Promise<EventBooks> {
   const handlings: Handling[] = [];
   for (const kind of KINDS) {

@@ -17,10 +17,10 @@ import type { ConsumerStates } from './consumer-states.js';
 import { Grants } from './grants.js';
 import { isWritable } from './writable.js';
 
-/** Records between two commits. */
-const CHUNK = 100;
-/** And so long at most, when there is another record to handle. */
-const CONFIRMED_MS = 200;
+/** Records that are handled between two commits, at most. */
+const MOST = 500;
+/** And so long at most. What was handled since is handled again, marked, by the next member when this one dies. */
+const COMMIT_MS = 1_000;
 const BACKOFF_MS = { first: 50, most: 5_000 };
 
 export interface PartitionParts {
@@ -43,6 +43,8 @@ export interface PartitionParts {
   setPaused: (paused: boolean) => void;
   unitOf: (message: KafkaMessage) => UnitId;
   handle: (message: KafkaMessage, offset: number, redelivered: boolean) => Promise<void>;
+  /** Until when this process was paused last, by the monotonic clock. */
+  wokeAt: () => number;
   /** Its state was committed: others may wait for that. */
   onCommitted: () => void;
   onWarning: (message: string, error: unknown) => void;
@@ -54,8 +56,8 @@ export interface FetchedBatch {
   messages: KafkaMessage[];
   /** Behind the last one, filtered ones too. */
   next: number;
-  /** The member still is one of the group. */
-  isAlive: () => Promise<boolean>;
+  /** As far as is known, the member still is one of the group. */
+  isAlive: () => boolean;
   /** All of it is read: the client fetches what follows. */
   resolve: () => void;
 }
@@ -71,16 +73,20 @@ export class ConsumerPartition {
   private isLooking = false;
   /** The last states that were sent; one of them was committed last, when nobody else has. */
   private written: string[] = [];
-  /** The units apart as they were committed last. */
-  private committedApart = '';
+  /** What was committed last: without a commit nothing else is handled. */
+  private announced: Range | null = null;
+  private committed: { apart: string; position: number | null } = { apart: '', position: null };
+  /** When the commit was sent that succeeded last. */
+  private committedAt = 0;
+  /** Records since then. */
+  private handled = 0;
+  private timer: NodeJS.Timeout | undefined;
   private opening: Promise<void> = Promise.resolve();
   /** What is fetched next: of a local partition the cursor itself. */
   private nextFetch: number | undefined;
   /** Of a copy: origin offsets, and where a copy of them or of what follows is. Ascending. */
   private readonly places: { origin: number; at: number }[] = [{ origin: 0, at: 0 }];
   private failures = 0;
-  /** When the commit was sent that succeeded last. */
-  private confirmedAt = 0;
 
   constructor(private readonly parts: PartitionParts) {
     this.progress = parts.group.at(parts.origin, parts.partition);
@@ -127,13 +133,22 @@ export class ConsumerPartition {
   async settle(router: Router): Promise<void> {
     this.grants.learned(router);
     this.isInterrupted = true;
-    await this.exclusive(async () => undefined);
+    await this.guarded(() => this.flush());
     await this.opening;
   }
 
-  async close(): Promise<void> {
+  /** Another member may get it next: ends at the next record, and commits what was handled. */
+  letGo(): Promise<void> {
     this.isInterrupted = true;
+    return this.exclusive(async () => {
+      // Who has it already knows what was announced.
+      if (this.writer !== undefined && this.isDue) await this.commit(null).catch(() => undefined);
+    });
+  }
+
+  async close(): Promise<void> {
     this.isClosed = true;
+    await this.letGo();
     await this.exclusive(() => this.lose());
   }
 
@@ -147,8 +162,10 @@ export class ConsumerPartition {
         parts.onWarning(`${this.name}: what was at ${this.nextFetch} is removed`, undefined);
       }
       const isWhole = await this.readRecords(batch);
-      // Others may wait for what was passed without a record of its own.
-      if (JSON.stringify(progress.state().apart) !== this.committedApart) await this.commit(null);
+      this.failures = 0;
+      // What units are apart for may be passed: others wait for that, in another process perhaps.
+      if (JSON.stringify(progress.state().apart) !== this.committed.apart) await this.commit(null);
+      else if (this.isDue) this.commitLater();
       if (isWhole) batch.resolve();
       this.goOn(!isWhole);
     });
@@ -156,12 +173,39 @@ export class ConsumerPartition {
 
   /** @returns whether all of it was read */
   private async readRecords(batch: FetchedBatch): Promise<boolean> {
-    const { progress } = this;
+    const { progress, parts } = this;
     const records = batch.messages.map((message) => ({ message, offset: this.offsetOf(message) }));
-    const left = (): typeof records => records.filter(({ offset }) => offset >= progress.cursor!);
-    for (let rest = left(); rest.length > 0; rest = left()) {
-      await this.readChunk(rest.slice(0, CHUNK));
-      if (this.isInterrupted || !(await batch.isAlive())) return false;
+    let next = progress.cursor!;
+    try {
+      for (const [i, { message, offset }] of records.entries()) {
+        if (offset < next) continue;
+        if (this.isInterrupted || !batch.isAlive()) return false;
+        next = offset;
+        const unit = parts.unitOf(message);
+        const isReleased = parts.group.isReleased(unit, parts.origin, parts.partition, offset);
+        if (progress.decide(offset, unit, () => isReleased && this.isActive(unit)) === 'handle') {
+          if (!this.mayHandle(offset)) {
+            this.passed(next);
+            await this.commit(
+              this.attemptFrom(offset, records[Math.min(i + MOST, records.length) - 1]!.offset + 1),
+            );
+            // The commit took time, in which a fence may have come.
+            if (this.isInterrupted || !batch.isAlive() || !this.isActive(unit)) return false;
+          }
+          try {
+            await parts.handle(message, offset, progress.isDoubtful(offset));
+          } catch (error) {
+            this.passed(next);
+            progress.doubt([offset, offset + 1]);
+            await this.commit(null);
+            throw new HandlerFailed(messageOf(error), { cause: error });
+          }
+          this.handled += 1;
+        }
+        next = offset + 1;
+      }
+    } finally {
+      this.passed(next);
     }
     this.nextFetch = batch.next;
     // Behind what was filtered out.
@@ -169,40 +213,43 @@ export class ConsumerPartition {
     return true;
   }
 
-  /** Up to its end, or up to where this member has to look whether the partition still is its own. */
-  private async readChunk(chunk: { message: KafkaMessage; offset: number }[]): Promise<void> {
-    const { progress, parts } = this;
-    const last = chunk.at(-1)!.offset;
-    let isAnnounced = false;
-    let handled = 0;
-    let next = chunk[0]!.offset;
-    for (const { message, offset } of chunk) {
-      if (this.isInterrupted) break;
-      const unit = parts.unitOf(message);
-      const isReleased = parts.group.isReleased(unit, parts.origin, parts.partition, offset);
-      if (progress.decide(offset, unit, () => isReleased && this.isActive(unit)) === 'handle') {
-        // What a process that dies now may have handled.
-        if (!isAnnounced) await this.commit([offset, last + 1]);
-        isAnnounced = true;
-        // The commit took time, in which a fence may have come.
-        if (this.isInterrupted || !this.isActive(unit)) break;
-        // Hazard: a process that was paused goes on where it was, and who took over handles the same. Guard: a commit, which is refused then.
-        if (handled > 0 && performance.now() - this.confirmedAt > CONFIRMED_MS) break;
-        try {
-          await parts.handle(message, offset, progress.isDoubtful(offset));
-        } catch (error) {
-          this.passed(offset);
-          progress.doubt([offset, offset + 1]);
-          await this.commit(null);
-          throw new HandlerFailed(messageOf(error), { cause: error });
-        }
-        handled += 1;
-      }
-      next = offset + 1;
-    }
-    this.passed(next);
-    if (isAnnounced) await this.commit(null);
-    this.failures = 0;
+  /**
+   * Who reads the state that was committed last has the record in doubt. Hazard: a process that was paused, or that Kafka has fenced, goes on where it was,
+   * and who took over handles the same. Guard: after a pause, and now and then, a commit, which is refused then.
+   */
+  private mayHandle(offset: number): boolean {
+    const { announced, committedAt } = this;
+    const isAnnounced = announced !== null && announced[0] <= offset && offset < announced[1];
+    return (
+      isAnnounced &&
+      this.handled < MOST &&
+      committedAt >= this.parts.wokeAt() &&
+      performance.now() - committedAt < COMMIT_MS
+    );
+  }
+
+  /** What may be handled before the next commit: what is fetched, and twice as much as since the last one. */
+  private attemptFrom(offset: number, fetched = offset): Range | null {
+    const to = Math.max(fetched, offset + Math.min(2 * this.handled, MOST));
+    return offset < to ? [offset, to] : null;
+  }
+
+  /** Something is not as it was committed. */
+  private get isDue(): boolean {
+    return (
+      this.announced !== null ||
+      this.handled > 0 ||
+      this.progress.state().position !== this.committed.position
+    );
+  }
+
+  private commitLater(): void {
+    this.timer ??= setTimeout(() => void this.guarded(() => this.flush()), COMMIT_MS).unref();
+  }
+
+  private async flush(): Promise<void> {
+    const { cursor } = this.progress;
+    if (this.isDue) await this.commit(cursor === null ? null : this.attemptFrom(cursor));
   }
 
   private passed(next: number): void {
@@ -281,6 +328,8 @@ export class ConsumerPartition {
   private async lose(): Promise<void> {
     const { writer } = this;
     this.writer = undefined;
+    this.announced = null;
+    this.endTimer();
     await writer?.close().catch(() => undefined);
   }
 
@@ -316,14 +365,25 @@ export class ConsumerPartition {
   }
 
   private async commit(attempt: Range | null): Promise<void> {
-    const state: StoredState = { ...this.progress.state(attempt), holder: this.parts.holder };
+    this.endTimer();
+    const { progress, parts } = this;
+    const epoch = parts.rules.current()?.epoch ?? 0;
+    const state: StoredState = { ...progress.state(attempt), epoch, holder: parts.holder };
     const text = JSON.stringify(state);
     this.written = [...this.written.slice(-1), text];
     const sentAt = performance.now();
     await this.write(this.key('state'), text);
-    this.confirmedAt = sentAt;
-    this.committedApart = JSON.stringify(state.apart);
-    if (attempt === null) this.parts.onCommitted();
+    this.committedAt = sentAt;
+    this.announced = attempt;
+    this.handled = 0;
+    this.committed = { apart: JSON.stringify(state.apart), position: state.position };
+    if (attempt !== null) this.commitLater();
+    this.parts.onCommitted();
+  }
+
+  private endTimer(): void {
+    clearTimeout(this.timer);
+    this.timer = undefined;
   }
 
   private async write(key: RecordKey, value: string): Promise<void> {

@@ -11,6 +11,7 @@ import { unitsOfTargets } from '../target.js';
 import type { Target } from '../target.js';
 import { ConsumerPartition } from './consumer-partition.js';
 import { ConsumerStates } from './consumer-states.js';
+import { Pauses } from './pauses.js';
 
 export interface ConsumedRecord {
   /** As it is called where it was written. */
@@ -70,6 +71,7 @@ export class FencedConsumer {
   private readonly partitions = new Map<string, ConsumerPartition>();
   private readonly states: ConsumerStates;
   private readonly consumer: Consumer;
+  private readonly pauses = new Pauses();
   private forget: () => void = () => undefined;
 
   constructor(private readonly parts: FencedConsumerParts) {
@@ -105,12 +107,14 @@ export class FencedConsumer {
     const { rules } = this.parts;
     if (rules.current() === undefined) await rules.refresh();
     await this.states.start();
+    this.pauses.watch();
     this.forget = rules.onRules(async (router) => {
       await Promise.all(this.all((partition) => partition.settle(router)));
       void Promise.all(this.all((partition) => partition.grant()));
     });
     const { consumer } = this;
     consumer.on(consumer.events.GROUP_JOIN, ({ payload }) => this.assign(payload.memberAssignment));
+    consumer.on(consumer.events.REBALANCING, () => void this.all((partition) => partition.letGo()));
     await consumer.connect();
     await consumer.subscribe({ topics: [...this.read.keys()], fromBeginning: true });
     await consumer.run({
@@ -120,11 +124,10 @@ export class FencedConsumer {
       eachBatch: async (fetched) => {
         const { batch } = fetched;
         let lost: unknown;
-        const isAlive = async (): Promise<boolean> => {
-          await fetched.heartbeat().catch((error: unknown) => (lost = error));
-          return lost === undefined && fetched.isRunning();
-        };
-        const beat = setInterval(() => void isAlive(), HEARTBEAT_MS);
+        const beat = setInterval(
+          () => void fetched.heartbeat().catch((error: unknown) => (lost = error)),
+          HEARTBEAT_MS,
+        );
         const last = batch.lastOffset();
         try {
           await this.partitions.get(`${batch.topic}/${batch.partition}`)?.read({
@@ -132,7 +135,7 @@ export class FencedConsumer {
             fetchedOffset: Number((batch as unknown as { fetchedOffset: string }).fetchedOffset),
             messages: batch.messages,
             next: Number(last) + 1,
-            isAlive,
+            isAlive: () => lost === undefined && fetched.isRunning(),
             resolve: () => fetched.resolveOffset(last),
           });
         } finally {
@@ -148,6 +151,7 @@ export class FencedConsumer {
     // A fence that comes now is acknowledged when the records under way are committed.
     await Promise.all(this.all((partition) => partition.close()));
     this.forget();
+    this.pauses.end();
     await this.consumer.disconnect();
     await this.states.stop();
   }
@@ -207,6 +211,7 @@ export class FencedConsumer {
         this.consumer[paused ? 'pause' : 'resume']([{ topic: read, partitions: [partition] }]),
       unitOf: (message) => this.unitOf(recordOf(message, Number(message.offset), false)),
       handle: (message, offset, redelivered) => options.handler(recordOf(message, offset, redelivered)),
+      wokeAt: () => this.pauses.wokeAt(),
       onCommitted: () => void Promise.all(this.all((other) => other.look())),
       onWarning: (message, error) => options.onWarning?.(message, error),
     });
