@@ -1,6 +1,6 @@
 import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
 import { RedisConnection, textOf } from '../../replicators/redis/connection.js';
 import { initialiseRedisLink } from '../../replicators/redis/initialise.js';
 import type { RedisLinkConfig } from '../../replicators/redis/link-config.js';
@@ -124,6 +124,23 @@ describe('a link', () => {
     await pair.a.run('SET', 'k', '1');
     expect(await pair.a.run('WAIT', 1, 30_000)).toBe(1);
     expect(await pair.b.text('GET', 'k')).toBe('1');
+  });
+
+  it('acknowledges because it is asked, not only from time to time', async () => {
+    const every = globalThis.setInterval;
+    const spy = vi
+      .spyOn(globalThis, 'setInterval')
+      .mockImplementation(((run: () => void) => every(run, 2 ** 31 - 1)));
+    try {
+      const link = await linked();
+      await passed(link);
+      for (const value of [1, 2]) {
+        await pair.a.run('SET', 'k', value);
+        expect(await pair.a.run('WAIT', 1, 30_000)).toBe(1);
+      }
+    } finally {
+      spy.mockRestore();
+    }
   });
 
   it('applies transactions and scripts as one', async () => {
