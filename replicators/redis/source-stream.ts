@@ -296,7 +296,12 @@ export class SourceStream {
     if (spec.kind === 'cache') return;
     if (spec.kind === 'whole') return this.takeWhole(name, command);
     if (this.db >= this.target.databases && this.judge.filter.carriesDatabase(this.db))
-      return this.record('refused', command, null, `the target has no database ${this.db}`);
+      return this.record(
+        'refused',
+        command,
+        this.firstKey(spec, command),
+        `the target has no database ${this.db}`,
+      );
     if (this.refused.size > 0) {
       const words = this.refused.get(this.base + command.endOffset);
       if (words !== undefined) return this.record('refused', command, this.firstKey(spec, command), words);

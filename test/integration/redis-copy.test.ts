@@ -1,6 +1,7 @@
-import { beforeEach, expect, it } from 'vitest';
+import { beforeEach, expect, it, vi } from 'vitest';
 import { initialiseRedisLink } from '../../replicators/redis/initialise.js';
 import type { RedisLinkConfig } from '../../replicators/redis/link-config.js';
+import { Replica } from '../../replicators/redis/replica.js';
 import {
   redisDifferences,
   redisLinkConfig,
@@ -103,6 +104,38 @@ it('leaves out keys that live too short, removes what the target has of them, an
   expect(await pair.b.text('GET', 'long')).toBe('v');
   await until('it is as at the source', async () => (await redisDifferences(pair.a, pair.b)).length === 0);
   expect([null, 'v']).toContain(await pair.b.text('GET', 'short'));
+});
+
+it('acknowledges nothing until it is applied, and says how long it will take', async () => {
+  const { a } = pair;
+  // A source that has had a replica begins at more than 0.
+  await (await copied(redisLinkConfig(pair, 'a'))).stop();
+  await pair.b.run('FLUSHALL');
+  await a.client.askAll(Array.from({ length: 12_000 }, (_, i) => ['SET', `k${i}`, 'v']));
+  const config = redisLinkConfig(pair, 'a', { throttle: { maxRowsPerSecond: 2_000 } });
+  const link = await startRedisLink(config, { copy: true });
+  running.push(link);
+  const acknowledges = vi.spyOn(Replica.prototype, 'acknowledge');
+  let replica = '';
+  await until('it is a replica', async () => {
+    replica = /^slave0:.*state=online.*$/m.exec((await a.text('INFO', 'replication')) ?? '')?.[0] ?? '';
+    return (
+      replica !== '' && acknowledges.mock.calls.length > 2 && (link.status().copy?.rowsPerSecond ?? 0) > 0
+    );
+  });
+  acknowledges.mockRestore();
+  const { state, copy } = link.status();
+  expect(state).toBe('copying');
+  expect(replica).toContain(',offset=0,');
+  const { estimatedRows, comparedRows, rowsPerSecond, etaSeconds } = copy!;
+  expect(estimatedRows).toBe(12_000);
+  expect(rowsPerSecond).toBeGreaterThan(0);
+  // More may have been read since it was told.
+  expect(etaSeconds).toBeGreaterThanOrEqual(Math.ceil((estimatedRows - comparedRows) / rowsPerSecond));
+  expect(etaSeconds).toBeLessThan(estimatedRows / rowsPerSecond);
+  await until('it streams', () => link.status().state === 'streaming');
+  expect(link.status().copy).toMatchObject({ comparedRows: 12_000, etaSeconds: 0 });
+  expect(await a.run('WAIT', 1, 30_000)).toBe(1);
 });
 
 it('gives an older target commands for what its RESTORE does not know', async () => {

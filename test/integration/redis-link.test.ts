@@ -1,13 +1,15 @@
 import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it, vi } from 'vitest';
 import { RedisConnection, textOf } from '../../replicators/redis/connection.js';
 import { initialiseRedisLink } from '../../replicators/redis/initialise.js';
 import type { RedisLinkConfig } from '../../replicators/redis/link-config.js';
 import { Replica } from '../../replicators/redis/replica.js';
+import { unreadRecord } from '../../replicators/redis/refusals.js';
 import type { Reply } from '../../replicators/redis/resp/reply-reader.js';
 import { REDIS_RIGHTS } from '../../src/fence/redis-rights.js';
 import { bucketOf } from '../../src/routing/units.js';
+import { relay } from '../support/relay.js';
 import { startRedis } from '../support/redis.js';
 import {
   passMarker,
@@ -108,6 +110,23 @@ describe('a link', () => {
     await pair.a.run('SET', 'k', '1');
     expect(await pair.a.run('WAIT', 1, 30_000)).toBe(1);
     expect(await pair.b.text('GET', 'k')).toBe('1');
+  });
+
+  it('acknowledges because it is asked, not only from time to time', async () => {
+    const every = globalThis.setInterval;
+    const spy = vi
+      .spyOn(globalThis, 'setInterval')
+      .mockImplementation((run: () => void) => every(run, 2 ** 31 - 1));
+    try {
+      const link = await linked();
+      await passed(link);
+      for (const value of [1, 2]) {
+        await pair.a.run('SET', 'k', value);
+        expect(await pair.a.run('WAIT', 1, 30_000)).toBe(1);
+      }
+    } finally {
+      spy.mockRestore();
+    }
   });
 
   it('applies transactions and scripts as one', async () => {
@@ -224,6 +243,41 @@ describe('a link', () => {
     expect(await seq()).toBe(after);
     expect(await keysOfB()).toEqual([]);
     expect(back.status().rows).toBe(0);
+  });
+});
+
+describe('a source whose clock is not the link’s', () => {
+  it.each([false, true])('says how long a key still lives (copied: %s)', async (copy) => {
+    const HOUR_S = 3_600;
+    const ahead = await relay(pair.a.server.port, (said) =>
+      Buffer.from(
+        said
+          .toString('latin1')
+          .replace(
+            /^(\*2\r\n\$10\r\n)(\d{10})(?=\r\n\$\d)/gm,
+            (_all, head: string, now: string) => `${head}${Number(now) + HOUR_S}`,
+          ),
+        'latin1',
+      ),
+    );
+    const write = async (): Promise<void> => {
+      // By that clock, it is over.
+      await pair.a.run('SET', 'short', 'v', 'EX', HOUR_S - 600);
+      await pair.a.run('SET', 'long', 'v', 'EX', HOUR_S + 600);
+    };
+    try {
+      if (copy) await write();
+      const config = redisLinkConfig(pair, 'a', { source: { host: '127.0.0.1', port: ahead.port } });
+      const link = await keep(startRedisLink(config, copy ? { copy } : { from: 'now' }));
+      await until('it streams', () => link.status().state === 'streaming');
+      if (!copy) await write();
+      await passed(link);
+      expect(await keysOfB()).toEqual(['long']);
+      expect(link.status()).toMatchObject({ mends: 0, quarantined: 0 });
+      await running.pop()!.stop();
+    } finally {
+      ahead.close();
+    }
   });
 });
 
@@ -473,6 +527,32 @@ describe('ownership', () => {
   });
 });
 
+it('ignore-deletes: what is written behind a deletion meets the old value', async () => {
+  const { a, b } = pair;
+  const link = await linked({ unmapped: 'ignore-deletes', onQuarantine: 'go-on' });
+  await a.run('MSET', 'set', 'old', 'nx', 'old', 'life', 'old', 'n', 5, 'got', 'old', 'type', 'old');
+  await a.run('RPUSH', 'list', 'old');
+  await a.run('SADD', 'members', 'x', 'y');
+  await a.run('SADD', 'one', 'x');
+  await a.run('DEL', 'set', 'nx', 'life', 'n', 'list', 'type');
+  await a.run('SPOP', 'members', 2);
+  await a.run('SPOP', 'one');
+  await a.run('GETDEL', 'got');
+  await a.run('SET', 'set', 'new');
+  await a.run('SET', 'nx', 'new', 'NX');
+  await a.run('SET', 'life', 'new', 'NX', 'EX', 600);
+  await a.run('INCR', 'n');
+  await a.run('RPUSH', 'list', 'new');
+  await a.run('RPUSH', 'type', 'new');
+  await passed(link);
+  const values = (await b.run('MGET', 'set', 'nx', 'life', 'n', 'got', 'type')) as Buffer[];
+  expect(values.map(String)).toEqual(['new', 'old', 'new', '6', 'old', 'old']);
+  expect(((await b.run('LRANGE', 'list', 0, -1)) as Buffer[]).map(String)).toEqual(['old', 'new']);
+  expect(await b.run('SCARD', 'members')).toBe(2);
+  expect(await b.run('EXISTS', 'one')).toBe(0);
+  expect(await inQuarantine(link)).toEqual([expect.objectContaining({ reason: 'refused', key: 'type' })]);
+});
+
 describe('a copy', () => {
   it('goes on when a server has stood still, as in a fork', async () => {
     const { a, b } = pair;
@@ -657,6 +737,65 @@ describe('quarantine', () => {
       }
     }
   });
+
+  it('an attempt that ended before it had read what the target refused has the link stop, and once', async () => {
+    const config = redisLinkConfig(pair, 'a', { onQuarantine: 'stop' });
+    const first = await startRedisLink(config);
+    await passed(first);
+    await first.stop();
+    const record = unreadRecord({ from: 1, to: 9, seq: 3 });
+    const quarantine = `interlock:quarantine:${config.link}`;
+    await pair.b.run('HSET', quarantine, record.id, JSON.stringify(record));
+    await pair.a.run('SET', 'k', 'v');
+    const second = await keep(runRedisLink(config));
+    await until('it stops', () => second.ended() !== undefined);
+    expect(second.ended()!.error).toMatchObject({
+      code: 'LinkStopped',
+      details: { id: '9-unread-3-told', reason: 'unread' },
+    });
+    expect(await pair.b.run('EXISTS', 'k')).toBe(0);
+    expect(((await pair.b.run('HKEYS', quarantine)) as Reply[]).map(textOf)).toEqual(['9-unread-3-told']);
+    const third = await keep(runRedisLink(config));
+    await passed(third);
+    expect(await pair.b.text('GET', 'k')).toBe('v');
+  });
+
+  it.each([false, true])(
+    'what is in databases that the target does not have is put aside (copied: %s)',
+    async (copy) => {
+      const b = await redisSide(await startRedis({ config: { databases: '2' } }));
+      const { a } = pair;
+      const write = async (): Promise<void> => {
+        for (const db of [1, 2, 5, 0]) {
+          await a.run('SELECT', db);
+          await a.run('SET', `k${db}`, 'v');
+        }
+      };
+      try {
+        if (copy) await write();
+        const config = redisLinkConfig({ a, b }, 'a', { onQuarantine: 'go-on' });
+        const link = await keep(startRedisLink(config, copy ? { copy } : { from: 'now' }));
+        if (!copy) await write();
+        await passMarker(a, b, config.link);
+        const records = (await b.run('HVALS', `interlock:quarantine:${config.link}`)) as Reply[];
+        expect(
+          records
+            .map((one) => JSON.parse(textOf(one)) as { key: string; detail: string })
+            .map(({ key, detail }) => [key, detail])
+            .sort(),
+        ).toEqual([
+          ['k2', 'the target has no database 2'],
+          ['k5', 'the target has no database 5'],
+        ]);
+        expect(await redisDifferences(a, b, [0, 1])).toEqual([]);
+        expect(link.status().state).toBe('streaming');
+        await running.pop()!.stop();
+      } finally {
+        b.client.destroy();
+        await b.server.stop();
+      }
+    },
+  );
 
   it('says that its auxiliary key did not survive on the target', async () => {
     const link = await linked();

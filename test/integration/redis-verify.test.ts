@@ -550,6 +550,29 @@ describe('between two servers that are both written', () => {
     expect(textOf(await a.ask('GET', 'n'))).toBe('7');
   });
 
+  test('a repair never writes into a unit that is fenced meanwhile', async () => {
+    const real = connection(source);
+    const fence = 'write_disabled:a:8:1';
+    const side = new Side(
+      {
+        dc: 'a',
+        connection: {
+          askAll: async (commands) => {
+            const replies = await real.askAll(commands);
+            if (commands.some(([name]) => name === 'DUMP'))
+              await done(a, 'HSET', 'interlock:units', 'cn/1', fence);
+            return replies;
+          },
+        },
+      },
+      new AbortController().signal,
+    );
+    await side.open();
+    await done(a, 'SET', 'n', 1);
+    await done(a, 'HSET', 'interlock:units', 'cn/1', 'open:a:7:1');
+    expect(await writeAnew(side, 0, Buffer.from('n'), 'cn/1')).toMatch(/^cn\/1 is not open in a/);
+  });
+
   test('needs no other rights than preflight asks for', async () => {
     const names = [...REDIS_RIGHTS.verify, ...REDIS_RIGHTS.repair].map(([name]) => `+${name}`);
     for (const on of [a, b]) await done(on, 'ACL', 'SETUSER', 'few', 'on', 'nopass', '~*', '-@all', ...names);

@@ -577,6 +577,30 @@ describe('a transaction of the source', () => {
   });
 });
 
+describe('a key that lives too short, and is needed by a command of several keys', () => {
+  const short = ['SET', 's', 'v', 'PXAT', Date.now() + 1_000].map(String);
+  it.each([
+    [['RENAME', 's', 'd']],
+    [['LMOVE', 's', 'd', 'LEFT', 'LEFT']],
+    [['SUNIONSTORE', 'd', 'other', 's']],
+    [['BITOP', 'AND', 'd', 's', 'other']],
+    [['ZUNIONSTORE', 'd', '2', 's', 'other']],
+    [['SORT', 's', 'STORE', 'd']],
+    [['MSETNX', 'd', '1', 's', '2']],
+    [['COPY', 's', 'd']],
+  ])('is carried in front of it: %j', (needs) => {
+    const stream = streamOf(plainLink);
+    for (const one of [short, needs]) stream.take(command(...one));
+    expect(sentBy(stream)).toEqual(['UNLINK s', short.join(' '), needs.join(' ')]);
+  });
+
+  it('is carried in front of the part of it that is carried', () => {
+    const stream = streamOf({ ...plainLink, filters: { excludeKeys: ['not'] } });
+    for (const one of [short, ['MSET', 's', '1', 'not', '2']]) stream.take(command(...one));
+    expect(sentBy(stream)).toEqual(['UNLINK s', short.join(' '), 'MSET s 1']);
+  });
+});
+
 describe('keys that live too short, in an attempt behind another', () => {
   let now = 0;
   const begin = (offset: number, appliedTo?: number): SourceStream => {

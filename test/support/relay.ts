@@ -13,7 +13,8 @@ export interface Relay {
   close: () => void;
 }
 
-export async function relay(port: number): Promise<Relay> {
+/** @param change what the server says, as it comes */
+export async function relay(port: number, change = (said: Buffer): Buffer => said): Promise<Relay> {
   const sockets = new Set<Socket>();
   let silent = false;
   const each = (end: (socket: Socket) => void): void => {
@@ -29,7 +30,7 @@ export async function relay(port: number): Promise<Relay> {
       sockets.add(from);
       from.on('data', (chunk: Buffer) => {
         // Hazard: without it, a reader that is slow makes this process grow instead of the sender wait.
-        if (!silent && !to.write(chunk)) from.pause();
+        if (!silent && !to.write(from === upstream ? change(chunk) : chunk)) from.pause();
       });
       from.on('drain', () => to.resume());
       from.on('error', () => undefined);
