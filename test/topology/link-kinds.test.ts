@@ -213,7 +213,7 @@ test('the hashes are of what is meant: addresses and accounts are not in them, s
     return [topologyHash(topology), logicalTopologyHash(topology)];
   };
   const elsewhere = hashes((d) => {
-    d.datacenters['dc-a'].stores.redis.cache = { host: 'r', port: 1, user: 'u' };
+    d.datacenters['dc-a'].stores.redis.cache = { host: 'r', port: 1, user: 'u', password: { env: 'P' } };
     d.datacenters['dc-a'].stores.kafka.events = {
       brokers: ['k:1'],
       sasl: { mechanism: 'plain', user: 'u', password: { env: 'P' } },
