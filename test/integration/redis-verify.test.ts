@@ -569,7 +569,7 @@ describe('between two servers that are both written', () => {
     );
     await side.open();
     await done(a, 'SET', 'n', 1);
-    await done(a, 'HSET', 'interlock:units', 'cn/1', 'open:a:7:1');
+    await done(a, 'HSET', 'interlock:units', 'cn/1', 'open:a:7:1', '#server', await runIdOf(a));
     expect(await writeAnew(side, 0, Buffer.from('n'), 'cn/1')).toMatch(/^cn\/1 is not open in a/);
   });
 

@@ -69,7 +69,7 @@ export async function startTestMysql(
   const basedir = flavour === 'mysql' && existsSync(cached) ? { basedir: cached } : {};
   const binary =
     flavour === 'mariadb' ? 'mariadbd' : existsSync(cached) ? path.join(cached, 'bin', 'mysqld') : 'mysqld';
-  const port = await freePort();
+  let port = await freePort();
   const serverId = randomInt(1, 2 ** 31);
   const autoIncrement = { increment: 2, offset: options.offset ?? 1 };
   const start = (): Promise<RunningMysql> =>
@@ -84,7 +84,15 @@ export async function startTestMysql(
       rootPassword: password,
       extra: [...(options.durable === true ? [] : UNSYNCED[flavour]), ...(options.extra ?? [])],
     });
-  let running = await start();
+  const begin = (left: number): Promise<RunningMysql> =>
+    start().catch(async (error: Error) => {
+      const log = readFileSync(path.join(directory, 'server.log'), 'utf8');
+      // Somebody else has got the port in between.
+      if (left === 0 || !log.includes('already in use')) throw new Error(log.slice(-2_000), { cause: error });
+      port = await freePort();
+      return begin(left - 1);
+    });
+  let running = await begin(3);
   const pools: mysql.Pool[] = [];
   const kill = async (signal: NodeJS.Signals): Promise<void> => {
     const { child } = running;

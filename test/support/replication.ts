@@ -25,10 +25,15 @@ export async function startPair(
   flavourOfB: Flavour = flavour,
   extra: string[] = [],
 ): Promise<Pair> {
-  const servers = await Promise.all([
+  const starting = [
     startTestMysql(flavour, { offset: 1, extra }),
     startTestMysql(flavourOfB, { offset: 2, extra }),
-  ]);
+  ];
+  const servers = await Promise.all(starting).catch(async (error: unknown) => {
+    for (const one of await Promise.allSettled(starting))
+      if (one.status === 'fulfilled') await one.value.stop();
+    throw error;
+  });
   const [a, b] = servers.map((server) => ({
     server,
     pool: server.pool({
