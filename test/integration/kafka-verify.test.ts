@@ -91,6 +91,7 @@ test('finds nothing under live writes, with transactions, tombstones, compressio
   const writer = write();
   for (let i = 0; i < 3; i++) {
     const before = sent;
+    await until(async () => Promise.resolve(sent > before + 80), 'something is written in between');
     const partitions = await verify(config);
     expect(found(partitions)).toEqual([]);
     expect(partitions.map(({ undecided, differing }) => [undecided, differing])).toEqual([

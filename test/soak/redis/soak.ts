@@ -216,7 +216,9 @@ class Level {
       );
       const again = Date.now() + MARK_AGAIN_MS;
       while (Date.now() < again) {
-        if (textOf(await ask(target, 'GET', auxiliaryKey(link))).includes(`"${id}"`)) return;
+        // Not one that is held: keys are to be mended before it counts.
+        const text = textOf(await ask(target, 'GET', auxiliaryKey(link)));
+        if (text !== '' && (JSON.parse(text) as { marker: string | null }).marker === id) return;
         await sleep(20);
       }
       if (Date.now() > deadline) throw new Error(`${link} passes no marker in ${LEVEL_MS} ms`);
