@@ -7,6 +7,14 @@ export function refuse(message: string): never {
   process.exit(2);
 }
 
+/** A signal ends the process as any exit does, and its servers with it. */
+for (const [signal, code] of [
+  ['SIGINT', 130],
+  ['SIGTERM', 143],
+  ['SIGHUP', 129],
+] as const)
+  process.once(signal, () => process.exit(code));
+
 /** @throws ends the process with 2 when `parse` does */
 export function flagsOf<T>(parse: () => { values: T }): T {
   try {
