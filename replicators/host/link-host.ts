@@ -153,22 +153,22 @@ export class LinkHost {
       workerData: { threads: this.most, kinds: this.kinds } satisfies ThreadData,
       resourceLimits: { maxOldGenerationSizeMb: HEAP_MB },
     });
-    const loaded = new Promise<void>((resolve) => {
-      worker.on('message', (message: ThreadMessage | ThreadLoaded) => {
-        if (message.type === 'loaded') resolve();
-      });
-      worker.on('exit', () => resolve());
-    });
+    let isLoaded!: () => void;
+    const loaded = new Promise<void>((resolve) => (isLoaded = resolve));
     const thread: Thread = { worker, links: new Map(), loaded };
     const broke = (reason: string): void => {
       if (this.spare === thread) this.spare = undefined;
       for (const listener of [...thread.links.values()]) listener({ type: 'broke', reason });
     };
     worker.on('message', (message: ThreadMessage | ThreadLoaded) => {
-      if (message.type !== 'loaded') thread.links.get(message.link)?.(message);
+      if (message.type === 'loaded') isLoaded();
+      else thread.links.get(message.link)?.(message);
     });
     worker.on('error', (error: Error) => broke(`broke: ${error.message}`));
-    worker.on('exit', (code) => broke(`ended with ${code}`));
+    worker.on('exit', (code) => {
+      isLoaded();
+      broke(`ended with ${code}`);
+    });
     return thread;
   }
 

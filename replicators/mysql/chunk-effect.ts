@@ -77,14 +77,13 @@ export async function effectOf(
   const { table } = chunk;
   const { link } = options;
   const counts = { ...table.counts, compared: table.counts.compared + chunk.rows.length };
-  const done = chunk.upTo === null;
-  const there = await readRows(options.target, options.shape, {
-    ...{ after: chunk.after, upTo: chunk.upTo, limit: null },
-  });
+  const { after, upTo } = chunk;
+  const done = upTo === null;
+  const next = { counts, lastKey: upTo ?? table.lastKey };
+  const there = await readRows(options.target, options.shape, { after, upTo, limit: null });
   const fill = fillOf(chunk, there, options);
   if (fill !== undefined) {
     counts.written += fill.rows;
-    const next = { counts, lastKey: chunk.upTo ?? table.lastKey };
     return {
       ...{ next, statements: fill.statements, records: [], conflicts: 0, done },
       progress: progressStatement(link, { ...table, ...next }, done),
@@ -122,7 +121,6 @@ export async function effectOf(
   });
   if (unproven.size > 0) return unproven;
   const cleared = options.obstructed ? await clear(chunk, batch, write, options) : [];
-  const next = { counts, lastKey: chunk.upTo ?? table.lastKey };
   return {
     next,
     statements: statementsOf(batch, write, options),
