@@ -1,5 +1,6 @@
 import type { Connection, RowDataPacket } from 'mysql2/promise';
 import { InterlockError } from '../../src/errors.js';
+import type { Carried } from './carried.js';
 import type { Catalog } from './catalog.js';
 import type { Difference } from './drift.js';
 
@@ -9,6 +10,8 @@ export interface DdlSteps {
   dropped: ReadonlyMap<string, { running: boolean }>;
   /** Tables that a run changes now → which one. */
   changing: ReadonlyMap<string, string>;
+  /** Other after every step of any run. */
+  version: string;
 }
 
 const NO_SUCH_TABLE = 1146;
@@ -17,10 +20,12 @@ const NO_SUCH_TABLE = 1146;
 export async function readDdlSteps(connection: Pick<Connection, 'query'>): Promise<DdlSteps> {
   const dropped = new Map<string, { running: boolean }>();
   const changing = new Map<string, string>();
+  let version = '';
   try {
     const [rows] = await connection.query<RowDataPacket[]>(
-      'SELECT change_id, name, dropped, state FROM interlock.ddl_step',
+      'SELECT change_id, seq, name, dropped, state FROM interlock.ddl_step ORDER BY change_id, seq',
     );
+    version = JSON.stringify(rows);
     for (const row of rows as { change_id: string; name: string; dropped: string | null; state: string }[]) {
       const running = row.state !== 'done' && row.state !== 'failed';
       if (running) changing.set(row.name, row.change_id);
@@ -30,7 +35,24 @@ export async function readDdlSteps(connection: Pick<Connection, 'query'>): Promi
   } catch (error) {
     if ((error as { errno?: number }).errno !== NO_SUCH_TABLE) throw error;
   }
-  return { dropped, changing };
+  return { dropped, changing, version };
+}
+
+/**
+ * The definitions of both sides, and the steps of `ddl apply` that go with them. Hazard: a run that ends between the two readings would leave
+ * definitions of before it with no word of why they differ.
+ */
+export async function readDefinitions(
+  carried: Carried,
+  { source, target }: Record<'source' | 'target', Pick<Connection, 'query'>>,
+): Promise<Awaited<ReturnType<Carried['catalogs']>> & { steps: DdlSteps }> {
+  let steps = await readDdlSteps(target);
+  for (;;) {
+    const catalogs = await carried.catalogs(source, target);
+    const after = await readDdlSteps(target);
+    if (after.version === steps.version) return { ...catalogs, steps };
+    steps = after;
+  }
 }
 
 /**

@@ -8,7 +8,8 @@ import { createCheckpoint, inTransaction, readCheckpoint } from './checkpoint.js
 import type { Checkpoint } from './checkpoint.js';
 import { orderCopy } from './copy-plan.js';
 import type { CopyOrder } from './copy-plan.js';
-import { flowsOver, readDdlSteps, waitsFor } from './ddl-steps.js';
+import { flowsOver, readDefinitions, waitsFor } from './ddl-steps.js';
+import type { DdlSteps } from './ddl-steps.js';
 import type { Difference } from './drift.js';
 import { requireLineage } from './lineage.js';
 import type { LinkConfig } from './link-config.js';
@@ -52,7 +53,7 @@ export async function preflightLink(
   target: Connection,
   drift: Drift,
 ): Promise<void> {
-  const { unlike, problems, differing } = await linkProblems(config, source, target, drift);
+  const { unlike, problems, differing, changing } = await linkProblems(config, source, target, drift);
   if (unlike.length > 0) {
     throw new InterlockError(
       'BadInput',
@@ -62,7 +63,6 @@ export async function preflightLink(
   }
   if (problems.length === 0) return;
   if (drift === 'goes on') {
-    const { changing } = await readDdlSteps(target);
     const change = [...changing].find(([table]) =>
       problems.some((problem) => problem.startsWith(`${table}:`) || problem.startsWith(`${table}.`)),
     );
@@ -93,12 +93,14 @@ async function linkProblems(
   source: Connection,
   target: Connection,
   drift: Drift,
-): Promise<{ unlike: string[]; problems: string[]; differing?: string[] }> {
-  const catalogs = await new Carried(config).catalogs(source, target);
-  const passes =
-    drift === 'goes on'
-      ? flowsOver(await readDdlSteps(target), catalogs.source, catalogs.target)
-      : DRIFT[drift];
+): Promise<{
+  unlike: string[];
+  problems: string[];
+  differing?: string[];
+  changing: DdlSteps['changing'];
+}> {
+  const { steps, ...catalogs } = await readDefinitions(new Carried(config), { source, target });
+  const passes = drift === 'goes on' ? flowsOver(steps, catalogs.source, catalogs.target) : DRIFT[drift];
   const mixed = config.source.flavour !== config.target.flavour;
   const byTable = problemsByTable(catalogs.source, catalogs.target, config.tables, mixed, passes);
   const server = await sourceProblems(source, config.source.flavour);
@@ -107,6 +109,7 @@ async function linkProblems(
     problems: [...server.map((p) => `${config.from}: ${p}`), ...[...byTable.values()].flat()],
     // The tables that are in the way, when nothing else is.
     ...(server.length === 0 && { differing: [...byTable.keys()] }),
+    changing: steps.changing,
   };
 }
 

@@ -3,7 +3,7 @@ import { InterlockError } from '../../src/errors.js';
 import type { Carried } from './carried.js';
 import type { Catalog, CatalogTable } from './catalog.js';
 import { differencesOf } from './drift.js';
-import { flowsOver, isDropped, readDdlSteps, waitsFor } from './ddl-steps.js';
+import { flowsOver, isDropped, readDefinitions, waitsFor } from './ddl-steps.js';
 import type { DdlSteps } from './ddl-steps.js';
 import type { LinkConfig } from './link-config.js';
 import { mendCommand } from './mend.js';
@@ -27,7 +27,7 @@ export class LinkSchema {
   problems: ReadonlyMap<string, readonly string[]> = new Map();
   /** Of what the topology leaves out or filters: why that cannot be. */
   unlike: readonly string[] = [];
-  private steps: DdlSteps = { dropped: new Map(), changing: new Map() };
+  private steps: DdlSteps = { dropped: new Map(), changing: new Map(), version: '' };
   private fits = new WeakMap<SourceTable, { fit: RowFit }>();
   private known = '';
 
@@ -41,9 +41,8 @@ export class LinkSchema {
   async read(): Promise<boolean> {
     const { config, carried, connections } = this;
     const mixed = config.source.flavour !== config.target.flavour;
-    const { source, target, problems } = await carried.catalogs(connections.source, connections.target);
-    Object.assign(this, { source, target, unlike: problems });
-    this.steps = await readDdlSteps(connections.target);
+    const { source, target, problems, steps } = await readDefinitions(carried, connections);
+    Object.assign(this, { source, target, unlike: problems, steps });
     const passes = flowsOver(this.steps, this.source, this.target);
     this.problems = problemsByTable(this.source, this.target, config.tables, mixed, passes);
     this.fits = new WeakMap();

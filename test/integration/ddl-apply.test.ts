@@ -8,6 +8,7 @@ import type { Rehearsed } from '../../replicators/mysql/ddl-apply/rehearsal.js';
 import { announceSteps, runStep, settleSteps } from '../../replicators/mysql/ddl-apply/run.js';
 import type { StepInput } from '../../replicators/mysql/ddl-apply/run.js';
 import { readStatement } from '../../replicators/mysql/ddl-apply/statement.js';
+import { preflightLink } from '../../replicators/mysql/initialise.js';
 import { connect } from '../../replicators/mysql/session.js';
 import {
   createOnBoth,
@@ -292,5 +293,38 @@ describe.each(['mysql', 'mariadb'] as const)('a change of definitions on %s', (f
     });
     await settled(ab, pair.a);
     await settled(ba, pair.b);
+  });
+
+  it('a link that reads definitions while a change ends takes both as they are behind it', async () => {
+    const schema = 'd_while';
+    await createOnBoth(pair, [
+      `CREATE DATABASE ${schema}`,
+      `CREATE TABLE ${schema}.item (id INT PRIMARY KEY, n INT)`,
+    ]);
+    const config = linkConfig(pair, 'a', schema, { [`${schema}.item`]: { unrouted: true } });
+    const text = `ALTER TABLE ${schema}.item ADD UNIQUE KEY one (n)`;
+    const [here, there] = [await step(a, 'while', text), await step(b, 'while', text)];
+    await announceSteps(server(pair.a), 'while', [here]);
+    await announceSteps(server(pair.b), 'while', [there]);
+    await runStep(server(pair.b), there, never);
+    // Between the first reading of the catalogs and what is read of the steps behind it.
+    let catalogs = 0;
+    let ended = false;
+    const target = new Proxy(b, {
+      get: (connection, name) =>
+        name !== 'query'
+          ? (Reflect.get(connection, name) as unknown)
+          : async (sql: string, ...values: unknown[]) => {
+              if (sql.includes('information_schema')) catalogs++;
+              if (sql.includes('interlock.ddl_step') && catalogs > 0 && !ended) {
+                ended = true;
+                await runStep(server(pair.a), here, never);
+                for (const side of [pair.a, pair.b]) await settleSteps(server(side), 'while', 1, 'done');
+              }
+              return connection.query(sql, ...(values as []));
+            },
+    });
+    await preflightLink(config, a, target, 'goes on');
+    expect(ended).toBe(true);
   });
 });

@@ -94,16 +94,16 @@ it('begins again when the fence was moved while it began', async () => {
 });
 
 it('leaves out keys that live too short, removes what the target has of them, and takes again what then still lives', async () => {
-  await pair.a.run('SET', 'short', 'v', 'PX', 2900);
+  await pair.a.run('SET', 'short', 'v', 'PX', 300_000);
   await pair.a.run('SET', 'long', 'v', 'PX', 600_000);
   await pair.b.run('SET', 'short', 'older');
   await pair.b.run('CONFIG', 'RESETSTAT');
-  await copied(redisLinkConfig(pair, 'a'));
+  await copied({ ...redisLinkConfig(pair, 'a'), minTtlMs: 400_000 });
   // The note that a key is to be taken again, in the set of those.
   expect(await pair.b.text('INFO', 'commandstats')).toMatch(/cmdstat_sadd:calls=1,/);
   expect(await pair.b.text('GET', 'long')).toBe('v');
   await until('it is as at the source', async () => (await redisDifferences(pair.a, pair.b)).length === 0);
-  expect([null, 'v']).toContain(await pair.b.text('GET', 'short'));
+  expect(await pair.b.text('GET', 'short')).toBe('v');
 });
 
 it('acknowledges nothing until it is applied, and says how long it will take', async () => {
@@ -112,6 +112,8 @@ it('acknowledges nothing until it is applied, and says how long it will take', a
   await (await copied(redisLinkConfig(pair, 'a'))).stop();
   await pair.b.run('FLUSHALL');
   await a.client.askAll(Array.from({ length: 12_000 }, (_, i) => ['SET', `k${i}`, 'v']));
+  // A link of before may have left its word for the next there.
+  const keys = (await a.run('DBSIZE')) as number;
   const config = redisLinkConfig(pair, 'a', { throttle: { maxRowsPerSecond: 2_000 } });
   const link = await startRedisLink(config, { copy: true });
   running.push(link);
@@ -128,13 +130,13 @@ it('acknowledges nothing until it is applied, and says how long it will take', a
   expect(state).toBe('copying');
   expect(replica).toContain(',offset=0,');
   const { estimatedRows, comparedRows, rowsPerSecond, etaSeconds } = copy!;
-  expect(estimatedRows).toBe(12_000);
+  expect(estimatedRows).toBe(keys);
   expect(rowsPerSecond).toBeGreaterThan(0);
   // More may have been read since it was told.
   expect(etaSeconds).toBeGreaterThanOrEqual(Math.ceil((estimatedRows - comparedRows) / rowsPerSecond));
   expect(etaSeconds).toBeLessThan(estimatedRows / rowsPerSecond);
   await until('it streams', () => link.status().state === 'streaming');
-  expect(link.status().copy).toMatchObject({ comparedRows: 12_000, etaSeconds: 0 });
+  expect(link.status().copy).toMatchObject({ comparedRows: keys, etaSeconds: 0 });
   expect(await a.run('WAIT', 1, 30_000)).toBe(1);
 });
 

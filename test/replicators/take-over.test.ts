@@ -39,7 +39,11 @@ vi.mock('../../replicators/mysql/records.js', () => ({
 }));
 vi.mock('../../replicators/mysql/ddl-steps.js', async (importOriginal) => ({
   ...(await importOriginal<object>()),
-  readDdlSteps: () => Promise.resolve({ dropped: new Map(), changing: new Map() }),
+  readDefinitions: () =>
+    Promise.resolve({
+      ...{ source: new Map(), target: new Map(), problems: [], apart: [] },
+      steps: { dropped: new Map(), changing: new Map(), version: '' },
+    }),
 }));
 vi.mock('../../replicators/mysql/catalog.js', () => ({ readCatalog: () => Promise.resolve(new Map()) }));
 vi.mock('../../replicators/mysql/checkpoint.js', () => {
