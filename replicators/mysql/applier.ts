@@ -55,8 +55,8 @@ const ROWS_PER_QUESTION = 100;
 const BYTES_PER_MS = 1_000;
 /** After what was undone: a batch may have switched the checks on. */
 const CHECKS_OFF = 'SET SESSION foreign_key_checks=0';
-/** A message has this part of what it may have, so that the target works from early on. */
-const CHUNK_PIECES = 32;
+/** The first message has this part of what it may have, so that the target works from early on; each next one has twice as much. */
+const FIRST_PIECE = 1 / 64;
 const SAVEPOINT = 'interlock_piece';
 
 /** Rows of a check, or what a change did. */
@@ -271,7 +271,8 @@ export class Applier {
 
   /** While the target runs some statements, the next ones are made. */
   private async sendChunk(statements: Iterable<Statement>, careful: boolean, sent: Sent): Promise<void> {
-    const pieces = piecesOf(statements, this.options.cut.statement / CHUNK_PIECES);
+    const { statement } = this.options.cut;
+    const pieces = piecesOf(statements, statement * FIRST_PIECE, statement / 2);
     for (let piece = pieces.next(); piece.done !== true;) {
       const running = this.send([], piece.value, careful, sent);
       // When the next ones cannot be made: what is under way ends before the rollback.
@@ -393,7 +394,9 @@ export class Applier {
   }
 }
 
-function* piecesOf(statements: Iterable<Statement>, length: number): Generator<Statement[]> {
+/** Of lengths that double from `first` to `most`. */
+function* piecesOf(statements: Iterable<Statement>, first: number, most: number): Generator<Statement[]> {
+  let length = first;
   let some: Statement[] = [];
   let size = 0;
   for (const statement of statements) {
@@ -401,6 +404,7 @@ function* piecesOf(statements: Iterable<Statement>, length: number): Generator<S
     size += statement.sql.length;
     if (size < length) continue;
     yield some;
+    length = Math.min(2 * length, most);
     some = [];
     size = 0;
   }

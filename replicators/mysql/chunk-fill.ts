@@ -24,7 +24,10 @@ export function fillOf(chunk: Chunk, there: readonly Literal[][], options: Effec
   if (table.purpose !== 'fill' || there.length > 0 || obstructed || !isDecided) return undefined;
   const { source } = shape;
   const keeps = carried.rowTest(table.name, source.columns);
-  const rows = chunk.rows.filter((row) => keeps?.(row) !== false && !changed.has(keyOf(source, row)));
+  const rows =
+    keeps === undefined && changed.size === 0
+      ? chunk.rows
+      : chunk.rows.filter((row) => keeps?.(row) !== false && !changed.has(keyOf(source, row)));
   const batch: TableBatch = { source, target: targetTable, rows: new Map(), log: null, inOrder: false };
   const net = (row: Literal[]): RowNet => ({
     key: keyOf(source, row),

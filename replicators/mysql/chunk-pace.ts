@@ -1,5 +1,5 @@
 const FIRST_ROWS = 2_000;
-const MOST_ROWS = 20_000;
+const MOST_ROWS = 40_000;
 const FEWEST_ROWS = 100;
 const CHUNK_BYTES = 4 * 1024 * 1024;
 /** A chunk is written between changes that wait behind it: this is what they may have to wait. */

@@ -69,16 +69,30 @@ export async function readRows(
     ...(range.after === null ? [] : [keyRange(key, '>', range.after)]),
     ...(range.upTo === null ? [] : [keyRange(key, '<=', range.upTo)]),
   ];
+  const { literals } = table;
+  let column = 0;
+  let failure: { error: unknown } | undefined;
   const [rows] = await connection.query<RowDataPacket[]>({
     sql: `SELECT ${table.select} FROM ${range.from ?? table.source.sql}${where.length > 0 ? ` WHERE ${where.join(' AND ')}` : ''}
       ORDER BY ${key.join(',')}${range.limit === null ? '' : ` LIMIT ${range.limit}`}`,
     rowsAsArray: true,
-    typeCast: false,
+    // As they arrive: values that wait as bytes for the last row cost more to keep than to read.
+    typeCast: (field) => {
+      const literal = literals[column]!;
+      column = (column + 1) % literals.length;
+      const bytes = field.buffer();
+      if (bytes === null) return NULL;
+      try {
+        return literal(bytes);
+      } catch (error) {
+        // Thrown here, it would be the connection's.
+        failure ??= { error };
+        return NULL;
+      }
+    },
   });
-  const { literals } = table;
-  return (rows as unknown as (Buffer | null)[][]).map((row) =>
-    row.map((bytes, i) => (bytes === null ? NULL : literals[i]!(bytes))),
-  );
+  if (failure !== undefined) throw failure.error;
+  return rows as unknown as Literal[][];
 }
 
 export function keyValues(table: ReadableTable, row: Literal[]): Literal[] {

@@ -22,6 +22,7 @@ import type { OtherDirection } from './other-direction.js';
 import type { Ownership } from './ownership.js';
 import type { Flavour } from './position.js';
 import type { Mismatch } from './row-check.js';
+import type { Statement } from './statements.js';
 import { ChangeRefused, RowsDiffer } from './target-errors.js';
 import type { RowChange, SourceTransaction } from './transaction.js';
 
@@ -99,6 +100,8 @@ export class Copier {
   private readonly ancestors: ReadonlyMap<string, ReadonlySet<string>>;
   /** With rows of which it is not known whether they differ: the chunk has to be read again. */
   private written: ((how: Written) => void) | undefined;
+  /** All its statements have been made, if not written. */
+  private made: (() => void) | undefined;
   /** Of the chunk that is being written. */
   private tries = 0;
   private obstructed = false;
@@ -137,9 +140,10 @@ export class Copier {
       let chunk = await this.read(table, table.lastKey);
       while (!signal.aborted) {
         const began = performance.now();
-        const written = this.handOver(chunk);
+        const { made, written } = this.handOver(chunk);
         await this.watermark(chunk.seq, 'high');
-        // The next one is read while this one is written.
+        // The next one is read while this one is written. Not before all of it has been made: both take this thread, and the target would wait.
+        await Promise.race([made, written]);
         const last = chunk.upTo === null;
         const [next, unproven] = await Promise.all([last ? null : this.read(table, chunk.upTo), written]);
         if (unproven === 'disturbed') {
@@ -264,10 +268,18 @@ export class Copier {
     return exactDocuments(source, sourceCatalog.get(name)!, shape, rows);
   }
 
-  /** For the stream to take at the second watermark. Settles when it is written, or is to be read again. */
-  private handOver(chunk: ReadChunk): Promise<Written> {
+  /** For the stream to take at the second watermark. @returns `written` settles when it is written, or is to be read again */
+  private handOver(chunk: ReadChunk): { made: Promise<void>; written: Promise<Written> } {
     this.waiting = chunk;
-    return new Promise((resolve) => (this.written = resolve));
+    return {
+      made: new Promise((resolve) => (this.made = resolve)),
+      written: new Promise((resolve) => (this.written = resolve)),
+    };
+  }
+
+  private *telling(statements: Iterable<Statement>): Generator<Statement> {
+    yield* statements;
+    this.made?.();
   }
 
   private async watermark(seq: number, edge: 'low' | 'high'): Promise<void> {
@@ -293,7 +305,10 @@ export class Copier {
       shape: this.shapeOf(chunk.table.name),
       targetTable: targetCatalog.get(chunk.table.name)!,
     });
-    if (!(effect instanceof Map)) return effect;
+    if (!(effect instanceof Map)) {
+      const { statements } = effect;
+      return { ...effect, statements: { [Symbol.iterator]: () => this.telling(statements) } };
+    }
     this.written?.(effect);
     return undefined;
   }

@@ -29,7 +29,7 @@ export interface Statement {
   rows?: RowNet[];
 }
 
-const ROWS_PER_STATEMENT = 500;
+const ROWS_PER_STATEMENT = 2_000;
 /** MySQL's range optimizer gives up, and reads and locks the whole table, on too many keys. */
 const KEYS_PER_DELETE = 200;
 

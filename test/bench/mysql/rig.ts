@@ -96,9 +96,9 @@ export class MysqlRig {
     await replicateFrom(one.target, four.server);
   }
 
-  /** The link will copy the table when it starts. */
+  /** The link begins anew when it starts, at now, and copies the table, which its target has no rows of. */
   async orderCopy(table: string): Promise<void> {
-    await initialiseLink(this.config(), { resync: { tables: [table] } });
+    await initialiseLink({ ...this.config(), include: [table] }, { copy: true, discardCheckpoint: true });
   }
 
   get sides(): Side[] {
