@@ -200,7 +200,12 @@ async function acknowledged(
   const deadline = performance.now() + ACKNOWLEDGE_MS;
   for (;;) {
     const instances = await ruleCenter.instances(AbortSignal.timeout(ASK_LIMIT_MS));
-    if (instances.every((one) => one.epoch >= epoch) || performance.now() > deadline) return instances;
+    const missing = instances.filter((one) => one.epoch < epoch);
+    if (missing.length === 0) return instances;
+    if (performance.now() > deadline) {
+      deps.log.info({ epoch, instances: missing }, `fence not acknowledged in ${ACKNOWLEDGE_MS} ms`);
+      return instances;
+    }
     await sleep(POLL_MS);
   }
 }

@@ -53,14 +53,17 @@ const NAMES: Record<number, string> = {
   87: 'INVALID_RECORD',
   89: 'THROTTLING_QUOTA_EXCEEDED',
   90: 'PRODUCER_FENCED',
+  100: 'UNKNOWN_TOPIC_ID',
+  103: 'INCONSISTENT_TOPIC_ID',
   105: 'TRANSACTIONAL_ID_NOT_FOUND',
+  106: 'FETCH_SESSION_TOPIC_ID_ERROR',
   120: 'TRANSACTION_ABORTABLE',
 };
 
 /** What a new attempt, with fresh metadata, can mend. */
 const PASSING = new Set([
   -1, 2, 3, 5, 6, 7, 8, 9, 13, 14, 15, 16, 19, 20, 41, 45, 46, 48, 51, 55, 56, 59, 60, 70, 71, 72, 74, 75, 78,
-  89, 120,
+  89, 100, 103, 106, 120,
 ]);
 
 /** What says that another process has taken the transactional id. */

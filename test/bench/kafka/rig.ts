@@ -2,8 +2,10 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { Cluster } from '../../../replicators/kafka/client/cluster.js';
-import { fetch, listOffsets } from '../../../replicators/kafka/client/data-api.js';
+import { listOffsets } from '../../../replicators/kafka/client/data-api.js';
 import type { Fetched, FetchPartition } from '../../../replicators/kafka/client/data-api.js';
+import { fetchById } from '../../../replicators/kafka/client/fetch-by-id.js';
+import type { WithId } from '../../../replicators/kafka/client/fetch-by-id.js';
 import { check } from '../../../replicators/kafka/client/protocol-errors.js';
 import { BatchBuilder, RecordCursor, readBatches } from '../../../replicators/kafka/client/record-batch.js';
 import { TransactionalProducer } from '../../../replicators/kafka/client/producer.js';
@@ -12,6 +14,7 @@ import { CommittedOnly } from '../../../replicators/kafka/committed-only.js';
 import { startTestKafka } from '../../support/kafka.js';
 import type { TestKafka } from '../../support/kafka.js';
 
+const REST_MS_PER_PARTITION = 0.005;
 /** Until what a contestant copies into is there. */
 const OPEN_MS = 300_000;
 /** Of a broker to a reader, on a machine that is busy. */
@@ -100,7 +103,9 @@ export class KafkaRig {
 /** Reads the committed records of some topics as they come; the same reader for every contestant. */
 export class Watcher {
   private readonly committed = new Map<string, CommittedOnly>();
-  private readonly offsets = new Map<string, FetchPartition>();
+  private readonly offsets = new Map<string, WithId<FetchPartition>>();
+  /** Id → name. */
+  private readonly topics = new Map<string, string>();
   private readonly told = new Map<string, number>();
   private session = { id: 0, epoch: 0 };
   private stopped = false;
@@ -122,16 +127,18 @@ export class Watcher {
           ({ error, partitions: of }) =>
             error === 0 && of.length === partitions && of.every((p) => p.leader >= 0),
         )
-      )
+      ) {
+        for (const { id, name } of found) this.topics.set(id!, name);
         break;
+      }
       if (performance.now() > deadline)
         throw new Error(`not all of ${topics.length} topics (${topics[0]}, …) are there after ${OPEN_MS} ms`);
       await new Promise((resolve) => setTimeout(resolve, 50));
     }
-    for (const topic of topics)
+    for (const [topicId, topic] of this.topics)
       for (let partition = 0; partition < partitions; partition++)
         this.offsets.set(`${topic}-${partition}`, {
-          topic,
+          ...{ topic, topicId },
           partition,
           offset: 0,
           leaderEpoch: -1,
@@ -142,20 +149,21 @@ export class Watcher {
   /** @param end the sum of the offsets to read up to; else it reads until it is stopped */
   async run(end = Number.POSITIVE_INFINITY): Promise<void> {
     const connection = await this.cluster.broker(1, 'watch');
+    // Of many partitions: a request that waits costs the broker a look at all of them at each record, and it is to serve the contestants.
+    const restMs = Math.floor(this.offsets.size * REST_MS_PER_PARTITION);
+    const options = {
+      ...{ readCommitted: true, maxWaitMs: restMs > 0 ? 0 : 500, maxBytes: 8 * 2 ** 20 },
+      forgotten: [],
+    };
     while (!this.stopped && this.position < end) {
+      if (restMs > 0) await new Promise((resolve) => setTimeout(resolve, restMs));
       const isNew = this.session.epoch === 0;
       const changed = [...this.offsets.values()].filter(
         (p) => isNew || this.told.get(`${p.topic}-${p.partition}`) !== p.offset,
       );
       for (const p of changed) this.told.set(`${p.topic}-${p.partition}`, p.offset);
       const answer = await connection.call(
-        fetch(changed, {
-          readCommitted: true,
-          maxWaitMs: 500,
-          maxBytes: 8 * 2 ** 20,
-          session: this.session,
-          forgotten: [],
-        }),
+        fetchById(changed, { ...options, session: this.session }, this.topics),
         ANSWER_MS,
       );
       check(answer.error, 'watching');
