@@ -48,8 +48,8 @@ export async function writeKafkaBaseline(
     const hasAcknowledged = await producers;
     const undecidedMs = deadline - performance.now();
     const handedOver = await allOrForemost(
-      links.map(({ member, target }) =>
-        member.handOverConsumers(target, { epoch, units, hasAcknowledged, undecidedMs, ended }),
+      links.map(({ link: { link }, member, target }) =>
+        member.handOverConsumers(target, { link, epoch, units, hasAcknowledged, undecidedMs, ended }),
       ),
     );
     const { workflowId, runId } = holder;

@@ -56,6 +56,11 @@ export class Fetcher {
       const { topic, topicId } = partition;
       this.forgotten.push({ topic, partition: partition.partition, topicId: topicId ?? '' });
     }
+    // Hazard: the broker would forget one that has come back: it adds first, and removes then.
+    this.forgotten = this.forgotten.filter(
+      ({ topicId, partition }) =>
+        !partitions.some((one) => one.topicId === topicId && one.partition === partition),
+    );
     const hadIds = this.topics !== undefined;
     const haveIds = partitions.every(({ topicId }) => topicId !== null);
     this.topics = haveIds ? new Map(partitions.map(({ topicId, topic }) => [topicId!, topic])) : undefined;
@@ -69,7 +74,7 @@ export class Fetcher {
     while (!signal.aborted) {
       await this.events.room();
       if (signal.aborted) return;
-      const hasRecords = await this.once(maxWaitMs);
+      const hasRecords = await this.once(maxWaitMs, signal);
       const restMs = hasRecords ? Math.floor(this.partitions.length * REST_MS_PER_PARTITION) : 0;
       maxWaitMs = restMs === 0 ? MAX_WAIT_MS : 0;
       if (restMs > 0) await pause(restMs, signal);
@@ -77,7 +82,7 @@ export class Fetcher {
   }
 
   /** @returns whether any records have come */
-  private async once(maxWaitMs: number): Promise<boolean> {
+  private async once(maxWaitMs: number, signal: AbortSignal): Promise<boolean> {
     const isNew = this.session.epoch === 0;
     if (isNew) {
       this.told.clear();
@@ -98,6 +103,8 @@ export class Fetcher {
       topics === undefined ? fetch(asked, options) : fetchById(asked, options, topics),
       ANSWER_MS,
     );
+    // Hazard: what comes late is of a broker that does not lead them any more, and others have been read since.
+    if (signal.aborted) return false;
     if ([SESSION_UNKNOWN, WRONG_EPOCH, OTHER_TOPIC_ID].includes(answer.error)) {
       // The broker has evicted it, for another's sake.
       this.session = { id: 0, epoch: 0 };

@@ -16,9 +16,11 @@ import { TransactionalProducer } from './client/producer.js';
 import { isKafkaError } from './client/protocol-errors.js';
 import { BatchBuilder } from './client/record-batch.js';
 import { createTopics } from './client/topics-api.js';
+import type { CheckpointTail } from './checkpoint-tail.js';
 import type { ConsumersTail } from './consumers-tail.js';
 import { fenceAll } from './fence-producers.js';
 import { behindLastRecords } from './last-records.js';
+import { requireCopied } from './uncopied.js';
 
 const TRANSACTION_MS = 15_000;
 const WRITE_MS = 30_000;
@@ -30,7 +32,9 @@ const PREFIX = 'interlock-hand-over:';
 
 export interface ConsumerHandOver {
   from: { dc: DcId; cluster: Cluster; tail: ConsumersTail };
-  to: { dc: DcId; cluster: Cluster };
+  to: { dc: DcId; cluster: Cluster; checkpoints: CheckpointTail };
+  /** From the one to the other. */
+  link: string;
   /** Of the fence. */
   epoch: number;
   units: readonly UnitId[];
@@ -78,6 +82,7 @@ export async function handOverConsumers(input: ConsumerHandOver): Promise<Handed
     const value = progress.handOver(input.units, input.epoch, to.dc, all[topic]!);
     return { group, topic, value };
   });
+  await requireCopied({ link: input.link, from, checkpoints: to.checkpoints }, groups);
   await written(input, groups);
   input.ended('handOver');
   return {

@@ -76,7 +76,7 @@ export class KafkaMember {
       to.ask((there) =>
         handOverConsumers({
           from: { dc: this.dc, cluster, tail: tail.consumers },
-          to: { dc: to.dc, cluster: there.cluster },
+          to: { dc: to.dc, cluster: there.cluster, checkpoints: there.tail.checkpoints },
           ...of,
         }),
       ),

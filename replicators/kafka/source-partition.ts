@@ -88,9 +88,10 @@ export class SourcePartition implements PartitionRef {
     this.committed.expect(fetched.aborted);
     let bytes = 0;
     for (const batch of readBatches(fetched.records, this.name)) {
+      // Also of what is passed: the end of a transaction may be in it.
+      const held = this.committed.holds(batch);
       // A broker gives whole batches: the first one may begin before what was asked for.
       if (batch.lastOffset < this.fetchOffset) continue;
-      const held = this.committed.holds(batch);
       if (batch.transactional) {
         if (batch.control) this.open.delete(batch.producerId);
         else if (held) this.open.add(batch.producerId);

@@ -1,5 +1,6 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { KafkaMember } from '../../replicators/kafka/member.js';
+import { partitionOf } from '../../src/kafka/partitioner.js';
 import { withAssignments } from '../../src/routing/rules.js';
 import type { Assignment, Rules } from '../../src/routing/rules.js';
 import { createInterlock, FixedRules } from '../../src/sdk/index.js';
@@ -61,6 +62,8 @@ class Shop {
   private readonly link = {} as Record<Side, RunningKafkaLink>;
   /** Milliseconds of one record. */
   slowness = 0;
+  /** Where its links begin. */
+  from: 'now' | 'earliest' = 'earliest';
   fail: (record: Handled) => boolean = () => false;
   /** Of a record that is not to end before that. */
   held: (record: Handled) => Promise<void> | undefined = () => undefined;
@@ -75,7 +78,7 @@ class Shop {
       });
     }
     for (const side of SIDES) {
-      this.link[side] = await runKafkaLink(kafkaLinkConfig(pair, side, this.topic), 'earliest');
+      this.link[side] = await runKafkaLink(kafkaLinkConfig(pair, side, this.topic), this.from);
       links.push(this.link[side]);
     }
     for (const side of SIDES) {
@@ -165,6 +168,7 @@ class Shop {
     if (outcome !== 'abort-early') {
       await kafkaSettled(this.link[from]);
       const { fenced } = await members[from].handOverConsumers(members[to], {
+        link: kafkaLinkConfig(pair, from, this.topic).link,
         epoch: this.epoch,
         units: moved.map((bucket) => `cn-east/${bucket}`),
         hasAcknowledged: ({ instance }) => instance !== 'process',
@@ -370,6 +374,84 @@ describe('the consumer of the SDK', () => {
     consumers.splice(consumers.indexOf(first), 1);
     await shop.switch('b', [1]);
     await load();
+    await shop.check();
+  });
+
+  it('goes on behind undone records that are more than a fetch has', async () => {
+    const shop = new Shop('c-undone');
+    await shop.start();
+    await shop.consume('a');
+    await shop.produce(1, 5);
+    await shop.check();
+    const producer = pair.a.kafka.producer({
+      transactionalId: 'c-undone',
+      idempotent: true,
+      maxInFlightRequests: 1,
+    });
+    await producer.connect();
+    const transaction = await producer.transaction();
+    for (let i = 0; i < 6; i++)
+      await transaction.send({
+        topic: shop.topic,
+        messages: [{ key: userIn(1), value: Buffer.alloc(600_000) }],
+      });
+    await transaction.abort();
+    await producer.disconnect();
+    await shop.produce(1, 5);
+    await shop.check();
+  });
+
+  it('a partition of which retention has removed all holds up nobody at the new owner', async () => {
+    const shop = new Shop('c-empty');
+    const { admin, producer } = pair.a;
+    await admin.createTopics({ topics: [{ topic: shop.topic, numPartitions: PARTITIONS }] });
+    const partition = 1 - partitionOf(Buffer.from(userIn(1)), PARTITIONS);
+    const messages = Array.from({ length: 5 }, () => ({ partition, key: 'x', value: 'x:1' }));
+    await producer.send({ topic: shop.topic, messages });
+    const removed = { topic: shop.topic, partitions: [{ partition, offset: '5' }] };
+    await until(
+      async () => {
+        // kafkajs removes nothing of a topic that it does not know yet.
+        await admin.fetchTopicOffsets(shop.topic);
+        return admin.deleteTopicRecords(removed).then(
+          () => true,
+          () => false,
+        );
+      },
+      'the records are removed',
+      60_000,
+    );
+    await shop.start();
+    await shop.consume('a');
+    await shop.consume('b');
+    await shop.produce(1, 5);
+    await shop.check();
+    await shop.switch('a', [1]);
+    await shop.produce(1, 5);
+    await shop.check();
+  });
+
+  it('is not handed over what a link has no copy of, since it began behind that', async () => {
+    const shop = new Shop('c-now');
+    await pair.a.admin.createTopics({ topics: [{ topic: shop.topic, numPartitions: PARTITIONS }] });
+    await shop.produce(1, 5);
+    shop.from = 'now';
+    await shop.start();
+    let down = true;
+    shop.fail = () => down;
+    await shop.consume('a');
+    await until(() => shop.warnings.length > 1, 'its handler fails', 60_000);
+    const partition = partitionOf(Buffer.from(userIn(1)), PARTITIONS);
+    await expect(shop.switch('a', [1])).rejects.toMatchObject({
+      code: 'Refused',
+      details: { group: 'c-now-group', topic: 'c-now', partition, from: 0, to: 5 },
+    });
+    down = false;
+    await shop.switch('a', [1], 'abort-early');
+    await shop.check();
+    await shop.consume('b');
+    await shop.switch('a', [1]);
+    await shop.produce(1, 5);
     await shop.check();
   });
 });

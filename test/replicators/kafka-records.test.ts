@@ -136,6 +136,19 @@ describe('a partition of the source', () => {
     ]);
   });
 
+  it('is not misled by an answer that begins before what it has', () => {
+    const source = partition();
+    const undone = [{ producerId: 1n, firstOffset: 0 }];
+    const log = [at(0, record('a'), 1n), at(1, marker(false), 1n, true), at(2, record('b'), 1n)];
+    source.take(fetched(log.slice(0, 2), undone), 0);
+    source.take(fetched(log, undone), 0);
+    expect(source.queue.map(({ batch, next }) => [batch === null, next])).toEqual([
+      [true, 1],
+      [true, 2],
+      [false, 3],
+    ]);
+  });
+
   it('waits for no transaction whose end was removed with a gap', () => {
     const source = partition();
     source.take(fetched([at(0, record('a'), 1n)]), 0);

@@ -171,6 +171,13 @@ export class ConsumerPartition {
     });
   }
 
+  /** Hazard: kafkajs gives no batch of which nothing is left when what was undone is filtered out, and fetches what follows. */
+  passedUnseen(first: number, next: number): void {
+    const { nextFetch } = this;
+    // Else it was asked for before a seek.
+    if (nextFetch !== undefined && first <= nextFetch && nextFetch < next) this.nextFetch = next;
+  }
+
   /** @returns whether all of it was read */
   private async readRecords(batch: FetchedBatch): Promise<boolean> {
     const { progress, parts } = this;
@@ -319,7 +326,9 @@ export class ConsumerPartition {
         } else {
           // Lost to another member, to a switchover, or to a broker that does not answer.
           await this.lose();
-          this.opening = this.open();
+          // Not at once when that did not help: a record for which the application has no unit fails again.
+          const restMs = this.failures > 1 ? waitMs : 0;
+          this.opening = new Promise((resolve) => setTimeout(resolve, restMs)).then(() => this.open());
         }
       }
     });

@@ -115,6 +115,13 @@ export class FencedConsumer {
     const { consumer } = this;
     consumer.on(consumer.events.GROUP_JOIN, ({ payload }) => this.assign(payload.memberAssignment));
     consumer.on(consumer.events.REBALANCING, () => void this.all((partition) => partition.letGo()));
+    consumer.on(consumer.events.END_BATCH_PROCESS, ({ payload }) => {
+      const { topic, partition, batchSize, firstOffset, lastOffset } = payload;
+      if (batchSize === 0)
+        this.partitions
+          .get(`${topic}/${partition}`)
+          ?.passedUnseen(Number(firstOffset), Number(lastOffset) + 1);
+    });
     await consumer.connect();
     await consumer.subscribe({ topics: [...this.read.keys()], fromBeginning: true });
     await consumer.run({
@@ -129,8 +136,9 @@ export class FencedConsumer {
           HEARTBEAT_MS,
         );
         const last = batch.lastOffset();
+        const partition = this.partitions.get(`${batch.topic}/${batch.partition}`);
         try {
-          await this.partitions.get(`${batch.topic}/${batch.partition}`)?.read({
+          await partition?.read({
             // Not among the declared fields of kafkajs 2.2.4, but there.
             fetchedOffset: Number((batch as unknown as { fetchedOffset: string }).fetchedOffset),
             messages: batch.messages,
@@ -141,7 +149,10 @@ export class FencedConsumer {
         } finally {
           clearInterval(beat);
         }
-        if (lost !== undefined) throw lost as Error;
+        if (lost === undefined) return;
+        // The group waits for this: who gets it next finds what was handled committed.
+        await partition?.letGo();
+        throw lost as Error;
       },
     });
   }
@@ -184,8 +195,25 @@ export class FencedConsumer {
     for (const [name, partition] of this.partitions) {
       if (wanted.has(name)) continue;
       this.partitions.delete(name);
-      void partition.close();
+      void partition.close().then(() => this.reload(name));
     }
+  }
+
+  /** What another member has committed meanwhile, while this one had the partition. */
+  private reload(name: string): void {
+    if (this.partitions.has(name)) return;
+    const at = name.lastIndexOf('/');
+    const [read, partition] = [name.slice(0, at), Number(name.slice(at + 1))];
+    const { topic, isLocal } = this.read.get(read)!;
+    const { dc, options } = this.parts;
+    const origin = isLocal ? dc : options.peer;
+    const stored = this.states.valueOf(['state', options.groupId, topic, origin, partition]);
+    if (stored === undefined) return;
+    this.groups
+      .get(topic)!
+      .at(origin, partition)
+      .load(stored as PartitionState);
+    void Promise.all(this.all((other) => other.look()));
   }
 
   private make(read: string, partition: number): ConsumerPartition {
