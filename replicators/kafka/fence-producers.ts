@@ -4,13 +4,15 @@ import { parseProducerId } from '../../src/kafka/transactional-id.js';
 import type { Cluster } from './client/cluster.js';
 import { describeTransactions, listTransactions } from './client/open-transactions-api.js';
 import { TransactionalProducer } from './client/producer.js';
-import { isKafkaError } from './client/protocol-errors.js';
+import { KafkaError, isKafkaError } from './client/protocol-errors.js';
 
 /** A mark: an id that is `Empty` with this time-out was taken here, and by nobody since. No producer or consumer of the SDK gives it. */
 const FENCED_MS = 15_007;
 const AT_ONCE = 8;
 const LOADING_MS = 30_000;
 const COORDINATOR_LOAD_IN_PROGRESS = 14;
+const COORDINATOR_NOT_AVAILABLE = 15;
+const TRANSACTIONS = '__transaction_state';
 
 /** Takes a transactional id: what a process has open with it is undone, and Kafka refuses what that process sends later. */
 export async function fenceProducer(cluster: Cluster, transactionalId: string): Promise<void> {
@@ -56,6 +58,7 @@ async function unfenced(cluster: Cluster, isWanted: (id: string) => boolean): Pr
   const deadline = performance.now() + LOADING_MS;
   for (;;) {
     try {
+      await requireAllCoordinators(cluster);
       const lists = (await cluster.nodes()).map(async (node) => {
         const ids = [...(await cluster.call(node, listTransactions([]))).values()].filter(isWanted);
         if (ids.length === 0) return [];
@@ -70,8 +73,24 @@ async function unfenced(cluster: Cluster, isWanted: (id: string) => boolean): Pr
       return [...new Set((await Promise.all(lists)).flat())];
     } catch (error) {
       // A coordinator that still reads its log would leave some out.
-      if (!isKafkaError(error, COORDINATOR_LOAD_IN_PROGRESS) || performance.now() > deadline) throw error;
+      if (
+        !isKafkaError(error, COORDINATOR_LOAD_IN_PROGRESS, COORDINATOR_NOT_AVAILABLE) ||
+        performance.now() > deadline
+      )
+        throw error;
       await sleep(50);
     }
   }
+}
+
+/** Hazard: ids whose coordinator is down are in no list, and a producer that has one writes on when it is back. */
+async function requireAllCoordinators(cluster: Cluster): Promise<void> {
+  const [topic] = (await cluster.metadata([TRANSACTIONS])).topics;
+  // Where nobody has had a transaction, there is no such topic.
+  const down = topic?.partitions.find(({ leader }) => leader < 0);
+  if (down !== undefined)
+    throw new KafkaError(
+      COORDINATOR_NOT_AVAILABLE,
+      `${TRANSACTIONS}-${down.partition} has no leader: who has a transactional id of it cannot be fenced`,
+    );
 }
