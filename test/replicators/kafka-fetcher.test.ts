@@ -57,7 +57,7 @@ interface Made {
 async function asked(
   count: number,
   answers: readonly (boolean | number)[],
-  { topicId = ID as string | null, before = (_question: number, _made: Made): void => undefined } = {},
+  { topicId = ID, before }: { topicId?: string | null; before?: (question: number, made: Made) => void } = {},
 ): Promise<Asked[]> {
   const found: Asked[] = [];
   const end = new AbortController();
@@ -76,7 +76,7 @@ async function asked(
   const fetcher: Fetcher = new Fetcher(cluster, 1, {
     onFetched: () => undefined,
     room: () => {
-      before(found.length, { fetcher, partitions });
+      before?.(found.length, { fetcher, partitions });
       return Promise.resolve();
     },
   });
