@@ -72,8 +72,13 @@ export async function writeKafkaBaseline(
 /** Beside the fence of the other stores. Proves nothing, and never fails. */
 export async function prepareKafka(deps: DatacenterDeps, input: WriteDisableInput): Promise<void> {
   try {
-    const members = kafkaLinks(deps, input).flatMap(({ member, target }) => [member, target]);
-    await Promise.allSettled(members.map((member) => member.prepare()));
+    const links = kafkaLinks(deps, input);
+    const members = links.flatMap(({ member, target }) => [member, target]);
+    await Promise.allSettled([
+      ...members.map((member) => member.prepare()),
+      // Read but for the last of it, too: where the links began.
+      ...links.map(({ link, target }) => target.checkpointMarkers([link.link])),
+    ]);
   } catch (error) {
     deps.log.info({ epoch: input.epoch, error: messageOf(error) }, 'Kafka is not prepared for the fence');
   }

@@ -58,8 +58,10 @@ export class Fetcher {
     }
     // Hazard: the broker would forget one that has come back: it adds first, and removes then.
     this.forgotten = this.forgotten.filter(
-      ({ topicId, partition }) =>
-        !partitions.some((one) => one.topicId === topicId && one.partition === partition),
+      ({ topic, topicId, partition }) =>
+        !partitions.some(
+          (one) => one.topic === topic && one.partition === partition && (one.topicId ?? '') === topicId,
+        ),
     );
     const hadIds = this.topics !== undefined;
     const haveIds = partitions.every(({ topicId }) => topicId !== null);
