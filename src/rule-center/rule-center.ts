@@ -115,13 +115,14 @@ export class RuleCenter {
     return url;
   }
 
-  /** Ends watches and requests, then everything else. */
+  /** Ends watches and requests, then everything else; when it returns, the copy on disk is written. */
   async stop(): Promise<void> {
     this.storeWatch.stop();
     this.reassertion.stop();
     this.watchers.close();
     await this.server.close();
     await Promise.all(this.pushers.map((pusher) => pusher.stop()));
+    await this.file?.settled();
   }
 
   /**

@@ -55,6 +55,11 @@ export class RulesFile {
     return write;
   }
 
+  /** Returns when no write is under way: whoever comes next to this file has it for itself. */
+  async settled(): Promise<void> {
+    await this.writing;
+  }
+
   private damaged(error: unknown): InterlockError {
     return new InterlockError('BadInput', `${this.file}: ${messageOf(error)}; the copy on disk is not used`, {
       cause: error,

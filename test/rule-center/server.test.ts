@@ -443,6 +443,7 @@ describe('the copy on disk', () => {
     directory = await mkdtemp(path.join(tmpdir(), 'interlock-rule-center-'));
   });
   afterEach(async () => {
+    await running?.center.stop();
     await rm(directory, { recursive: true });
   });
   const file = (): string => path.join(directory, 'rules-example-dc-a.json');
