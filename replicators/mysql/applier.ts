@@ -55,7 +55,7 @@ const ROWS_PER_QUESTION = 100;
 const BYTES_PER_MS = 1_000;
 /** After what was undone: a batch may have switched the checks on. */
 const CHECKS_OFF = 'SET SESSION foreign_key_checks=0';
-/** The first message has this part of what it may have, so that the target works from early on; each next one has twice as much. */
+/** The first message has this part of what it may have: the target works from early on, and meanwhile the next one is made. */
 const FIRST_PIECE = 1 / 64;
 const SAVEPOINT = 'interlock_piece';
 
@@ -394,7 +394,7 @@ export class Applier {
   }
 }
 
-/** Of lengths that double from `first` to `most`. */
+/** One of the length `first`, then of the length `most`. */
 function* piecesOf(statements: Iterable<Statement>, first: number, most: number): Generator<Statement[]> {
   let length = first;
   let some: Statement[] = [];
@@ -404,7 +404,7 @@ function* piecesOf(statements: Iterable<Statement>, first: number, most: number)
     size += statement.sql.length;
     if (size < length) continue;
     yield some;
-    length = Math.min(2 * length, most);
+    length = most;
     some = [];
     size = 0;
   }

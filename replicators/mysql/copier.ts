@@ -5,6 +5,7 @@ import { pause } from '../core/pause.js';
 import { keyOf, sameRow } from './batch.js';
 import type { Carried } from './carried.js';
 import type { Catalog } from './catalog.js';
+import { ChunkFate } from './chunk-fate.js';
 import { keyValues, readRows, readable } from './chunk-reader.js';
 import type { ReadableTable } from './chunk-reader.js';
 import { effectOf } from './chunk-effect.js';
@@ -40,10 +41,8 @@ export interface Chunk {
   exact: Map<Literal[], Map<number, Literal>>;
   /** Rows that differed when it was read before, as they were on the target; null: it is read for the first time. */
   seen: ReadonlyMap<string, Literal[] | null> | null;
+  fate: ChunkFate;
 }
-
-/** Null: it is written. Else it is read again: rows of which it is not known whether they differ; or rows have gone with their parents. */
-type Written = Chunk['seen'] | 'disturbed';
 
 interface Window {
   seq: number;
@@ -98,10 +97,6 @@ export class Copier {
   private readonly notBegun: Set<string>;
   /** By table: those whose rows take rows of it with them, by foreign keys that cascade. */
   private readonly ancestors: ReadonlyMap<string, ReadonlySet<string>>;
-  /** With rows of which it is not known whether they differ: the chunk has to be read again. */
-  private written: ((how: Written) => void) | undefined;
-  /** All its statements have been made, if not written. */
-  private made: (() => void) | undefined;
   /** Of the chunk that is being written. */
   private tries = 0;
   private obstructed = false;
@@ -138,29 +133,35 @@ export class Copier {
     for (const table of tables) {
       this.pace.begin(await this.rowBytes(table.name));
       let chunk = await this.read(table, table.lastKey);
+      let began = performance.now();
+      // Between two chunks, the target is left alone.
+      let rests = table.maxRowsPerSecond !== null;
       while (!signal.aborted) {
-        const began = performance.now();
-        const { made, written } = this.handOver(chunk);
-        await this.watermark(chunk.seq, 'high');
+        if (!chunk.fate.isAnnounced) await this.announce(chunk);
         // The next one is read while this one is written. Not before all of it has been made: both take this thread, and the target would wait.
-        await Promise.race([made, written]);
-        const last = chunk.upTo === null;
-        const [next, unproven] = await Promise.all([last ? null : this.read(table, chunk.upTo), written]);
-        if (unproven === 'disturbed') {
+        await Promise.race([chunk.fate.made, chunk.fate.written]);
+        const [next, how] = await Promise.all([
+          this.readBehind(chunk, { announced: !rests }),
+          chunk.fate.written,
+        ]);
+        if (how === 'disturbed') {
           this.pace.shrink();
           chunk = await this.read(table, chunk.after);
           continue;
         }
-        if (unproven !== null) {
+        if (how !== null) {
           await this.options.otherDirection.passed(signal);
-          chunk = await this.read(table, chunk.after, { upTo: chunk.upTo, seen: unproven });
+          chunk = await this.read(table, chunk.after, { upTo: chunk.upTo, seen: how });
           continue;
         }
         if (next === null) break;
         const { length } = chunk.rows;
         const tookMs = performance.now() - began;
         this.pace.adapt(length, bytesOf(chunk.rows), tookMs);
-        await pause(this.pace.restMs(length, table.maxRowsPerSecond, tookMs, this.answeredMs), signal);
+        const restMs = this.pace.restMs(length, table.maxRowsPerSecond, tookMs, this.answeredMs);
+        rests = table.maxRowsPerSecond !== null || restMs > 0;
+        await pause(restMs, signal);
+        began = performance.now();
         chunk = next;
       }
       if (signal.aborted) return;
@@ -189,7 +190,7 @@ export class Copier {
       this.notBegun.delete(name);
     } else if (this.waiting?.seq === watermark.seq && this.window?.seq === watermark.seq) {
       const { changed, isDisturbed } = this.window;
-      if (isDisturbed) this.written?.('disturbed');
+      if (isDisturbed) this.waiting.fate.settle('disturbed');
       else transaction.chunk = { ...this.waiting, changed, ownerOf: ownership.snapshot() };
       this.window = undefined;
       this.waiting = undefined;
@@ -233,11 +234,26 @@ export class Copier {
     }
   }
 
+  /**
+   * The next chunk of its table; null: it was the last one.
+   * @param announced it goes to the stream at once, so that the target has it as soon as it has written this one
+   */
+  private async readBehind(
+    { table, upTo, fate }: ReadChunk,
+    { announced }: { announced: boolean },
+  ): Promise<ReadChunk | null> {
+    if (upTo === null) return null;
+    const next = await this.read(table, upTo, undefined, fate);
+    if (announced) await this.announce(next);
+    return next;
+  }
+
   /** @param again a chunk that was read before */
   private async read(
     table: CopyTable,
     after: Literal[] | null,
     again?: Pick<ReadChunk, 'upTo' | 'seen'>,
+    before: ChunkFate | null = null,
   ): Promise<ReadChunk> {
     const shape = this.shapeOf(table.name);
     const limit = again === undefined ? this.pace.rows : null;
@@ -254,7 +270,8 @@ export class Copier {
     const upTo =
       limit === null || rows.length < limit ? (again?.upTo ?? null) : keyValues(shape, rows.at(-1)!);
     const exact = await this.exactOf(table, shape, rows);
-    return { seq, table, rows, after, upTo, exact, seen: again?.seen ?? null };
+    const fate = new ChunkFate(before);
+    return { seq, table, rows, after, upTo, exact, seen: again?.seen ?? null, fate };
   }
 
   /** MariaDB has documents as text, as they are printed. */
@@ -268,18 +285,11 @@ export class Copier {
     return exactDocuments(source, sourceCatalog.get(name)!, shape, rows);
   }
 
-  /** For the stream to take at the second watermark. @returns `written` settles when it is written, or is to be read again */
-  private handOver(chunk: ReadChunk): { made: Promise<void>; written: Promise<Written> } {
+  /** For the stream to take at the second watermark. */
+  private async announce(chunk: ReadChunk): Promise<void> {
     this.waiting = chunk;
-    return {
-      made: new Promise((resolve) => (this.made = resolve)),
-      written: new Promise((resolve) => (this.written = resolve)),
-    };
-  }
-
-  private *telling(statements: Iterable<Statement>): Generator<Statement> {
-    yield* statements;
-    this.made?.();
+    chunk.fate.isAnnounced = true;
+    await this.watermark(chunk.seq, 'high');
   }
 
   private async watermark(seq: number, edge: 'low' | 'high'): Promise<void> {
@@ -292,11 +302,13 @@ export class Copier {
   }
 
   /**
-   * What the chunk has to do, given what the target has in its place now; undefined: it is read again.
+   * What the chunk has to do, given what the target has in its place now; undefined: it is read again, or the one before it is.
    * @param gtid of the transaction that it is written with
    */
   async effectOf(chunk: Chunk, gtid: string): Promise<ChunkEffect | undefined> {
     const { link, flavour, cut, source, target, targetCatalog, carried, policies } = this.options;
+    const { fate } = chunk;
+    if (fate.isForfeit) return undefined;
     this.mayBeOnItsWay ??= await this.options.otherDirection.flows();
     const effect = await effectOf(chunk, {
       ...{ link, flavour, cut, source, target, carried, policies, gtid },
@@ -307,9 +319,9 @@ export class Copier {
     });
     if (!(effect instanceof Map)) {
       const { statements } = effect;
-      return { ...effect, statements: { [Symbol.iterator]: () => this.telling(statements) } };
+      return { ...effect, statements: { [Symbol.iterator]: () => telling(statements, fate) } };
     }
-    this.written?.(effect);
+    fate.settle(effect);
     return undefined;
   }
 
@@ -357,7 +369,7 @@ export class Copier {
   }
 
   /** The chunk is committed. @param answeredMs how long the target took for it */
-  committed({ table, rows }: Chunk, { next, done }: ChunkEffect, answeredMs: number): void {
+  committed({ table, rows, fate }: Chunk, { next, done }: ChunkEffect, answeredMs: number): void {
     Object.assign(table, next);
     this.answeredMs = answeredMs;
     if (done) {
@@ -367,7 +379,8 @@ export class Copier {
     this.tries = 0;
     this.obstructed = false;
     this.note(table, rows.length);
-    this.written?.(null);
+    fate.isWritten = true;
+    fate.settle(null);
   }
 
   private shapeOf(name: string): ReadableTable {
@@ -424,6 +437,11 @@ export class Copier {
       etaSeconds: rowsPerSecond > 0 ? Math.ceil(left / rowsPerSecond) : null,
     };
   }
+}
+
+function* telling(statements: Iterable<Statement>, fate: ChunkFate): Generator<Statement> {
+  yield* statements;
+  fate.tellMade();
 }
 
 /** The table itself, too, where its foreign key leads back to it. */
