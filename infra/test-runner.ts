@@ -46,6 +46,10 @@ const CHECKS: readonly { name: string; command: string[] }[] = [
   { name: 'unused code', command: ['knip'] },
 ];
 
+/** A step that takes longer hangs; three times what the longest takes, the `-more` ones on a busy machine included. */
+const LIMIT_MS = 40 * 60_000;
+const KILL_MS = 30_000;
+
 interface Step {
   name: string;
   /** Group of tests; else a check. */
@@ -87,7 +91,7 @@ class Lane implements TestRun {
 
   interrupt(): void {
     this.interrupted = true;
-    if (this.child !== null) signalTree(this.child);
+    if (this.child !== null) signalTree(this.child, 'SIGTERM');
   }
 
   private async step({ name, group, program, args }: Step): Promise<void> {
@@ -132,6 +136,13 @@ class Lane implements TestRun {
       env: { ...process.env, [TEST_RUN_VARIABLE]: this.id, TMPDIR: this.directory },
     });
     this.child = child.pid ?? null;
+    const limits = [
+      setTimeout(() => {
+        console.error(`${name}: hangs; ended after ${LIMIT_MS / 60_000} minutes`);
+        signalTree(child.pid!, 'SIGTERM');
+      }, LIMIT_MS),
+      setTimeout(() => signalTree(child.pid!, 'SIGKILL'), LIMIT_MS + KILL_MS),
+    ];
     const code = await new Promise<number>((resolve) => {
       child.once('error', (error) => {
         console.error(`${program}: ${error.message}`);
@@ -139,6 +150,7 @@ class Lane implements TestRun {
       });
       child.once('exit', (exitCode) => resolve(exitCode ?? 1));
     });
+    for (const limit of limits) clearTimeout(limit);
     this.child = null;
     if (typeof output === 'number') {
       closeSync(output);
@@ -235,9 +247,9 @@ function heading(text: string): void {
   console.log(`\n== ${text}`);
 }
 
-function signalTree(leader: number): void {
+function signalTree(leader: number, signal: NodeJS.Signals): void {
   try {
-    process.kill(-leader, 'SIGTERM');
+    process.kill(-leader, signal);
   } catch {
     // It ended just now.
   }
