@@ -17,7 +17,7 @@ import { connectReader } from './chunk-reader.js';
 import { Copier } from './copier.js';
 import type { ChunkEffect } from './chunk-effect.js';
 import type { Chunk } from './copier.js';
-import { copyProgress, unfinished } from './copy-plan.js';
+import { copyProgress, tablesWithRows, unfinished } from './copy-plan.js';
 import { checkpointAgeMs, readLinkUnits } from './checkpoint.js';
 import type { Checkpoint } from './checkpoint.js';
 import { passDdl } from './ddl.js';
@@ -197,6 +197,7 @@ export class Attempt {
       ownership,
       policies: { ...config, conflicts: carried.byTargetName(config.conflicts) },
       tables,
+      withRows: await tablesWithRows(target, tables, schema.target),
       otherDirection,
     });
   }
@@ -441,12 +442,14 @@ export class Attempt {
     }
     try {
       const requires = isConcerned ? settler.applies(first) : undefined;
+      const overtaking = isConcerned ? await settler.overtakes(first) : undefined;
       const written = applier.apply(work.batch, position, {
         ...{ copy, rest, requires },
-        ...(copy !== undefined && { beside: copy.records }),
+        beside: [...(copy?.records ?? []), ...(overtaking?.statements ?? [])],
       });
       this.lookAhead(work);
       await written;
+      overtaking?.done();
       if (isConcerned) await settler.read();
       this.most = this.most > BATCH_ROWS ? Infinity : this.most * 2;
       return true;

@@ -112,9 +112,14 @@ export class Batch {
   }
 }
 
-export function keyOf(table: SourceTable, row: Literal[]): string {
+export function keyOf(table: Pick<SourceTable, 'primaryKey'>, row: Literal[]): string {
   const { primaryKey } = table;
   return primaryKey.length === 1 ? row[primaryKey[0]!]! : primaryKey.map((i) => row[i]).join(',');
+}
+
+/** Of a row that came and went, the one that was deleted. */
+export function anyImage({ before, after, deleted }: RowNet): Literal[] {
+  return (before ?? after ?? deleted)!;
 }
 
 /** Whether two images are of the same values; null: no row. */

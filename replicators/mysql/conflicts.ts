@@ -48,6 +48,8 @@ export interface Unsettled {
   requires?: string | undefined;
   /** Instead of the tables' own policies. */
   policy?: ConflictPolicy;
+  /** Statements for the same commit. */
+  beside?: readonly string[];
   /** It is of before: rows may have been changed since, by later transactions that are here already. */
   isOld?: boolean;
 }
@@ -82,7 +84,7 @@ export class ConflictResolver {
       try {
         await this.options.applier.apply(this.batchOf(settling.transaction), unsettled.position, {
           careful: true,
-          beside: settling.records,
+          beside: [...(unsettled.beside ?? []), ...settling.records],
           requires: unsettled.requires,
           // A person has said which row is to be there.
           undeletes: unsettled.policy !== undefined,
@@ -122,6 +124,7 @@ export class ConflictResolver {
       {
         careful: true,
         requires: unsettled.requires,
+        beside: [...(unsettled.beside ?? [])],
         rest: {
           ...rest,
           pieces: async function* () {
@@ -246,7 +249,7 @@ export class ConflictResolver {
   /** Of a row that moves between units past a fence: the one that was not open. */
   private unitOf({ table, row }: Mismatch, kind: ConflictKind): string | null {
     const { ownership } = this.options;
-    const units = [row.before, row.after].flatMap((image) =>
+    const units = [row.before, row.after, row.deleted ?? null].flatMap((image) =>
       image === null ? [] : [ownership.unitOf(table.source, image)],
     );
     const closed =

@@ -2,7 +2,7 @@ import type { Connection, RowDataPacket } from 'mysql2/promise';
 import { InterlockError } from '../../src/errors.js';
 import type { CopyProgress } from '../core/contract.js';
 import { pause } from '../core/pause.js';
-import { keyOf, sameRow } from './batch.js';
+import { anyImage, keyOf, sameRow } from './batch.js';
 import type { Carried } from './carried.js';
 import type { Catalog } from './catalog.js';
 import { ChunkFate } from './chunk-fate.js';
@@ -17,6 +17,7 @@ import { exactDocuments } from './copied-documents.js';
 import { copyProgress } from './copy-plan.js';
 import type { CopyPurpose, CopyTable } from './copy-plan.js';
 import type { LinkConfig } from './link-config.js';
+import { rowEffects } from './ddl-effects.js';
 import type { Cut } from './large-values.js';
 import type { Literal } from './literal.js';
 import type { OtherDirection } from './other-direction.js';
@@ -69,6 +70,8 @@ export interface CopierOptions {
   policies: Pick<LinkConfig, 'conflicts' | 'winsTies'>;
   carried: Carried;
   tables: CopyTable[];
+  /** Those of them that have rows on the target. */
+  withRows: ReadonlySet<string>;
   otherDirection: OtherDirection;
 }
 
@@ -92,7 +95,8 @@ export class Copier {
   private window: Window | undefined;
   /**
    * Tables of which nothing has been read: what the stream has of them, their chunks will have. Hazard: a row of which something was left out
-   * differs, and where the target's may stay, it would. Only those that become as the source's, whatever the target has.
+   * differs, and where the target's may stay, it would. Only those that become as the source's, whatever the target has. One that is filled and has
+   * rows may have them of the stream, from an attempt that ended before its first chunk was written: what becomes of them must not be left out.
    */
   private readonly notBegun: Set<string>;
   /** By table: those whose rows take rows of it with them, by foreign keys that cascade. */
@@ -109,21 +113,27 @@ export class Copier {
 
   /** Tables of which the target has some rows and not others. */
   readonly unfinished: Set<string>;
-  /** Of these, the ones that were empty there. */
+  /** Of these, the ones that were empty there, and whose rows nobody has to decide on. */
   readonly filled: Set<string>;
 
   constructor(private readonly options: CopierOptions) {
-    const { tables, sourceCatalog } = options;
+    const { tables, sourceCatalog, policies, withRows } = options;
     this.unfinished = new Set(tables.map(({ name }) => name));
     const overwrites = ({ name, purpose }: CopyTable): boolean =>
-      purpose === 'fill' || (purpose === 'resync' && options.policies.conflicts[name] === 'source-wins');
+      (purpose === 'fill' && !withRows.has(name)) ||
+      (purpose === 'resync' && policies.conflicts[name] === 'source-wins');
     this.notBegun = new Set(
       tables.filter((table) => table.lastKey === null && overwrites(table)).map(({ name }) => name),
     );
     this.ancestors = new Map(tables.map(({ name }) => [name, ancestorsOf(sourceCatalog, name)]));
     // Parents first: where a child is written, its parent is there.
     tables.sort((a, b) => this.ancestors.get(a.name)!.size - this.ancestors.get(b.name)!.size);
-    this.filled = new Set(options.tables.flatMap(({ name, purpose }) => (purpose === 'fill' ? [name] : [])));
+    // By `latest`, a row that the target's applications have written meanwhile may be the one that stays.
+    this.filled = new Set(
+      tables.flatMap(({ name, purpose }) =>
+        purpose === 'fill' && typeof policies.conflicts[name] !== 'object' ? [name] : [],
+      ),
+    );
   }
 
   /** Returns when every table is copied. What it throws ends the attempt; the next one goes on behind the last chunk. */
@@ -177,6 +187,10 @@ export class Copier {
     const { watermark } = transaction;
     const { link, generation, ownership } = this.options;
     this.notice(transaction.changes);
+    const { ddl } = transaction;
+    // Hazard: rows that a statement takes away are in no row event, and the chunk would bring them back. It is read again.
+    if (ddl !== null && this.window !== undefined)
+      this.window.isDisturbed ||= rowEffects(ddl.statement, ddl.schema).length > 0;
     if (this.notBegun.size > 0) {
       transaction.changes = transaction.changes.filter(
         (change) => !this.notBegun.has(change.table.name) || transaction.notOwned.includes(change),
@@ -341,9 +355,7 @@ export class Copier {
       const some = mismatches.flatMap(({ table, row }, i) =>
         table.source.name === name ? [{ table, row, i }] : [],
       );
-      const keys = some.map(({ table, row }) =>
-        table.source.primaryKey.map((at) => (row.before ?? row.after)![at]!),
-      );
+      const keys = some.map(({ table, row }) => table.source.primaryKey.map((at) => anyImage(row)[at]!));
       const found = await behind(target, targetCatalog.get(name)!, keys, lastKey);
       some.forEach(({ i }, n) => (answers[i] = found[n]!));
     }
@@ -356,7 +368,7 @@ export class Copier {
     const isPlain = mismatches.every(({ table: { source }, row, current }) => {
       if (row.change !== undefined || !this.unfinished.has(source.name)) return false;
       if (sameRow(current, row.after)) return true;
-      const unit = ownership.unitOf(source, (row.before ?? row.after)!);
+      const unit = ownership.unitOf(source, anyImage(row));
       const policy = policyOf(policies.conflicts, source.name, unit === null);
       if (current === null) return typeof policy !== 'object' || this.purposeOf(source.name) === 'resync';
       return policy === 'source-wins' || (policy === 'owner-wins' && unit !== null);

@@ -1,5 +1,6 @@
 import type { Connection, RowDataPacket } from 'mysql2/promise';
 import type { CopyProgress } from '../core/contract.js';
+import type { Catalog, CatalogTable } from './catalog.js';
 import { quote } from './literal.js';
 import type { Literal } from './literal.js';
 
@@ -57,6 +58,25 @@ export async function unfinished(target: Connection, link: string): Promise<Copy
   }));
 }
 
+/** Which of these tables have rows on the target. */
+export async function tablesWithRows(
+  target: Connection,
+  tables: readonly CopyTable[],
+  catalog: Catalog,
+): Promise<Set<string>> {
+  const found = new Set<string>();
+  for (const { name } of tables) {
+    const table = catalog.get(name);
+    if (table !== undefined && !(await isEmpty(target, table))) found.add(name);
+  }
+  return found;
+}
+
+export async function isEmpty(connection: Connection, table: CatalogTable): Promise<boolean> {
+  const [rows] = await connection.query<RowDataPacket[]>(`SELECT 1 FROM ${table.sql} LIMIT 1`);
+  return rows.length === 0;
+}
+
 /** What of a link's copy is done; null: it has never copied. */
 export async function copyProgress(target: Connection, link: string): Promise<CopyProgress | null> {
   const [rows] = await target.query<RowDataPacket[]>(
@@ -85,6 +105,11 @@ export function progressStatement(link: string, table: CopyTable, done: boolean)
   const { compared, written, removed, kept } = table.counts;
   const key = table.lastKey === null ? 'NULL' : quote(JSON.stringify(table.lastKey));
   return `UPDATE interlock.link_copy SET state='${done ? 'done' : 'copying'}', last_key=${key}, compared=${compared}, written=${written}, removed=${removed}, kept=${kept}, updated_at=UTC_TIMESTAMP(6) WHERE link=${quote(link)} AND name=${quote(table.name)}`;
+}
+
+/** Nothing is to be copied any more. The caller has a transaction open. */
+export async function cancelCopy(target: Connection, link: string): Promise<void> {
+  await target.query('DELETE FROM interlock.link_copy WHERE link = ?', [link]);
 }
 
 /** Tables to copy from the beginning. The caller has a transaction open. */

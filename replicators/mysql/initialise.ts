@@ -3,10 +3,9 @@ import { InterlockError, messageOf } from '../../src/errors.js';
 import type { SourceUnit } from '../core/contract.js';
 import { Carried } from './carried.js';
 import { readCatalog } from './catalog.js';
-import type { CatalogTable } from './catalog.js';
 import { createCheckpoint, inTransaction, readCheckpoint } from './checkpoint.js';
 import type { Checkpoint } from './checkpoint.js';
-import { orderCopy } from './copy-plan.js';
+import { cancelCopy, isEmpty, orderCopy } from './copy-plan.js';
 import type { CopyOrder } from './copy-plan.js';
 import { flowsOver, readDefinitions, waitsFor } from './ddl-steps.js';
 import type { DdlSteps } from './ddl-steps.js';
@@ -14,6 +13,7 @@ import type { Difference } from './drift.js';
 import { requireLineage } from './lineage.js';
 import type { LinkConfig } from './link-config.js';
 import { problemsByTable, sourceProblems } from './preflight.js';
+import { overtakenByCopy } from './overtaken.js';
 import { contains, parsePosition } from './position.js';
 import { connect, executedPosition, serverIdentity } from './session.js';
 import { ensureTombstones } from './tombstones.js';
@@ -198,14 +198,20 @@ async function initialiseCopy(
   if (!anew) await requireGoesOn(config, source, existing!);
   const maxRows = options.maxRowsPerSecond ?? null;
   if (!anew) {
-    await inTransaction(target, () => orderCopy(target, config.link, tables, maxRows));
+    await inTransaction(target, async () => {
+      await orderCopy(target, config.link, tables, maxRows);
+      await overtakenByCopy(target, config.link, new Set(tables.keys()));
+    });
     return { position: existing!.position, created: false };
   }
   const { position, units } = await snapshotUnits(config, source);
   const sourceServer = await serverIdentity(source, config.source.flavour);
-  await createCheckpoint(target, config.link, { position, sourceServer, units }, true, () =>
-    orderCopy(target, config.link, tables, maxRows),
-  );
+  await createCheckpoint(target, config.link, { position, sourceServer, units }, true, async () => {
+    // A table that the link does not carry any more would be in the way for ever.
+    await cancelCopy(target, config.link);
+    await orderCopy(target, config.link, tables, maxRows);
+    await overtakenByCopy(target, config.link, new Set(tables.keys()));
+  });
   return { position, created: true };
 }
 
@@ -327,9 +333,4 @@ async function requireEmpty(config: LinkConfig, source: Connection, target: Conn
       );
     }
   }
-}
-
-async function isEmpty(connection: Connection, table: CatalogTable): Promise<boolean> {
-  const [rows] = await connection.query<RowDataPacket[]>(`SELECT 1 FROM ${table.sql} LIMIT 1`);
-  return rows.length === 0;
 }

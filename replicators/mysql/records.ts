@@ -65,6 +65,9 @@ export interface QuarantineRecord {
 /** A change of a row that can be read again without the stream. */
 export interface StoredChange extends Omit<RowChange, 'table'> {
   table: Pick<SourceTable, 'schema' | 'table' | 'columns' | 'primaryKey' | 'types' | 'lax'>;
+  /** The row of the image was changed by a later transaction (see overtaken.ts). */
+  beforeOvertaken?: 1;
+  afterOvertaken?: 1;
 }
 
 /** What a link may keep of one transaction, and what it shows of a larger one; of what a packet takes, so much. */
@@ -339,7 +342,7 @@ function upTo(most: number, texts: readonly string[]): string[] {
   return texts.filter((text) => (size += sentBytes(text)) <= most);
 }
 
-function keptChanges(text: string): Pick<QuarantineRecord, 'changes' | 'largeBytes'> {
+export function keptChanges(text: string): Pick<QuarantineRecord, 'changes' | 'largeBytes'> {
   const kept = JSON.parse(text) as StoredChange[] | { largeBytes: number; first: StoredChange[] };
   return Array.isArray(kept)
     ? { changes: kept, largeBytes: null }

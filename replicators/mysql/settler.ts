@@ -8,6 +8,7 @@ import { inTransaction, lockGeneration } from './checkpoint.js';
 import { ConflictResolver } from './conflicts.js';
 import type { ConflictOptions, Unsettled } from './conflicts.js';
 import type { LinkSchema } from './link-schema.js';
+import { Overtaken, notOvertaken } from './overtaken.js';
 import {
   changed,
   conflictUpdate,
@@ -47,8 +48,10 @@ export class Settler {
   private setAside: Awaited<ReturnType<typeof readSetAside>> = new Map();
   open: OpenCounts = { conflicts: 0, quarantined: 0 };
   private purgeAt = 0;
+  private readonly overtaken: Overtaken;
 
   constructor(private readonly options: SettlerOptions) {
+    this.overtaken = new Overtaken(options.target, options.config.link);
     this.resolver = new ConflictResolver({
       ...options,
       tableOf: ({ table }) => options.schema.tableOf(table),
@@ -58,12 +61,19 @@ export class Settler {
 
   async read(): Promise<void> {
     this.setAside = await readSetAside(this.options.target, this.options.config.link);
+    await this.overtaken.read();
     await this.count();
   }
 
   /** Whether a transaction is not to be applied as others are. */
-  concerns({ notOwned, gtid }: SourceTransaction): boolean {
-    return notOwned.length > 0 || this.setAside.has(gtid);
+  concerns(transaction: SourceTransaction): boolean {
+    const { notOwned, gtid } = transaction;
+    return notOwned.length > 0 || this.setAside.has(gtid) || this.overtaken.concern(transaction);
+  }
+
+  /** What its commit has to say in the records of those that were kept aside before it. */
+  overtakes(transaction: SourceTransaction): ReturnType<Overtaken['by']> {
+    return this.overtaken.by(transaction);
   }
 
   /** Whether it is to be left out. */
@@ -87,8 +97,11 @@ export class Settler {
     if (known?.state === 'discarded') await this.pass(transaction, position, []);
     else {
       const requires = this.applies(transaction);
+      const { statements, done } = await this.overtakes(transaction);
       try {
-        this.options.tracker.conflictsRecorded += await this.decided({ transaction, position, requires });
+        const unsettled = { transaction, position, requires, beside: statements };
+        this.options.tracker.conflictsRecorded += await this.decided(unsettled);
+        done();
       } catch (error) {
         if (error instanceof RecordChanged) {
           await this.read();
@@ -125,11 +138,12 @@ export class Settler {
       keptAside(transaction, (table, row) => ownership.unitOf(table, row), bytes);
     const kept = keep(cut.packetBytes);
     // What the record does not have whole can only be tried again from the source's stream, in its place.
-    const goesOn = config.onQuarantine === 'go-on' && kept.whole;
+    const goesOn = config.onQuarantine === 'go-on' && kept.whole && !this.overtaken.isFull;
     const statement = (what: KeptAside): string =>
       quarantineInsert(link, { gtid, reason, passed: goesOn, kept: what });
     if (goesOn) {
       await this.pass(transaction, position, [statement(kept)]);
+      await this.overtaken.add(gtid);
       return;
     }
     const record = (what: KeptAside): Promise<void> =>
@@ -143,7 +157,12 @@ export class Settler {
       return record(keep(LEAST_BYTES));
     });
     await this.count();
-    const large = kept.whole ? '' : ' It is too large to be kept, so the link does not go on behind it.';
+    const isFull = config.onQuarantine === 'go-on' && this.overtaken.isFull;
+    const large = !kept.whole
+      ? ' It is too large to be kept, so the link does not go on behind it.'
+      : isFull
+        ? ' So many rows are kept aside already that the link does not go on behind more.'
+        : '';
     throw new InterlockError(
       'LinkStopped',
       `${link} stopped before ${gtid}, which cannot be applied: ${reason}.${large} See it: interlock quarantine list '${link}'. Then mend the target and \`interlock replicate resume '${link}'\`, or leave it out with \`interlock quarantine discard\``,
@@ -184,7 +203,7 @@ export class Settler {
     if (this.open.conflicts + this.open.quarantined === 0) return;
     for (const { id, gtid, changes } of await readQuarantine(target, { link, states: ['retry'] })) {
       const done = quarantineUpdate(id, 'retry', 'applied');
-      const refused = await this.settleStored(gtid, restored(changes), position, done);
+      const refused = await this.settleStored(gtid, restored(notOvertaken(changes)), position, done);
       if (refused !== null) await changed(target, quarantineUpdate(id, 'retry', 'open', refused));
     }
     for (const { id, gtid, table, images } of await readConflicts(target, { link, states: ['wanted'] })) {
@@ -245,6 +264,7 @@ export class Settler {
   private async count(): Promise<void> {
     const { target, config, tracker } = this.options;
     this.open = await openCounts(target, config.link);
+    if (this.open.quarantined === 0) this.overtaken.clear();
     Object.assign(tracker, this.open);
   }
 }

@@ -136,14 +136,16 @@ export function merged(table: TableBatch, options: MergeOptions): Statement[] {
   const deletes: RowNet[] = [];
   const updates: RowNet[] = [];
   const inserts: RowNet[] = [];
+  /** Rows that end as they were, if they are as the source had them. */
+  const unchanged: RowNet[] = [];
   for (const row of table.rows.values()) {
-    if (row.before === null) {
-      if (row.after !== null) inserts.push(row);
-    } else if (row.after === null) deletes.push(row);
-    else if (writtenColumns(table).some((i) => row.before![i] !== row.after![i])) updates.push(row);
+    const { before, after } = row;
+    if (before === null) (after === null ? unchanged : inserts).push(row);
+    else if (after === null) deletes.push(row);
+    else (writtenColumns(table).some((i) => before[i] !== after[i]) ? updates : unchanged).push(row);
   }
   const statements: Statement[] = [
-    ...checksOf(table, [...deletes, ...updates, ...(checkInserts ? inserts : [])]),
+    ...checksOf(table, [...deletes, ...updates, ...unchanged, ...(checkInserts ? inserts : [])]),
   ];
   for (const some of chunks(deletes, KEYS_PER_DELETE, cut)) statements.push(deleteOf(table, some));
   if (updates.length === 1 || table.target.uniqueColumns.size > 0) {

@@ -1,3 +1,4 @@
+import { anyImage } from './batch.js';
 import type { RowNet, TableBatch } from './batch.js';
 import { identifier } from './literal.js';
 import type { Literal } from './literal.js';
@@ -45,7 +46,7 @@ export function whereKey(table: TableBatch, row: Literal[]): string {
   return source.primaryKey.map((i) => `${identifier(source.columns[i]!)}=${row[i]!}`).join(' AND ');
 }
 
-/** As the row was, or is to be. */
+/** As the row was, is to be, or has been between. */
 export function keyCondition(table: TableBatch, row: RowNet): string {
-  return whereKey(table, (row.before ?? row.after)!);
+  return whereKey(table, anyImage(row));
 }

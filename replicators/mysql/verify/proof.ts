@@ -51,8 +51,9 @@ export class Prover {
     private readonly signal: AbortSignal,
   ) {}
 
-  async prove(keys: readonly Literal[][], units: readonly UnitId[]): Promise<Proof> {
-    const sorted = [...new Set(units)].sort();
+  /** @param units of the rows, all open here; null: nobody owns them, and only this side's changes are known not to be on their way */
+  async prove(keys: readonly Literal[][], units: readonly UnitId[] | null): Promise<Proof> {
+    const sorted = units && [...new Set(units)].sort();
     let proof: Proof = { undecided: '' };
     for (let attempt = 1; attempt <= ATTEMPTS; attempt++) {
       proof = await this.attempt(keys, sorted);
@@ -62,7 +63,7 @@ export class Prover {
     return proof;
   }
 
-  private async attempt(keys: readonly Literal[][], units: readonly UnitId[]): Promise<Proof> {
+  private async attempt(keys: readonly Literal[][], units: readonly UnitId[] | null): Promise<Proof> {
     const session = await this.owner.locker();
     const deadline = Date.now() + PROOF_MS;
     let late = false;
@@ -89,17 +90,19 @@ export class Prover {
   private async underLock(
     session: Connection,
     keys: readonly Literal[][],
-    units: readonly UnitId[],
+    units: readonly UnitId[] | null,
     deadline: number,
   ): Promise<Proof> {
     const { table, owner, other, passage } = this;
-    // Under this lock the unit stays open here: it cannot be opened on the other side, whose rows only the link writes then.
-    const [states] = await rowsOfEach(session, [unitLock(owner.server.flavour, units)]);
-    const open = states!.every(([, state, holder]) => state === 'open' && holder === owner.dc);
-    if (!open || states!.length !== units.length)
-      return { undecided: `its unit is not open at ${owner.dc} (is a switchover under way?)` };
+    if (units !== null) {
+      // Under this lock the unit stays open here: it cannot be opened on the other side, whose rows only the link writes then.
+      const [states] = await rowsOfEach(session, [unitLock(owner.server.flavour, units)]);
+      const open = states!.every(([, state, holder]) => state === 'open' && holder === owner.dc);
+      if (!open || states!.length !== units.length)
+        return { undecided: `its unit is not open at ${owner.dc} (is a switchover under way?)` };
+    }
     const owned = await this.images(session, keys, true);
-    if (this.owners.unitsOf(owned).some((unit) => !units.includes(unit)))
+    if (units !== null && this.owners.unitsOf(owned).some((unit) => !units.includes(unit)))
       return { undecided: 'it moves to another unit' };
     const generation = await passage.pass(deadline - Date.now() - BEHIND_MS);
     if (generation === undefined)
@@ -108,7 +111,8 @@ export class Prover {
     const differing = keys
       .map((key, i): Pair => ({ key, owned: owned[i]!, other: others[i]! }))
       .filter((pair) => !table.same(pair.owned, pair.other));
-    if (!this.repairs) return { differing: differing.map((pair) => ({ ...pair, repaired: false })) };
+    if (!this.repairs || units === null)
+      return { differing: differing.map((pair) => ({ ...pair, repaired: false })) };
     const order = {
       ...{ table, link: passage.link, generation, owner: owner.dc, target: other, units },
       stillLocked: async () => void (await session.query('DO 0')),

@@ -59,7 +59,7 @@ export class LinkBehind extends InterlockError {
 
 /**
  * Decides which of the rows that differed at one look do differ. First by looking again behind markers, without locks; what is left of the
- * owned rows by proof; of the others, by their standing still.
+ * owned rows by proof; of the others, by their standing still, and a proof in each direction.
  */
 export class Settlement {
   private readonly provers = new Map<DcId, Prover>();
@@ -138,7 +138,10 @@ export class Settlement {
     }
   }
 
-  /** Both sides may write these rows, and no lock on one side stops the other: the same two images before and behind markers of both. */
+  /**
+   * Both sides may write these rows, and no lock on one side stops the other: the same two images before and behind markers of both. Hazard: a row
+   * that goes to and fro seems to stand still. Guard: they are the same, too, while each side in turn is locked, and all that it has written has come.
+   */
   private async standStill(candidates: readonly Candidate[], settled: Settled): Promise<void> {
     const { table } = this.options;
     let open = [...candidates];
@@ -147,6 +150,7 @@ export class Settlement {
       await this.passAll();
       const before = open;
       open = [];
+      const still: Candidate[] = [];
       for (const one of await this.look(
         before.map(({ key }) => key),
         settled,
@@ -154,12 +158,40 @@ export class Settlement {
         const stood = before.some(({ images }) =>
           images.every((image, i) => table.same(image, one.images[i]!)),
         );
-        if (stood) settled.differences.push(this.difference(one.images, { unit: null, owner: null }));
-        else open.push(one);
+        (stood ? still : open).push(one);
       }
+      for (let at = 0; at < still.length; at += KEYS_PER_PROOF)
+        open.push(...(await this.proveStill(still.slice(at, at + KEYS_PER_PROOF), settled)));
     }
     if (open.length > 0)
       settled.undecided.push({ count: open.length, reason: 'nobody owns it, and it changes all the time' });
+  }
+
+  /** @returns those of which nothing could be said */
+  private async proveStill(candidates: readonly Candidate[], settled: Settled): Promise<Candidate[]> {
+    const { table, sides } = this.options;
+    let left = [...candidates];
+    const undecided: Candidate[] = [];
+    for (const side of sides) {
+      const prover = this.provers.get(side.dc);
+      if (prover === undefined || left.length === 0) continue;
+      const proof = await prover.prove(
+        left.map(({ key }) => key),
+        null,
+      );
+      if ('undecided' in proof) return [...undecided, ...left];
+      const differ: Candidate[] = [];
+      for (const { key, owned, other } of proof.differing) {
+        const images: Candidate['images'] = side === sides[0] ? [owned, other] : [other, owned];
+        const known = left.find((one) => one.key === key)!;
+        const stood = known.images.every((image, i) => table.same(image, images[i]!));
+        (stood ? differ : undecided).push({ key, images });
+      }
+      left = differ;
+    }
+    for (const { images } of left)
+      settled.differences.push(this.difference(images, { unit: null, owner: null }));
+    return undecided;
   }
 
   /** Both sides' rows of these keys, without those that are equal; two keys of one row (in their collation) are one candidate. */

@@ -1,0 +1,181 @@
+import type { Connection, RowDataPacket } from 'mysql2/promise';
+import { keyOf } from './batch.js';
+import { quote } from './literal.js';
+import type { Literal } from './literal.js';
+import { keptChanges } from './records.js';
+import type { StoredChange } from './records.js';
+import type { RowChange, SourceTransaction } from './transaction.js';
+
+/** So many rows are watched; behind more of them a link does not go on. */
+const MOST_ROWS = 200_000;
+const PATHS_PER_STATEMENT = 200;
+const PIECE_ROWS = 5_000;
+const PIECE_BYTES = 4 * 1024 * 1024;
+
+/** An image of a change in a record. */
+interface Place {
+  id: number;
+  path: string;
+}
+
+/**
+ * The rows of the transactions that were kept aside, and that the link has gone on behind. Hazard: a later transaction can leave a row as it was
+ * before one of them; tried again, that would match, and the row would be as it has not been at the source for long. Guard: what changes such a row
+ * later says so in the record, in its own transaction; of that row nothing is tried again.
+ */
+export class Overtaken {
+  private readonly places = new Map<string, Place[]>();
+  private readonly tables = new Set<string>();
+  private isRead = false;
+
+  constructor(
+    private readonly target: Connection,
+    private readonly link: string,
+  ) {}
+
+  get isFull(): boolean {
+    return this.places.size >= MOST_ROWS;
+  }
+
+  /** Once; later ones are told by `add`. One record at a time: they may be large. */
+  async read(): Promise<void> {
+    if (this.isRead) return;
+    for (let last: number | undefined = 0; last !== undefined;) last = await this.record(`id > ${last}`);
+    this.isRead = true;
+  }
+
+  /** The link goes on behind a transaction. */
+  async add(gtid: string): Promise<void> {
+    await this.record(`gtid = ${quote(gtid)}`);
+  }
+
+  /** Nothing is kept aside any more. */
+  clear(): void {
+    this.places.clear();
+    this.tables.clear();
+  }
+
+  /** Whether a transaction changes such a row, or may: of what is on the disk only the tables are looked at. */
+  concern({ changes, spool }: SourceTransaction): boolean {
+    if (this.places.size === 0) return false;
+    return (
+      changes.some((change) => rowsOf(change).some((row) => this.places.has(row))) ||
+      spool?.tableNames.some((name) => this.tables.has(name)) === true
+    );
+  }
+
+  /** What goes into the target with the transaction, and is done when that is committed. */
+  async by({ changes, spool }: SourceTransaction): Promise<{ statements: string[]; done: () => void }> {
+    const rows = new Set<string>();
+    const look = (some: readonly RowChange[]): void => {
+      for (const change of some) for (const row of rowsOf(change)) if (this.places.has(row)) rows.add(row);
+    };
+    if (this.places.size > 0) {
+      look(changes);
+      if (spool?.tableNames.some((name) => this.tables.has(name)) === true)
+        for await (const some of spool.pieces(PIECE_ROWS, PIECE_BYTES)) look(some);
+    }
+    const paths = new Map<number, string[]>();
+    for (const row of rows)
+      for (const { id, path } of this.places.get(row)!) paths.set(id, [...(paths.get(id) ?? []), path]);
+    const statements = [...paths].flatMap(([id, list]) => marks(id, list));
+    return {
+      statements,
+      done: () => {
+        for (const row of rows) this.places.delete(row);
+      },
+    };
+  }
+
+  /** @returns the record's id */
+  private async record(which: string): Promise<number | undefined> {
+    const found = await nextRecord(this.target, this.link, which);
+    if (found === undefined) return undefined;
+    const { id, changes } = found;
+    for (const [at, change] of changes.entries()) {
+      const { table, before, after } = left(change);
+      if (before !== null) this.watch(rowOf(table, before), { id, path: beforeAt(at) });
+      if (after !== null) this.watch(rowOf(table, after), { id, path: afterAt(at) });
+      this.tables.add(`${table.schema}.${table.table}`);
+    }
+    return id;
+  }
+
+  private watch(row: string, place: Place): void {
+    const known = this.places.get(row);
+    if (known === undefined) this.places.set(row, [place]);
+    else known.push(place);
+  }
+}
+
+/** Tables are copied again: of their rows nothing is tried again that was kept aside before. The caller has a transaction open. */
+export async function overtakenByCopy(
+  target: Connection,
+  link: string,
+  tables: ReadonlySet<string>,
+): Promise<void> {
+  let last = 0;
+  for (;;) {
+    const found = await nextRecord(target, link, `id > ${last}`);
+    if (found === undefined) return;
+    last = found.id;
+    const paths = found.changes.flatMap(({ table: { schema, table } }, at) =>
+      tables.has(`${schema}.${table}`) ? [beforeAt(at), afterAt(at)] : [],
+    );
+    for (const statement of marks(last, paths)) await target.query(statement);
+  }
+}
+
+/** What of a record is still to be tried. */
+export function notOvertaken(changes: readonly StoredChange[]): StoredChange[] {
+  return changes.map(left).filter(({ before, after }) => before !== null || after !== null);
+}
+
+/** A change of the key has two rows, of which one may be overtaken. */
+function left(change: StoredChange): StoredChange {
+  const { before, after, beforeOvertaken, afterOvertaken } = change;
+  return {
+    ...change,
+    before: beforeOvertaken === undefined ? before : null,
+    after: afterOvertaken === undefined ? after : null,
+  };
+}
+
+function rowOf(table: StoredChange['table'], row: Literal[]): string {
+  return `${table.schema}.${table.table} ${keyOf(table, row)}`;
+}
+
+function rowsOf({ table, before, after }: RowChange): string[] {
+  return [before, after].flatMap((row) => (row === null ? [] : [rowOf(table, row)]));
+}
+
+function beforeAt(change: number): string {
+  return `$[${change}].beforeOvertaken`;
+}
+
+function afterAt(change: number): string {
+  return `$[${change}].afterOvertaken`;
+}
+
+function marks(id: number, paths: readonly string[]): string[] {
+  const statements: string[] = [];
+  for (let from = 0; from < paths.length; from += PATHS_PER_STATEMENT) {
+    const set = paths.slice(from, from + PATHS_PER_STATEMENT).map((path) => `,'${path}',1`);
+    statements.push(
+      `UPDATE interlock.quarantine SET changes=JSON_SET(changes${set.join('')}) WHERE id=${id} AND state IN ('open','retry')`,
+    );
+  }
+  return statements;
+}
+
+/** The first one that the link has gone on behind, and that may be tried again. */
+async function nextRecord(
+  target: Connection,
+  link: string,
+  which: string,
+): Promise<{ id: number; changes: StoredChange[] } | undefined> {
+  const [[row]] = await target.query<RowDataPacket[]>(
+    `SELECT id, changes FROM interlock.quarantine WHERE link=${quote(link)} AND passed=1 AND state IN ('open','retry') AND ${which} ORDER BY id LIMIT 1`,
+  );
+  return row && { id: Number(row['id']), changes: keptChanges(String(row['changes'])).changes };
+}
