@@ -206,3 +206,13 @@ export function changesRows(statement: string): boolean {
   const text = statement.replace(COMMENT, '').replace(/^\/\*M?!\d*\s*/, '');
   return /^(INSERT|UPDATE|DELETE|REPLACE|LOAD|CALL|WITH|DO|EXECUTE|IMPORT|SET\s+STATEMENT)\b/i.test(text);
 }
+
+/** Every `a.b` in it: tables with their schema, and columns with their table or its alias. */
+export function qualifiedNames(statement: string): { schema: string; table: string }[] {
+  const tokens = tokensOf(statement);
+  return tokens.flatMap(({ text }, i) =>
+    text === '.' && i > 0 && i + 1 < tokens.length
+      ? [{ schema: tokens[i - 1]!.text, table: tokens[i + 1]!.text }]
+      : [],
+  );
+}

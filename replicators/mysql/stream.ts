@@ -4,7 +4,7 @@ import { InterlockError, messageOf } from '../../src/errors.js';
 import { mysqlConnectionOptions } from '../../src/topology/mysql-address.js';
 import type { TableFilter } from '../../src/topology/table-filter.js';
 import { BinlogReading } from './binlog-place.js';
-import { changesRows } from './ddl-effects.js';
+import { changesRows, qualifiedNames } from './ddl-effects.js';
 import { GtidReader, isBegin, isPlainGtid } from './group-events.js';
 import { NULL, textOf } from './literal.js';
 import type { Literal } from './literal.js';
@@ -352,7 +352,7 @@ export class BinlogStream {
       this.onXa(current, statement);
       return;
     }
-    if (changesRows(statement) && this.options.filter.mayCarry(schema)) {
+    if (changesRows(statement) && this.mayChange(schema, statement)) {
       this.refuse(
         `a change written as a statement (${statement.slice(0, 80)}); binlog_format must be ROW, for sessions too`,
       );
@@ -362,6 +362,15 @@ export class BinlogStream {
       current.ddl = { schema, statement };
     }
     if (!this.begun || this.standalone) this.complete();
+  }
+
+  /** Hazard: whoever works in a system schema may name a table of another one. In doubt (an alias can look so), it does. */
+  private mayChange(schema: string, statement: string): boolean {
+    const { filter } = this.options;
+    return (
+      filter.mayCarry(schema) ||
+      qualifiedNames(statement).some((name) => filter.carries(name.schema, name.table))
+    );
   }
 
   private onXa(current: SourceTransaction, statement: string): void {

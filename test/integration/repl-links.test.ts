@@ -402,6 +402,23 @@ describe.each(['mysql', 'mariadb'] as const)('links in both directions on %s', (
       });
     });
 
+    it.each([
+      ['its own', 't_statement'],
+      ['a system', 'mysql'],
+      ["Interlock's", 'interlock'],
+    ])('on a change that was logged as a statement in %s schema', async (_whose, schema) => {
+      const table = `t_statement_${schema}`;
+      const ab = await prepare(table);
+      const connection = await pair.a.pool.getConnection();
+      await connection.query("SET SESSION binlog_format = 'STATEMENT'");
+      await connection.query(`USE ${schema === 't_statement' ? table : schema}`);
+      await connection.query(`UPDATE ${table}.item SET n = 9 WHERE id = 1`);
+      connection.destroy();
+      const error = await stopped(ab);
+      expect(error.code).toBe('LinkStopped');
+      expect(error.message).toContain('a change written as a statement');
+    });
+
     it('when another attempt has taken the generation', async () => {
       const ab = await prepare('t_zombie');
       await pair.b.pool.query(
