@@ -40,9 +40,9 @@ beforeAll(async () => {
   for (const dc of ['a', 'b'] as const) {
     const admin = kafka[dc].admin();
     await admin.connect();
-    await admin.createTopics({ topics: [{ topic: 'events', numPartitions: 1 }] });
+    await admin.createTopics({ topics: ['events', 'history'].map((topic) => ({ topic, numPartitions: 1 })) });
     await admin.disconnect();
-    if (dc === 'a') await sendLegacy('before the links');
+    if (dc === 'a') await sendHistory('before the links');
     const interlock = createInterlock({
       ...{ dc: `dc-${dc}`, application: 'shop', instance: `awake-${dc}` },
       ruleCenter: `http://127.0.0.1:${lab.ports[`dc-${dc}.rule-center`]}`,
@@ -101,10 +101,10 @@ const stateAtTarget = async (): Promise<string> => {
   return `${rows[0]!['state']} of ${rows[0]!['owner']}`;
 };
 
-async function sendLegacy(value: string): Promise<void> {
+async function sendHistory(value: string): Promise<void> {
   const producer = rig.kafka.a.producer();
   await producer.connect();
-  await producer.send({ topic: 'events', messages: [{ key: USER, value }] });
+  await producer.send({ topic: 'history', messages: [{ key: USER, value }] });
   await producer.disconnect();
 }
 
@@ -139,10 +139,10 @@ test('a group that has not handled what the links have no copy of is named befor
   let down = true;
   const admin = rig.kafka.a.admin();
   await admin.connect();
-  await until(async () => (await admin.listTopics()).includes('dc-b.events'), 'the copy is there', 60_000);
+  await until(async () => (await admin.listTopics()).includes('dc-b.history'), 'the copy is there', 60_000);
   await admin.disconnect();
   const consumer = instances[0]!.interlock.kafka(rig.kafka.a).consumer({
-    ...{ groupId: 'late', topics: ['events'], peer: 'dc-b', routingKey },
+    ...{ groupId: 'late', topics: ['history'], peer: 'dc-b', routingKey },
     handler: async ({ value }) => {
       if (down) throw new Error('down');
       seen.push(value!.toString());
@@ -155,7 +155,7 @@ test('a group that has not handled what the links have no copy of is named befor
     const { code, json } = await rig.cli<SwitchStatus>('switch', 'start', ...MOVE);
     expect([code, json.outcome], json.summary).toEqual([1, 'refused']);
     expect(json.summary).toMatch(
-      /dc-a kafka\/events: what its groups have left: group late has not handled events-0 from 0 up to 1, .*Wait until/,
+      /dc-a kafka\/events: what its groups have left: group late has not handled history-0 from 0 up to 1, .*Wait until/,
     );
     down = false;
     await until(() => seen.includes('before the links'), 'it is handled', 60_000);
