@@ -1,8 +1,19 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { CheckpointTail } from '../../replicators/kafka/checkpoint-tail.js';
 import { consumerGaps } from '../../replicators/kafka/group-report.js';
+import { worstUncopied } from '../../replicators/kafka/uncopied.js';
+import { CONSUMERS, partitionOfSubscription } from '../../src/kafka/consumer-records.js';
+import type { StoredState } from '../../src/kafka/consumer-records.js';
+import type { HandOver } from '../../src/kafka/hand-over.js';
 import { partitionOf } from '../../src/kafka/partitioner.js';
 import { userIn } from '../sdk/support.js';
-import { kafkaLinkConfig, kafkaSettled, readPartition, runKafkaLink } from '../support/kafka-replication.js';
+import {
+  kafkaLinkConfig,
+  kafkaSettled,
+  readPartition,
+  runKafkaLink,
+  withCluster,
+} from '../support/kafka-replication.js';
 import { PARTITIONS, Shop, ShopWorld } from '../support/kafka-shop.js';
 import type { Side } from '../support/kafka-shop.js';
 import { until } from '../support/replication.js';
@@ -34,6 +45,15 @@ async function remove(side: Side, topic: string, before: number): Promise<void> 
     `${topic} is removed`,
     60_000,
   );
+}
+
+/** Up to where a group has committed the partition at dc-a. */
+async function position(topic: string): Promise<number | null | undefined> {
+  const subscription = { group: `${topic}-group`, topic };
+  const key = JSON.stringify(['state', subscription.group, topic, 'dc-a', PARTITION]);
+  const records = await readPartition(world.pair.a, CONSUMERS, partitionOfSubscription(subscription));
+  const value = records.findLast((record) => record.key === key)?.value;
+  return value === undefined || value === null ? undefined : (JSON.parse(value) as StoredState).position;
 }
 
 const handledAt = (shop: Shop, side: Side): number[] =>
@@ -90,6 +110,10 @@ describe('retention that removes what a group has not handled', () => {
   it('what is handled already is no gap, and neither is what was gone before the group was there', async () => {
     const shop = new Shop(world, 'g-none');
     await shop.start();
+    // Of the new owner's own topic.
+    const old = [1, 2, 3].map((n) => ({ key: USER, value: `old:${n}` }));
+    await world.pair.b.producer.send({ topic: 'g-none', messages: old });
+    await remove('b', 'g-none', -1);
     await shop.produce(1, 10);
     await kafkaSettled(shop.link.a);
     await remove('a', 'g-none', 5);
@@ -103,12 +127,17 @@ describe('retention that removes what a group has not handled', () => {
     const transaction = await producer.transaction();
     await transaction.send({ topic: 'g-none', messages: [{ key: USER, value: `${USER}:11` }] });
     await transaction.commit();
-    await producer.disconnect();
     await handled(11);
+    // And behind that, what was undone.
+    const undone = await producer.transaction();
+    await undone.send({ topic: 'g-none', messages: [{ key: USER, value: `${USER}:undone` }] });
+    await undone.abort();
+    await producer.disconnect();
+    await until(async () => (await position('g-none')) === 14, 'all is passed', 60_000);
     await first.stop();
     world.consumers.splice(world.consumers.indexOf(first), 1);
     await kafkaSettled(shop.link.a);
-    await remove('a', 'g-none', 11);
+    await remove('a', 'g-none', -1);
     await remove('b', 'dc-a.g-none', -1);
     await shop.consume('a');
     await shop.consume('b');
@@ -166,4 +195,31 @@ describe('records that a link with onGap: go-on left out', () => {
     await handlesNew(shop);
     expect(handledAt(shop, 'b')).toEqual([1, 2, 3, 4, 5, ...Array.from({ length: 13 }, (_, i) => i + 13)]);
   });
+});
+
+it('what was undone before a link began is nothing that a group has still to handle', async () => {
+  const topic = 'g-undone';
+  const { a, b } = world.pair;
+  await a.admin.createTopics({ topics: [{ topic, numPartitions: 1 }] });
+  const producer = a.kafka.producer({ transactionalId: topic, maxInFlightRequests: 1 });
+  await producer.connect();
+  const undone = await producer.transaction();
+  await undone.send({ topic, messages: [{ value: 'undone' }] });
+  await undone.abort();
+  await producer.disconnect();
+  const config = kafkaLinkConfig(world.pair, 'a', topic);
+  world.links.push(await runKafkaLink(config, 'now'));
+  const handOver: HandOver = {
+    ...{ epoch: 1, units: ['cn-east/1'], doubtful: {} },
+    stages: [{ origin: 'dc-a', to: { 0: 3 } }],
+    from: { 'dc-a': { 0: 0 } },
+  };
+  const worst = await withCluster({ brokers: [a.server.address] }, (cluster) =>
+    withCluster({ brokers: [b.server.address] }, async (there) => {
+      const from = { dc: 'dc-a', cluster };
+      const question = { link: config.link, from, checkpoints: new CheckpointTail(there) };
+      return worstUncopied(question, [{ group: 'g', topic, value: [handOver] }]);
+    }),
+  );
+  expect(worst).toBeUndefined();
 });
