@@ -28,8 +28,9 @@ const MORE = {
   ),
   redis: integration('redis-verify-temporal', 'redis-large-values'),
   kafka: integration(
-    ...['kafka-faults', 'kafka-lab', 'kafka-losses', 'kafka-outbox', 'kafka-positions', 'kafka-sdk-consumer'],
-    ...['kafka-switch', 'kafka-switch-events', 'kafka-tls', 'kafka-transactions', 'kafka-verify'],
+    ...['kafka-faults', 'kafka-lab', 'kafka-losses', 'kafka-outbox', 'kafka-positions'],
+    ...['kafka-sdk-consumer', 'kafka-sdk-gaps', 'kafka-switch', 'kafka-switch-events', 'kafka-tls'],
+    ...['kafka-transactions', 'kafka-verify'],
   ),
 };
 

@@ -10,7 +10,7 @@ import { mappingDifference } from '../src/topology/derive.js';
 import type { Check, SwitchPlan } from '../workflows/contract.js';
 import { checkDefinitions, checkTables } from './carried-tables.js';
 import type { DatacenterDeps } from './dependencies.js';
-import { checkpointOf, planLink, relaysOf } from './links.js';
+import { checkpointOf, kafkaMember, planLink, relaysOf } from './links.js';
 
 const ASK_LIMIT_MS = 3_000;
 /** The rule center is asked for so many of the moved units; the stores for all. */
@@ -86,6 +86,17 @@ export async function checkDatacenter(
         wrong: `cluster ${cluster} answers, the plan was made for ${planned ?? 'none'}: plan again`,
       };
     });
+  }
+  if (dc === plan.from) {
+    for (const { link } of plan.links) {
+      const member = kafkaMember(deps, dc, link);
+      if (member === undefined) continue;
+      await add(`${member.name}: what its groups have left`, async () => {
+        const target = kafkaMember(deps, plan.to, link)!;
+        const uncopied = await member.uncopied(target, { link, units: plan.units });
+        return uncopied === undefined ? `${link} has it` : { wrong: uncopied };
+      });
+    }
   }
   const inbound = [...plan.links, ...plan.reverseLinks].filter(({ link }) => link.endsWith(`>${dc}`));
   for (const { link } of inbound) {

@@ -16,6 +16,17 @@ export interface FoundGroup {
   progress: GroupProgress;
 }
 
+/** Records that a group of the SDK's consumers has not handled, and that were not there any more. */
+export interface ConsumersGap {
+  group: string;
+  topic: string;
+  origin: DcId;
+  partition: number;
+  /** Offsets of the origin: from the first one up to, and without, the last. */
+  from: number;
+  to: number;
+}
+
 /**
  * What the consumers of a DC have committed last, read on from where the last look ended: a switchover has no time to read all of it behind its fence.
  */
@@ -102,6 +113,18 @@ export class ConsumersTail {
       else one.progress.at(key[3], key[4]).load(settledBy(value as StoredState, epoch));
     }
     return [...found.values()];
+  }
+
+  /** What the members have left out, by partition: it was not there any more. */
+  gaps(): ConsumersGap[] {
+    return [...this.values].flatMap(([text, value]) => {
+      const key = JSON.parse(text) as RecordKey;
+      if (key[0] !== 'state') return [];
+      const [, group, topic, origin, partition] = key;
+      return ((value as StoredState).gaps ?? []).map(([from, to]) => {
+        return { group, topic, origin, partition, from, to };
+      });
+    });
   }
 
   /** The transactional ids of partitions whose state was committed last by somebody for whom this holds. */

@@ -2,6 +2,8 @@ import { Cluster } from './client/cluster.js';
 import { fetchOffsets, listGroups } from './client/groups-api.js';
 import type { CommittedOffset } from './client/groups-api.js';
 import { OURS } from './groups.js';
+import { ConsumersTail } from './consumers-tail.js';
+import type { ConsumersGap } from './consumers-tail.js';
 import type { KafkaLinkConfig } from './link-config.js';
 import { TopicFilter } from './topic-filter.js';
 
@@ -57,6 +59,21 @@ export async function groupReport(config: KafkaLinkConfig): Promise<GroupReport[
   } finally {
     source.close();
     target.close();
+  }
+}
+
+/** What the groups of the SDK's consumers at a link's source have left out, since it was not there any more. */
+export async function consumerGaps({
+  from,
+  source,
+}: Pick<KafkaLinkConfig, 'from' | 'source'>): Promise<(ConsumersGap & { dc: string })[]> {
+  const cluster = new Cluster(source);
+  try {
+    const tail = new ConsumersTail(cluster);
+    await tail.read(0);
+    return tail.gaps().map((gap) => ({ dc: from, ...gap }));
+  } finally {
+    cluster.close();
   }
 }
 

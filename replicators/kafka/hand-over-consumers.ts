@@ -20,6 +20,8 @@ import type { CheckpointTail } from './checkpoint-tail.js';
 import type { ConsumersTail } from './consumers-tail.js';
 import { fenceAll } from './fence-producers.js';
 import { behindLastRecords } from './last-records.js';
+import { offsetsAt } from './read-committed.js';
+import type { LedPartition } from './read-committed.js';
 import { requireCopied } from './uncopied.js';
 
 const TRANSACTION_MS = 15_000;
@@ -95,17 +97,47 @@ export async function handOverConsumers(input: ConsumerHandOver): Promise<Handed
   };
 }
 
-/** By topic: behind the last record of each partition, in both DCs. */
+/** What a hand-over would leave now, while records and positions go on. Nothing is written. */
+export async function leftNow(
+  { dc, cluster, tail }: ConsumerHandOver['from'],
+  next: DcId,
+  units: readonly UnitId[],
+): Promise<NewHandOver[]> {
+  const { topics } = tail;
+  const ends = await logEnds(cluster, topics);
+  // Of no fence.
+  const epoch = Number.MAX_SAFE_INTEGER;
+  return tail.groups(dc, epoch).map(({ group, topic, progress }) => {
+    const value = progress.handOver(units, epoch, next, { [dc]: ends[topic]!, [next]: {} });
+    return { group, topic, value };
+  });
+}
+
+async function logEnds(cluster: Cluster, topics: readonly string[]): Promise<Record<string, Offsets>> {
+  const found: Record<string, Record<number, number>> = Object.fromEntries(
+    topics.map((topic) => [topic, {}]),
+  );
+  if (topics.length === 0) return found;
+  const partitions = (await cluster.metadata(topics)).topics.flatMap(({ name, partitions: all }) =>
+    all.map(({ partition, leader }): LedPartition => ({ topic: name, partition, leader, leaderEpoch: -1 })),
+  );
+  const ends = await offsetsAt(cluster, partitions, 'latest', false);
+  partitions.forEach(({ topic, partition }, i) => (found[topic]![partition] = ends[i]!));
+  return found;
+}
+
+/** By topic: behind the last record of each partition at the old owner; at the new one, where what is written next begins. */
 async function endsOf(
   { from, to }: ConsumerHandOver,
   topics: readonly string[],
   deadline: number,
 ): Promise<Record<string, Record<DcId, Offsets>>> {
-  const [own, others] = await Promise.all(
-    [from, to].map(({ cluster }) => behindLastRecords(cluster, topics, deadline)),
-  );
+  const [own, others] = await Promise.all([
+    behindLastRecords(from.cluster, topics, deadline),
+    logEnds(to.cluster, topics),
+  ]);
   return Object.fromEntries(
-    topics.map((topic) => [topic, { [from.dc]: own![topic]!, [to.dc]: others![topic]! }]),
+    topics.map((topic) => [topic, { [from.dc]: own[topic]!, [to.dc]: others[topic]! }]),
   );
 }
 

@@ -7,10 +7,11 @@ import { Cluster } from './client/cluster.js';
 import type { KafkaAddress } from './client/connection.js';
 import { ConsumersTail } from './consumers-tail.js';
 import { fenceAll, fenceProducers, isProducerOf } from './fence-producers.js';
-import { handOverConsumers } from './hand-over-consumers.js';
+import { handOverConsumers, leftNow } from './hand-over-consumers.js';
 import type { ConsumerHandOver, HandedOver } from './hand-over-consumers.js';
 import { writeMarker } from './markers.js';
 import type { MarkerRecord } from './markers.js';
+import { uncopiedWords, worstUncopied } from './uncopied.js';
 
 interface Open {
   cluster: Cluster;
@@ -80,6 +81,26 @@ export class KafkaMember {
           ...of,
         }),
       ),
+    );
+  }
+
+  /**
+   * Before a fence: whether a hand-over of these units would be refused now, and why. Changes nothing.
+   * @returns undefined: it would not
+   */
+  uncopied(
+    to: KafkaMember,
+    { link, units }: Pick<ConsumerHandOver, 'link' | 'units'>,
+  ): Promise<string | undefined> {
+    return this.ask(({ cluster, tail }) =>
+      to.ask(async (there) => {
+        await tail.consumers.read(0);
+        const from = { dc: this.dc, cluster };
+        const groups = await leftNow({ ...from, tail: tail.consumers }, to.dc, units);
+        const question = { link, from, checkpoints: there.tail.checkpoints };
+        const worst = await worstUncopied(question, groups);
+        return worst && uncopiedWords(question, worst);
+      }),
     );
   }
 

@@ -4,8 +4,11 @@ import type { DcId } from '../../src/routing/units.js';
 import { checkpointPartition } from './checkpoint.js';
 import type { CheckpointTail } from './checkpoint-tail.js';
 import type { Cluster } from './client/cluster.js';
-import { offsetsAt } from './read-committed.js';
+import { CommittedReader, offsetsAt, WAIT_MS } from './read-committed.js';
 import type { LedPartition } from './read-committed.js';
+
+/** For what is open among the records of before the link began. */
+const LOOK_MS = 5_000;
 
 export interface UncopiedQuestion {
   /** From the old owner's cluster to the new one's. */
@@ -14,7 +17,8 @@ export interface UncopiedQuestion {
   checkpoints: CheckpointTail;
 }
 
-interface Range {
+/** Offsets of the source. */
+export interface Uncopied {
   group: string;
   topic: string;
   partition: number;
@@ -22,47 +26,60 @@ interface Range {
   to: number;
 }
 
+type Groups = readonly { group: string; topic: string; value: readonly HandOver[] }[];
+
 /**
  * Hazard: a link that began at now has no copies of what was there before. Where a group has not handled that, the new owner never would, and nothing would say so.
  * @throws InterlockError Refused
  */
-export async function requireCopied(
-  { link, from, checkpoints }: UncopiedQuestion,
-  groups: readonly { group: string; topic: string; value: readonly HandOver[] }[],
-): Promise<void> {
-  // All is handled: nothing of the link has to be known, and units are fenced meanwhile.
-  const isAnyLeft = groups.some(({ value }) => value.some(({ stages }) => stages.length > 0));
-  if (!isAnyLeft) return;
-  const positions = (await checkpoints.read(link, checkpointPartition(link)))?.positions;
-  const suspects = groups.flatMap(({ group, topic, value }) =>
-    value.flatMap((handOver) =>
-      handOver.stages
-        .filter(({ origin }) => origin === from.dc)
-        .flatMap(({ to }) => Object.entries(to))
-        .map(([key, end]): Range => {
-          const partition = Number(key);
-          const begun = positions?.get(`${topic}-${partition}`)?.begun ?? 0;
-          const first = handOver.from[from.dc]?.[partition] ?? 0;
-          return { group, topic, partition, from: first, to: Math.min(begun, end) };
-        }),
-    ),
-  );
-  const ranges = await stillThere(
-    from.cluster,
-    suspects.filter((range) => range.from < range.to),
-  );
-  const [worst] = ranges.sort((a, b) => b.to - b.from - (a.to - a.from));
+export async function requireCopied(question: UncopiedQuestion, groups: Groups): Promise<void> {
+  const worst = await worstUncopied(question, groups);
   if (worst === undefined) return;
-  const { group, topic, partition } = worst;
-  throw new InterlockError(
-    'Refused',
-    `group ${group} has not handled ${topic}-${partition} from ${worst.from} up to ${worst.to}, and ${link} has no copy of that: it began at ${worst.to}. Wait until the group has handled it at ${from.dc} (interlock kafka groups), then move again`,
-    { details: { link, group, topic, partition, from: worst.from, to: worst.to } },
-  );
+  throw new InterlockError('Refused', uncopiedWords(question, worst), {
+    details: { link: question.link, ...worst },
+  });
 }
 
-/** What retention has removed meanwhile, nobody can handle any more. */
-async function stillThere(cluster: Cluster, ranges: readonly Range[]): Promise<Range[]> {
+export function uncopiedWords(
+  { link, from }: Pick<UncopiedQuestion, 'link' | 'from'>,
+  range: Uncopied,
+): string {
+  const { group, topic, partition } = range;
+  return `group ${group} has not handled ${topic}-${partition} from ${range.from} up to ${range.to}, and ${link} has no copy of that: it began at ${range.to}. Wait until the group has handled it at ${from.dc}, then move again`;
+}
+
+/** The longest range of records that are there, that a group has not handled, and of which the link has no copy. */
+export async function worstUncopied(
+  { link, from, checkpoints }: UncopiedQuestion,
+  groups: Groups,
+): Promise<Uncopied | undefined> {
+  // All is handled: nothing of the link has to be known, and units are fenced meanwhile.
+  const isAnyLeft = groups.some(({ value }) => value.some(({ stages }) => stages.length > 0));
+  if (!isAnyLeft) return undefined;
+  const positions = (await checkpoints.read(link, checkpointPartition(link)))?.positions;
+  const suspects = new Map<string, Uncopied>();
+  for (const { group, topic, value } of groups) {
+    for (const { stages, from: handled } of value) {
+      for (const [key, end] of stages
+        .filter(({ origin }) => origin === from.dc)
+        .flatMap(({ to }) => Object.entries(to))) {
+        const partition = Number(key);
+        const begun = positions?.get(`${topic}-${partition}`)?.begun ?? 0;
+        const first = handled[from.dc]?.[partition] ?? 0;
+        const range = { group, topic, partition, from: first, to: Math.min(begun, end) };
+        if (range.from >= range.to) continue;
+        // Of the units of one partition, those that are furthest behind.
+        const name = JSON.stringify([group, topic, partition]);
+        if (range.from < (suspects.get(name)?.from ?? Infinity)) suspects.set(name, range);
+      }
+    }
+  }
+  const ranges = await stillThere(from.cluster, [...suspects.values()]);
+  return ranges.sort((a, b) => b.to - b.from - (a.to - a.from))[0];
+}
+
+/** Without what nobody can handle: what retention has removed meanwhile, control records, and what was undone. */
+async function stillThere(cluster: Cluster, ranges: readonly Uncopied[]): Promise<Uncopied[]> {
   if (ranges.length === 0) return [];
   const { topics } = await cluster.metadata([...new Set(ranges.map(({ topic }) => topic))]);
   const led = ranges.map(({ topic, partition }): LedPartition => {
@@ -72,7 +89,31 @@ async function stillThere(cluster: Cluster, ranges: readonly Range[]): Promise<R
     return { topic, partition, leader: found?.leader ?? -1, leaderEpoch: -1 };
   });
   const earliest = await offsetsAt(cluster, led, 'earliest', false);
-  return ranges
-    .map((range, i) => ({ ...range, from: Math.max(range.from, earliest[i]!) }))
-    .filter((range) => range.from < range.to);
+  const found = await Promise.all(
+    ranges.map(async (range, i): Promise<Uncopied[]> => {
+      const first = await firstRecord(cluster, led[i]!, Math.max(range.from, earliest[i]!), range.to);
+      return first === undefined ? [] : [{ ...range, from: first }];
+    }),
+  );
+  return found.flat();
+}
+
+async function firstRecord(
+  cluster: Cluster,
+  of: LedPartition,
+  from: number,
+  to: number,
+): Promise<number | undefined> {
+  const reader = new CommittedReader(cluster, of.leader, of, from, WAIT_MS);
+  let first: number | undefined;
+  const deadline = performance.now() + LOOK_MS;
+  while (reader.offset < to && first === undefined) {
+    // An open transaction hides what is there: it counts.
+    if (performance.now() > deadline) return reader.offset;
+    await reader.fetch(({ offset }) => {
+      first = offset;
+      return true;
+    });
+  }
+  return first === undefined || first >= to ? undefined : first;
 }

@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import { kafkaLinkConfig } from '../../replicators/kafka/configure.js';
-import { groupReport } from '../../replicators/kafka/group-report.js';
+import { consumerGaps, groupReport } from '../../replicators/kafka/group-report.js';
 import type { GroupReport } from '../../replicators/kafka/group-report.js';
 import { datacenter, wantedLinks } from '../topology/derive.js';
 import { loadTopology, resolveSecret } from '../topology/load.js';
@@ -37,12 +37,18 @@ async function groups(options: Options): Promise<void> {
       details: { field: options.dc === undefined ? 'links' : 'dc' },
     });
   }
-  const reports = (
-    await Promise.all(links.map((link) => groupReport(kafkaLinkConfig(topology, link, resolveSecret))))
-  ).flat();
-  if (options.json === true) printJson({ groups: reports });
-  else if (reports.length === 0) print('No group has committed a position in a topic that a link carries.');
+  const configs = links.map((link) => kafkaLinkConfig(topology, link, resolveSecret));
+  const [reports, gaps] = await Promise.all([
+    Promise.all(configs.map((config) => groupReport(config))).then((all) => all.flat()),
+    Promise.all(configs.map((config) => consumerGaps(config))).then((all) => all.flat()),
+  ]);
+  if (options.json === true) return printJson({ groups: reports, gaps });
+  if (reports.length === 0) print('No group has committed a position in a topic that a link carries.');
   else print(table([HEADER, ...reports.map(row)]));
+  for (const { dc, group, topic, partition, origin, from, to } of gaps)
+    print(
+      `${group} in ${dc} has left out ${topic}-${partition} of ${origin} from ${from} to ${to - 1}: it was removed before it was handled`,
+    );
 }
 
 const HEADER = ['group', 'topic', 'partition', 'committed in', 'at', 'copy in', 'topic', 'at', 'state'];

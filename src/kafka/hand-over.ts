@@ -84,10 +84,18 @@ export class GroupProgress {
     return before.every((stage) => this.isHandled(unit, stage, handOver.epoch));
   }
 
-  /** Up to where a copy has to be handled for a unit. */
+  /** Up to where a partition has to be handled for a unit, by its stages. */
   limitOf(unit: UnitId, origin: DcId, partition: number): number {
     const stages = this.latest.get(unit)?.stages ?? [];
     return Math.max(0, ...stages.filter((s) => s.origin === origin).map(({ to }) => to[partition] ?? 0));
+  }
+
+  /** The units of which the hand-overs say that something is left in a partition. */
+  owed(origin: DcId, partition: number): UnitId[] {
+    const progress = this.at(origin, partition);
+    return [...this.latest.keys()].filter(
+      (unit) => progress.positionOf(unit) < this.limitOf(unit, origin, partition),
+    );
   }
 
   private isHandled(unit: UnitId, { origin, to }: Stage, epoch: number): boolean {

@@ -13,10 +13,15 @@ export interface PartitionState {
   doubtful: Range | null;
   /** The same for the member that has written the state: while it lives, it knows. Without it: an SDK that has it in `doubtful`. */
   attempt?: Range | null;
+  /** Ranges that were passed without their records, the latest last: what was there of them is not there any more. */
+  gaps?: Range[];
 }
 
 /** From the first up to, and without, the last. */
 export type Range = readonly [from: number, to: number];
+
+/** So many are kept. */
+const GAPS = 10;
 
 export type Decision = 'skip' | 'hold' | 'handle';
 
@@ -31,6 +36,7 @@ export class PartitionProgress {
   /** Records before the next one to be read are not handled: they need another pass. */
   private behind = new Set<UnitId>();
   doubtful: Range | null = null;
+  private gaps: readonly Range[] = [];
   /** The next offset that this pass reads; null: no pass. */
   cursor: number | null = null;
 
@@ -59,6 +65,7 @@ export class PartitionProgress {
     this.apart.clear();
     for (const { position, units } of state.apart) for (const unit of units) this.apart.set(unit, position);
     this.doubtful = doubtfulOf(state);
+    this.gaps = state.gaps ?? [];
     this.cursor = null;
   }
 
@@ -72,6 +79,7 @@ export class PartitionProgress {
       apart: [...groups].map(([position, units]) => ({ position, units: units.sort() })),
       doubtful: this.doubtful,
       attempt,
+      ...(this.gaps.length > 0 && { gaps: [...this.gaps] }),
     };
   }
 
@@ -116,6 +124,16 @@ export class PartitionProgress {
       this.behind.add(unit);
     }
     return 'hold';
+  }
+
+  /** Records of it were met, or are still to be, that this pass does not handle. */
+  isBehind(unit: UnitId): boolean {
+    return this.behind.has(unit);
+  }
+
+  /** Notes that the records of a range are not there. */
+  leave(range: Range): void {
+    this.gaps = [...this.gaps, range].slice(-GAPS);
   }
 
   /** These may have been handled, by somebody who could not say so. */

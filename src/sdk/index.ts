@@ -3,7 +3,7 @@ export { createInterlock, Interlock } from './interlock.js';
 export type { HttpOptions, InterlockOptions } from './interlock.js';
 export { InterlockError, isInterlockError } from '../errors.js';
 export type { ErrorCode } from '../errors.js';
-export type { ConsumedRecord, ConsumerOptions, FencedConsumer } from './kafka/consumer.js';
+export type { ConsumedRecord, ConsumerGap, ConsumerOptions, FencedConsumer } from './kafka/consumer.js';
 export type { FencedKafka } from './kafka/kafka.js';
 export type { FencedProducer, ProducerOptions } from './kafka/producer.js';
 export { Outbox } from './kafka/outbox.js';

@@ -1,221 +1,22 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import { KafkaMember } from '../../replicators/kafka/member.js';
 import { partitionOf } from '../../src/kafka/partitioner.js';
-import { withAssignments } from '../../src/routing/rules.js';
-import type { Assignment, Rules } from '../../src/routing/rules.js';
-import { createInterlock, FixedRules } from '../../src/sdk/index.js';
-import type { FencedConsumer } from '../../src/sdk/index.js';
-import { testRules, userIn } from '../sdk/support.js';
-import { kafkaLinkConfig, kafkaSettled, runKafkaLink, startKafkaPair } from '../support/kafka-replication.js';
-import type { KafkaPair, RunningKafkaLink } from '../support/kafka-replication.js';
-import { startProgram } from '../support/programs.js';
-import type { Program } from '../support/programs.js';
+import { userIn } from '../sdk/support.js';
+import { kafkaLinkConfig } from '../support/kafka-replication.js';
+import { PARTITIONS, Shop, ShopWorld } from '../support/kafka-shop.js';
+import type { Handled, Side } from '../support/kafka-shop.js';
 import { until } from '../support/replication.js';
 
-const SIDES = ['a', 'b'] as const;
-type Side = (typeof SIDES)[number];
-const PARTITIONS = 2;
-
-let pair: KafkaPair;
-const members = {} as Record<Side, KafkaMember>;
-const consumers: FencedConsumer[] = [];
-const links: RunningKafkaLink[] = [];
-const programs: Program[] = [];
+let world: ShopWorld;
 
 beforeAll(async () => {
-  pair = await startKafkaPair();
-  for (const side of SIDES)
-    members[side] = new KafkaMember(`dc-${side}`, 'events', { brokers: [pair[side].server.address] });
+  world = await ShopWorld.start();
 });
-afterEach(async () => {
-  await Promise.all(programs.splice(0).map((program) => program.kill('SIGKILL')));
-  await Promise.all(consumers.splice(0).map((consumer) => consumer.stop()));
-  await Promise.all(links.splice(0).map((link) => link.stop()));
-});
-afterAll(async () => {
-  for (const member of Object.values(members)) member.close();
-  await pair?.stop();
-});
-
-interface Handled {
-  at: Side;
-  user: string;
-  n: number;
-  redelivered: boolean;
-  partition?: number;
-}
-
-/** A topic in two data centers, copied both ways, and users in units that move. */
-class Shop {
-  readonly handled: Handled[] = [];
-  readonly warnings: string[] = [];
-  /** Transactional ids that the hand-overs have taken. */
-  readonly fenced: string[] = [];
-  readonly rules: Record<Side, FixedRules> = {
-    a: new FixedRules(testRules(1)),
-    b: new FixedRules(testRules(1)),
-  };
-  private readonly written = new Map<string, number>();
-  private readonly owners = new Map<number, Side>();
-  private epoch = 1;
-  private current: Rules = testRules(1);
-  private readonly link = {} as Record<Side, RunningKafkaLink>;
-  /** Milliseconds of one record. */
-  slowness = 0;
-  /** Where its links begin. */
-  from: 'now' | 'earliest' = 'earliest';
-  fail: (record: Handled) => boolean = () => false;
-  /** Of a record that is not to end before that. */
-  held: (record: Handled) => Promise<void> | undefined = () => undefined;
-
-  constructor(readonly topic: string) {}
-
-  async start(): Promise<void> {
-    for (const side of SIDES) {
-      await pair[side].admin.createTopics({
-        topics: [{ topic: this.topic, numPartitions: PARTITIONS }],
-        waitForLeaders: false,
-      });
-    }
-    for (const side of SIDES) {
-      this.link[side] = await runKafkaLink(kafkaLinkConfig(pair, side, this.topic), this.from);
-      links.push(this.link[side]);
-    }
-    for (const side of SIDES) {
-      const copy = `dc-${side === 'a' ? 'b' : 'a'}.${this.topic}`;
-      await until(
-        async () => (await pair[side].admin.listTopics()).includes(copy),
-        `${copy} is there`,
-        60_000,
-      );
-    }
-  }
-
-  async consume(side: Side, name = 'one'): Promise<FencedConsumer> {
-    const rules = this.rules[side];
-    const interlock = createInterlock({ dc: `dc-${side}`, application: 'shop', instance: name, rules });
-    const consumer = interlock.kafka(pair[side].kafka).consumer({
-      groupId: `${this.topic}-group`,
-      topics: [this.topic],
-      peer: side === 'a' ? 'dc-b' : 'dc-a',
-      routingKey: ({ key }) => ({ userId: key!.toString(), region: 'cn-east' }),
-      handler: async ({ value, redelivered, partition }) => {
-        const [user, n] = value!.toString().split(':');
-        const record = { at: side, user: user!, n: Number(n), redelivered, partition };
-        if (this.fail(record)) throw new Error('the handler has failed');
-        await this.held(record);
-        if (this.slowness > 0) await new Promise((resolve) => setTimeout(resolve, this.slowness));
-        this.handled.push(record);
-      },
-      onWarning: (message) => this.warnings.push(message),
-    });
-    consumers.push(consumer);
-    await consumer.start();
-    return consumer;
-  }
-
-  /** A member at dc-a in a process of its own, which knows the rules of epoch 1 and no later ones. */
-  startProcess(slowness: number): Program {
-    const args = [pair.a.server.address, `${this.topic}-group`, this.topic, String(slowness)];
-    const program = startProgram('test/support/consumer-process.js', args);
-    programs.push(program);
-    return program;
-  }
-
-  /** What it has handled, in its order; before what this process has. */
-  take(program: Program): number {
-    const lines = [...program.output().matchAll(/handled (\S+):(\d+) (true|false);/g)];
-    const records = lines.map(([, user, n, redelivered]) => ({
-      ...{ at: 'a' as const, user: user!, n: Number(n), redelivered: redelivered === 'true' },
-    }));
-    this.handled.unshift(...records);
-    return records.length;
-  }
-
-  async produce(bucket: number, count = 1, other = 0): Promise<void> {
-    const user = userIn(bucket, other);
-    const side = this.owners.get(bucket) ?? 'a';
-    const from = this.written.get(user) ?? 0;
-    this.written.set(user, from + count);
-    const messages = Array.from({ length: count }, (_, i) => ({
-      key: user,
-      value: `${user}:${from + i + 1}`,
-    }));
-    await pair[side].producer.send({ topic: this.topic, messages });
-  }
-
-  private publish(buckets: readonly number[], assignment: Assignment): void {
-    const changes = new Map(buckets.map((bucket) => [`cn-east/${bucket}`, assignment]));
-    this.current = withAssignments(this.current, changes, {
-      epoch: ++this.epoch,
-      reason: 'test',
-      holder: null,
-    });
-    for (const side of SIDES) this.rules[side].set(this.current);
-  }
-
-  /** As a switchover does it. */
-  async switch(
-    from: Side,
-    buckets: readonly number[],
-    outcome: 'done' | 'abort-early' | 'abort-late' = 'done',
-  ): Promise<void> {
-    const to = from === 'a' ? 'b' : 'a';
-    const moved = buckets.filter((bucket) => (this.owners.get(bucket) ?? 'a') === from);
-    this.publish(moved, { owner: `dc-${from}`, state: 'write_disabled' });
-    await this.rules[from].acknowledged;
-    const past = this.handled.length;
-    if (outcome !== 'abort-early') {
-      await kafkaSettled(this.link[from]);
-      const { fenced } = await members[from].handOverConsumers(members[to], {
-        link: kafkaLinkConfig(pair, from, this.topic).link,
-        epoch: this.epoch,
-        units: moved.map((bucket) => `cn-east/${bucket}`),
-        hasAcknowledged: ({ instance }) => instance !== 'process',
-        undecidedMs: 30_000,
-        ended: () => undefined,
-      });
-      this.fenced.push(...fenced);
-    }
-    const users = new Set(moved.flatMap((bucket) => [userIn(bucket), userIn(bucket, 1)]));
-    expect(this.handled.slice(past).filter(({ user }) => users.has(user))).toEqual([]);
-    const owner = outcome === 'done' ? to : from;
-    for (const bucket of moved) this.owners.set(bucket, owner);
-    this.publish(moved, { owner: `dc-${owner}`, state: 'open' });
-  }
-
-  /** Waits until everything is handled; then looks whether it was in order, once, or marked. */
-  async check(): Promise<void> {
-    const total = [...this.written.values()].reduce((sum, n) => sum + n, 0);
-    const distinct = (): number => new Set(this.handled.map(({ user, n }) => `${user}:${n}`)).size;
-    await until(
-      () => distinct() >= total,
-      `${total} records are handled`,
-      90_000,
-      () => `${distinct()} are; ${this.missing().join(' ')}; ${this.warnings.slice(-5).join('; ')}`,
-    );
-    for (const [user, count] of this.written) {
-      const seen: number[] = [];
-      for (const { n, redelivered } of this.handled.filter((one) => one.user === user)) {
-        if (seen.includes(n)) expect({ user, n, redelivered }).toEqual({ user, n, redelivered: true });
-        else seen.push(n);
-      }
-      expect({ user, seen }).toEqual({ user, seen: Array.from({ length: count }, (_, i) => i + 1) });
-    }
-  }
-
-  private missing(): string[] {
-    return [...this.written].flatMap(([user, count]) => {
-      const seen = new Set(this.handled.filter((one) => one.user === user).map(({ n }) => n));
-      const missing = Array.from({ length: count }, (_, i) => i + 1).filter((n) => !seen.has(n));
-      return missing.length === 0 ? [] : [`${user}: ${missing.slice(0, 5).join(',')}`];
-    });
-  }
-}
+afterEach(() => world.clear());
+afterAll(() => world?.stop());
 
 describe('the consumer of the SDK', () => {
   it('a partition of moved and unmoved units: the tail is handled there, then what is new', async () => {
-    const shop = new Shop('c-mixed');
+    const shop = new Shop(world, 'c-mixed');
     await shop.start();
     for (const bucket of [1, 2, 3, 4]) await shop.produce(bucket, 40);
     let reached: Handled | undefined;
@@ -257,7 +58,7 @@ describe('the consumer of the SDK', () => {
   });
 
   it('switches of overlapping units, aborts and rollbacks, one after the other', async () => {
-    const shop = new Shop('c-many');
+    const shop = new Shop(world, 'c-many');
     await shop.start();
     await shop.consume('a');
     await shop.consume('b');
@@ -283,7 +84,7 @@ describe('the consumer of the SDK', () => {
   });
 
   it('a member that is killed: what it could not note comes again, marked, and nothing else', async () => {
-    const shop = new Shop('c-kill');
+    const shop = new Shop(world, 'c-kill');
     await shop.start();
     for (const bucket of [1, 2, 3, 4]) await shop.produce(bucket, 60);
     const program = shop.startProcess(3);
@@ -302,7 +103,7 @@ describe('the consumer of the SDK', () => {
   });
 
   it('a member that is paused over a switch handles nothing of it when it wakes up', async () => {
-    const shop = new Shop('c-zombie');
+    const shop = new Shop(world, 'c-zombie');
     await shop.start();
     for (const bucket of [1, 2, 3, 4]) await shop.produce(bucket, 60);
     const zombie = shop.startProcess(3);
@@ -335,7 +136,7 @@ describe('the consumer of the SDK', () => {
   });
 
   it('a member that comes, and one that goes, in the middle of a batch: each record once', async () => {
-    const shop = new Shop('c-rebalance');
+    const shop = new Shop(world, 'c-rebalance');
     await shop.start();
     for (const bucket of [1, 2, 3, 4]) await shop.produce(bucket, 400);
     shop.slowness = 5;
@@ -345,13 +146,13 @@ describe('the consumer of the SDK', () => {
     const past = shop.handled.length;
     await until(() => shop.handled.length > past + 200, 'more are handled', 60_000);
     await first.stop();
-    consumers.splice(consumers.indexOf(first), 1);
+    world.consumers.splice(world.consumers.indexOf(first), 1);
     await shop.check();
     expect(shop.handled.filter(({ redelivered }) => redelivered)).toEqual([]);
   });
 
   it('two members at each side, that come and go between switches, and a handler that fails', async () => {
-    const shop = new Shop('c-members');
+    const shop = new Shop(world, 'c-members');
     await shop.start();
     const first = await shop.consume('a', 'one');
     await shop.consume('b', 'one');
@@ -371,19 +172,54 @@ describe('the consumer of the SDK', () => {
     await shop.switch('a', [1, 2]);
     await load();
     await first.stop();
-    consumers.splice(consumers.indexOf(first), 1);
+    world.consumers.splice(world.consumers.indexOf(first), 1);
     await shop.switch('b', [1]);
     await load();
     await shop.check();
   });
 
+  it('a record that its handler never takes rests before it is tried again, and keeps only its partition waiting', async () => {
+    const shop = new Shop(world, 'c-poison');
+    await shop.start();
+    const partition = partitionOf(Buffer.from(userIn(1)), PARTITIONS);
+    const elsewhere = [2, 3, 4, 5, 6, 7].find(
+      (bucket) => partitionOf(Buffer.from(userIn(bucket)), PARTITIONS) !== partition,
+    )!;
+    const tried: number[] = [];
+    let isPoison = true;
+    shop.fail = ({ user, n }) => {
+      if (!isPoison || user !== userIn(1) || n !== 3) return false;
+      tried.push(performance.now());
+      return true;
+    };
+    await shop.consume('a');
+    await shop.produce(1, 5);
+    const handled = (bucket: number): number[] =>
+      shop.handled.filter(({ user }) => user === userIn(bucket)).map(({ n }) => n);
+    // What the other partition commits meanwhile wakes nobody up.
+    let written = 0;
+    while (tried.length < 5) {
+      await shop.produce(elsewhere);
+      written += 1;
+      await until(() => handled(elsewhere).length >= written, 'the other partition goes on', 60_000);
+    }
+    for (const [i, at] of tried.slice(1, 5).entries())
+      expect(at - tried[i]!, `before try ${i + 2}`).toBeGreaterThan(50 * 2 ** (i + 1) - 5);
+    expect(handled(1)).toEqual([1, 2]);
+    isPoison = false;
+    await shop.check();
+    expect(shop.handled.filter(({ redelivered }) => redelivered).map(({ user, n }) => [user, n])).toEqual([
+      [userIn(1), 3],
+    ]);
+  });
+
   it('goes on behind undone records that are more than a fetch has', async () => {
-    const shop = new Shop('c-undone');
+    const shop = new Shop(world, 'c-undone');
     await shop.start();
     await shop.consume('a');
     await shop.produce(1, 5);
     await shop.check();
-    const producer = pair.a.kafka.producer({
+    const producer = world.pair.a.kafka.producer({
       transactionalId: 'c-undone',
       idempotent: true,
       maxInFlightRequests: 1,
@@ -402,8 +238,8 @@ describe('the consumer of the SDK', () => {
   });
 
   it('a partition of which retention has removed all holds up nobody at the new owner', async () => {
-    const shop = new Shop('c-empty');
-    const { admin, producer } = pair.a;
+    const shop = new Shop(world, 'c-empty');
+    const { admin, producer } = world.pair.a;
     await admin.createTopics({ topics: [{ topic: shop.topic, numPartitions: PARTITIONS }] });
     const partition = 1 - partitionOf(Buffer.from(userIn(1)), PARTITIONS);
     const messages = Array.from({ length: 5 }, () => ({ partition, key: 'x', value: 'x:1' }));
@@ -432,8 +268,8 @@ describe('the consumer of the SDK', () => {
   });
 
   it('is not handed over what a link has no copy of, since it began behind that', async () => {
-    const shop = new Shop('c-now');
-    await pair.a.admin.createTopics({ topics: [{ topic: shop.topic, numPartitions: PARTITIONS }] });
+    const shop = new Shop(world, 'c-now');
+    await world.pair.a.admin.createTopics({ topics: [{ topic: shop.topic, numPartitions: PARTITIONS }] });
     await shop.produce(1, 5);
     shop.from = 'now';
     await shop.start();
@@ -442,6 +278,11 @@ describe('the consumer of the SDK', () => {
     await shop.consume('a');
     await until(() => shop.warnings.length > 1, 'its handler fails', 60_000);
     const partition = partitionOf(Buffer.from(userIn(1)), PARTITIONS);
+    // A preflight says so.
+    const preview = { link: kafkaLinkConfig(world.pair, 'a', shop.topic).link, units: ['cn-east/1'] };
+    expect(await world.members.a.uncopied(world.members.b, preview)).toContain(
+      `group c-now-group has not handled c-now-${partition} from 0 up to 5`,
+    );
     await expect(shop.switch('a', [1])).rejects.toMatchObject({
       code: 'Refused',
       details: { group: 'c-now-group', topic: 'c-now', partition, from: 0, to: 5 },
@@ -449,6 +290,10 @@ describe('the consumer of the SDK', () => {
     down = false;
     await shop.switch('a', [1], 'abort-early');
     await shop.check();
+    await until(
+      async () => (await world.members.a.uncopied(world.members.b, preview)) === undefined,
+      'a preflight finds that it is handled',
+    );
     await shop.consume('b');
     await shop.switch('a', [1]);
     await shop.produce(1, 5);

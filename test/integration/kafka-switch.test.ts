@@ -40,8 +40,9 @@ beforeAll(async () => {
   for (const dc of ['a', 'b'] as const) {
     const admin = kafka[dc].admin();
     await admin.connect();
-    await admin.createTopics({ topics: [{ topic: 'events', numPartitions: 1 }] });
+    await admin.createTopics({ topics: ['events', 'history'].map((topic) => ({ topic, numPartitions: 1 })) });
     await admin.disconnect();
+    if (dc === 'a') await sendHistory('before the links');
     const interlock = createInterlock({
       ...{ dc: `dc-${dc}`, application: 'shop', instance: `awake-${dc}` },
       ruleCenter: `http://127.0.0.1:${lab.ports[`dc-${dc}.rule-center`]}`,
@@ -100,6 +101,13 @@ const stateAtTarget = async (): Promise<string> => {
   return `${rows[0]!['state']} of ${rows[0]!['owner']}`;
 };
 
+async function sendHistory(value: string): Promise<void> {
+  const producer = rig.kafka.a.producer();
+  await producer.connect();
+  await producer.send({ topic: 'history', messages: [{ key: USER, value }] });
+  await producer.disconnect();
+}
+
 /** Stops the switchover before its fence, leaves a transaction of a producer that nobody fences open, and lets it go on. */
 async function switchWithOpenTransaction(drainTimeout: string) {
   await writeFile(path.join(stops, POINT), '');
@@ -124,6 +132,37 @@ async function switchWithOpenTransaction(drainTimeout: string) {
   await rm(path.join(stops, `${POINT}.reached`));
   return { switching, transaction, producer };
 }
+
+test('a group that has not handled what the links have no copy of is named before anything is fenced', async () => {
+  const seen: string[] = [];
+  const warnings: string[] = [];
+  let down = true;
+  const admin = rig.kafka.a.admin();
+  await admin.connect();
+  await until(async () => (await admin.listTopics()).includes('dc-b.history'), 'the copy is there', 60_000);
+  await admin.disconnect();
+  const consumer = instances[0]!.interlock.kafka(rig.kafka.a).consumer({
+    ...{ groupId: 'late', topics: ['history'], peer: 'dc-b', routingKey },
+    handler: async ({ value }) => {
+      if (down) throw new Error('down');
+      seen.push(value!.toString());
+    },
+    onWarning: (message) => warnings.push(message),
+  });
+  await consumer.start();
+  try {
+    await until(() => warnings.some((text) => text.endsWith('down')), 'its handler fails', 60_000);
+    const { code, json } = await rig.cli<SwitchStatus>('switch', 'start', ...MOVE);
+    expect([code, json.outcome], json.summary).toEqual([1, 'refused']);
+    expect(json.summary).toMatch(
+      /dc-a kafka\/events: what its groups have left: group late has not handled history-0 from 0 up to 1, .*Wait until/,
+    );
+    down = false;
+    await until(() => seen.includes('before the links'), 'it is handled', 60_000);
+  } finally {
+    await consumer.stop();
+  }
+});
 
 test('what is not decided at the source does not drain: the switchover gives up, and leaves nothing behind', async () => {
   const { switching, transaction, producer } = await switchWithOpenTransaction('1s');

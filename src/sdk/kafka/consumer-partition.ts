@@ -1,4 +1,4 @@
-import type { Kafka, KafkaMessage } from 'kafkajs';
+import type { KafkaMessage } from 'kafkajs';
 import { messageOf } from '../../errors.js';
 import {
   consumerTransactionalId,
@@ -6,61 +6,23 @@ import {
   ORIGIN_HEADER,
   partitionOfSubscription,
 } from '../../kafka/consumer-records.js';
-import type { Member, RecordKey, StoredState, Subscription } from '../../kafka/consumer-records.js';
-import type { GroupProgress } from '../../kafka/hand-over.js';
+import type { RecordKey, StoredState } from '../../kafka/consumer-records.js';
 import type { PartitionProgress, Range } from '../../kafka/partition-progress.js';
 import type { Router } from '../../routing/rules.js';
-import type { DcId, UnitId } from '../../routing/units.js';
-import type { RulesSource } from '../rules-source.js';
+import type { UnitId } from '../../routing/units.js';
 import { ProducerConnection } from './connection.js';
-import type { ConsumerStates } from './consumer-states.js';
+import { CopyPlaces } from './copy-places.js';
 import { Grants } from './grants.js';
+import type { FetchedBatch, PartitionParts } from './partition-parts.js';
 import { isWritable } from './writable.js';
 
 /** Records that are handled between two commits, at most. */
 const MOST = 500;
 /** And so long at most. What was handled since is handled again, marked, by the next member when this one dies. */
 const COMMIT_MS = 1_000;
+/** Nothing has come for so long: is there anything still to come? */
+const SILENCE_MS = { first: 1_000, most: 10_000 };
 const BACKOFF_MS = { first: 50, most: 5_000 };
-
-export interface PartitionParts {
-  kafka: Kafka;
-  dc: DcId;
-  /** This instance. */
-  holder: Member;
-  rules: RulesSource;
-  states: ConsumerStates;
-  subscription: Subscription;
-  group: GroupProgress;
-  origin: DcId;
-  partition: number;
-  /** Where it begins when nothing is known of it. */
-  firstOffset: () => Promise<number>;
-  /** The first one that the topic still has. */
-  earliest: () => Promise<number>;
-  /** Of the topic that is read: the next one to fetch. */
-  seek: (offset: number) => void;
-  setPaused: (paused: boolean) => void;
-  unitOf: (message: KafkaMessage) => UnitId;
-  handle: (message: KafkaMessage, offset: number, redelivered: boolean) => Promise<void>;
-  /** Until when this process was paused last, by the monotonic clock. */
-  wokeAt: () => number;
-  /** Its state was committed: others may wait for that. */
-  onCommitted: () => void;
-  onWarning: (message: string, error: unknown) => void;
-}
-
-/** What eachBatch of kafkajs gives, as far as it is used here. */
-export interface FetchedBatch {
-  fetchedOffset: number;
-  messages: KafkaMessage[];
-  /** Behind the last one, filtered ones too. */
-  next: number;
-  /** As far as is known, the member still is one of the group. */
-  isAlive: () => boolean;
-  /** All of it is read: the client fetches what follows. */
-  resolve: () => void;
-}
 
 /** One assigned partition, of this DC's own topic or of the copy. One thing at a time. */
 export class ConsumerPartition {
@@ -84,9 +46,13 @@ export class ConsumerPartition {
   private opening: Promise<void> = Promise.resolve();
   /** What is fetched next: of a local partition the cursor itself. */
   private nextFetch: number | undefined;
-  /** Of a copy: origin offsets, and where a copy of them or of what follows is. Ascending. */
-  private readonly places: { origin: number; at: number }[] = [{ origin: 0, at: 0 }];
+  private readonly places = new CopyPlaces();
   private failures = 0;
+  /** Until then nothing is read. */
+  private rest: NodeJS.Timeout | undefined;
+  /** Of a copy: what was to be fetched next is removed, and the first record that is still there was not seen yet. */
+  private isCut = false;
+  private silence: NodeJS.Timeout | undefined;
 
   constructor(private readonly parts: PartitionParts) {
     this.progress = parts.group.at(parts.origin, parts.partition);
@@ -148,6 +114,8 @@ export class ConsumerPartition {
 
   async close(): Promise<void> {
     this.isClosed = true;
+    clearTimeout(this.silence);
+    clearTimeout(this.rest);
     await this.letGo();
     await this.exclusive(() => this.lose());
   }
@@ -158,8 +126,8 @@ export class ConsumerPartition {
       if (progress.cursor === null) return;
       if (batch.fetchedOffset > this.nextFetch!) {
         // Hazard: it was asked for before a seek, and leaves out what is between. Or the topic has removed that: then it begins there.
-        if (batch.fetchedOffset > (await parts.earliest())) return parts.seek(this.nextFetch!);
-        parts.onWarning(`${this.name}: what was at ${this.nextFetch} is removed`, undefined);
+        if (batch.fetchedOffset > (await parts.range()).first) return parts.seek(this.nextFetch!);
+        await this.removed(batch.fetchedOffset);
       }
       const isWhole = await this.readRecords(batch);
       this.failures = 0;
@@ -173,15 +141,24 @@ export class ConsumerPartition {
 
   /** Hazard: kafkajs gives no batch of which nothing is left when what was undone is filtered out, and fetches what follows. */
   passedUnseen(first: number, next: number): void {
-    const { nextFetch } = this;
+    const { nextFetch, progress } = this;
     // Else it was asked for before a seek.
-    if (nextFetch !== undefined && first <= nextFetch && nextFetch < next) this.nextFetch = next;
+    if (nextFetch === undefined || nextFetch < first || nextFetch >= next) return;
+    this.nextFetch = next;
+    if (!progress.isLocal || progress.cursor === null) return;
+    // Else it would be missed when it is removed.
+    this.passed(next);
+    this.commitLater();
   }
 
   /** @returns whether all of it was read */
   private async readRecords(batch: FetchedBatch): Promise<boolean> {
     const { progress, parts } = this;
     const records = batch.messages.map((message) => ({ message, offset: this.offsetOf(message) }));
+    if (this.isCut && records.length > 0) {
+      await this.leaveOut(Math.min(records[0]!.offset, this.owedUpTo()));
+      this.isCut = false;
+    }
     let next = progress.cursor!;
     try {
       for (const [i, { message, offset }] of records.entries()) {
@@ -218,6 +195,68 @@ export class ConsumerPartition {
     // Behind what was filtered out.
     if (progress.isLocal) this.passed(Math.max(batch.next, progress.cursor!));
     return true;
+  }
+
+  /** The topic that is read begins behind what was to be fetched next. */
+  private async removed(first: number): Promise<void> {
+    // What is lost of a copy, its first record says: the offsets are others.
+    if (!this.progress.isLocal) this.isCut = true;
+    else await this.leaveOut(first);
+    this.nextFetch = first;
+  }
+
+  /** What is before `to` and not read is not there: it is told, noted and passed. */
+  private async leaveOut(to: number): Promise<void> {
+    const { progress, parts } = this;
+    const from = progress.isLocal ? this.nextFetch! : progress.cursor!;
+    if (from >= to) return;
+    try {
+      await parts.onGap(from, to);
+    } catch (error) {
+      throw new HandlerFailed(messageOf(error), { cause: error });
+    }
+    progress.leave([from, to]);
+    this.passed(to);
+  }
+
+  /** Up to where this pass has to come, by the hand-overs. */
+  private owedUpTo(): number {
+    const { group, origin, partition } = this.parts;
+    const mayEnd = (unit: UnitId): boolean => !this.progress.isBehind(unit) && this.isRunnable(unit);
+    const owed = group.owed(origin, partition).filter(mayEnd);
+    return Math.max(0, ...owed.map((unit) => group.limitOf(unit, origin, partition)));
+  }
+
+  /** @param seen what was to be fetched next when this was begun */
+  private watch(waitMs = SILENCE_MS.first, seen = this.nextFetch): void {
+    this.silence ??= setTimeout(() => {
+      this.silence = undefined;
+      void this.guarded(async () => {
+        if (this.progress.cursor === null || this.owedUpTo() === 0) return;
+        if (this.nextFetch !== seen) return this.watch();
+        await this.lookForEnd();
+        this.watch(Math.min(2 * waitMs, SILENCE_MS.most));
+      });
+    }, waitMs).unref();
+  }
+
+  /**
+   * Hazard: retention, or a gap at the source, has removed the end of what the old owner left: others wait for it, and it never comes. Guard: where
+   * the copy ends is asked for when the units are open here. The link had copied all of it then, so what is not before that end never comes.
+   */
+  private async lookForEnd(): Promise<void> {
+    const { progress, parts } = this;
+    const to = this.owedUpTo();
+    const { first, end } = await parts.range();
+    if (this.nextFetch! < first) {
+      await this.removed(first);
+      parts.seek(first);
+    }
+    if (this.nextFetch! < end) return;
+    // A topic of this DC that ends before it has lost its end: what is written next gets those offsets.
+    if (!progress.isLocal) await this.leaveOut(to);
+    await this.commit(null);
+    this.goOn(false);
   }
 
   /**
@@ -283,14 +322,16 @@ export class ConsumerPartition {
     this.isInterrupted = false;
     if (progress.needsPass(this.isRunnable)) {
       const from = progress.start(this.isRunnable);
-      if (from !== null) this.nextFetch = progress.isLocal ? from : this.placeOf(from);
+      if (from !== null) this.nextFetch = progress.isLocal ? from : this.places.before(from);
+      this.isCut = false;
       moves = true;
     }
     // A copy is read only while something of it is left.
     const isIdle =
       progress.cursor === null || !(progress.isLocal || [...progress.unitsApart].some(this.isRunnable));
     if (moves && progress.cursor !== null) parts.seek(this.nextFetch!);
-    parts.setPaused(isIdle);
+    parts.setPaused(isIdle || this.rest !== undefined);
+    if (!isIdle) this.watch();
   }
 
   private offsetOf(message: KafkaMessage): number {
@@ -300,13 +341,8 @@ export class ConsumerPartition {
     const offset = Number(text.slice(text.lastIndexOf('/') + 1));
     if (text === '' || !Number.isSafeInteger(offset))
       throw new Error(`${this.name}: the record at ${message.offset} does not say where it comes from`);
-    const last = this.places.at(-1)!;
-    if (offset > last.origin + 1_000) this.places.push({ origin: offset, at: Number(message.offset) });
+    this.places.note(offset, Number(message.offset));
     return offset;
-  }
-
-  private placeOf(origin: number): number {
-    return this.places.findLast((place) => place.origin <= origin)!.at;
   }
 
   /** What fails is mended here: the partition is taken again, and what was committed counts. */
@@ -322,7 +358,11 @@ export class ConsumerPartition {
         this.failures += 1;
         const waitMs = Math.min(BACKOFF_MS.first * 2 ** this.failures, BACKOFF_MS.most);
         if (error instanceof HandlerFailed) {
-          setTimeout(() => void this.look(true), waitMs).unref();
+          clearTimeout(this.rest);
+          this.rest = setTimeout(() => {
+            this.rest = undefined;
+            void this.look(true);
+          }, waitMs).unref();
         } else {
           // Lost to another member, to a switchover, or to a broker that does not answer.
           await this.lose();

@@ -29,6 +29,17 @@ export interface ConsumedRecord {
   redelivered: boolean;
 }
 
+/** Records that the group has not handled, and that are not there any more. */
+export interface ConsumerGap {
+  /** As it is called where it was written. */
+  topic: string;
+  origin: DcId;
+  partition: number;
+  /** Offsets of the origin: from the first one up to, and without, the last. */
+  from: number;
+  to: number;
+}
+
 export interface ConsumerOptions {
   groupId: string;
   topics: readonly string[];
@@ -40,6 +51,11 @@ export interface ConsumerOptions {
   routingKey: (record: ConsumedRecord) => Target;
   /** Called for the records of a unit one after the other. When it throws, the record comes again, `redelivered`. */
   handler: (record: ConsumedRecord) => Promise<void>;
+  /**
+   * Told before a range is passed whose records are removed (retention) and were not handled; maybe again after a crash. When it throws, the partition
+   * waits, and it is told again. Default: `onWarning` is told. Some of the range, or all, may have been no records, or of other units.
+   */
+  onGap?: (gap: ConsumerGap) => void | Promise<void>;
   /** Told of what is mended by itself. Default: silent. */
   onWarning?: (message: string, error?: unknown) => void;
 }
@@ -233,12 +249,18 @@ export class FencedConsumer {
       subscription: { group: options.groupId, topic },
       group: this.groups.get(topic)!,
       firstOffset: () => this.firstOffset(topic, partition),
-      earliest: () => this.earliest(read, partition),
+      range: () => this.range(read, partition),
       seek: (offset) => this.consumer.seek({ topic: read, partition, offset: String(offset) }),
       setPaused: (paused) =>
         this.consumer[paused ? 'pause' : 'resume']([{ topic: read, partitions: [partition] }]),
       unitOf: (message) => this.unitOf(recordOf(message, Number(message.offset), false)),
       handle: (message, offset, redelivered) => options.handler(recordOf(message, offset, redelivered)),
+      onGap: async (from, to) => {
+        options.onWarning?.(
+          `${options.groupId}: ${topic}-${partition} of ${origin}: ${from} up to ${to} were not handled, and are not in ${read} any more`,
+        );
+        await options.onGap?.({ topic, origin, partition, from, to });
+      },
       wokeAt: () => this.pauses.wokeAt(),
       onCommitted: () => void Promise.all(this.all((other) => other.look())),
       onWarning: (message, error) => options.onWarning?.(message, error),
@@ -270,18 +292,20 @@ export class FencedConsumer {
     try {
       const [found] = await admin.fetchOffsets({ groupId: this.parts.options.groupId, topics: [topic] });
       const committed = Number(found?.partitions.find((one) => one.partition === partition)?.offset ?? -1);
-      return committed >= 0 ? committed : 0;
+      // What was removed before the group was there, it has not missed.
+      return committed >= 0 ? committed : (await this.range(topic, partition)).first;
     } finally {
       await admin.disconnect();
     }
   }
 
-  private async earliest(topic: string, partition: number): Promise<number> {
+  private async range(topic: string, partition: number): Promise<{ first: number; end: number }> {
     const admin = this.parts.kafka.admin();
     await admin.connect();
     try {
       const found = await admin.fetchTopicOffsets(topic);
-      return Number(found.find((one) => one.partition === partition)?.low ?? 0);
+      const one = found.find((p) => p.partition === partition);
+      return { first: Number(one?.low ?? 0), end: Number(one?.high ?? 0) };
     } finally {
       await admin.disconnect();
     }
