@@ -77,6 +77,8 @@ export class Shop {
   onGap: KafkaLinkConfig['onGap'] = 'stop';
   /** What the consumers were told of. */
   readonly gaps: (ConsumerGap & { at: Side })[] = [];
+  /** So many times, a consumer that is told of a gap may not go on. */
+  refusedGaps = 0;
   fail: (record: Handled) => boolean = () => false;
   /** Of a record that is not to end before that. */
   held: (record: Handled) => Promise<void> | undefined = () => undefined;
@@ -126,7 +128,10 @@ export class Shop {
         if (this.slowness > 0) await new Promise((resolve) => setTimeout(resolve, this.slowness));
         this.handled.push(record);
       },
-      onGap: (gap) => void this.gaps.push({ ...gap, at: side }),
+      onGap: (gap) => {
+        this.gaps.push({ ...gap, at: side });
+        if (this.refusedGaps-- > 0) throw new Error('not yet');
+      },
       onWarning: (message) => this.warnings.push(message),
     });
     this.world.consumers.push(consumer);
