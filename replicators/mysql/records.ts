@@ -56,8 +56,10 @@ export interface QuarantineRecord {
   state: 'open' | 'retry' | 'applied' | 'discarded';
   units: string[];
   changes: StoredChange[];
-  /** Of a transaction that is too large to be kept, of which `changes` are the first ones: its size in the source's binlog. null: they are all. */
+  /** Of a large transaction, of which `changes` are the first ones: its size in the source's binlog. null: they are all. */
   largeBytes: number | null;
+  /** Of a large one that the link has gone on behind (it is kept in interlock.quarantine_part): how many rows it has. */
+  largeRows: number | null;
   createdAt: string;
   changedAt: string;
 }
@@ -67,7 +69,7 @@ export interface StoredChange extends Omit<RowChange, 'table'> {
   table: Pick<SourceTable, 'schema' | 'table' | 'columns' | 'primaryKey' | 'types' | 'lax'>;
 }
 
-/** What a link may keep of one transaction, and what it shows of a larger one; of what a packet takes, so much. */
+/** What a link may keep of one transaction in its record, and what it shows of a larger one; of what a packet takes, so much. */
 const QUARANTINE_BYTES = 16 * 1024 * 1024;
 const SHOWN_BYTES = 1024 * 1024;
 /** The latest ones are read. */
@@ -177,9 +179,16 @@ export function conflictUpdate(
 /** So long what is decided can be looked at. */
 const KEPT_DAYS = 30;
 const PURGED_AT_ONCE = 1000;
+const PARTS_AT_ONCE = 100;
 
 /** Removes some of a link's records that were decided long ago. @returns whether there may be more */
 export async function purgeDecided(connection: Connection, link: string): Promise<boolean> {
+  // Hazard: of a record that is not seen yet, the parts may be; so of those only that are seen to be decided.
+  const [parts] = await connection.query<ResultSetHeader>(
+    `DELETE FROM interlock.quarantine_part WHERE quarantine IN
+      (SELECT id FROM interlock.quarantine WHERE link=${quote(link)} AND state IN ('applied','discarded')) LIMIT ${PARTS_AT_ONCE}`,
+  );
+  if (parts.affectedRows === PARTS_AT_ONCE) return true;
   let more = false;
   for (const where of [
     `conflict WHERE link=${quote(link)} AND state='resolved' AND resolved_at`,
@@ -309,12 +318,7 @@ export function keptAside(
   packetBytes: number,
 ): KeptAside {
   const units = new Set<string>();
-  for (const { table, before, after } of changes) {
-    for (const row of [before, after]) {
-      const unit = row && unitOf(table, row);
-      if (unit !== null) units.add(unit);
-    }
-  }
+  addUnits(units, changes, unitOf);
   const takes = packetBytes * PACKET_SHARE.transaction;
   const most = Math.min(takes, spool === null ? QUARANTINE_BYTES : SHOWN_BYTES);
   const texts: string[] = [];
@@ -334,40 +338,73 @@ export function keptAside(
   };
 }
 
+/** @param unitOf null: the row is of no unit */
+export function addUnits(
+  units: Set<string>,
+  changes: readonly RowChange[],
+  unitOf: (table: SourceTable, row: Literal[]) => string | null,
+): void {
+  for (const { table, before, after } of changes) {
+    for (const row of [before, after]) {
+      const unit = row && unitOf(table, row);
+      if (unit !== null) units.add(unit);
+    }
+  }
+}
+
+/** What is known of a large transaction when all of it has been kept. */
+export function largeUpdate(
+  link: string,
+  gtid: string,
+  { changes }: KeptAside,
+  { units, rows }: { units: ReadonlySet<string>; rows: number },
+): string {
+  const text = changes.replace('{', `{"largeRows":${rows},`);
+  return `UPDATE interlock.quarantine SET units=${quote(JSON.stringify([...units].sort()))},changes=${quote(text)} WHERE link=${quote(link)} AND gtid=${quote(gtid)}`;
+}
+
 function upTo(most: number, texts: readonly string[]): string[] {
   let size = 0;
   return texts.filter((text) => (size += sentBytes(text)) <= most);
 }
 
-function keptChanges(text: string): Pick<QuarantineRecord, 'changes' | 'largeBytes'> {
-  const kept = JSON.parse(text) as StoredChange[] | { largeBytes: number; first: StoredChange[] };
+function keptChanges(text: string): Pick<QuarantineRecord, 'changes' | 'largeBytes' | 'largeRows'> {
+  const kept = JSON.parse(text) as
+    StoredChange[] | { largeBytes: number; largeRows?: number; first: StoredChange[] };
   return Array.isArray(kept)
-    ? { changes: kept, largeBytes: null }
-    : { changes: kept.first, largeBytes: kept.largeBytes };
+    ? { changes: kept, largeBytes: null, largeRows: null }
+    : { changes: kept.first, largeBytes: kept.largeBytes, largeRows: kept.largeRows ?? null };
 }
 
-function stored({
-  table: { schema, table, columns, primaryKey, types, lax },
-  ...change
-}: RowChange): StoredChange {
-  return { ...change, table: { schema, table, columns, primaryKey, types, lax } };
+function stored({ table, ...change }: RowChange): StoredChange {
+  return { ...change, table: described(table) };
+}
+
+/** What of a table has to be known to read its rows again. */
+export function described({
+  schema,
+  table,
+  columns,
+  primaryKey,
+  types,
+  lax,
+}: SourceTable): StoredChange['table'] {
+  return { schema, table, columns, primaryKey, types, lax };
 }
 
 /** Changes of one table share its description, as in the stream. */
 export function restored(changes: readonly StoredChange[]): RowChange[] {
   const tables = new Map<string, SourceTable>();
-  return changes.map(({ table: { schema, table, columns, primaryKey, types, lax }, ...change }) => {
-    const name = `${schema}.${table}`;
-    const key = JSON.stringify([name, columns]);
+  return changes.map(({ table, ...change }) => {
+    const key = JSON.stringify([table.schema, table.table, table.columns]);
     let known = tables.get(key);
-    if (known === undefined) {
-      const sql = `${identifier(schema)}.${identifier(table)}`;
-      known = {
-        ...{ name, schema, table, sql, columns, primaryKey, types, lax },
-        ...{ decoders: [], carried: true, control: null },
-      };
-      tables.set(key, known);
-    }
+    if (known === undefined) tables.set(key, (known = restoredTable(table)));
     return { ...change, table: known };
   });
+}
+
+export function restoredTable(table: StoredChange['table']): SourceTable {
+  const name = `${table.schema}.${table.table}`;
+  const sql = `${identifier(table.schema)}.${identifier(table.table)}`;
+  return { ...described(table as SourceTable), name, sql, decoders: [], carried: true, control: null };
 }
