@@ -24,7 +24,7 @@ const MORE = {
   integration: integration('verify-types', 'verify-temporal', 'ddl-temporal', 'topology-check'),
   replication: integration(
     ...['repl-faults', 'repl-large-transactions', 'repl-large-rows', 'repl-conformance', 'repl-packets'],
-    ...['repl-cascades', 'repl-schema'],
+    ...['repl-cascades', 'repl-schema', 'repl-slow-target'],
   ),
   redis: integration('redis-verify-temporal', 'redis-large-values'),
   kafka: integration(

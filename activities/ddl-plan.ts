@@ -124,15 +124,24 @@ async function requireStreaming(
 ): Promise<string[]> {
   const wrong: string[] = [];
   const stopped: string[] = [];
-  for (const wanted of wantedMysqlLinks(topology)) {
+  const all = wantedMysqlLinks(topology);
+  for (const wanted of all) {
     if (!stores.includes(wanted.store)) continue;
     const link = formatLinkId(wanted);
     const status = await readLinkStatus(link);
     if (status?.state === 'streaming') continue;
     const differing = status?.state === 'failed' ? (status.lastError?.tables ?? []) : [];
     if (differing.length > 0 && differing.every((table) => tables.has(table))) {
+      const back = all.find(
+        ({ store, from, to }) => store === wanted.store && from === wanted.to && to === wanted.from,
+      );
+      // It stops, too, as soon as it meets the difference: before this is done, or while it is under way.
+      const other =
+        back === undefined
+          ? ''
+          : `; then the other way, if that has stopped, too: interlock replicate resume '${formatLinkId(back)}'`;
       stopped.push(
-        `${link} has stopped as ${differing.join(', ')} differs; when this is done: interlock replicate resume '${link}'`,
+        `${link} has stopped as ${differing.join(', ')} differs; when this is done: interlock replicate resume '${link}'${other}`,
       );
       continue;
     }

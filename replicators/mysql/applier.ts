@@ -58,6 +58,9 @@ const CHECKS_OFF = 'SET SESSION foreign_key_checks=0';
 /** The first message has this part of what it may have: the target works from early on, and meanwhile the next one is made. */
 const FIRST_PIECE = 1 / 64;
 const SAVEPOINT = 'interlock_piece';
+/** So many kinds of changes are named. */
+const WORDS = 4;
+const RECORDS = 'insert of records into interlock';
 
 /** Rows of a check, or what a change did. */
 type Answer = (Buffer | null)[][] | ResultSetHeader;
@@ -111,6 +114,8 @@ export class Applier {
   /** Statements that were made ahead. */
   private prepared: { batch: Batch; statements: Statement[] } | undefined;
   private marker: string | null;
+  /** What was sent last. */
+  private sent: readonly Statement[] | string = [];
 
   constructor(options: ApplierOptions) {
     this.options = options;
@@ -158,6 +163,7 @@ export class Applier {
       ready = undefined;
       try {
         const small = attempt === 1 && isPlain ? oneMessage(head, statements) : undefined;
+        this.sent = statements;
         if (small !== undefined && (await this.inOneMessage(small))) break;
         await this.transaction(head, statements, careful, more);
         break;
@@ -186,6 +192,20 @@ export class Applier {
   /** Makes the statements of a batch that is applied next, without sending them. */
   prepare(batch: Batch): void {
     this.prepared = { batch, statements: this.statementsOf(batch, { checkInserts: false }) };
+  }
+
+  /** What the target was given last, in words. */
+  get underWay(): string {
+    if (typeof this.sent === 'string') return this.sent;
+    const said = new Map<string, number>();
+    for (const { kind, table, keys, rows } of this.sent) {
+      if (kind === 'session' || kind === 'deleted') continue;
+      const what = `${kind === 'check' ? 'read' : kind} of ${table.source.name}`;
+      said.set(what, (said.get(what) ?? 0) + (rows ?? keys).length);
+    }
+    const words = [...said].map(([what, count]) => `${what} (${count} rows)`);
+    const more = words.length > WORDS ? `, and ${words.length - WORDS} more` : '';
+    return words.length === 0 ? 'the checkpoint' : `${words.slice(0, WORDS).join(', ')}${more}`;
   }
 
   /** A row as it is on the target; null: it is not there. */
@@ -240,8 +260,10 @@ export class Applier {
         for await (const piece of rest.pieces()) await this.write(piece, rest, careful, sent);
       }
       sent.failed = undefined;
+      if (beside.length > 0) this.sent = RECORDS;
       for (const texts of this.messagesOf(beside)) await this.run(texts);
       this.options.stopAt('before-target-commit');
+      this.sent = 'COMMIT';
       await this.run(['COMMIT'], rest?.bytes);
     } catch (error) {
       throw await this.rolledBack(error, sent.failed, rest?.bytes);
@@ -257,6 +279,7 @@ export class Applier {
         const made = this.statementsOf(piece.batch, { checkInserts: careful });
         await this.send([], rest.statementsOf(made), careful, sent);
         sent.failed = undefined;
+        if (piece.beside.length > 0) this.sent = RECORDS;
         for (const texts of this.messagesOf(piece.beside)) await this.run(texts);
         return;
       } catch (error) {
@@ -301,6 +324,7 @@ export class Applier {
       }
       if (texts.length === 0) return;
       sent.failed = to === from + 1 ? statements[from] : undefined;
+      this.sent = statements.slice(from, to);
       const results = await this.run(texts);
       if (from === 0 && head.length > 0) {
         if ((results[1] as ResultSetHeader).affectedRows !== 1) throw heldByOther(this.options.link);
@@ -339,6 +363,7 @@ export class Applier {
   private async rolledBack(error: unknown, failed: Statement | undefined, bytes?: number): Promise<unknown> {
     if (!isOurs(error) && isUnavailable(error as SqlError)) return error;
     try {
+      this.sent = 'ROLLBACK';
       await this.run(['ROLLBACK', CHECKS_OFF], bytes);
     } catch (rollbackError) {
       return rollbackError;

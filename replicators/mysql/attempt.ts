@@ -31,8 +31,11 @@ import { pause } from '../core/pause.js';
 import { contains, parsePosition, pass } from './position.js';
 import type { MysqlPosition } from './position.js';
 import { OtherDirection } from './other-direction.js';
+import { SlowStatement } from './patience.js';
+import type { Patience } from './patience.js';
 import { queueBudget } from './queue-budget.js';
 import { collationCharsets, executedPosition, maxAllowedPacket, serverIdentity } from './session.js';
+import { slowOrGone } from './slow-target.js';
 import { Settler } from './settler.js';
 import { batchOf, judgeLater, restOf } from './spooled-transaction.js';
 import { BinlogStream } from './stream.js';
@@ -97,8 +100,7 @@ export class Attempt {
     private readonly source: Connection,
     private readonly target: Connection,
     private readonly checkpoint: Checkpoint,
-    /** So long the target may take for a statement. */
-    private readonly answerMs: number,
+    private readonly patience: Patience,
   ) {
     this.carried = new Carried(config);
     this.schema = new LinkSchema(config, this.carried, { source, target });
@@ -109,11 +111,13 @@ export class Attempt {
     });
     this.position = parsePosition(config.source.flavour, checkpoint.position);
     this.executed = this.position.clone();
+    // Which one it is shows when it goes alone.
+    if (patience.slow !== undefined) this.most = 1;
     this.files = new BinlogFiles(source);
   }
 
   private makeApplier(): Applier {
-    const { config, checkpoint, copied, cut, answerMs } = this;
+    const { config, checkpoint, copied, cut, patience } = this;
     const policies = Object.entries(this.carried.byTargetName(config.conflicts));
     return new Applier({
       latest: new Map(
@@ -131,7 +135,7 @@ export class Attempt {
       filled: this.copier?.filled ?? copied,
       takesOver: async (mismatches) => (await this.copier?.takesOver(mismatches)) === true,
       cut,
-      answerMs,
+      answerMs: patience.answerMs,
     });
   }
 
@@ -160,6 +164,7 @@ export class Attempt {
         schema: this.schema,
         tracker,
         copying: this.copier,
+        patience: this.patience,
       });
       await this.settler.read();
       await this.carry(signal, ownership);
@@ -258,7 +263,8 @@ export class Attempt {
       await stream.start();
       await this.lookAtSource();
       tracker.state = this.copier === undefined ? 'streaming' : 'copying';
-      tracker.lastError = null;
+      // What is slow is tried again, for a long time perhaps: status goes on to say so.
+      if (this.patience.slow === undefined) tracker.lastError = null;
       this.events.onStatus(tracker.snapshot(this.lag()), tracker.tableRows());
       this.copier?.run(signal).then(
         () => this.showCopy(),
@@ -321,7 +327,13 @@ export class Attempt {
       if (this.ordersDue) {
         this.ordersDue = false;
         this.looking = true;
-        await this.settler.takeOrders(this.position.toString()).finally(() => (this.looking = false));
+        const tried = await this.settler
+          .takeOrders(this.position.toString())
+          .catch((error: unknown) =>
+            this.unanswered(error, [this.settler.trying ?? this.position.toString()]),
+          )
+          .finally(() => (this.looking = false));
+        if (tried) this.notSlow();
       }
       if (this.leftOut.isDue(this.files.retentionMs)) {
         await this.applier.apply(new Batch(), this.position.toString());
@@ -360,8 +372,13 @@ export class Attempt {
       batch.transactions.some((t) => t.changes.length + t.units.length + t.markers.length > 0);
     const began = performance.now();
     if (needsWrite) {
-      if (!(await this.write(work, position.toString(), effect, rest))) return [0, 0];
+      const gtids = batch.transactions.map(({ gtid }) => gtid);
+      const written = await this.write(work, position.toString(), effect, rest).catch((error: unknown) =>
+        this.unanswered(error, gtids, chunk),
+      );
+      if (!written) return [0, 0];
       this.written();
+      this.notSlow();
     } else this.leftOut.add(backlog.oldest, work.bytes);
     this.position = position;
     if (spool !== null) {
@@ -388,6 +405,25 @@ export class Attempt {
     if (this.behindSince !== undefined && contains(this.position, this.executed))
       this.behindSince = undefined;
     return [batch.rowCount + (chunk?.rows.length ?? 0), batch.bytes];
+  }
+
+  /** @throws the error, with what is known of it */
+  private async unanswered(error: unknown, gtids: string[], chunk: Chunk | null = null): Promise<never> {
+    const { config, target: session, patience, applier } = this;
+    const { link, to: dc, target } = config;
+    const what = applier.underWay;
+    const known = await slowOrGone(error, { ...{ link, dc, target, session, what }, gtids });
+    const slow = known instanceof InterlockError ? known.cause : undefined;
+    // A chunk is nothing that could be kept aside.
+    if (chunk !== null && slow instanceof SlowStatement && patience.isLast && !slow.waits)
+      throw this.chunkRefused(slow, gtids[0]!);
+    throw known;
+  }
+
+  private notSlow(): void {
+    if (this.patience.slow === undefined) return;
+    this.patience.passed();
+    this.tracker.lastError = null;
   }
 
   /** The checkpoint has the position. */
@@ -436,7 +472,7 @@ export class Attempt {
     const { transactions } = work.batch;
     const [first] = transactions as [SourceTransaction, ...SourceTransaction[]];
     const isConcerned = settler.concerns(first);
-    if (first.notOwned.length > 0 || (isConcerned && (rest === undefined || settler.isDiscarded(first)))) {
+    if (first.notOwned.length > 0 || (isConcerned && (rest === undefined || settler.isDecided(first)))) {
       await settler.settle(first, position);
       return true;
     }

@@ -23,7 +23,7 @@ import { checksOf } from './row-check.js';
 import type { Mismatch } from './row-check.js';
 import { inserted, merged, replacing } from './statements.js';
 import type { Statement } from './statements.js';
-import { inTheWay } from './unique-values.js';
+import { givesWay, inTheWay } from './unique-values.js';
 
 /** What a chunk does to the target. */
 export interface ChunkEffect {
@@ -120,13 +120,15 @@ export async function effectOf(
     else counts.written++;
   });
   if (unproven.size > 0) return unproven;
-  const cleared = options.obstructed ? await clear(chunk, batch, write, options) : [];
+  const cleared = options.obstructed
+    ? await clear(chunk, batch, write, options)
+    : { statements: [], conflicts: 0 };
   return {
     next,
     statements: statementsOf(batch, write, options),
     progress: progressStatement(link, { ...table, ...next }, done),
-    records: [...(await recordsOf(open, options)), ...cleared],
-    conflicts: open.length + cleared.length,
+    records: [...(await recordsOf(open, options)), ...cleared.statements],
+    conflicts: open.length + cleared.conflicts,
     done,
   };
 }
@@ -227,30 +229,29 @@ async function clear(
   batch: TableBatch,
   write: RowNet[],
   options: EffectOptions,
-): Promise<string[]> {
+): Promise<{ statements: string[]; conflicts: number }> {
   const { target, shape, targetTable, policies, link, gtid, cut } = options;
   const { source } = shape;
   const leaving = new Set(write.flatMap(({ key, before }) => (before === null ? [] : [key])));
   const arriving = write.filter(({ after }) => after !== null);
-  const records: string[] = [];
+  const statements: string[] = [];
+  let conflicts = 0;
   for (const { row, other } of await inTheWay(target, shape, targetTable, arriving)) {
     const key = keyOf(source, other);
     if (leaving.has(key) || !write.includes(row)) continue;
     const owner = chunk.ownerOf(source, other);
     const policy = policyOf(policies.conflicts, source.name, owner === 'unrouted');
     const met = { table: batch, row: { key, before: other, after: row.after }, current: other };
-    const goes =
-      owner === 'source' ||
-      (owner === 'unrouted' &&
-        (policy === 'source-wins' ||
-          (typeof policy === 'object' &&
-            (await laterOnes(target, { link, winsTies: policies.winsTies }, policy.latest, [met]))[0] ===
-              'source')));
+    const goes = await givesWay(target, { link, winsTies: policies.winsTies }, { owner, policy, met });
     if (goes) {
       leaving.add(key);
       write.push({ key, before: other, after: null });
-    } else write.splice(write.indexOf(row), 1);
-    records.push(
+    } else {
+      write.splice(write.indexOf(row), 1);
+      statements.push(superseded(link, source.name, [row.key]));
+    }
+    conflicts++;
+    statements.push(
       conflictInsert(
         link,
         {
@@ -270,7 +271,7 @@ async function clear(
       ),
     );
   }
-  return records;
+  return { statements, conflicts };
 }
 
 /** Values that are unique beside the key move between rows: what goes first frees them. */
@@ -296,10 +297,9 @@ async function recordsOf(open: Difference[], options: EffectOptions): Promise<st
   if (open.length === 0) return [];
   const { link, gtid, policies, target, cut } = options;
   const { source } = open[0]!.table;
-  const where = `link=${quote(link)} AND state='open' AND name=${quote(source.name)}`;
-  const keys = open.map(({ row }) => quote(row.key)).join(',');
+  const keys = open.map(({ row }) => row.key);
   const [counted] = await target.query<RowDataPacket[]>(
-    `SELECT COUNT(*) AS n FROM interlock.conflict WHERE ${where} AND row_key NOT IN (${keys})`,
+    `SELECT COUNT(*) AS n FROM interlock.conflict WHERE ${openOf(link, source.name)} AND row_key NOT IN (${keys.map(quote).join(',')})`,
   );
   if (Number(counted[0]!['n']) + open.length > MOST_OPEN) {
     throw new InterlockError(
@@ -310,7 +310,7 @@ async function recordsOf(open: Difference[], options: EffectOptions): Promise<st
   }
   const primaryKey = source.primaryKey.map((i) => source.columns[i]!);
   return [
-    `DELETE FROM interlock.conflict WHERE ${where} AND row_key IN (${keys})`,
+    superseded(link, source.name, keys),
     ...open.map(({ row: { key, after }, current, owner }) =>
       conflictInsert(
         link,
@@ -324,4 +324,12 @@ async function recordsOf(open: Difference[], options: EffectOptions): Promise<st
       ),
     ),
   ];
+}
+
+function openOf(link: string, table: string): string {
+  return `link=${quote(link)} AND state='open' AND name=${quote(table)}`;
+}
+
+function superseded(link: string, table: string, keys: readonly string[]): string {
+  return `DELETE FROM interlock.conflict WHERE ${openOf(link, table)} AND row_key IN (${keys.map(quote).join(',')})`;
 }

@@ -1,9 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Connection } from 'mysql2/promise';
+import type { Connection, RowDataPacket } from 'mysql2/promise';
 import type { ConflictPolicy } from '../../src/topology/schema.js';
 import type { Applier, Piece, Rest } from './applier.js';
 import { Batch, keyOf, sameRow } from './batch.js';
-import type { RowNet } from './batch.js';
+import type { RowNet, TableBatch } from './batch.js';
 import type { CatalogTable } from './catalog.js';
 import type { CopyPurpose } from './copy-plan.js';
 import type { LinkConfig } from './link-config.js';
@@ -13,10 +13,13 @@ import type { Literal } from './literal.js';
 import type { Ownership } from './ownership.js';
 import { conflictInsert, policyText } from './records.js';
 import type { ConflictKind, NewConflict } from './records.js';
+import { sameValue } from './row-check.js';
 import type { Mismatch } from './row-check.js';
 import type { SourceTable } from './source-table.js';
 import { ChangeRefused, RowsDiffer, ToQuarantine } from './target-errors.js';
 import type { RowChange, SourceTransaction } from './transaction.js';
+import { DUPLICATE_KEY, givesWay, inTheWay, shapeOf } from './unique-values.js';
+import { writtenColumns } from './written-columns.js';
 
 export interface ConflictOptions {
   config: LinkConfig;
@@ -37,6 +40,8 @@ export interface Copying {
   /** Which of these rows the copy has not come to. */
   notCopied: (mismatches: readonly Mismatch[]) => Promise<boolean[]>;
   purposeOf: (table: string) => CopyPurpose | undefined;
+  /** Whether the copy of a table is under way, or waits. */
+  copies: (table: string) => boolean;
 }
 
 /** One transaction, as it stands while its conflicts are decided. */
@@ -62,9 +67,13 @@ interface Settling {
   /** Statements for its commit. */
   records: string[];
   tries: number;
+  /** Rows that hold unique values of others (table and key), and have been taken out of the way; and how often that was tried. */
+  cleared: Set<string>;
+  clearings: number;
 }
 
 const TRIES = 3;
+const CLEARINGS = 20;
 const PAUSE_MS = 100;
 
 /**
@@ -118,10 +127,8 @@ export class ConflictResolver {
     });
     const begin = (transaction: SourceTransaction): Promise<Settling> =>
       this.begin({ ...unsettled, transaction });
-    await this.options.applier.apply(
-      this.batchOf({ ...unsettled.transaction, changes: [] }),
-      unsettled.position,
-      {
+    await this.options.applier
+      .apply(this.batchOf({ ...unsettled.transaction, changes: [] }), unsettled.position, {
         careful: true,
         requires: unsettled.requires,
         beside: [...(unsettled.beside ?? [])],
@@ -136,8 +143,12 @@ export class ConflictResolver {
             }
           },
         },
-      },
-    );
+      })
+      .catch((error: unknown) => {
+        // What the whole of it meets at its end, such as a binlog cache that is too small: no piece can be settled otherwise.
+        if (error instanceof ChangeRefused) throw new ToQuarantine(error.message, { cause: error });
+        throw error;
+      });
     return recorded;
   }
 
@@ -148,7 +159,10 @@ export class ConflictResolver {
   }
 
   private async begin(unsettled: Unsettled): Promise<Settling> {
-    const settling: Settling = { unsettled, transaction: unsettled.transaction, records: [], tries: 0 };
+    const settling: Settling = {
+      ...{ unsettled, transaction: unsettled.transaction, records: [] },
+      ...{ tries: 0, cleared: new Set<string>(), clearings: 0 },
+    };
     for (const change of unsettled.transaction.notOwned) {
       const mismatch = await this.notOwned(settling.transaction, change);
       await this.decide(settling, mismatch, 'not-owned');
@@ -158,26 +172,37 @@ export class ConflictResolver {
 
   private async decideOn(settling: Settling, error: RowsDiffer | ChangeRefused): Promise<void> {
     if (error instanceof RowsDiffer) {
-      if (settling.records.length > 2 * settling.unsettled.transaction.changes.length)
+      if (settling.records.length - settling.cleared.size > 2 * settling.unsettled.transaction.changes.length)
         throw new ToQuarantine('its rows keep changing on the target', { cause: error });
       const mismatches = independent(error.mismatches);
-      const notCopied = (await this.options.copying?.notCopied(mismatches)) ?? [];
-      for (const [i, mismatch] of mismatches.entries()) {
-        if (notCopied[i] === true) {
-          await this.decideNotCopied(settling, mismatch);
-          continue;
-        }
-        const { row, current } = mismatch;
-        const kind = current === null ? 'missing' : row.before === null ? 'exists' : 'differs';
-        await this.decide(settling, mismatch, kind);
+      if (mismatches.some(({ table, row }) => settling.cleared.has(rowId(table.source, row.key)))) {
+        // It was looked at without a lock: perhaps it is in nobody's way any more.
+        const { tries, clearings } = settling;
+        Object.assign(settling, await this.begin(settling.unsettled), { tries, clearings });
+        return;
       }
+      await this.meet(settling, ...mismatches);
       return;
     }
     if (await this.options.changedSince(error)) return;
+    if (error.errno === DUPLICATE_KEY && (await this.clear(settling))) return;
     // The target may have been changed meanwhile: a table, a setting, a row in the way.
     settling.tries += 1;
     if (settling.tries === TRIES) throw new ToQuarantine(error.message, { cause: error });
     await sleep(PAUSE_MS * settling.tries);
+  }
+
+  private async meet(settling: Settling, ...mismatches: Mismatch[]): Promise<void> {
+    const notCopied = (await this.options.copying?.notCopied(mismatches)) ?? [];
+    for (const [i, mismatch] of mismatches.entries()) {
+      if (notCopied[i] === true) {
+        await this.decideNotCopied(settling, mismatch);
+        continue;
+      }
+      const { row, current } = mismatch;
+      const kind = current === null ? 'missing' : row.before === null ? 'exists' : 'differs';
+      await this.decide(settling, mismatch, kind);
+    }
   }
 
   /** One conflict, in what is to be applied and in the records. */
@@ -224,6 +249,77 @@ export class ConflictResolver {
       const kept = await this.winner(policy, mismatch, 'differs');
       rebase(settling, mismatch, kept === 'source' ? 'source' : 'target');
     }
+  }
+
+  /**
+   * In a table that is being copied, a row that the copy has not settled may hold a unique value of one that the stream brings. The source does not
+   * have it so; as in a chunk, it goes when it is the source's or the policy says so, and else the row that arrives is left out, as an open conflict.
+   * Of keys on expressions or on the beginning of a column nothing is known here.
+   * @returns whether another try has other changes
+   */
+  private async clear(settling: Settling): Promise<boolean> {
+    const { copying, target, config, policies, ownership } = this.options;
+    if (copying === undefined || settling.unsettled.isOld === true || settling.clearings++ >= CLEARINGS)
+      return false;
+    const ownerOf = ownership.snapshot();
+    let done = false;
+    for (const table of tablesOf(this.batchOf(settling.transaction))) {
+      const { source } = table;
+      if (!copying.copies(source.name)) continue;
+      const arriving = settling.transaction.changes.flatMap(({ table: of, after }): RowNet[] =>
+        of === source && after !== null ? [{ key: keyOf(source, after), before: null, after }] : [],
+      );
+      const shape = shapeOf(source, table.target);
+      for (const { row, other } of await inTheWay(target, shape, table.target, arriving)) {
+        const key = keyOf(source, other);
+        if (settling.cleared.has(rowId(source, key))) continue;
+        const held = netOf(settling.transaction.changes, source, key);
+        const wanted = netOf(settling.transaction.changes, source, row.key);
+        // Left out since.
+        if (wanted === undefined) continue;
+        done = true;
+        if (wanted.after === null) {
+          // It had the value for a while only.
+          moveOutOfTheWay(settling, source, wanted);
+          continue;
+        }
+        if (held !== undefined && !(await this.isThere(table, held, other))) {
+          // The transaction changes the row that is in the way, and the target has another one.
+          await this.meet(settling, { table, row: held, current: other });
+          continue;
+        }
+        settling.cleared.add(rowId(source, key));
+        if (held !== undefined) {
+          moveOutOfTheWay(settling, source, { ...held, before: other });
+          continue;
+        }
+        const owner = ownerOf(source, other);
+        const policy = policyOf(policies, source.name, owner === 'unrouted');
+        const met: Mismatch = { table, row: { key, before: other, after: row.after }, current: other };
+        const unit = ownership.unitOf(source, other);
+        if (await givesWay(target, config, { owner, policy, met })) {
+          const gone = { ...met, row: { key, before: null, after: null } };
+          this.record(settling, gone, { unit, kind: 'exists', kept: 'source', policy, state: 'resolved' });
+          moveOutOfTheWay(settling, source, { key, before: other, after: null });
+        } else {
+          const left = { table, row: wanted, current: wanted.before };
+          this.record(settling, left, { unit, kind: 'exists', kept: 'target', policy, state: 'open' });
+          rebase(settling, left, 'target');
+        }
+      }
+    }
+    return done;
+  }
+
+  /** Whether the target has the row as the source had it. */
+  private async isThere(table: TableBatch, row: RowNet, current: Literal[]): Promise<boolean> {
+    const { before } = row;
+    if (before === null) return false;
+    if (writtenColumns(table).every((at) => before[at] === current[at])) return true;
+    const question = sameValue({ table, row, current });
+    if (question === null) return false;
+    const [rows] = await this.options.target.query<RowDataPacket[]>(`SELECT ${question} AS same`);
+    return Number(rows[0]!['same']) === 1;
   }
 
   private record(
@@ -349,4 +445,44 @@ function withoutKey(change: RowChange, table: SourceTable, key: string): RowChan
   const after = change.after !== null && keyOf(table, change.after) === key ? null : change.after;
   if (before === change.before && after === change.after) return change;
   return before === null && after === null ? null : { ...change, before, after };
+}
+
+function rowId(table: SourceTable, key: string): string {
+  return `${table.name} ${key}`;
+}
+
+function tablesOf({ tables, ordered }: Batch): Set<TableBatch> {
+  return new Set([...tables.values(), ...ordered.map(({ table }) => table)]);
+}
+
+/** What the changes do to one row; undefined: nothing, or it is gone again. */
+function netOf(changes: readonly RowChange[], table: SourceTable, key: string): RowNet | undefined {
+  let net: RowNet | undefined;
+  for (const change of changes) {
+    if (change.table !== table) continue;
+    if (change.before !== null && keyOf(table, change.before) === key) {
+      net ??= { key, before: change.before, after: null };
+      net.after = null;
+    }
+    if (change.after !== null && keyOf(table, change.after) === key) {
+      net ??= { key, before: null, after: null };
+      net.after = change.after;
+    }
+  }
+  return net?.before === null && net.after === null ? undefined : net;
+}
+
+/** A row's unique values are free before everything else of the transaction; it comes back behind it. Its children stay: they are copied by themselves. */
+function moveOutOfTheWay(settling: Settling, table: SourceTable, { key, before, after }: RowNet): void {
+  const { transaction } = settling;
+  const rest = transaction.changes.flatMap((change) => {
+    const one = change.table === table ? withoutKey(change, table, key) : change;
+    return one === null ? [] : [one];
+  });
+  const change = (was: Literal[] | null, is: Literal[] | null): RowChange[] =>
+    was === is ? [] : [{ table, before: was, after: is, unchecked: true }];
+  settling.transaction = {
+    ...transaction,
+    changes: [...change(before, null), ...rest, ...change(null, after)],
+  };
 }

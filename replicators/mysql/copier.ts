@@ -27,6 +27,7 @@ import type { Mismatch } from './row-check.js';
 import type { Statement } from './statements.js';
 import { ChangeRefused, RowsDiffer } from './target-errors.js';
 import type { RowChange, SourceTransaction } from './transaction.js';
+import { DUPLICATE_KEY } from './unique-values.js';
 
 /** Rows of one table that were read between two watermarks, with what has to be known to write them at the second one. */
 export interface Chunk {
@@ -76,7 +77,6 @@ export interface CopierOptions {
 }
 
 const TRIES = 20;
-const DUPLICATE_KEY = 1062;
 
 /**
  * Copies tables from a live source, without locks (the idea of Netflix's DBLog). A chunk is read by primary key between two watermarks that are
@@ -374,6 +374,10 @@ export class Copier {
       return policy === 'source-wins' || (policy === 'owner-wins' && unit !== null);
     });
     return isPlain && (await this.notCopied(mismatches)).every(Boolean);
+  }
+
+  copies(table: string): boolean {
+    return this.unfinished.has(table);
   }
 
   purposeOf(table: string): CopyPurpose | undefined {

@@ -22,4 +22,6 @@ export interface LinkConfig extends CarriedConfig {
   onQuarantine: 'stop' | 'go-on';
   /** Of rows that are equally late, the source's stays. */
   winsTies: boolean;
+  /** So long the target may take for a statement before it is given up for the first time; default: a minute. */
+  answerMs?: number;
 }

@@ -30,7 +30,7 @@ export class Link implements RunnableLink {
   private readonly tracker: StatusTracker;
   private readonly attempts: Attempts;
   private attempt: Attempt | undefined;
-  private readonly patience = new Patience();
+  private readonly patience: Patience;
   /** The generation that this link took last. */
   private held: number | undefined;
   /** The next generation was asked for, and the answer has not come: it may be taken. */
@@ -41,6 +41,7 @@ export class Link implements RunnableLink {
     this.events = events;
     this.stopAt = stopAt;
     this.tracker = new StatusTracker(config.link);
+    this.patience = new Patience(config.answerMs);
     this.attempts = new Attempts({
       tracker: this.tracker,
       onStatus: events.onStatus,
@@ -133,7 +134,7 @@ export class Link implements RunnableLink {
       source,
       target,
       checkpoint,
-      this.patience.answerMs,
+      this.patience,
     );
     await this.attempt.run(signal);
   }

@@ -21,11 +21,14 @@ interface Place {
 /**
  * The rows of the transactions that were kept aside, and that the link has gone on behind. Hazard: a later transaction can leave a row as it was
  * before one of them; tried again, that would match, and the row would be as it has not been at the source for long. Guard: what changes such a row
- * later says so in the record, in its own transaction; of that row nothing is tried again.
+ * later says so in the record, in its own transaction; of that row nothing is tried again. Of a transaction that is too large for its record only the
+ * tables are watched, and it is not tried again when one of them was changed.
  */
 export class Overtaken {
   private readonly places = new Map<string, Place[]>();
   private readonly tables = new Set<string>();
+  /** By table: records of transactions that are too large to be watched row by row. */
+  private readonly large = new Map<string, Set<number>>();
   private isRead = false;
 
   constructor(
@@ -53,10 +56,13 @@ export class Overtaken {
   clear(): void {
     this.places.clear();
     this.tables.clear();
+    this.large.clear();
   }
 
   /** Whether a transaction changes such a row, or may: of what is on the disk only the tables are looked at. */
-  concern({ changes, spool }: SourceTransaction): boolean {
+  concern(transaction: SourceTransaction): boolean {
+    const { changes, spool } = transaction;
+    if (this.large.size > 0 && tablesOf(transaction).some((name) => this.large.has(name))) return true;
     if (this.places.size === 0) return false;
     return (
       changes.some((change) => rowsOf(change).some((row) => this.places.has(row))) ||
@@ -65,7 +71,8 @@ export class Overtaken {
   }
 
   /** What goes into the target with the transaction, and is done when that is committed. */
-  async by({ changes, spool }: SourceTransaction): Promise<{ statements: string[]; done: () => void }> {
+  async by(transaction: SourceTransaction): Promise<{ statements: string[]; done: () => void }> {
+    const { changes, spool } = transaction;
     const rows = new Set<string>();
     const look = (some: readonly RowChange[]): void => {
       for (const change of some) for (const row of rowsOf(change)) if (this.places.has(row)) rows.add(row);
@@ -78,11 +85,19 @@ export class Overtaken {
     const paths = new Map<number, string[]>();
     for (const row of rows)
       for (const { id, path } of this.places.get(row)!) paths.set(id, [...(paths.get(id) ?? []), path]);
+    const large = new Set<number>();
+    if (this.large.size > 0)
+      for (const name of tablesOf(transaction)) for (const id of this.large.get(name) ?? []) large.add(id);
+    for (const id of large) paths.set(id, ['$.overtaken']);
     const statements = [...paths].flatMap(([id, list]) => marks(id, list));
     return {
       statements,
       done: () => {
         for (const row of rows) this.places.delete(row);
+        for (const [name, ids] of this.large) {
+          for (const id of large) ids.delete(id);
+          if (ids.size === 0) this.large.delete(name);
+        }
       },
     };
   }
@@ -91,7 +106,12 @@ export class Overtaken {
   private async record(which: string): Promise<number | undefined> {
     const found = await nextRecord(this.target, this.link, which);
     if (found === undefined) return undefined;
-    const { id, changes } = found;
+    const { id, changes, largeBytes, tables, overtaken } = found;
+    if (largeBytes !== null) {
+      if (overtaken) return id;
+      for (const name of tables) this.large.set(name, (this.large.get(name) ?? new Set()).add(id));
+      return id;
+    }
     for (const [at, change] of changes.entries()) {
       const { table, before, after } = left(change);
       if (before !== null) this.watch(rowOf(table, before), { id, path: beforeAt(at) });
@@ -119,6 +139,11 @@ export async function overtakenByCopy(
     const found = await nextRecord(target, link, `id > ${last}`);
     if (found === undefined) return;
     last = found.id;
+    if (found.largeBytes !== null) {
+      const paths = found.tables.some((name) => tables.has(name)) ? ['$.overtaken'] : [];
+      for (const statement of marks(last, paths)) await target.query(statement);
+      continue;
+    }
     const paths = found.changes.flatMap(({ table: { schema, table } }, at) =>
       tables.has(`${schema}.${table}`) ? [beforeAt(at), afterAt(at)] : [],
     );
@@ -143,6 +168,12 @@ function left(change: StoredChange): StoredChange {
 
 function rowOf(table: StoredChange['table'], row: Literal[]): string {
   return `${table.schema}.${table.table} ${keyOf(table, row)}`;
+}
+
+function tablesOf({ changes, spool }: SourceTransaction): string[] {
+  const names = new Set(changes.map(({ table }) => `${table.schema}.${table.table}`));
+  for (const name of spool?.tableNames ?? []) names.add(name);
+  return [...names];
 }
 
 function rowsOf({ table, before, after }: RowChange): string[] {
@@ -173,9 +204,9 @@ async function nextRecord(
   target: Connection,
   link: string,
   which: string,
-): Promise<{ id: number; changes: StoredChange[] } | undefined> {
+): Promise<({ id: number } & ReturnType<typeof keptChanges>) | undefined> {
   const [[row]] = await target.query<RowDataPacket[]>(
     `SELECT id, changes FROM interlock.quarantine WHERE link=${quote(link)} AND passed=1 AND state IN ('open','retry') AND ${which} ORDER BY id LIMIT 1`,
   );
-  return row && { id: Number(row['id']), changes: keptChanges(String(row['changes'])).changes };
+  return row && { id: Number(row['id']), ...keptChanges(String(row['changes'])) };
 }

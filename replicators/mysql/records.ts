@@ -56,8 +56,14 @@ export interface QuarantineRecord {
   state: 'open' | 'retry' | 'applied' | 'discarded';
   units: string[];
   changes: StoredChange[];
-  /** Of a transaction that is too large to be kept, of which `changes` are the first ones: its size in the source's binlog. null: they are all. */
+  /** Of a large transaction, of which `changes` are the first ones: its size in the source's binlog. null: they are all. */
   largeBytes: number | null;
+  /** Of a large one that the link has gone on behind (it is kept in interlock.quarantine_part): how many rows it has. */
+  largeRows: number | null;
+  /** Of such a one: `schema.table` of them. */
+  tables: string[];
+  /** Of such a one: later transactions have changed these tables, and it is not tried again (see overtaken.ts). */
+  overtaken: boolean;
   createdAt: string;
   changedAt: string;
 }
@@ -70,7 +76,7 @@ export interface StoredChange extends Omit<RowChange, 'table'> {
   afterOvertaken?: 1;
 }
 
-/** What a link may keep of one transaction, and what it shows of a larger one; of what a packet takes, so much. */
+/** What a link may keep of one transaction in its record, and what it shows of a larger one; of what a packet takes, so much. */
 const QUARANTINE_BYTES = 16 * 1024 * 1024;
 const SHOWN_BYTES = 1024 * 1024;
 /** The latest ones are read. */
@@ -180,9 +186,16 @@ export function conflictUpdate(
 /** So long what is decided can be looked at. */
 const KEPT_DAYS = 30;
 const PURGED_AT_ONCE = 1000;
+const PARTS_AT_ONCE = 100;
 
 /** Removes some of a link's records that were decided long ago. @returns whether there may be more */
 export async function purgeDecided(connection: Connection, link: string): Promise<boolean> {
+  // Hazard: of a record that is not seen yet, the parts may be; so of those only that are seen to be decided.
+  const [parts] = await connection.query<ResultSetHeader>(
+    `DELETE FROM interlock.quarantine_part WHERE quarantine IN
+      (SELECT id FROM interlock.quarantine WHERE link=${quote(link)} AND state IN ('applied','discarded')) LIMIT ${PARTS_AT_ONCE}`,
+  );
+  if (parts.affectedRows === PARTS_AT_ONCE) return true;
   let more = false;
   for (const where of [
     `conflict WHERE link=${quote(link)} AND state='resolved' AND resolved_at`,
@@ -239,6 +252,8 @@ export interface RecordFilter {
   link?: string;
   id?: number;
   states?: readonly string[];
+  /** The first ones instead of the latest; in any case they come in their order. */
+  oldest?: boolean;
 }
 
 export async function readConflicts(connection: Connection, filter: RecordFilter): Promise<ConflictRecord[]> {
@@ -277,16 +292,16 @@ export async function readQuarantine(
 async function select(
   connection: Connection,
   table: 'conflict' | 'quarantine',
-  { link, id, states }: RecordFilter,
+  { link, id, states, oldest = false }: RecordFilter,
 ): Promise<RowDataPacket[]> {
   const where = ['1=1'];
   if (link !== undefined) where.push(`link=${quote(link)}`);
   if (id !== undefined) where.push(`id=${id}`);
   if (states !== undefined) where.push(`state IN (${states.map(quote).join(',')})`);
   const [rows] = await connection.query<RowDataPacket[]>(
-    `SELECT * FROM interlock.${table} WHERE ${where.join(' AND ')} ORDER BY id DESC LIMIT ${MOST_RECORDS}`,
+    `SELECT * FROM interlock.${table} WHERE ${where.join(' AND ')} ORDER BY id ${oldest ? 'ASC' : 'DESC'} LIMIT ${MOST_RECORDS}`,
   );
-  return rows.reverse();
+  return oldest ? rows : rows.reverse();
 }
 
 function iso(value: unknown): string | null {
@@ -312,12 +327,7 @@ export function keptAside(
   packetBytes: number,
 ): KeptAside {
   const units = new Set<string>();
-  for (const { table, before, after } of changes) {
-    for (const row of [before, after]) {
-      const unit = row && unitOf(table, row);
-      if (unit !== null) units.add(unit);
-    }
-  }
+  addUnits(units, changes, unitOf);
   const takes = packetBytes * PACKET_SHARE.transaction;
   const most = Math.min(takes, spool === null ? QUARANTINE_BYTES : SHOWN_BYTES);
   const texts: string[] = [];
@@ -337,40 +347,91 @@ export function keptAside(
   };
 }
 
+/** @param unitOf null: the row is of no unit */
+export function addUnits(
+  units: Set<string>,
+  changes: readonly RowChange[],
+  unitOf: (table: SourceTable, row: Literal[]) => string | null,
+): void {
+  for (const { table, before, after } of changes) {
+    for (const row of [before, after]) {
+      const unit = row && unitOf(table, row);
+      if (unit !== null) units.add(unit);
+    }
+  }
+}
+
+/** What is known of a large transaction when all of it has been kept. */
+export function largeUpdate(
+  link: string,
+  gtid: string,
+  { changes }: KeptAside,
+  { units, tables, rows }: { units: ReadonlySet<string>; tables: ReadonlySet<string>; rows: number },
+): string {
+  const text = changes.replace('{', `{"largeRows":${rows},"tables":${JSON.stringify([...tables])},`);
+  return `UPDATE interlock.quarantine SET units=${quote(JSON.stringify([...units].sort()))},changes=${quote(text)} WHERE link=${quote(link)} AND gtid=${quote(gtid)}`;
+}
+
 function upTo(most: number, texts: readonly string[]): string[] {
   let size = 0;
   return texts.filter((text) => (size += sentBytes(text)) <= most);
 }
 
-export function keptChanges(text: string): Pick<QuarantineRecord, 'changes' | 'largeBytes'> {
-  const kept = JSON.parse(text) as StoredChange[] | { largeBytes: number; first: StoredChange[] };
+export function keptChanges(
+  text: string,
+): Pick<QuarantineRecord, 'changes' | 'largeBytes' | 'largeRows' | 'tables' | 'overtaken'> {
+  const kept = JSON.parse(text) as StoredChange[] | LargeChanges;
   return Array.isArray(kept)
-    ? { changes: kept, largeBytes: null }
-    : { changes: kept.first, largeBytes: kept.largeBytes };
+    ? { changes: kept, largeBytes: null, largeRows: null, tables: [], overtaken: false }
+    : {
+        changes: kept.first,
+        largeBytes: kept.largeBytes,
+        largeRows: kept.largeRows ?? null,
+        tables: kept.tables ?? [],
+        overtaken: kept.overtaken !== undefined,
+      };
 }
 
-function stored({
-  table: { schema, table, columns, primaryKey, types, lax },
-  ...change
-}: RowChange): StoredChange {
-  return { ...change, table: { schema, table, columns, primaryKey, types, lax } };
+/** As the record has those of a transaction that is too large for it. */
+interface LargeChanges {
+  largeBytes: number;
+  first: StoredChange[];
+  /** The next two: when all of it was kept. */
+  largeRows?: number;
+  tables?: string[];
+  /** See overtaken.ts. */
+  overtaken?: 1;
+}
+
+function stored({ table, ...change }: RowChange): StoredChange {
+  return { ...change, table: described(table) };
+}
+
+/** What of a table has to be known to read its rows again. */
+export function described({
+  schema,
+  table,
+  columns,
+  primaryKey,
+  types,
+  lax,
+}: SourceTable): StoredChange['table'] {
+  return { schema, table, columns, primaryKey, types, lax };
 }
 
 /** Changes of one table share its description, as in the stream. */
 export function restored(changes: readonly StoredChange[]): RowChange[] {
   const tables = new Map<string, SourceTable>();
-  return changes.map(({ table: { schema, table, columns, primaryKey, types, lax }, ...change }) => {
-    const name = `${schema}.${table}`;
-    const key = JSON.stringify([name, columns]);
+  return changes.map(({ table, ...change }) => {
+    const key = JSON.stringify([table.schema, table.table, table.columns]);
     let known = tables.get(key);
-    if (known === undefined) {
-      const sql = `${identifier(schema)}.${identifier(table)}`;
-      known = {
-        ...{ name, schema, table, sql, columns, primaryKey, types, lax },
-        ...{ decoders: [], carried: true, control: null },
-      };
-      tables.set(key, known);
-    }
+    if (known === undefined) tables.set(key, (known = restoredTable(table)));
     return { ...change, table: known };
   });
+}
+
+export function restoredTable(table: StoredChange['table']): SourceTable {
+  const name = `${table.schema}.${table.table}`;
+  const sql = `${identifier(table.schema)}.${identifier(table.table)}`;
+  return { ...described(table as SourceTable), name, sql, decoders: [], carried: true, control: null };
 }

@@ -5,7 +5,7 @@ import type { LinkSchema } from './link-schema.js';
 import type { Ownership } from './ownership.js';
 import type { Spool } from './spool.js';
 import { PastTheFence } from './target-errors.js';
-import type { SourceTransaction } from './transaction.js';
+import type { RowChange, SourceTransaction } from './transaction.js';
 
 const PIECE_ROWS = 5_000;
 const PIECE_BYTES = 4 * 1024 * 1024;
@@ -60,10 +60,16 @@ export function restOf(
   };
 }
 
+/** All changes of a transaction, in pieces. */
+export async function* changesOf({ changes, spool }: SourceTransaction): AsyncGenerator<RowChange[]> {
+  yield changes;
+  if (spool !== null) yield* spool.pieces(PIECE_ROWS, PIECE_BYTES);
+}
+
 /** How pieces are written, whatever is in them. */
-export function inPieces(spool: Spool): Omit<Rest, 'pieces'> {
+export function inPieces({ bytes }: { bytes: number }): Omit<Rest, 'pieces'> {
   return {
-    bytes: spool.bytes,
+    bytes,
     // Where a foreign key cascades, a row may have gone with its parent, whose deletion was in a piece before.
     statementsOf: (statements) =>
       statements

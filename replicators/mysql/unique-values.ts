@@ -1,12 +1,53 @@
 import type { Connection, RowDataPacket } from 'mysql2/promise';
+import type { ConflictPolicy } from '../../src/topology/schema.js';
 import { keyOf } from './batch.js';
 import type { RowNet } from './batch.js';
 import type { CatalogTable } from './catalog.js';
+import { expressionOf, literalOf } from './chunk-reader.js';
 import type { ReadableTable } from './chunk-reader.js';
+import { laterOnes } from './latest.js';
+import type { LinkConfig } from './link-config.js';
 import { NULL, identifier } from './literal.js';
 import type { Literal } from './literal.js';
+import type { Ownership } from './ownership.js';
+import type { Mismatch } from './row-check.js';
+import type { SourceTable } from './source-table.js';
 
+export const DUPLICATE_KEY = 1062;
 const ROWS_PER_QUESTION = 100;
+
+/** As the target has the columns that the stream has. */
+export type Shape = Pick<ReadableTable, 'source' | 'select' | 'literals'>;
+
+export function shapeOf(source: SourceTable, { columns }: CatalogTable): Shape {
+  const known = source.columns.map((name) => columns.get(name));
+  return {
+    source,
+    select: known.map((column) => (column === undefined ? 'NULL' : expressionOf(column))).join(','),
+    literals: known.map((column) =>
+      column === undefined ? () => NULL : literalOf(column, () => (source.lax = true)),
+    ),
+  };
+}
+
+/**
+ * Whether a row of the target that holds a unique value of one that arrives goes: it is the source's, which has another one there or none, or the
+ * policy says so.
+ * @param met the row that goes, under its key, with the image that arrives
+ */
+export async function givesWay(
+  target: Connection,
+  link: Pick<LinkConfig, 'link' | 'winsTies'>,
+  {
+    owner,
+    policy,
+    met,
+  }: { owner: ReturnType<ReturnType<Ownership['snapshot']>>; policy: ConflictPolicy; met: Mismatch },
+): Promise<boolean> {
+  if (owner !== 'unrouted') return owner === 'source';
+  if (typeof policy === 'string') return policy === 'source-wins';
+  return (await laterOnes(target, link, policy.latest, [met]))[0] === 'source';
+}
 
 /**
  * Rows under other keys that hold a unique value of one that is to be written. Of keys on expressions or on the beginning of a column nothing is
@@ -15,7 +56,7 @@ const ROWS_PER_QUESTION = 100;
  */
 export async function inTheWay(
   connection: Connection,
-  shape: ReadableTable,
+  shape: Shape,
   { sql, uniqueKeys }: CatalogTable,
   rows: readonly RowNet[],
 ): Promise<{ row: RowNet; other: Literal[] }[]> {

@@ -56,14 +56,27 @@ async function list(link: string | undefined, options: Options): Promise<void> {
   );
   const commands = await redisRecords(topology, wanted.redis, 'quarantine', options.all === true);
   const rows = [['link', 'id', 'transaction', 'rows', 'units', 'tries', 'link is', 'state', 'reason']];
-  for (const { link: of, id, gtid, changes, largeBytes, units, tries, passed, state, reason } of records) {
+  for (const record of records) {
+    const {
+      link: of,
+      id,
+      gtid,
+      changes,
+      largeBytes,
+      largeRows,
+      units,
+      tries,
+      passed,
+      state,
+      reason,
+    } = record;
     const shown = units.length > 3 ? `${units.slice(0, 3).join(',')},…` : units.join(',');
     rows.push([
       ...[
         of,
         String(id),
         gtid,
-        `${changes.length}${largeBytes === null ? '' : '+'}`,
+        largeBytes === null ? String(changes.length) : `${largeRows ?? `${changes.length}+`}`,
         shown || '–',
         String(tries),
       ],
@@ -90,14 +103,22 @@ async function one(link: string, text: string, options: Options): Promise<void> 
     printJson(record);
     return;
   }
-  const { gtid, reason, tries, passed, state, createdAt, changes, largeBytes } = record;
+  const { gtid, reason, tries, passed, state, createdAt, changes, largeBytes, largeRows } = record;
   print(
     `${link} quarantine ${id} (${state}), ${createdAt}, transaction ${gtid}, tried ${tries} times; the link is ${passed ? 'behind' : 'before'} it`,
   );
   print(`reason: ${reason}`);
   if (largeBytes !== null)
     print(
-      `Its first ${changes.length} rows; with ${largeBytes} bytes of binlog it is too large to be kept, and is read again from the source when the link goes on.`,
+      `Its first ${changes.length} rows${largeRows === null ? '' : ` of ${largeRows}`}; with ${largeBytes} bytes of binlog it is too large to be shown whole. ${
+        largeRows === null
+          ? 'It is read again from the source when the link goes on.'
+          : 'The target keeps all of it; retry applies it in one transaction.'
+      }`,
+    );
+  if (record.overtaken)
+    print(
+      `Later transactions have changed ${record.tables.join(', ')}: it is not tried again. Mend these tables (interlock replicate resync '${link}' --tables ${record.tables.join(',')}), then discard it.`,
     );
   for (const { table: of, before, after } of changes) {
     const what = before === null ? 'insert' : after === null ? 'delete' : 'update';

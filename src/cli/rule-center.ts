@@ -52,6 +52,9 @@ async function run(options: Options): Promise<void> {
     dc,
     topology: topology.name,
     domains: new Map(Object.entries(topology.datacenters).map(([name, { domain }]) => [name, domain])),
+    unrouted: Object.entries(topology.tables).flatMap(([name, routing]) =>
+      'unrouted' in routing ? [name] : [],
+    ),
     token,
     listen: {
       host: listen.hostname.replace(/^\[|\]$/g, ''),

@@ -11,7 +11,7 @@
  * link_copy    the tables that a link still copies into this store, each with how far it is; done ones stay until the next copy.
  * copy_watermark  one row per link that copies out of this store: changes of rows that were read between two watermarks are in the stream.
  * conflict     rows that a link into this store did not find as its source had them, with all images, and which of them was kept.
- * quarantine   transactions that a link could not apply here, whole.
+ * quarantine   transactions that a link could not apply here, whole; those that are too large for a row, in quarantine_part.
  * ddl_step  the statements that `interlock ddl apply` runs here, and how far each is: a link into this store waits for what is under way.
  * rules, report, verification  only in use in the control store.
  */
@@ -112,6 +112,12 @@ export const CONTROL_TABLES: Readonly<Record<string, string>> = {
     changed_at DATETIME(6) NOT NULL,
     UNIQUE KEY one (link, gtid),
     KEY open_ones (link, state)
+  ) ENGINE=InnoDB`,
+  quarantine_part: `CREATE TABLE IF NOT EXISTS interlock.quarantine_part (
+    quarantine BIGINT UNSIGNED NOT NULL,
+    part INT UNSIGNED NOT NULL,
+    body MEDIUMBLOB NOT NULL,
+    PRIMARY KEY (quarantine, part)
   ) ENGINE=InnoDB`,
   ddl_step: `CREATE TABLE IF NOT EXISTS interlock.ddl_step (
     change_id VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,

@@ -53,6 +53,12 @@ export interface UnitsAnswer {
   balance: BalanceReport;
 }
 
+/** `GET /v1/tables`: what the topology, by which the rule center runs, declares of tables. */
+export interface TablesAnswer {
+  /** `schema.table` of those that nobody owns: they are written without a fence. */
+  unrouted: string[];
+}
+
 /** One gateway, asked when the question came. */
 export interface GatewayView {
   gateway: string;

@@ -23,6 +23,8 @@ export interface RuleCenterOptions {
   topology: string;
   /** DC → the domain that a terminal should use. */
   domains: ReadonlyMap<DcId, string>;
+  /** `schema.table` of the tables that the topology declares unrouted; default: none. */
+  unrouted?: readonly string[];
   token: string;
   /** Where to listen; port 0 takes any. */
   listen: { host: string; port: number };
@@ -76,6 +78,7 @@ export class RuleCenter {
       dc,
       topology,
       domains: options.domains,
+      unrouted: options.unrouted ?? [],
       token: options.token,
       book: this.book,
       watchers: this.watchers,

@@ -17,6 +17,7 @@ import type {
   OwnsAnswer,
   PublishAnswer,
   RouteAnswer,
+  TablesAnswer,
   UnitsAnswer,
 } from './api.js';
 import { LEASE_TTL_MS } from './leases.js';
@@ -31,6 +32,8 @@ export interface ServerParts {
   topology: string;
   /** DC → the domain that a terminal should use. */
   domains: ReadonlyMap<DcId, string>;
+  /** `schema.table` of the tables that the topology declares unrouted. */
+  unrouted: readonly string[];
   token: string;
   book: RuleBook;
   watchers: Watchers;
@@ -120,6 +123,8 @@ export function createServer(parts: ServerParts): FastifyInstance {
     });
     return { epoch: rules.epoch, units, balance: balanceOf(rules) };
   });
+
+  server.get('/v1/tables', (): TablesAnswer => ({ unrouted: [...parts.unrouted] }));
 
   server.get('/v1/gateways', async () => ({ gateways: await parts.gateways() }));
 

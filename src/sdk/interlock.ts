@@ -79,14 +79,15 @@ export class Interlock {
 
   /**
    * A store of this DC behind the fence. `pool`: of mysql2 or mysql2/promise; it is used, never changed. `pipelining: false` sends START
-   * TRANSACTION and the fence check one after the other, for proxies that take one request at a time. `unrouted`: `schema.table` of the tables
-   * that the topology declares so; a plain write to one of them needs no routing key.
+   * TRANSACTION and the fence check one after the other, for proxies that take one request at a time. A plain write to a table that
+   * the topology declares unrouted needs no routing key; the rule center says which those are. `unrouted`: their names (`schema.table`) in place of
+   * its answer, for rules of another source, or to have fewer; `[]`: none.
    */
   mysql(
     pool: MysqlPool,
     options: { store?: string; pipelining?: boolean; unrouted?: readonly string[] } = {},
   ): FencedMysql {
-    const { store = 'main', pipelining = true, unrouted = [] } = options;
+    const { store = 'main', pipelining = true, unrouted } = options;
     return new FencedMysql(pool, store, this.rules, pipelining, unrouted);
   }
 

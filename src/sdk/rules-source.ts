@@ -17,6 +17,8 @@ export interface RulesSource {
    * then. Answers what ends the calls.
    */
   onRules(listener: RulesListener): () => void;
+  /** `schema.table` of the tables that the topology declares unrouted. Absent: not known here. Throws Unavailable. */
+  unrouted?(): Promise<ReadonlySet<string>>;
   close(): Promise<void>;
 }
 
@@ -86,6 +88,9 @@ export class RuleCenterRules implements RulesSource {
   private hash: string | undefined;
   private readonly closing = new AbortController();
   private refreshing: Promise<Router> | undefined;
+  /** The last ones that the rule center has said; a newer answer takes their place. */
+  private tables: ReadonlySet<string> | undefined;
+  private asking: Promise<ReadonlySet<string>> | undefined;
   private readonly listeners = new Set<RulesListener>();
   /** The highest epoch whose listeners are done. */
   private acknowledged = 0;
@@ -123,6 +128,30 @@ export class RuleCenterRules implements RulesSource {
   onRules(listener: RulesListener): () => void {
     this.listeners.add(listener);
     return () => this.listeners.delete(listener);
+  }
+
+  async unrouted(): Promise<ReadonlySet<string>> {
+    return this.tables ?? this.askTables();
+  }
+
+  private askTables(): Promise<ReadonlySet<string>> {
+    this.asking ??= this.fetchTables().finally(() => (this.asking = undefined));
+    return this.asking;
+  }
+
+  private async fetchTables(): Promise<ReadonlySet<string>> {
+    const response = await this.request('/v1/tables');
+    const body = (await response.json().catch(() => undefined)) as { unrouted?: unknown } | undefined;
+    // A rule center of before has no such route.
+    const names = response.status === 404 ? [] : body?.unrouted;
+    if ((!response.ok && response.status !== 404) || !Array.isArray(names)) {
+      throw new InterlockError(
+        'Unavailable',
+        `rule center ${this.options.url} answered ${response.status} to GET /v1/tables`,
+        { retryable: true, details: { what: 'rule center', url: this.options.url } },
+      );
+    }
+    return (this.tables = new Set(names.map(String)));
   }
 
   async close(): Promise<void> {
@@ -216,6 +245,8 @@ export class RuleCenterRules implements RulesSource {
     const silence = new AbortController();
     let alarm = setTimeout(() => silence.abort(), SILENCE_MS);
     const signal = AbortSignal.any([this.closing.signal, silence.signal]);
+    // A rule center that has begun anew may have another topology.
+    if (this.tables !== undefined) this.askTables().catch(() => undefined);
     try {
       const response = await fetch(this.url(`/v1/rules/watch?since=${this.router?.epoch ?? 0}`), {
         headers: { accept: 'text/event-stream', ...this.authorization() },

@@ -353,7 +353,7 @@ describe('interlock ddl on Temporal', () => {
     expect(other.report.summary).toContain('links have to stream');
     const again = await apply(sql, '--yes');
     expect(again.report.warnings).toContain(
-      `${link} has stopped as shop.item differs; when this is done: interlock replicate resume '${link}'`,
+      `${link} has stopped as shop.item differs; when this is done: interlock replicate resume '${link}'; then the other way, if that has stopped, too: interlock replicate resume 'mysql/main:dc-b>dc-a'`,
     );
     expect(again.code).toBe(0);
     expect((await run('replicate', 'resume', link)).code).toBe(0);

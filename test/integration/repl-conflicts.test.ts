@@ -636,7 +636,7 @@ describe.each(['mysql', 'mariadb'] as const)('conflicts on %s', (flavour) => {
           `INSERT INTO ${table} (id, user_id, n, at, p) VALUES ${values(0, from)}`,
           `UPDATE ${table} SET t = 'taken' WHERE id = ${from + 790}`,
         ]);
-      const ab = await start('a', table, OWNED, { onQuarantine: 'go-on' });
+      const ab = await start('a', table, OWNED);
       await write(0);
       expect(await ab.ended).toMatchObject({ code: 'LinkStopped', details: { kind: 'quarantined' } });
       expect(await rows(pair.b, `SELECT id FROM ${table} ORDER BY id`)).toEqual([{ id: 5 }, { id: 9000 }]);
@@ -663,6 +663,70 @@ describe.each(['mysql', 'mariadb'] as const)('conflicts on %s', (flavour) => {
       await settled(await start('a', table, OWNED, {}, null), pair.a);
       const left = `SELECT COUNT(*) AS n FROM ${table} WHERE id BETWEEN 1000 AND 8999`;
       expect(await rows(pair.b, left)).toEqual([{ n: '0' }]);
+    });
+
+    it('go-on: the link goes on behind it, and has all of it for when it is mended, or discarded', async () => {
+      const table = await tableOf('c_large_on', ', t VARCHAR(20), UNIQUE KEY (t)');
+      await createOnBoth(pair, [`CREATE TABLE c_large_on.other (id INT PRIMARY KEY, big LONGBLOB)`]);
+      await unlogged(pair.b, [
+        `INSERT INTO ${table} VALUES (5, 'ann', -1, 0, 'there', NULL), (9000, 'ann', 0, 0, '', 'taken')`,
+      ]);
+      const write = (from: number): Promise<void> =>
+        transaction([
+          `INSERT INTO ${table} (id, user_id, n, at, p) VALUES ${values(0, from)}`,
+          `INSERT INTO c_large_on.other VALUES (${from}, RANDOM_BYTES(1000)), (${from + 1}, REPEAT('z', 3000000))`,
+          `UPDATE ${table} SET t = 'taken' WHERE id = ${from + 790}`,
+          `INSERT INTO ${table} (id, user_id, n) VALUES (${from + 950}, 'ann', 1)`,
+        ]);
+      const ab = await start('a', table, OWNED, {
+        onQuarantine: 'go-on',
+        tables: { [table]: OWNED, 'c_large_on.other': FREE },
+      });
+      const before = await seq(ab);
+      await write(0);
+      await pair.a.pool.query(`INSERT INTO ${table} (id, user_id, n) VALUES (8000, 'ann', 1)`);
+      await pair.a.pool.query(`UPDATE ${table} SET n = 7 WHERE id = 1`);
+      await settled(ab, pair.a);
+      expect(await seq(ab)).toBeGreaterThan(before);
+      expect(ab.status()).toMatchObject({ quarantined: 1 });
+      expect(await rows(pair.b, `SELECT COUNT(*) AS n FROM c_large_on.other`)).toEqual([{ n: '0' }]);
+      const [record] = await kept(ab);
+      expect(record).toMatchObject({ state: 'open', passed: true, units: [unitOf('ann')], largeRows: 804 });
+      expect(record!.changes.length).toBeLessThan(most);
+      // Still in the way; then not any more.
+      await decide(quarantineUpdate(record!.id, 'open', 'retry'));
+      await until(async () => (await kept(ab))[0]!.tries === 2, 'it is tried again');
+      expect(await kept(ab)).toMatchObject([
+        { state: 'open', reason: expect.stringContaining('taken') as string },
+      ]);
+      await unlogged(pair.b, [`DELETE FROM ${table} WHERE id IN (5, 9000)`]);
+      await decide(quarantineUpdate(record!.id, 'open', 'retry'));
+      await until(async () => (await kept(ab))[0]!.state === 'applied', 'it is applied');
+      // What came later stays.
+      expect((await records(ab)).map(({ key, kept: whose, state }) => [key, whose, state])).toEqual(
+        expect.arrayContaining([['1', 'target', 'open']]),
+      );
+      await unlogged(pair.b, [`DELETE FROM ${table} WHERE id = 1`]);
+      await unlogged(pair.a, [`DELETE FROM ${table} WHERE id = 1`]);
+      await same(table);
+      await same('c_large_on.other');
+      await pair.a.pool.query(`UPDATE ${table} SET t = NULL WHERE t IS NOT NULL`);
+      await settled(ab, pair.a);
+      await unlogged(pair.b, [`INSERT INTO ${table} VALUES (9000, 'ann', 0, 0, '', 'taken')`]);
+      await write(1000);
+      await settled(ab, pair.a);
+      const [, next] = await kept(ab);
+      expect(next).toMatchObject({ state: 'open', passed: true });
+      await decide(quarantineUpdate(next!.id, 'open', 'discarded'));
+      await until(() => ab.status().quarantined === 0, 'it is counted');
+      // A link that starts removes what nobody needs.
+      await ab.stop();
+      const again = await runLink(ab.config, null);
+      running.push(again);
+      const parts = `SELECT COUNT(*) AS n FROM interlock.quarantine_part WHERE quarantine IN (${record!.id}, ${next!.id})`;
+      await until(async () => Number((await rows(pair.b, parts))[0]!['n']) === 0, 'its parts are removed');
+      await again.stop();
+      expect((await rows(pair.b, `SELECT id FROM ${table} WHERE id BETWEEN 1000 AND 7999`)).length).toBe(0);
     });
   });
 

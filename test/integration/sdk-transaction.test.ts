@@ -6,6 +6,7 @@ import type { FencedMysql, FencedTransaction, Interlock } from '../../src/sdk/in
 import type { ErrorCode, InterlockError } from '../../src/errors.js';
 import { inUse, startFencedServer, testRules, userIn } from '../sdk/support.js';
 import type { FencedServer } from '../sdk/support.js';
+import { FakeRulesTable, startCenter } from '../rule-center/fakes.js';
 
 async function failure(promise: Promise<unknown>): Promise<InterlockError> {
   try {
@@ -164,6 +165,22 @@ describe.each(['mysql', 'mariadb'] as const)('fenced transactions on %s', (flavo
         expect(await codeOf(nested)).toBe('StatementRefused');
         expect(await all()).toEqual([]);
         expect(() => interlock.mysql(pool, { unrouted: ['loose'] })).toThrow('expected schema.table');
+      });
+
+      it('passes when the topology says so, as the rule center knows it', async () => {
+        const table = new FakeRulesTable(testRules());
+        const { center, url } = await startCenter(table, { topology: 'test', unrouted: ['app.loose'] });
+        const instance = createInterlock({ dc: 'dc-a', application: 'shop', ruleCenter: url });
+        try {
+          await instance.mysql(pool).query('INSERT INTO loose VALUES (1, 1)');
+          expect(await codeOf(instance.mysql(pool).query('UPDATE t SET v = 0'))).toBe('StatementRefused');
+          const none = instance.mysql(pool, { unrouted: [] });
+          expect(await codeOf(none.query('INSERT INTO loose VALUES (2, 2)'))).toBe('StatementRefused');
+          expect(await all()).toEqual([{ id: 1, v: 1 }]);
+        } finally {
+          await instance.close();
+          await center.stop();
+        }
       });
 
       it('counts as committed in the request that it belongs to', async () => {

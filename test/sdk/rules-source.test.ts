@@ -17,7 +17,7 @@ async function startRuleCenter(port = 0) {
     authorization: string | undefined;
   }[] = [];
   const ended: string[] = [];
-  const state: { rules: Rules | undefined; hash?: string } = { rules: testRules(1) };
+  const state: { rules: Rules | undefined; hash?: string; unrouted?: string[] } = { rules: testRules(1) };
   const document = () => JSON.stringify({ rules: state.rules, hash: state.hash ?? rulesHash(state.rules!) });
   const handle = (request: IncomingMessage, response: ServerResponse): void => {
     const url = new URL(request.url!, 'http://x');
@@ -25,6 +25,9 @@ async function startRuleCenter(port = 0) {
       if (state.rules === undefined) {
         response.writeHead(404).end(JSON.stringify({ error: { code: 'NoRules', message: 'none' } }));
       } else response.end(document());
+    } else if (url.pathname === '/v1/tables') {
+      const known = state.unrouted !== undefined;
+      response.writeHead(known ? 200 : 404).end(JSON.stringify({ unrouted: state.unrouted }));
     } else if (url.pathname === '/v1/rules/watch') {
       response.writeHead(200, { 'content-type': 'text/event-stream' });
       response.write(': hello\n\n');
@@ -88,6 +91,24 @@ describe('rules from the rule center', () => {
     ends.push(() => rules.close());
     return rules;
   }
+
+  it('learns which tables are unrouted, again when the rule center begins anew, and from an older one: none', async () => {
+    const center = await startRuleCenter();
+    ends.push(() => center.stop());
+    const older = source(center.url);
+    expect([...(await older.unrouted())]).toEqual([]);
+    center.state.unrouted = ['shop.product'];
+    const rules = source(center.url);
+    expect([...(await rules.unrouted())]).toEqual(['shop.product']);
+    await expect.poll(() => center.watchers.length).toBe(2);
+    center.state.unrouted = ['shop.product', 'shop.country'];
+    for (const { response } of center.watchers) response.destroy();
+    await expect.poll(async () => [...(await rules.unrouted())]).toEqual(['shop.product', 'shop.country']);
+    await center.stop();
+    // What it has said last stays.
+    expect((await rules.unrouted()).size).toBe(2);
+    await expect(source(center.url).unrouted()).rejects.toMatchObject({ code: 'Unavailable' });
+  });
 
   it('fetches, watches, acknowledges, and resumes the watch by epoch', async () => {
     const center = await startRuleCenter();

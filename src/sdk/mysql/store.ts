@@ -54,17 +54,18 @@ const flavours = new WeakMap<Pool, Flavour>();
 /** One MySQL or MariaDB store of this DC behind the fence. Get it by `interlock.mysql(pool)`. */
 export class FencedMysql implements Statements {
   private readonly pool: Pool;
-  private readonly unrouted: ReadonlySet<string>;
+  /** Undefined: those that the topology declares. */
+  private readonly unrouted: ReadonlySet<string> | undefined;
 
   constructor(
     pool: MysqlPool,
     readonly store: string,
     private readonly rules: RulesSource,
     private readonly pipelining = true,
-    unrouted: readonly string[] = [],
+    unrouted?: readonly string[],
   ) {
     this.pool = corePoolOf(pool);
-    this.unrouted = new Set(unrouted.map(tableOption));
+    this.unrouted = unrouted && new Set(unrouted.map(tableOption));
   }
 
   /**
@@ -128,7 +129,8 @@ export class FencedMysql implements Statements {
    * A read: on any connection of the pool, not fenced; it may be answered in a DC that is not the owner any more. One that may call a
    * stored function runs in a READ ONLY transaction.
    * A write: with an ambient routing key, a fenced transaction of its own, with the errors of `transaction`. Without one it is StatementRefused,
-   * unless it plainly writes one `unrouted` table: then it runs by itself, not fenced. In the callback of a transaction it is StatementRefused.
+   * unless it plainly writes one table that the topology declares unrouted: then it runs by itself, not fenced (Unavailable: the rule center has not
+   * said yet which those are). In the callback of a transaction it is StatementRefused.
    */
   async query<T extends QueryResult>(
     sql: string | QueryOptions,
@@ -429,7 +431,7 @@ export class FencedMysql implements Statements {
           failed = false;
           return undefined;
         }
-        if (statement.kind === 'write' && !ambient?.inTransaction && this.isUnrouted(text, session)) {
+        if (statement.kind === 'write' && !ambient?.inTransaction && (await this.isUnrouted(text, session))) {
           const answer = await this.writeUnrouted<T>(session, ambient?.effects, method, sql, values);
           failed = false;
           return answer;
@@ -456,12 +458,13 @@ export class FencedMysql implements Statements {
   }
 
   /** Whether the text plainly writes one table that is declared unrouted. */
-  private isUnrouted(text: string, session: Session): boolean {
-    if (this.unrouted.size === 0) return false;
+  private async isUnrouted(text: string, session: Session): Promise<boolean> {
+    if (this.unrouted?.size === 0) return false;
     const target = writeTarget(text, session.backslashEscapes);
-    if (target === undefined) return false;
-    const schema = target.schema ?? session.database;
-    return schema !== undefined && this.unrouted.has(`${schema}.${target.table}`);
+    const schema = target?.schema ?? session.database;
+    if (target === undefined || schema === undefined) return false;
+    const names = this.unrouted ?? (await this.rules.unrouted?.());
+    return names?.has(`${schema}.${target.table}`) === true;
   }
 
   /** By itself, as the pool would do it; what it commits counts in the request that it belongs to. */
