@@ -684,8 +684,6 @@ describe.each(['mysql', 'mariadb'] as const)('conflicts on %s', (flavour) => {
       });
       const before = await seq(ab);
       await write(0);
-      await pair.a.pool.query(`INSERT INTO ${table} (id, user_id, n) VALUES (8000, 'ann', 1)`);
-      await pair.a.pool.query(`UPDATE ${table} SET n = 7 WHERE id = 1`);
       await settled(ab, pair.a);
       expect(await seq(ab)).toBeGreaterThan(before);
       expect(ab.status()).toMatchObject({ quarantined: 1 });
@@ -702,12 +700,9 @@ describe.each(['mysql', 'mariadb'] as const)('conflicts on %s', (flavour) => {
       await unlogged(pair.b, [`DELETE FROM ${table} WHERE id IN (5, 9000)`]);
       await decide(quarantineUpdate(record!.id, 'open', 'retry'));
       await until(async () => (await kept(ab))[0]!.state === 'applied', 'it is applied');
-      // What came later stays.
-      expect((await records(ab)).map(({ key, kept: whose, state }) => [key, whose, state])).toEqual(
-        expect.arrayContaining([['1', 'target', 'open']]),
-      );
-      await unlogged(pair.b, [`DELETE FROM ${table} WHERE id = 1`]);
-      await unlogged(pair.a, [`DELETE FROM ${table} WHERE id = 1`]);
+      await pair.a.pool.query(`INSERT INTO ${table} (id, user_id, n) VALUES (8000, 'ann', 1)`);
+      await pair.a.pool.query(`UPDATE ${table} SET n = 7 WHERE id = 1`);
+      await settled(ab, pair.a);
       await same(table);
       await same('c_large_on.other');
       await pair.a.pool.query(`UPDATE ${table} SET t = NULL WHERE t IS NOT NULL`);
