@@ -26,6 +26,41 @@ export function listGroups(): Api<string[]> {
   };
 }
 
+export interface DescribedGroup {
+  /** `Dead`: the coordinator does not know it. */
+  state: string;
+  /** Client ids, and the addresses that they have joined from. */
+  members: string[];
+}
+
+export function describeGroup(group: string): Api<DescribedGroup> {
+  return {
+    key: 15,
+    version: 2,
+    name: 'DescribeGroups',
+    write: (w) => void w.array([group], (name) => w.string(name)),
+    read: (r) => {
+      r.throttle();
+      const [found] = r.array(() => {
+        check(r.int16(), `looking at group ${group}`);
+        r.string();
+        const state = r.string();
+        r.string();
+        r.string();
+        const members = r.array(() => {
+          r.string();
+          const [client, host] = [r.string(), r.string()];
+          r.bytes();
+          r.bytes();
+          return `${client}@${host.replace(/^\//, '')}`;
+        });
+        return { state, members };
+      });
+      return found ?? { state: 'Dead', members: [] };
+    },
+  };
+}
+
 /** All that a group has committed. */
 export function fetchOffsets(group: string): Api<CommittedOffset[]> {
   return {
