@@ -77,6 +77,7 @@ export function fetchOffsets(group: string): Api<CommittedOffset[]> {
           const [partition, offset, leaderEpoch] = [r.int32(), r.int64(), r.int32()];
           const metadata = r.string();
           const error = r.int16();
+          // Hazard: kafkajs commits -2 (earliest) or -1 (latest) for a partition in which it was out of range: no position.
           if (error === 0 && offset >= 0) found.push({ topic, partition, offset, leaderEpoch, metadata });
         });
       });
