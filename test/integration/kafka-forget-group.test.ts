@@ -137,6 +137,10 @@ it('only one topic of it, and what was handed over to it', async () => {
     });
     await tail.read(30_000);
     expect(tail.recordsOf('f-two').map(([key]) => key[2])).toEqual(['f-other', 'f-other']);
+    const told = await interlock(...forget('dc-a', 'f-two').filter((word) => word !== '--json'));
+    expect(told.stdout).toBe(
+      'dc-a kafka/events has forgotten group f-two in f-other: no positions, and what was handed over at epoch 4, 7\n',
+    );
   });
 });
 
