@@ -28,7 +28,7 @@ const MORE = {
   ),
   redis: integration('redis-verify-temporal', 'redis-large-values'),
   kafka: integration(
-    ...['kafka-faults', 'kafka-lab', 'kafka-losses', 'kafka-outbox', 'kafka-positions'],
+    ...['kafka-faults', 'kafka-forget-group', 'kafka-lab', 'kafka-losses', 'kafka-outbox', 'kafka-positions'],
     ...['kafka-sdk-consumer', 'kafka-sdk-gaps', 'kafka-switch', 'kafka-switch-events', 'kafka-tls'],
     ...['kafka-transactions', 'kafka-verify'],
   ),

@@ -10,6 +10,9 @@ import type { LedPartition } from './read-committed.js';
 /** A fetch waits so long for what is open to be decided; then the time that is left is looked at. */
 const WAIT_MS = 50;
 
+/** Compaction keeps a tombstone for a day, by Kafka's default. Hazard: who has not read on for longer would keep what it has removed. */
+const FRESH_MS = 60 * 60_000;
+
 export interface FoundGroup {
   group: string;
   topic: string;
@@ -35,6 +38,7 @@ export class ConsumersTail {
   private readonly values = new Map<string, unknown>();
   private readonly offsets = new Map<number, number>();
   private topicId: string | null | undefined;
+  private readAt = -Infinity;
   private turn: Promise<unknown> = Promise.resolve();
 
   constructor(private readonly cluster: Cluster) {}
@@ -54,7 +58,9 @@ export class ConsumersTail {
   private async look(deadline: number): Promise<boolean> {
     const topic = (await this.cluster.metadata([CONSUMERS])).topics[0];
     const id = topic?.error === 0 ? topic.id : undefined;
-    if (this.topicId !== id) {
+    const startedAt = performance.now();
+    if (this.topicId !== id || startedAt - this.readAt > FRESH_MS) {
+      this.readAt = startedAt;
       this.values.clear();
       this.offsets.clear();
       this.topicId = id;
@@ -74,7 +80,9 @@ export class ConsumersTail {
       partitions.forEach(({ partition }, i) => offsets.set(partition, first[i]!));
     }
     const read = await Promise.all(partitions.map((of, i) => this.readOne(of, ends[i]!, deadline)));
-    return read.every(Boolean);
+    const isWhole = read.every(Boolean);
+    if (isWhole) this.readAt = startedAt;
+    return isWhole;
   }
 
   private async readOne(of: LedPartition, end: number, deadline: number): Promise<boolean> {
@@ -97,6 +105,17 @@ export class ConsumersTail {
   /** Of the groups that are known. */
   get topics(): string[] {
     return [...new Set([...this.values.keys()].map((text) => (JSON.parse(text) as RecordKey)[2]))];
+  }
+
+  /** All that is kept of a group. */
+  recordsOf(group: string, topic?: string): [key: RecordKey, value: unknown][] {
+    return [...this.values]
+      .map(([text, value]): [RecordKey, unknown] => [JSON.parse(text) as RecordKey, value])
+      .filter(([[, of, about]]) => of === group && (topic === undefined || about === topic));
+  }
+
+  get groupNames(): string[] {
+    return [...new Set([...this.values.keys()].map((text) => (JSON.parse(text) as RecordKey)[1]))].sort();
   }
 
   /** @param epoch of a fence: its units are in doubt where a state is of older rules */

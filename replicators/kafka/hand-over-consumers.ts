@@ -30,7 +30,8 @@ const TOPIC_ALREADY_EXISTS = 36;
 /** A living member decides what it has begun within so many looks; then everybody is fenced. Who has not acknowledged is, after the first. */
 const DECIDED_MS = 200;
 const LOOKS = 5;
-const PREFIX = 'interlock-hand-over:';
+/** Of who writes hand-overs, or removes them; a switchover undoes what one of them leaves open. */
+export const HAND_OVER_PREFIX = 'interlock-hand-over:';
 
 export interface ConsumerHandOver {
   from: { dc: DcId; cluster: Cluster; tail: ConsumersTail };
@@ -158,7 +159,7 @@ async function endMembers({ from, hasAcknowledged }: ConsumerHandOver, deadline:
     if (ids.size > 0) fenced.push(...(await fenceAll(cluster, (id) => ids.has(id))));
     for (const id of ids) ended.add(id);
   }
-  fenced.push(...(await fenceAll(cluster, (id) => isConsumerId(id) || id.startsWith(PREFIX))));
+  fenced.push(...(await fenceAll(cluster, (id) => isConsumerId(id) || id.startsWith(HAND_OVER_PREFIX))));
   if (!(await tail.read(deadline - performance.now())))
     throw unavailable(`${CONSUMERS} of ${from.dc}: a transaction is open, and hides positions of consumers`);
   return fenced;
@@ -197,7 +198,11 @@ async function write(
   groups: readonly NewHandOver[],
 ): Promise<void> {
   const leaders = await leadersOfConsumers(cluster);
-  const producer = await TransactionalProducer.take(cluster, `${PREFIX}${from.dc}>${dc}`, TRANSACTION_MS);
+  const producer = await TransactionalProducer.take(
+    cluster,
+    `${HAND_OVER_PREFIX}${from.dc}>${dc}`,
+    TRANSACTION_MS,
+  );
   for (const { group, topic, value } of groups) {
     const key: RecordKey = ['hand-over', group, topic, epoch];
     const partition = partitionOfSubscription({ group, topic });

@@ -11,7 +11,7 @@ export type LastRecords = Record<string, Record<number, number>>;
 
 /**
  * Behind the last record of each partition of some topics, with what is open there now. Not the end of the log: a consumer never gets to a control record
- * that is there. Hazard: up to the last decided offset only, a record would be missed that lies behind another producer's open transaction.
+ * that is there. Where retention has removed all that was, the start of the log: the last one was before it, and a copy may still have it. Hazard: up to the last decided offset only, a record would be missed that lies behind another producer's open transaction.
  * @param deadline by the monotonic clock: what is open has to be decided by then
  * @throws Unavailable: it is not
  */
@@ -29,8 +29,8 @@ export async function behindLastRecords(
   const earliest = await offsetsAt(cluster, partitions, 'earliest', false);
   const ends = await offsetsAt(cluster, partitions, 'latest', false);
   await decided(cluster, partitions, ends, deadline);
-  // Hazard: where retention has removed all, the log's start is behind no record that anybody could get to.
-  for (const { topic, partition } of partitions) found[topic]![partition] = 0;
+  // Hazard: a group that has not handled what retention has removed here is owed it from the copy. Where that lacks it, too, its end says so.
+  partitions.forEach(({ topic, partition }, i) => (found[topic]![partition] = earliest[i]!));
   let left = partitions.map((of, i) => ({ of, earliest: earliest[i]!, end: ends[i]! }));
   for (let back = 10; left.length > 0; back *= 10) {
     const ended = new Map<CommittedReader, number>();
@@ -46,7 +46,7 @@ export async function behindLastRecords(
     }
     left = left.filter(
       ({ of: { topic, partition }, earliest: first, end }) =>
-        found[topic]![partition] === 0 && end - back > first,
+        found[topic]![partition] === first && end - back > first,
     );
   }
   return found;

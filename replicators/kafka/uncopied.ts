@@ -45,7 +45,14 @@ export function uncopiedWords(
   range: Uncopied,
 ): string {
   const { group, topic, partition } = range;
-  return `group ${group} has not handled ${topic}-${partition} from ${range.from} up to ${range.to}, and ${link} has no copy of that: it began at ${range.to}. Wait until the group has handled it at ${from.dc}, then move again`;
+  return `group ${group} has not handled ${topic}-${partition} from ${range.from} up to ${range.to}, and ${link} has no copy of that: it began at ${range.to}. Wait until the group has handled it at ${from.dc}, then move again. If no instance of it will ever run there again: ${forgetCommand(from.dc, range)}`;
+}
+
+/** For a shell. */
+function forgetCommand(dc: DcId, { group, topic }: Pick<Uncopied, 'group' | 'topic'>): string {
+  const word = (text: string): string =>
+    /^[\w.-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
+  return `interlock kafka forget-group --dc ${word(dc)} --group ${word(group)} --topic ${word(topic)}`;
 }
 
 /** The longest range of records that are there, that a group has not handled, and of which the link has no copy. */

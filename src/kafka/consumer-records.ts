@@ -12,6 +12,8 @@ export const CONSUMERS_CONFIG: Readonly<Record<string, string>> = {
   'segment.bytes': '16777216',
   'segment.ms': '600000',
   'min.cleanable.dirty.ratio': '0.2',
+  // Who reads on has to do so within that, or begins anew: `ConsumersTail`.
+  'delete.retention.ms': '86400000',
 };
 export const CONSUMERS_PARTITIONS = PARTITIONS;
 
@@ -68,6 +70,17 @@ export function consumerTransactionalId(
 
 export function isConsumerId(transactionalId: string): boolean {
   return transactionalId.startsWith(PREFIX);
+}
+
+/** Whose it is; undefined: no consumer's. */
+export function subscriptionOfId(transactionalId: string): Subscription | undefined {
+  if (!isConsumerId(transactionalId)) return undefined;
+  try {
+    const [group, topic] = JSON.parse(transactionalId.slice(PREFIX.length)) as [string, string];
+    return { group, topic };
+  } catch {
+    return undefined;
+  }
 }
 
 /** The header of a copied record that says where it comes from: `<dc>/<topic>/<partition>/<offset>`. */

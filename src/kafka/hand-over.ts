@@ -64,6 +64,20 @@ export class GroupProgress {
     }
   }
 
+  /** As if the hand-overs of an epoch had never come; a partition that has taken them over stays as it is. */
+  withdraw(epoch: number): void {
+    const left = this.handOvers.filter((one) => one.epoch !== epoch);
+    this.handOvers.splice(0);
+    this.latest.clear();
+    for (const each of new Set(left.map((one) => one.epoch)))
+      this.add(left.filter((one) => one.epoch === each));
+  }
+
+  /** As if the partition had never been read. */
+  forget(origin: DcId, partition: number): void {
+    this.partitions.delete(`${origin}/${partition}`);
+  }
+
   /** Takes all hand-overs over that the partition has not. @returns whether there were any */
   adopt(partition: PartitionProgress): boolean {
     const due = this.handOvers.filter(({ epoch }) => epoch > partition.adopted);

@@ -2,6 +2,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import type { Consumer } from 'kafkajs';
 import { Cluster } from '../../replicators/kafka/client/cluster.js';
 import { commitOffsets } from '../../replicators/kafka/client/groups-api.js';
+import { groupReport } from '../../replicators/kafka/group-report.js';
 import { listGroupPositions } from '../../replicators/kafka/groups.js';
 import {
   kafkaLinkConfig,
@@ -184,5 +185,50 @@ describe('positions of groups', () => {
     await setOffset(pair.a, 'g-active', 't-active', 9);
     await until(() => link.status().kafka?.groupPositions.own === 1, 'it is seen as its own', 60_000);
     expect(await committed(pair.b, 'g-active', 'dc-a.t-active')).toBe(25);
+  });
+
+  it('are none where a client has committed a negative one, as kafkajs does that is out of range', async () => {
+    await pair.a.admin.createTopics({ topics: [{ topic: 't-range' }] });
+    await send(pair.a, 't-range', 0, 10);
+    const config = kafkaLinkConfig(pair, 'a', 't-range');
+    const link = await run(config, 'earliest');
+    await kafkaSettled(link);
+    for (const [side, group, topic] of [
+      [pair.a, 'g-range', 't-range'],
+      [pair.b, 'g-there', 'dc-a.t-range'],
+    ] as const) {
+      const consumer = side.kafka.consumer({ groupId: group, maxWaitTimeInMs: 100 });
+      consumers.push(consumer);
+      await consumer.connect();
+      await consumer.subscribe({ topic, fromBeginning: true });
+      const got: string[] = [];
+      await consumer.run({
+        autoCommit: false,
+        eachMessage: async ({ message }) => void got.push(message.offset),
+      });
+      await until(() => got.length > 0, 'it consumes', 60_000);
+      consumer.seek({ topic, partition: 0, offset: '1000' });
+      await until(async () => (await committed(side, group, topic)) === -2, '-2 is committed', 60_000);
+      await consumers.pop()!.disconnect();
+    }
+    const copy = await readPartition(pair.b, 'dc-a.t-range');
+    const next = (value: number): number => copy.find((record) => record.value === String(value))!.offset;
+    const reaches = (group: string, value: number): Promise<void> =>
+      until(
+        async () => (await committed(pair.b, group, 'dc-a.t-range')) === next(value),
+        `${group} is at ${value}`,
+        60_000,
+      );
+    // What the group has at the target is none, too.
+    await setOffset(pair.a, 'g-there', 't-range', 5);
+    await reaches('g-there', 5);
+    expect(await committed(pair.b, 'g-range', 'dc-a.t-range')).toBe(-1);
+    expect((await listGroupPositions(config)).map(({ group }) => group)).toEqual(['g-there']);
+    const reports = await groupReport(config);
+    expect(reports.map(({ group, state }) => ({ group, state }))).toEqual([
+      { group: 'g-there', state: 'translated' },
+    ]);
+    await setOffset(pair.a, 'g-range', 't-range', 7);
+    await reaches('g-range', 7);
   });
 });

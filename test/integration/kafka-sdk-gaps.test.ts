@@ -169,6 +169,36 @@ describe('retention that removes what a group has not handled', () => {
   });
 });
 
+describe.each([
+  // Nobody knows any more that the last of it was no records.
+  ['all', -1, [{ from: 20, to: 22 }]],
+  ['all but what was undone behind them', 20, []],
+])('what retention has removed at the old owner before the hand-over: %s', (_, before, told) => {
+  it('is handled from the copy', async () => {
+    const topic = `g-emptied${before}`;
+    const shop = new Shop(world, topic);
+    await shop.start();
+    await shop.produce(1, 20);
+    const producer = world.pair.a.kafka.producer({ transactionalId: topic, maxInFlightRequests: 1 });
+    await producer.connect();
+    const undone = await producer.transaction();
+    await undone.send({ topic, messages: [{ key: USER, value: `${USER}:undone` }] });
+    await undone.abort();
+    await producer.disconnect();
+    shop.fail = ({ at }) => at === 'a';
+    const first = await shop.consume('a');
+    await until(() => shop.warnings.length > 0, 'its handler fails', 60_000);
+    await first.stop();
+    world.consumers.splice(world.consumers.indexOf(first), 1);
+    await kafkaSettled(shop.link.a);
+    await remove('a', topic, before);
+    await shop.switch('a', [1]);
+    await handlesNew(shop);
+    expect(handledAt(shop, 'b')).toEqual(Array.from({ length: 25 }, (_, i) => i + 1));
+    expect(shop.gaps.map(({ from, to }) => ({ from, to }))).toEqual(told);
+  });
+});
+
 describe('records that a link with onGap: go-on left out', () => {
   it('are gone for the group of their own data center, too; the new owner has what was copied before and behind them', async () => {
     const shop = new Shop(world, 'g-link');

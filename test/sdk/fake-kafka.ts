@@ -12,10 +12,11 @@ interface Read {
   isRunning: () => boolean;
 }
 type EachBatch = (fetched: Read) => Promise<void>;
-type EachMessage = (read: { message: { key: Buffer; value: Buffer } }) => Promise<void>;
+type EachMessage = (read: { message: { key: Buffer; value: Buffer | null } }) => Promise<void>;
 interface Stored {
   key: string;
-  value: string;
+  /** null: a tombstone. */
+  value: string | null;
 }
 
 const EVENTS = { GROUP_JOIN: 'join', REBALANCING: 'rebalancing', END_BATCH_PROCESS: 'end' };
@@ -78,8 +79,9 @@ export class FakeKafka {
     return fake as unknown as Kafka;
   }
 
+  /** @param value null: a tombstone */
   write(key: RecordKey, value: unknown): void {
-    this.append([{ key: JSON.stringify(key), value: JSON.stringify(value) }]);
+    this.append([{ key: JSON.stringify(key), value: value === null ? null : JSON.stringify(value) }]);
   }
 
   /** Of a partition, as it was committed last. */
@@ -88,7 +90,7 @@ export class FakeKafka {
       const [kind, , of, , number] = JSON.parse(key) as RecordKey;
       return kind === 'state' && of === topic && number === partition;
     });
-    return found && (JSON.parse(found.value) as StoredState);
+    return found?.value == null ? undefined : (JSON.parse(found.value) as StoredState);
   }
 
   private append(records: readonly Stored[]): void {
@@ -164,8 +166,8 @@ const ADMIN = {
   fetchTopicOffsets: () => Promise.resolve([]),
 };
 
-function asMessage({ key, value }: Stored): { message: { key: Buffer; value: Buffer } } {
-  return { message: { key: Buffer.from(key), value: Buffer.from(value) } };
+function asMessage({ key, value }: Stored): { message: { key: Buffer; value: Buffer | null } } {
+  return { message: { key: Buffer.from(key), value: value === null ? null : Buffer.from(value) } };
 }
 
 function namesOf(all: readonly { topic: string; partitions: number[] }[]): string[] {

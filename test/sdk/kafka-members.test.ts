@@ -120,3 +120,46 @@ it('a member that hears late that it has lost a partition goes by what the next 
     { by: 'one', at: '0/0', redelivered: false },
   ]);
 });
+
+it('a group that was forgotten begins anew, at the offsets of Kafka', async () => {
+  const group = new Group();
+  const state = { adopted: 0, position: 3, apart: [], doubtful: null };
+  group.broker.write(['state', 'g', 'orders', 'dc-a', 0], state);
+  group.broker.write(['state', 'g', 'orders', 'dc-a', 0], null);
+  const one = await group.member('one', [0]);
+  expect(one.seeks.at(-1)).toBe(0);
+});
+
+it('a hand-over that was forgotten holds up nothing any more, also of who had read it', async () => {
+  const group = new Group();
+  const handOver = (epoch: number, partition: number): HandOver => ({
+    ...{ epoch, units: [UNIT], doubtful: {} },
+    stages: [{ origin: 'dc-a', to: { [partition]: 3 } }],
+    from: { 'dc-a': { 0: 0, 1: 0 } },
+  });
+  group.broker.write(['hand-over', 'g', 'orders', 1], [handOver(1, 1)]);
+  const one = await group.member('one', [0]);
+  await one.give('orders', 0, 0, [USER]);
+  expect(group.handled).toEqual([]);
+  const before = one.seeks.length;
+  group.broker.write(['hand-over', 'g', 'orders', 1], null);
+  await until(() => one.seeks.slice(before).includes(0), 'what waited is read again');
+  await one.give('orders', 0, 0, [USER]);
+  expect(group.handled.map(({ at }) => at)).toEqual(['0/0']);
+});
+
+it('the state of a partition that was forgotten is not waited for by what it said', async () => {
+  const group = new Group();
+  const handOver: HandOver = {
+    ...{ epoch: 1, units: [UNIT], doubtful: {} },
+    stages: [{ origin: 'dc-a', to: { 1: 3 } }],
+    from: { 'dc-a': { 0: 0, 1: 0 } },
+  };
+  group.broker.write(['hand-over', 'g', 'orders', 1], [handOver]);
+  const handled = { adopted: 1, position: 3, apart: [], doubtful: null };
+  group.broker.write(['state', 'g', 'orders', 'dc-a', 1], handled);
+  const one = await group.member('one', [0]);
+  group.broker.write(['state', 'g', 'orders', 'dc-a', 1], null);
+  await one.give('orders', 0, 0, [USER]);
+  expect(group.handled).toEqual([]);
+});

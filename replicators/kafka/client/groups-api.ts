@@ -26,6 +26,41 @@ export function listGroups(): Api<string[]> {
   };
 }
 
+export interface DescribedGroup {
+  /** `Dead`: the coordinator does not know it. */
+  state: string;
+  /** Client ids, and the addresses that they have joined from. */
+  members: string[];
+}
+
+export function describeGroup(group: string): Api<DescribedGroup> {
+  return {
+    key: 15,
+    version: 2,
+    name: 'DescribeGroups',
+    write: (w) => void w.array([group], (name) => w.string(name)),
+    read: (r) => {
+      r.throttle();
+      const [found] = r.array(() => {
+        check(r.int16(), `looking at group ${group}`);
+        r.string();
+        const state = r.string();
+        r.string();
+        r.string();
+        const members = r.array(() => {
+          r.string();
+          const [client, host] = [r.string(), r.string()];
+          r.bytes();
+          r.bytes();
+          return `${client}@${host.replace(/^\//, '')}`;
+        });
+        return { state, members };
+      });
+      return found ?? { state: 'Dead', members: [] };
+    },
+  };
+}
+
 /** All that a group has committed. */
 export function fetchOffsets(group: string): Api<CommittedOffset[]> {
   return {
@@ -42,6 +77,7 @@ export function fetchOffsets(group: string): Api<CommittedOffset[]> {
           const [partition, offset, leaderEpoch] = [r.int32(), r.int64(), r.int32()];
           const metadata = r.string();
           const error = r.int16();
+          // Hazard: kafkajs commits -2 (earliest) or -1 (latest) for a partition in which it was out of range: no position.
           if (error === 0 && offset >= 0) found.push({ topic, partition, offset, leaderEpoch, metadata });
         });
       });

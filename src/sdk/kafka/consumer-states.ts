@@ -17,6 +17,7 @@ export class ConsumerStates {
 
   constructor(
     private readonly kafka: Kafka,
+    /** undefined: a tombstone, it is unknown again */
     private readonly onRecord: (key: RecordKey, value: unknown) => void,
   ) {
     this.reader = kafka.consumer({
@@ -33,16 +34,17 @@ export class ConsumerStates {
     await this.reader.run({
       autoCommit: false,
       eachMessage: async ({ message: { key, value } }) => {
-        if (key === null || value === null) return;
+        if (key === null) return;
         const text = key.toString();
-        const parsed: unknown = JSON.parse(value.toString());
-        const [kind] = JSON.parse(text) as RecordKey;
-        if (kind === 'mark') {
+        const parsed: unknown = value === null ? undefined : JSON.parse(value.toString());
+        const of = JSON.parse(text) as RecordKey;
+        if (of[0] === 'mark') {
           this.marks.get(parsed as string)?.();
           return;
         }
-        this.values.set(text, parsed);
-        this.onRecord(JSON.parse(text) as RecordKey, parsed);
+        if (parsed === undefined) this.values.delete(text);
+        else this.values.set(text, parsed);
+        this.onRecord(of, parsed);
       },
     });
   }

@@ -276,12 +276,15 @@ export class FencedConsumer {
     const [kind, group, topic] = key;
     const progress = group === this.parts.options.groupId ? this.groups.get(topic) : undefined;
     if (progress === undefined) return;
-    if (kind === 'hand-over') progress.add(value as HandOver[]);
-    else if (kind === 'state') {
+    if (kind === 'hand-over') {
+      if (value === undefined) progress.withdraw(key[3]);
+      else progress.add(value as HandOver[]);
+    } else if (kind === 'state') {
       const [, , , origin, partition] = key;
       // What this member handles itself, it knows better.
       if (this.partitions.has(`${this.nameOf(origin, topic)}/${partition}`)) return;
-      progress.at(origin, partition).load(value as PartitionState);
+      if (value === undefined) progress.forget(origin, partition);
+      else progress.at(origin, partition).load(value as PartitionState);
     }
     void Promise.all(this.all((partition) => partition.look()));
   }
