@@ -113,7 +113,7 @@ export interface KafkaLinkStatus {
   stuck: StuckPartition[];
   /** Topics that were copied and that the source does not have any more; their copies stay. */
   deleted: string[];
-  /** What the source had removed before it was copied, since this attempt started. `to` is there again. */
+  /** What the source had removed before it was copied, the last 20. `to` is there again. */
   gaps: { topic: string; partition: number; from: number; to: number }[];
   /** Partitions whose first records were gone when the link first saw them: it began at `from`, since this attempt started. */
   late: { topic: string; partition: number; from: number }[];

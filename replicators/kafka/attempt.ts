@@ -65,7 +65,7 @@ export class Attempt {
     checkpointLeader: number,
   ) {
     this.writer = new TargetWriter(config.link, producer, checkpoint, checkpointLeader, stopAt);
-    this.reader = new SourceReader(config, source, target, checkpoint.positions, {
+    this.reader = new SourceReader(config, source, target, checkpoint, {
       onArrival: () => this.notify(),
       onFailure: (error) => this.fail(error),
       stopAt,
@@ -202,8 +202,10 @@ export class Attempt {
       complete = age > WHOLE_MS || (open.size === 0 && (full || !reader.hasWork));
       const writes = made.rounds.length > 0 || !writer.isEmpty;
       // With the last of the records: one request less to wait for.
-      if (complete && (writes || writer.isCheckpointDue))
-        (made.rounds[made.rounds.length - 1] ?? newRound(made.rounds)).push(writer.positions());
+      if (complete && (writes || writer.isCheckpointDue)) {
+        const last = Math.max(made.rounds.length - 1, 0);
+        writer.positions().forEach((batch, i) => (made.rounds[last + i] ??= []).push(batch));
+      }
       await writer.send(made.rounds);
     }
     this.tornTransactions += open.size;
@@ -289,10 +291,4 @@ export class Attempt {
       partitions.map(({ name, highWatermark, position }) => `${name}:${Math.max(highWatermark, position)}`),
     );
   }
-}
-
-function newRound(rounds: Outgoing[][]): Outgoing[] {
-  const round: Outgoing[] = [];
-  rounds.push(round);
-  return round;
 }

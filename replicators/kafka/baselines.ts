@@ -34,7 +34,7 @@ export class Baselines {
       own.reach(baseline.next, baseline.leaderEpoch);
       this.writer.reached(own);
       if (marker !== null) {
-        await this.writer.send([[this.writer.positions()]]);
+        await this.writer.send(this.writer.positions().map((batch) => [batch]));
         await this.writer.commit();
       }
       own.applied(performance.now());

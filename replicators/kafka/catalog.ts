@@ -26,6 +26,8 @@ const OF_A_COPY: Record<string, string> = {
 };
 /** What the header of the origin may add to a batch of one record, generously. */
 const HEADER_ROOM = 2048;
+/** A large record that Zstandard has made small may be larger in gzip; where it is so many times as large, the link stops. */
+const CODEC_ROOM = 10;
 const ALREADY_EXISTS = 36;
 const UNKNOWN = 3;
 const NOT_LEADER = 6;
@@ -37,7 +39,7 @@ const LOOK_MS = 500;
 export interface CarriedTopic {
   source: TopicMetadata;
   copy: TopicMetadata;
-  /** `max.message.bytes` of the copy. */
+  /** For batches of more than one record: no larger than the source's. */
   maxBatchBytes: number;
 }
 
@@ -50,6 +52,8 @@ export class Catalog {
     private readonly source: Cluster,
     private readonly target: Cluster,
     private readonly filter: TopicFilter,
+    /** @throws for a topic of which the copy had records */
+    private readonly requireUncopied: (topic: string, copy: string) => void,
   ) {}
 
   /** Brings the copies up to the source's topics. @returns what can be copied now */
@@ -76,7 +80,7 @@ export class Catalog {
     );
     return topics.flatMap((source) => {
       const copy = copies.get(this.filter.copyOf(source.name));
-      const maxBatchBytes = Number(wanted.get(source.name)!['max.message.bytes']);
+      const maxBatchBytes = Math.floor(Number(wanted.get(source.name)!['max.message.bytes']) / CODEC_ROOM);
       return copy === undefined ? [] : [{ source, copy, maxBatchBytes }];
     });
   }
@@ -89,16 +93,20 @@ export class Catalog {
 
   private async create(topics: TopicMetadata[], wanted: Map<string, Record<string, string>>): Promise<void> {
     for (const some of slices(topics)) {
-      const results = await this.target.onController(
-        createTopics(
-          some.map(({ name, partitions }) => ({
-            name: this.filter.copyOf(name),
-            partitions: partitions.length,
-            configs: wanted.get(name)!,
-          })),
-        ),
-      );
-      requireDone(results, ALREADY_EXISTS);
+      const copies = some.map(({ name, partitions }) => ({
+        name: this.filter.copyOf(name),
+        partitions: partitions.length,
+        configs: wanted.get(name)!,
+      }));
+      // Hazard: a copy that is gone would be made anew, without what is behind the link's position. A broker that does not know a copy yet
+      // shows none either. Guard: the controller is asked.
+      const lacking = await this.target.onController(createTopics(copies, true));
+      for (const { name } of some) {
+        const copy = this.filter.copyOf(name);
+        if (lacking.some(({ topic, error }) => topic === copy && error === undefined))
+          this.requireUncopied(name, copy);
+      }
+      requireDone(await this.target.onController(createTopics(copies)), ALREADY_EXISTS);
       for (const { name } of some) this.configured.set(name, JSON.stringify(wanted.get(name)));
     }
   }
@@ -170,7 +178,7 @@ export class Catalog {
       wanted.set(topic, {
         ...Object.fromEntries(own.map(({ name, value }) => [name, value!])),
         ...OF_A_COPY,
-        'max.message.bytes': String(Math.min(largest + HEADER_ROOM, 2 ** 31 - 1)),
+        'max.message.bytes': String(Math.min((largest + HEADER_ROOM) * CODEC_ROOM, 2 ** 31 - 1)),
       });
     }
     return wanted;

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { InterlockError } from '../../src/errors.js';
+import type { KafkaLinkStatus } from '../core/contract.js';
 import type { Cluster } from './client/cluster.js';
 import { isKafkaError } from './client/protocol-errors.js';
 import { BatchBuilder } from './client/record-batch.js';
@@ -12,6 +13,8 @@ import { CommittedReader, WAIT_MS, offsetAt } from './read-committed.js';
 export const CHECKPOINTS = 'interlock.checkpoints';
 const PARTITIONS = 8;
 const SETTLE_MS = 120_000;
+/** A broker takes 1 MiB by default; of many partitions there is more. */
+const BATCH_BYTES = 256 * 1024;
 
 export interface PartitionPosition {
   topic: string;
@@ -42,6 +45,8 @@ export interface LinkRecord {
   sourceCluster: string;
   /** The last one that was reached. */
   marker: MarkerRecord | null;
+  /** What was left out, the last of it. */
+  gaps?: KafkaLinkStatus['gaps'];
 }
 
 export interface Checkpoint extends LinkRecord {
@@ -148,23 +153,26 @@ function assemble(link: string, records: Map<string, Buffer | null>): Checkpoint
   return about === undefined ? undefined : { ...about, positions };
 }
 
-/** What a transaction writes beside the copies. `forget`: positions that are no longer of this link. */
-export function checkpointBatch(
+/** What a transaction writes beside the copies, in batches that a broker takes. `forget`: positions that are no longer of this link. */
+export function checkpointBatches(
   link: string,
-  about: LinkRecord | undefined,
-  generation: number,
+  about: LinkRecord,
   positions: Iterable<PartitionPosition>,
   forget: Iterable<{ topic: string; partition: number }> = [],
-): BatchBuilder {
-  const builder = new BatchBuilder(4096);
+): BatchBuilder[] {
+  const { generation } = about;
+  const batches: BatchBuilder[] = [];
   const now = Date.now();
-  if (about !== undefined) builder.add(now, keyOf([link]), Buffer.from(JSON.stringify(about)));
-  for (const { topic, partition, ...position } of positions) {
-    const value = JSON.stringify({ ...position, generation });
-    builder.add(now, keyOf([link, topic, partition]), Buffer.from(value));
-  }
-  for (const { topic, partition } of forget) builder.add(now, keyOf([link, topic, partition]), null);
-  return builder;
+  const add = (key: Key, value: unknown): void => {
+    let builder = batches.at(-1);
+    if (builder === undefined || builder.size > BATCH_BYTES) batches.push((builder = new BatchBuilder(4096)));
+    builder.add(now, keyOf(key), value === null ? null : Buffer.from(JSON.stringify(value)));
+  };
+  add([link], about);
+  for (const { topic, partition, ...position } of positions)
+    add([link, topic, partition], { ...position, generation });
+  for (const { topic, partition } of forget) add([link, topic, partition], null);
+  return batches;
 }
 
 export function claimBatch(link: string, holder: string): BatchBuilder {

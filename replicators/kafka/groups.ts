@@ -101,22 +101,37 @@ export class GroupTranslator {
   /** One round. What cannot be asked now is left to the next; the copying does not wait for it. */
   async round(): Promise<void> {
     try {
-      this.positions = await this.look((at, group, due) => this.commit(at, group, due));
-      this.lastError = null;
+      let failure: string | null = null;
+      this.positions = await this.look(
+        (at, group, due) => this.commit(at, group, due),
+        (error) => (failure ??= messageOf(error)),
+      );
+      this.lastError = failure;
     } catch (error) {
       this.lastError = messageOf(error);
     }
   }
 
-  /** @param commit what is done with positions that the target does not have as they should be */
+  /**
+   * @param commit what is done with positions that the target does not have as they should be
+   * @param onFailure of one group; without it, the look ends
+   */
   async look(
     commit: (coordinator: number, group: string, due: DuePosition[]) => Promise<void> = async () => undefined,
+    onFailure?: (error: unknown) => void,
   ): Promise<GroupPosition[]> {
     const groups = (
       await Promise.all((await this.source.nodes()).map((node) => this.source.call(node, listGroups())))
     ).flat();
     const positions: GroupPosition[] = [];
-    for (const group of new Set(groups)) positions.push(...(await this.translate(group, commit)));
+    for (const group of new Set(groups)) {
+      try {
+        positions.push(...(await this.translate(group, commit)));
+      } catch (error) {
+        if (onFailure === undefined) throw error;
+        onFailure(error);
+      }
+    }
     return positions;
   }
 
@@ -179,7 +194,7 @@ export class GroupTranslator {
     const key = `${group} ${keyOf(committed)}`;
     const done = this.done.get(key);
     let translated = done?.offset === offset ? done.translated : partition.index.find(offset);
-    if (translated === undefined && leader !== undefined) {
+    if (translated === undefined && leader !== undefined && leader >= 0) {
       const of = { dc: this.dc, topic, partition: partition.partition, copy, leader };
       translated = await offsetInCopy(this.target, of, offset);
     }

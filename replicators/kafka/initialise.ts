@@ -1,6 +1,6 @@
 import { InterlockError } from '../../src/errors.js';
 import {
-  checkpointBatch,
+  checkpointBatches,
   checkpointPartition,
   CHECKPOINTS,
   firstPosition,
@@ -47,8 +47,9 @@ export async function initialiseKafkaLink(
       sourceCluster: clusterId,
       marker: null,
     };
-    const builder = checkpointBatch(link, about, about.generation, positions, forget);
-    await producer.send([{ topic: CHECKPOINTS, partition: checkpointPartition(link), leader, builder }]);
+    const at = { topic: CHECKPOINTS, partition: checkpointPartition(link), leader };
+    for (const builder of checkpointBatches(link, about, positions, forget))
+      await producer.send([{ ...at, builder }]);
     await producer.commit();
   } finally {
     source.close();

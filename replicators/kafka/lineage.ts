@@ -50,6 +50,15 @@ export function requireSameTopic(
   );
 }
 
+/** The copy was deleted at the target: what was copied into it is behind the position, and is not copied again. */
+export function copyGone(config: KafkaLinkConfig, topic: string, copy: string): InterlockError {
+  return new InterlockError(
+    'NeedsOperator',
+    `${config.link} has copied ${topic} into ${copy}, but ${config.to} does not have that topic any more. Create ${copy} by hand to go on without what it had, or leave ${topic} out`,
+    { details: { link: config.link, state: 'diverged', topic, copy } },
+  );
+}
+
 export function gap(config: KafkaLinkConfig, name: string, from: number, to: number): InterlockError {
   return new InterlockError(
     'NeedsOperator',

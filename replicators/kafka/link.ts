@@ -111,7 +111,7 @@ export class KafkaLink {
       source,
       target,
       producer,
-      { ...checkpoint, generation: checkpoint.generation + 1 },
+      { ...checkpoint, generation: checkpoint.generation + 1, gaps: [...(checkpoint.gaps ?? [])] },
       leader,
     );
     this.ran = true;

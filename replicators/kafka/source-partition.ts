@@ -37,7 +37,7 @@ export class SourcePartition implements PartitionRef {
   topicId: string | null;
   /** Where the link began; undefined: not known. */
   private readonly begun: number | undefined;
-  /** What the copy's topic takes in a batch. */
+  /** What a batch of the copy may have that is not of one record. */
   maxBatchBytes = 2 ** 20;
   /** As `position`, with what the transaction under way has. */
   reached: number;
@@ -76,6 +76,11 @@ export class SourcePartition implements PartitionRef {
       ...(topicId !== null && { topicId }),
       ...(begun !== undefined && { begun }),
     };
+  }
+
+  /** It is behind where the link began. */
+  get hasMoved(): boolean {
+    return this.position > (this.begun ?? 0);
   }
 
   get name(): string {

@@ -3,7 +3,7 @@ import type { KafkaLinkStatus } from '../core/contract.js';
 import type { StopAt } from '../core/stop-points.js';
 import { Catalog } from './catalog.js';
 import type { CarriedTopic } from './catalog.js';
-import type { PartitionPosition } from './checkpoint.js';
+import type { Checkpoint, PartitionPosition } from './checkpoint.js';
 import type { Cluster } from './client/cluster.js';
 import { byLeader, listOffsets } from './client/data-api.js';
 import type { TopicMetadata } from './client/metadata-api.js';
@@ -11,7 +11,7 @@ import { check } from './client/protocol-errors.js';
 import { FetchRefused, Fetcher } from './fetcher.js';
 import { beginAtEarliest } from './fresh-partitions.js';
 import type { FreshPartition } from './fresh-partitions.js';
-import { diverged, gap, requireSameHistory, requireSameTopic } from './lineage.js';
+import { copyGone, diverged, gap, requireSameHistory, requireSameTopic } from './lineage.js';
 import type { KafkaLinkConfig } from './link-config.js';
 import { MARKERS } from './markers.js';
 import { SourcePartition } from './source-partition.js';
@@ -25,6 +25,8 @@ const STRETCH_BYTES = 2 ** 20;
 /** A source transaction of one partition that is larger keeps ours open, instead of waiting for its end in memory. */
 const HELD_BYTES = 4 * 2 ** 20;
 const OUT_OF_RANGE = 1;
+/** That many are kept. */
+const GAPS = 20;
 
 export interface ReaderHooks {
   onArrival: () => void;
@@ -48,7 +50,8 @@ export interface SourceTopics {
 export class SourceReader {
   readonly partitions = new Map<string, SourcePartition>();
   readonly deleted: string[] = [];
-  readonly gaps: KafkaLinkStatus['gaps'] = [];
+  /** The last ones; kept with the checkpoint. */
+  readonly gaps: KafkaLinkStatus['gaps'];
   readonly late: KafkaLinkStatus['late'] = [];
   /** So many partitions were found that have neither a position nor a leader. */
   leaderless = 0;
@@ -66,11 +69,14 @@ export class SourceReader {
     private readonly config: KafkaLinkConfig,
     private readonly source: Cluster,
     target: Cluster,
-    positions: readonly PartitionPosition[],
+    { positions, gaps = [] }: Checkpoint,
     private readonly hooks: ReaderHooks,
   ) {
     this.filter = new TopicFilter(config);
-    this.catalog = new Catalog(source, target, this.filter);
+    this.gaps = gaps;
+    this.catalog = new Catalog(source, target, this.filter, (topic, copy) => {
+      if (this.hasCopied(topic)) throw copyGone(config, topic, copy);
+    });
     this.positions = new Map(positions.map((p) => [`${p.topic}-${p.partition}`, p]));
   }
 
@@ -82,6 +88,12 @@ export class SourceReader {
   /** Without the markers' own. */
   carried(): SourcePartition[] {
     return [...this.partitions.values()].filter(({ topic }) => topic !== MARKERS);
+  }
+
+  private hasCopied(topic: string): boolean {
+    const known = [...this.positions.values()].filter((at) => at.topic === topic);
+    const followed = [...this.partitions.values()].filter((partition) => partition.topic === topic);
+    return known.some(({ offset, begun = 0 }) => offset > begun) || followed.some(({ hasMoved }) => hasMoved);
   }
 
   leaderOfCopy({ copy, partition }: SourcePartition): number {
@@ -221,7 +233,7 @@ export class SourceReader {
     // Of the markers nothing is copied: those that retention has removed were of switchovers that are over.
     if (partition.topic !== MARKERS) {
       if (this.config.onGap === 'stop') throw gap(this.config, partition.name, wanted, earliest);
-      this.gaps.push({
+      this.noteGap({
         topic: partition.topic,
         partition: partition.partition,
         from: wanted,
@@ -231,6 +243,17 @@ export class SourceReader {
     partition.passGap(earliest, performance.now());
     this.ready.add(partition);
     this.hooks.onArrival();
+  }
+
+  private noteGap(found: KafkaLinkStatus['gaps'][number]): void {
+    // An attempt that ended before it was behind the gap has noted it, too.
+    const same = this.gaps.findIndex(
+      ({ topic, partition, from }) =>
+        topic === found.topic && partition === found.partition && from === found.from,
+    );
+    if (same >= 0) this.gaps.splice(same, 1);
+    this.gaps.push(found);
+    this.gaps.splice(0, this.gaps.length - GAPS);
   }
 
   private async room(): Promise<void> {

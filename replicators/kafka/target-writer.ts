@@ -1,5 +1,5 @@
 import type { StopAt } from '../core/stop-points.js';
-import { CHECKPOINTS, checkpointBatch, checkpointPartition } from './checkpoint.js';
+import { CHECKPOINTS, checkpointBatches, checkpointPartition } from './checkpoint.js';
 import type { Checkpoint } from './checkpoint.js';
 import type { Outgoing, TransactionalProducer } from './client/producer.js';
 import type { SourcePartition } from './source-partition.js';
@@ -46,7 +46,7 @@ export class TargetWriter {
 
   /** The first transaction of the generation: nothing of an older one can be committed any more, and whoever reads the checkpoint sees it. */
   async commitGeneration(): Promise<void> {
-    await this.producer.send([this.positions()]);
+    for (const batch of this.positions()) await this.producer.send([batch]);
     await this.producer.commit();
   }
 
@@ -55,15 +55,15 @@ export class TargetWriter {
     for (const round of rounds) await this.producer.send(round);
   }
 
-  /** Where the source is when what was reached is committed: to be sent with the last of the copies. */
-  positions(): Outgoing {
+  /** Where the source is when what was reached is committed: to be sent with the last of the copies, one in each round. */
+  positions(): Outgoing[] {
     const { link, leader, marker } = this;
-    const { generation, sourceCluster } = this.checkpoint;
+    const { generation, sourceCluster, gaps } = this.checkpoint;
     const positions = [...this.dirty].map((partition) => partition.checkpoint());
-    return {
-      ...{ topic: CHECKPOINTS, partition: checkpointPartition(link), leader },
-      builder: checkpointBatch(link, { generation, sourceCluster, marker }, generation, positions),
-    };
+    const about = { generation, sourceCluster, marker, ...(gaps !== undefined && { gaps }) };
+    return checkpointBatches(link, about, positions).map((builder) => {
+      return { topic: CHECKPOINTS, partition: checkpointPartition(link), leader, builder };
+    });
   }
 
   async commit(): Promise<void> {

@@ -19,7 +19,7 @@ export class OutgoingEvents {
   async add(event: OutboxEvent, timestamp: number): Promise<void> {
     const place = await this.topics.placeOf(event.topic, event.key);
     const key = `${place.topic}-${place.partition}`;
-    const bytes = event.key.length + (event.value?.length ?? 0);
+    const bytes = bytesOf(event);
     const full = this.batches.get(key);
     if (full !== undefined && full.builder.size + bytes > BATCH_BYTES) await this.send();
     let batch = this.batches.get(key);
@@ -35,4 +35,9 @@ export class OutgoingEvents {
     this.batches.clear();
     await this.producer.send(batches);
   }
+}
+
+function bytesOf({ key, value, headers }: OutboxEvent): number {
+  const parts = [key, value ?? Buffer.alloc(0), ...headers.flat()];
+  return parts.reduce((sum, { length }) => sum + length, 0);
 }

@@ -1,6 +1,6 @@
 import type { Cluster } from '../kafka/client/cluster.js';
 import type { TransactionalProducer } from '../kafka/client/producer.js';
-import { CHECKPOINTS, checkpointBatch, checkpointPartition, readCheckpoint } from '../kafka/checkpoint.js';
+import { CHECKPOINTS, checkpointBatches, checkpointPartition, readCheckpoint } from '../kafka/checkpoint.js';
 import type { MarkerEvent } from '../mysql/transaction.js';
 
 /** How far a relay has come; written in the Kafka transaction that holds the events. */
@@ -37,6 +37,6 @@ export async function sendPosition(
 ): Promise<void> {
   const { generation, started, position, source, marker } = to;
   const about = { generation, started, sourceCluster: source, marker, position };
-  const builder = checkpointBatch(link, about, generation, []);
-  await producer.send([{ topic: CHECKPOINTS, partition: checkpointPartition(link), leader, builder }]);
+  const at = { topic: CHECKPOINTS, partition: checkpointPartition(link), leader };
+  for (const builder of checkpointBatches(link, about, [])) await producer.send([{ ...at, builder }]);
 }

@@ -1,5 +1,5 @@
 import { CompressionTypes } from 'kafkajs';
-import { createHash } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -181,6 +181,23 @@ describe('a Kafka link', () => {
     ]);
     const counts = [...consumed.matchAll(/"records_consumed".*?"count":(\d+)/g)].map(([, n]) => Number(n));
     expect(counts.reduce((sum, n) => sum + n, 0)).toBe(3000);
+  });
+
+  it('copies a large record that another codec makes smaller than its own', async () => {
+    await create(pair.a, 't-dense', 1, { 'max.message.bytes': '700000' });
+    // What repeats itself so far apart Zstandard finds, and gzip does not.
+    const part = randomBytes(450_000).toString('base64');
+    const file = path.join(directory, 'dense');
+    await writeFile(file, part.repeat(3));
+    await kafkaTool('ProducerPerformance', [
+      ...['--topic', 't-dense', '--num-records', '1', '--throughput', '-1', '--payload-file', file],
+      ...['--producer-props', `bootstrap.servers=${pair.a.server.address}`, 'compression.type=zstd'],
+      ...['max.request.size=10000000', 'buffer.memory=30000000', 'acks=all'],
+    ]);
+    const link = await run(kafkaLinkConfig(pair, 'a', 't-dense'), 'earliest', null);
+    await kafkaSettled(link);
+    expect(await differences(pair, 'a', 't-dense', 1)).toEqual({ records: 1, wrong: [] });
+    expect((await values(pair.b, 'dc-a.t-dense'))[0]).toHaveLength(part.length * 3);
   });
 
   it('copies on while brokers take their time to say what topics they have', async () => {

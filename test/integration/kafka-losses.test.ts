@@ -76,6 +76,9 @@ describe('a Kafka link whose source', () => {
     await kafkaSettled(third);
     expect(third.status().kafka?.gaps).toEqual([{ topic: 't-gap', partition: 0, from: 5, to: 12 }]);
     expect(await values('dc-a.t-gap')).toEqual(['0', '1', '2', '3', '4', ...range(12, 20)]);
+    await third.stop();
+    const fourth = await run(config, null);
+    expect(fourth.status().kafka?.gaps).toEqual([{ topic: 't-gap', partition: 0, from: 5, to: 12 }]);
   });
 
   it.each([
@@ -145,6 +148,33 @@ describe('a Kafka link whose source', () => {
     const third = await run(wider, null, null);
     expect(await third.ended).toMatchObject({ details: { state: 'gap', from: 0, to: 4 } });
   });
+
+  it.each([
+    ['while it runs', true],
+    ['while it does not', false],
+  ])(
+    'is copied into a topic that somebody deletes %s stops: what it had is not there any more',
+    async (_when, live) => {
+      const topic = `t-copy-gone-${String(live)}`;
+      await pair.a.admin.createTopics({ topics: [{ topic }] });
+      const config = kafkaLinkConfig(pair, 'a', topic);
+      const first = await run(config, 'earliest');
+      await send(topic, 0, 10);
+      await kafkaSettled(first);
+      if (!live) await first.stop();
+      await pair.b.admin.deleteTopics({ topics: [`dc-a.${topic}`] });
+      await send(topic, 10, 12);
+      const second = live ? first : await run(config, null, null);
+      const error = await Promise.race([second.ended, kafkaSettled(second).then(() => 'it goes on')]);
+      expect(error).toMatchObject({ code: 'NeedsOperator', details: { state: 'diverged' } });
+      expect((error as Error).message).toContain(`dc-a.${topic}`);
+      // Made by hand, it takes what comes.
+      await pair.b.admin.createTopics({ topics: [{ topic: `dc-a.${topic}` }] });
+      const third = await run(config, null);
+      await kafkaSettled(third);
+      expect(await values(`dc-a.${topic}`)).toEqual(range(10, 12));
+    },
+  );
 
   it('or target falls silent goes on when the network is there again', async () => {
     await pair.a.admin.createTopics({ topics: [{ topic: 't-silent', numPartitions: 2 }] });

@@ -233,6 +233,31 @@ describe.each(['mysql', 'mariadb'] as const)('the outbox on %s', (flavour) => {
     expect(seen).toHaveLength(11);
   });
 
+  it('takes a large event behind others, also when its bytes are in its headers', async () => {
+    await fresh();
+    const topic = `wide-${flavour}`;
+    await createTopic(topic);
+    const config = relayConfig('wide');
+    await initialiseRelay(config, { from: 'now' });
+    const { relay, markers } = await runRelay(config);
+    const userId = USERS[0]!;
+    await a.store.transaction({ userId, region: 'cn-east' }, async (tx) => {
+      await a.outbox.add(tx, { topic, userId, value: 'a'.repeat(500_000) });
+      const headers = { raw: Buffer.alloc(700_000, 7) };
+      await a.outbox.add(tx, { topic, userId, value: 'b', headers });
+      await a.outbox.add(tx, { topic, userId, value: 'c' });
+    });
+    const marker = await writeMarker(pair.a);
+    await until(
+      () => markers.includes(marker) || relay.status().state === 'failed',
+      'the marker is met',
+      60_000,
+      () => JSON.stringify(relay.status()),
+    );
+    expect(relay.status()).toMatchObject({ state: 'streaming', lastError: null });
+    expect((await relayed(topic))[userId]?.map((value) => value[0])).toEqual(['a', 'b', 'c']);
+  });
+
   it('drops what the other data center wrote: its own relay has it', async () => {
     await fresh();
     const topic = `both-${flavour}`;

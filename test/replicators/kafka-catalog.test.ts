@@ -37,7 +37,7 @@ it('does not take a copy for made before its leader knows that it leads it', asy
       errors.shift()!.map((error, partition) => ({ topic: 'dc-a.orders', partition, error, offset: 0 })),
   });
   const filter = new TopicFilter({ from: 'dc-a', to: 'dc-b', include: ['*'], exclude: [] });
-  const carried = await new Catalog(source, target, filter).follow();
+  const carried = await new Catalog(source, target, filter, () => undefined).follow();
   expect(carried.map(({ copy }) => copy.name)).toEqual(['dc-a.orders']);
   expect(errors).toEqual([]);
 });

@@ -18,8 +18,8 @@ function result(topic: string, what: string, code: number, message: string | nul
   return { topic, error: code === 0 ? undefined : new KafkaError(code, `${what} ${topic}`, message) };
 }
 
-/** With as many replicas as the cluster gives by default. */
-export function createTopics(topics: readonly NewTopic[]): Api<TopicResult[]> {
+/** With as many replicas as the cluster gives by default. @param validateOnly nothing is made: what would become of it */
+export function createTopics(topics: readonly NewTopic[], validateOnly = false): Api<TopicResult[]> {
   return {
     key: 19,
     version: 4,
@@ -29,7 +29,7 @@ export function createTopics(topics: readonly NewTopic[]): Api<TopicResult[]> {
         w.string(name).int32(partitions).int16(-1).int32(0);
         w.array(Object.entries(configs), ([key, value]) => w.string(key).string(value));
       });
-      w.int32(TIMEOUT_MS).bool(false);
+      w.int32(TIMEOUT_MS).bool(validateOnly);
     },
     read: (r) => {
       r.throttle();
