@@ -87,8 +87,11 @@ export function isFenced(error: unknown): boolean {
   return false;
 }
 
-/** Hazard: a request that is repeated for a message without a key may go to another partition, and both get it. Guard: a message keeps its partition. */
-function steadyPartitioner(): (args: {
+/**
+ * Hazard: a request that is repeated asks anew. A message without a key, or of a topic that got partitions meanwhile, would go to another one, and both
+ * get it. Guard: a message keeps its partition.
+ */
+export function steadyPartitioner(): (args: {
   topic: string;
   partitionMetadata: { partitionId: number }[];
   message: Message;
@@ -96,12 +99,14 @@ function steadyPartitioner(): (args: {
   const chosen = new WeakMap<Message, number>();
   let next = 0;
   return ({ partitionMetadata, message }) => {
-    const count = partitionMetadata.length;
     if (message.partition !== undefined) return message.partition;
-    if (message.key !== null && message.key !== undefined)
-      return partitionOf(Buffer.from(message.key as Buffer), count);
+    const count = partitionMetadata.length;
     let partition = chosen.get(message);
-    if (partition === undefined) chosen.set(message, (partition = next++ % count));
+    if (partition === undefined) {
+      const hasKey = message.key !== null && message.key !== undefined;
+      partition = hasKey ? partitionOf(Buffer.from(message.key as Buffer), count) : next++ % count;
+      chosen.set(message, partition);
+    }
     return partition;
   };
 }
