@@ -37,6 +37,13 @@ vi.mock('../../replicators/mysql/records.js', () => ({
   openCounts: () => Promise.resolve({ conflicts: 0, quarantined: 0 }),
   readSetAside: () => Promise.resolve(new Map()),
 }));
+vi.mock('../../replicators/mysql/overtaken.js', () => ({
+  Overtaken: class {
+    readonly read = (): Promise<void> => Promise.resolve();
+    readonly clear = (): void => undefined;
+    readonly concern = (): boolean => false;
+  },
+}));
 vi.mock('../../replicators/mysql/ddl-steps.js', async (importOriginal) => ({
   ...(await importOriginal<object>()),
   readDefinitions: () =>
