@@ -4,7 +4,7 @@ import { GroupProgress } from '../../src/kafka/hand-over.js';
 import type { HandOver } from '../../src/kafka/hand-over.js';
 import type { DcId } from '../../src/routing/units.js';
 import type { Cluster } from './client/cluster.js';
-import { CommittedReader, offsetsAt } from './read-committed.js';
+import { CommittedReader, ledPartitions, offsetsAt } from './read-committed.js';
 import type { LedPartition } from './read-committed.js';
 
 /** A fetch waits so long for what is open to be decided; then the time that is left is looked at. */
@@ -67,12 +67,7 @@ export class ConsumersTail {
     }
     // No consumer was ever started here.
     if (topic === undefined || id === undefined) return true;
-    const partitions = topic.partitions.map(({ partition, leader }): LedPartition => ({
-      topic: CONSUMERS,
-      partition,
-      leader,
-      leaderEpoch: -1,
-    }));
+    const partitions = ledPartitions([topic]);
     const { cluster, offsets } = this;
     const ends = await offsetsAt(cluster, partitions, 'latest', false);
     if (offsets.size === 0) {

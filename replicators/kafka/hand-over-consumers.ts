@@ -20,8 +20,7 @@ import type { CheckpointTail } from './checkpoint-tail.js';
 import type { ConsumersTail } from './consumers-tail.js';
 import { fenceAll } from './fence-producers.js';
 import { behindLastRecords } from './last-records.js';
-import { offsetsAt } from './read-committed.js';
-import type { LedPartition } from './read-committed.js';
+import { ledPartitions, offsetsAt } from './read-committed.js';
 import { requireCopied } from './uncopied.js';
 
 const TRANSACTION_MS = 15_000;
@@ -119,9 +118,7 @@ async function logEnds(cluster: Cluster, topics: readonly string[]): Promise<Rec
     topics.map((topic) => [topic, {}]),
   );
   if (topics.length === 0) return found;
-  const partitions = (await cluster.metadata(topics)).topics.flatMap(({ name, partitions: all }) =>
-    all.map(({ partition, leader }): LedPartition => ({ topic: name, partition, leader, leaderEpoch: -1 })),
-  );
+  const partitions = ledPartitions((await cluster.metadata(topics)).topics);
   const ends = await offsetsAt(cluster, partitions, 'latest', false);
   partitions.forEach(({ topic, partition }, i) => (found[topic]![partition] = ends[i]!));
   return found;

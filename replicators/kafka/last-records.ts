@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Cluster } from './client/cluster.js';
 import { unavailable } from './client/connection.js';
-import { CommittedReader, fetchAll, offsetsAt, WAIT_MS } from './read-committed.js';
+import { CommittedReader, fetchAll, ledPartitions, offsetsAt, WAIT_MS } from './read-committed.js';
 import type { LedPartition } from './read-committed.js';
 
 const POLL_MS = 5;
@@ -23,9 +23,7 @@ export async function behindLastRecords(
   const found: LastRecords = Object.fromEntries(topics.map((topic) => [topic, {}]));
   if (topics.length === 0) return found;
   // For all of them one request at a time: a broker answers those of a connection one after the other.
-  const partitions = (await cluster.metadata(topics)).topics.flatMap(({ name, partitions: all }) =>
-    all.map(({ partition, leader }): LedPartition => ({ topic: name, partition, leader, leaderEpoch: -1 })),
-  );
+  const partitions = ledPartitions((await cluster.metadata(topics)).topics);
   const earliest = await offsetsAt(cluster, partitions, 'earliest', false);
   const ends = await offsetsAt(cluster, partitions, 'latest', false);
   await decided(cluster, partitions, ends, deadline);

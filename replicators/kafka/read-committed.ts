@@ -3,6 +3,7 @@ import type { Api } from './client/connection.js';
 import { byLeader, fetch, listOffsets } from './client/data-api.js';
 import type { FetchAnswer, Fetched, PartitionRef } from './client/data-api.js';
 import { check } from './client/protocol-errors.js';
+import type { TopicMetadata } from './client/metadata-api.js';
 import { RecordCursor, readBatches } from './client/record-batch.js';
 import { CommittedOnly } from './committed-only.js';
 
@@ -12,6 +13,13 @@ export const WAIT_MS = 500;
 
 /** With the node that leads it. */
 export type LedPartition = PartitionRef & { leader: number; leaderEpoch: number };
+
+/** All partitions of these topics. */
+export function ledPartitions(topics: readonly TopicMetadata[]): LedPartition[] {
+  return topics.flatMap(({ name, partitions }) =>
+    partitions.map(({ partition, leader }) => ({ topic: name, partition, leader, leaderEpoch: -1 })),
+  );
+}
 
 /** @param committed up to where all transactions are decided (LSO), instead of to the end */
 export async function offsetAt(

@@ -4,7 +4,7 @@ import type { DcId } from '../../src/routing/units.js';
 import { checkpointPartition } from './checkpoint.js';
 import type { CheckpointTail } from './checkpoint-tail.js';
 import type { Cluster } from './client/cluster.js';
-import { CommittedReader, offsetsAt, WAIT_MS } from './read-committed.js';
+import { CommittedReader, ledPartitions, offsetsAt, WAIT_MS } from './read-committed.js';
 import type { LedPartition } from './read-committed.js';
 
 /** For what is open among the records of before the link began. */
@@ -89,12 +89,13 @@ export async function worstUncopied(
 async function stillThere(cluster: Cluster, ranges: readonly Uncopied[]): Promise<Uncopied[]> {
   if (ranges.length === 0) return [];
   const { topics } = await cluster.metadata([...new Set(ranges.map(({ topic }) => topic))]);
-  const led = ranges.map(({ topic, partition }): LedPartition => {
-    const found = topics
-      .find(({ name }) => name === topic)
-      ?.partitions.find((p) => p.partition === partition);
-    return { topic, partition, leader: found?.leader ?? -1, leaderEpoch: -1 };
-  });
+  const all = ledPartitions(topics);
+  const led = ranges.map(
+    ({ topic, partition }): LedPartition =>
+      all.find((one) => one.topic === topic && one.partition === partition) ?? {
+        ...{ topic, partition, leader: -1, leaderEpoch: -1 },
+      },
+  );
   const earliest = await offsetsAt(cluster, led, 'earliest', false);
   const found = await Promise.all(
     ranges.map(async (range, i): Promise<Uncopied[]> => {

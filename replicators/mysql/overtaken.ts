@@ -4,13 +4,14 @@ import { quote } from './literal.js';
 import type { Literal } from './literal.js';
 import { keptChanges } from './records.js';
 import type { StoredChange } from './records.js';
+import { changesOf } from './spooled-transaction.js';
 import type { RowChange, SourceTransaction } from './transaction.js';
 
 /** So many rows are watched; behind more of them a link does not go on. */
 const MOST_ROWS = 200_000;
 const PATHS_PER_STATEMENT = 200;
-const PIECE_ROWS = 5_000;
-const PIECE_BYTES = 4 * 1024 * 1024;
+/** Of a transaction that is too large for its record. */
+const WHOLE = '$.overtaken';
 
 /** An image of a change in a record. */
 interface Place {
@@ -72,15 +73,11 @@ export class Overtaken {
 
   /** What goes into the target with the transaction, and is done when that is committed. */
   async by(transaction: SourceTransaction): Promise<{ statements: string[]; done: () => void }> {
-    const { changes, spool } = transaction;
     const rows = new Set<string>();
-    const look = (some: readonly RowChange[]): void => {
-      for (const change of some) for (const row of rowsOf(change)) if (this.places.has(row)) rows.add(row);
-    };
     if (this.places.size > 0) {
-      look(changes);
-      if (spool?.tableNames.some((name) => this.tables.has(name)) === true)
-        for await (const some of spool.pieces(PIECE_ROWS, PIECE_BYTES)) look(some);
+      const isOnDisk = transaction.spool?.tableNames.some((name) => this.tables.has(name)) === true;
+      for await (const some of changesOf(isOnDisk ? transaction : { ...transaction, spool: null }))
+        for (const change of some) for (const row of rowsOf(change)) if (this.places.has(row)) rows.add(row);
     }
     const paths = new Map<number, string[]>();
     for (const row of rows)
@@ -88,7 +85,7 @@ export class Overtaken {
     const large = new Set<number>();
     if (this.large.size > 0)
       for (const name of tablesOf(transaction)) for (const id of this.large.get(name) ?? []) large.add(id);
-    for (const id of large) paths.set(id, ['$.overtaken']);
+    for (const id of large) paths.set(id, [WHOLE]);
     const statements = [...paths].flatMap(([id, list]) => marks(id, list));
     return {
       statements,
@@ -139,14 +136,14 @@ export async function overtakenByCopy(
     const found = await nextRecord(target, link, `id > ${last}`);
     if (found === undefined) return;
     last = found.id;
-    if (found.largeBytes !== null) {
-      const paths = found.tables.some((name) => tables.has(name)) ? ['$.overtaken'] : [];
-      for (const statement of marks(last, paths)) await target.query(statement);
-      continue;
-    }
-    const paths = found.changes.flatMap(({ table: { schema, table } }, at) =>
-      tables.has(`${schema}.${table}`) ? [beforeAt(at), afterAt(at)] : [],
-    );
+    const paths =
+      found.largeBytes === null
+        ? found.changes.flatMap(({ table: { schema, table } }, at) =>
+            tables.has(`${schema}.${table}`) ? [beforeAt(at), afterAt(at)] : [],
+          )
+        : found.tables.some((name) => tables.has(name))
+          ? [WHOLE]
+          : [];
     for (const statement of marks(last, paths)) await target.query(statement);
   }
 }
